@@ -20,3 +20,5 @@
 //! The life of a connection is read top-down in `guard/walk.rs`.
 
 #![warn(missing_docs)]
+
+pub mod wire;

@@ -1,0 +1,129 @@
+//! What a client hears that gets no tunnel.
+
+use super::frame::close_frame;
+use super::upgrade::accept_for;
+
+/// An answer in plain HTTP, after which the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<'a> {
+    /// HTTP status.
+    pub status: u16,
+    /// Further headers, in order. Neither name nor value may hold a CR or LF.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body is this and CRLF.
+    pub text: &'a str,
+}
+
+impl Answer<'_> {
+    /// The answer to the byte: status line, `Content-Type`, `Connection: close`, `Content-Length`, then the headers.
+    pub fn render(&self) -> Vec<u8> {
+        let Self { status, headers, text } = self;
+        let reason = reason_phrase(*status);
+        let length = text.len() + 2;
+        let mut answer = format!(
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {length}\r\n"
+        );
+        for (name, value) in *headers {
+            debug_assert!(
+                !name.contains(['\r', '\n']) && !value.contains(['\r', '\n']),
+                "{name} would split the answer"
+            );
+            answer.extend([*name, ": ", *value, "\r\n"]);
+        }
+        answer.extend(["\r\n", *text, "\r\n"]);
+        answer.into_bytes()
+    }
+}
+
+/// Accepts an upgrade and closes it at once: a 101 that answers `key` and takes `protocol` (browsers fail the
+/// connection without a word where their subprotocol is not taken) but no extension, then a close frame with `code`
+/// and `text`.
+///
+/// For clients that can read a close frame's code but not the status of a refused handshake, as in every browser.
+pub fn accepted_then_closed(key: &[u8], protocol: Option<&[u8]>, code: u16, text: &str) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(256);
+    answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
+    answer.extend_from_slice(b"Sec-WebSocket-Accept: ");
+    answer.extend_from_slice(accept_for(key).as_bytes());
+    if let Some(protocol) = protocol {
+        answer.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+        answer.extend_from_slice(protocol);
+    }
+    answer.extend_from_slice(b"\r\n\r\n");
+    answer.extend_from_slice(&close_frame(code, text, None));
+    answer
+}
+
+/// RFC 9110, section 15, and RFC 6585; empty, which the grammar allows, for a status that is never answered.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_this_to_the_byte() {
+        let answer = Answer {
+            status: 429,
+            headers: &[("Retry-After", "7"), ("X-Wsguard-Reason", "per_ip")],
+            text: "Too many connections from this IP",
+        };
+        let expected = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
+            Content-Length: 35\r\nRetry-After: 7\r\nX-Wsguard-Reason: per_ip\r\n\r\nToo many connections from this IP\r\n";
+        assert_eq!(answer.render(), expected.as_bytes());
+    }
+
+    #[test]
+    fn every_status_that_is_answered_has_its_phrase() {
+        for status in [200, 400, 403, 404, 408, 426, 429, 431, 502, 503, 504] {
+            let answer = Answer {
+                status,
+                headers: &[],
+                text: "x",
+            }
+            .render();
+            let mut headers = [httparse::EMPTY_HEADER; 4];
+            let mut reply = httparse::Response::new(&mut headers);
+            assert!(
+                reply.parse(&answer).is_ok_and(|parsed| parsed.is_complete()),
+                "{status}"
+            );
+            assert_eq!(reply.code, Some(status));
+            assert!(reply.reason.is_some_and(|reason| !reason.is_empty()), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_handshake_is_accepted_and_closed_in_one_go() {
+        let answer = accepted_then_closed(b"dGhlIHNhbXBsZSBub25jZQ==", Some(b"chat"), 1013, "Server at capacity");
+        let mut expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\
+            \x88\x14\x03\xf5"
+            .to_vec();
+        expected.extend_from_slice(b"Server at capacity");
+        assert_eq!(answer, expected);
+    }
+
+    #[test]
+    fn no_subprotocol_is_taken_where_none_was_offered() {
+        let answer = accepted_then_closed(b"dGhlIHNhbXBsZSBub25jZQ==", None, 1013, "");
+        let expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x88\x02\x03\xf5";
+        assert_eq!(answer, expected);
+    }
+}

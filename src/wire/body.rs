@@ -1,0 +1,201 @@
+//! The body of a reply, however it is framed: RFC 9112, sections 6.3 and 7.1.
+
+/// Reads one body, piece by piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyRead(Framing);
+
+/// Whether more of a body is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyState {
+    /// The body has ended, or as much of it was read as was asked for.
+    Done,
+    /// It goes on.
+    More,
+}
+
+/// Why bytes are no body. The text is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyFault {
+    /// Not a chunk size of 1 to 16 hexadecimal digits.
+    #[error("malformed chunk size")]
+    ChunkSize,
+    /// A chunk is longer than it said, a CR or LF stands alone, or a control byte stands in a line.
+    #[error("malformed chunk")]
+    Chunk,
+    /// Chunk extension or trailer section of more than 8 KiB.
+    #[error("chunk extension or trailers larger than 8 KiB")]
+    TooLong,
+}
+
+impl BodyRead {
+    /// There is no body.
+    pub fn none() -> Self {
+        Self::length(0)
+    }
+
+    /// A body of `length` bytes.
+    pub fn length(length: u64) -> Self {
+        Self(Framing::Length(length))
+    }
+
+    /// A body in chunks.
+    pub fn chunked() -> Self {
+        Self(Framing::Chunked(Chunked {
+            at: At::Size,
+            left: 0,
+            line: 0,
+        }))
+    }
+
+    /// A body that ends with the stream.
+    pub fn until_close() -> Self {
+        Self(Framing::UntilClose)
+    }
+
+    /// Reads the next `bytes` and appends what is body among them to `out`, until `out` holds `max` bytes. To be asked
+    /// with no bytes, too: a body may be `Done` before it begins. Bytes behind the end are left out of account.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>, max: usize) -> Result<BodyState, BodyFault> {
+        let room = max.saturating_sub(out.len());
+        let state = match &mut self.0 {
+            Framing::UntilClose => {
+                out.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                BodyState::More
+            }
+            Framing::Length(left) => {
+                *left -= take(bytes, *left, room, out);
+                if *left == 0 { BodyState::Done } else { BodyState::More }
+            }
+            Framing::Chunked(chunked) => chunked.feed(bytes, out, max)?,
+        };
+        Ok(if out.len() >= max { BodyState::Done } else { state })
+    }
+
+    /// Whether the body is whole if the stream ends now.
+    pub fn at_end_of_stream(&self) -> bool {
+        match &self.0 {
+            Framing::UntilClose => true,
+            Framing::Length(left) => *left == 0,
+            Framing::Chunked(chunked) => chunked.at == At::End,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Framing {
+    Chunked(Chunked),
+    Length(u64),
+    UntilClose,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Chunked {
+    at: At,
+    /// The size read so far, then what is left of the chunk's data.
+    left: u64,
+    /// Bytes of this line, or of the whole trailer section.
+    line: usize,
+}
+
+/// What stands next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// A digit of the size, or what ends it.
+    Size,
+    /// Blanks behind the size, which some servers pad it with.
+    Padding,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    /// The first byte of a trailer line, or the empty line's CR.
+    Trailers,
+    Trailer,
+    TrailerLf,
+    LastLf,
+    End,
+}
+
+impl Chunked {
+    fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>, max: usize) -> Result<BodyState, BodyFault> {
+        while self.at != At::End {
+            let room = max.saturating_sub(out.len());
+            // What stands behind the last byte asked for is not looked at, or a fault there would depend on the split.
+            if room == 0 {
+                return Ok(BodyState::Done);
+            }
+            let [first, rest @ ..] = bytes else {
+                return Ok(BodyState::More);
+            };
+            if self.at != At::Data {
+                self.step(*first)?;
+                bytes = rest;
+                continue;
+            }
+            let before = out.len();
+            self.left -= take(bytes, self.left, room, out);
+            bytes = &bytes[out.len() - before..];
+            if self.left == 0 {
+                self.at = At::DataCr;
+            }
+        }
+        Ok(BodyState::Done)
+    }
+
+    /// One byte that is not data.
+    fn step(&mut self, byte: u8) -> Result<(), BodyFault> {
+        self.line += 1;
+        if self.line > MAX_LINE {
+            return Err(BodyFault::TooLong);
+        }
+        self.at = match (self.at, byte) {
+            (At::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if self.line <= 16 => {
+                let digit = char::from(byte).to_digit(16).expect("it is a hexadecimal digit");
+                self.left = self.left << 4 | u64::from(digit);
+                At::Size
+            }
+            (At::Size, b'\r' | b' ' | b'\t' | b';') if self.line > 1 => after_size(byte),
+            (At::Size, _) => return Err(BodyFault::ChunkSize),
+            (At::Padding, b'\r' | b' ' | b'\t' | b';') => after_size(byte),
+            (At::Extension | At::Trailer, b'\t' | 0x20..=0x7e | 0x80..) => self.at,
+            (At::Extension, b'\r') => At::SizeLf,
+            (At::SizeLf, b'\n') => {
+                self.line = 0;
+                if self.left == 0 { At::Trailers } else { At::Data }
+            }
+            (At::DataCr, b'\r') => At::DataLf,
+            (At::DataLf, b'\n') => {
+                self.line = 0;
+                At::Size
+            }
+            (At::Trailers, b'\r') => At::LastLf,
+            (At::Trailers, 0x21..=0x7e) => At::Trailer,
+            (At::Trailer, b'\r') => At::TrailerLf,
+            (At::TrailerLf, b'\n') => At::Trailers,
+            (At::LastLf, b'\n') => At::End,
+            _ => return Err(BodyFault::Chunk),
+        };
+        Ok(())
+    }
+}
+
+fn after_size(byte: u8) -> At {
+    match byte {
+        b'\r' => At::SizeLf,
+        b';' => At::Extension,
+        _ => At::Padding,
+    }
+}
+
+/// Appends as many of `bytes` as both `left` and `room` allow, and tells how many.
+fn take(bytes: &[u8], left: u64, room: usize, out: &mut Vec<u8>) -> u64 {
+    let count = usize::try_from(left).unwrap_or(usize::MAX).min(room).min(bytes.len());
+    out.extend_from_slice(&bytes[..count]);
+    u64::try_from(count).expect("no buffer is longer than a u64 counts")
+}
+
+/// Bytes of a chunk's size line, and of all trailers together.
+const MAX_LINE: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests;

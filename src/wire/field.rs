@@ -1,0 +1,54 @@
+//! What header fields are made of: token bytes, blanks, comma-separated lists (RFC 9110, section 5.6).
+
+/// Whether `byte` may stand in a method or a header name: `tchar` of RFC 9110, section 5.6.2.
+pub(super) fn is_token(byte: u8) -> bool {
+    TOKEN[usize::from(byte)]
+}
+
+/// Whether `byte` is optional whitespace: blank or HTAB.
+pub(super) fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// `bytes` without the blanks around it.
+pub(super) fn trim_blanks(mut bytes: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = bytes
+        && is_blank(*first)
+    {
+        bytes = rest;
+    }
+    while let [rest @ .., last] = bytes
+        && is_blank(*last)
+    {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The members of a comma-separated list, without blanks; empty members, which a recipient must ignore, are left out
+/// (RFC 9110, section 5.6.1.2).
+pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|byte| *byte == b',')
+        .map(trim_blanks)
+        .filter(|member| !member.is_empty())
+}
+
+/// Whether a list has `token` among its members, in any case.
+pub(super) fn has_member(value: &[u8], token: &str) -> bool {
+    members(value).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 0x80 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};

@@ -1,0 +1,245 @@
+//! WebSocket frames (RFC 6455, 5.2), of which only the 2 to 14 header bytes are looked at: payload is skipped, never
+//! unmasked or kept.
+
+/// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The side that asked for the upgrade.
+    Client,
+    /// The side that answered 101.
+    Server,
+}
+
+/// Follows one direction of a connection from frame to frame, however its bytes are split.
+///
+/// A header that can't be (reserved opcode, fragmented or over-long control frame, a length of 2^63 and above, a mask
+/// where there must be none or none where there must be one) blinds it for good: from there on nobody knows where
+/// frames begin. RSV bits pass, since extensions use them; so do lengths written longer than needed.
+#[derive(Clone, Debug)]
+pub struct FrameScanner {
+    place: Place,
+    /// Header: the length as read so far. Payload: how many bytes are still to come, the mask's four included.
+    left: u64,
+    /// Header: its first byte.
+    first: u8,
+    /// Header: how many bytes of length are still to come.
+    length_bytes: u8,
+    /// The second byte's top bit as this sender must set it.
+    mask_bit: u8,
+    saw_close: bool,
+}
+
+/// Where the next byte belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Blind,
+    Boundary,
+    Length,
+    Payload,
+    Second,
+}
+
+impl FrameScanner {
+    /// Begins at a boundary: right behind the 101's head, or the request's.
+    pub const fn new(sender: Sender) -> Self {
+        let mask_bit = match sender {
+            Sender::Client => MASKED,
+            Sender::Server => 0,
+        };
+        Self {
+            place: Place::Boundary,
+            left: 0,
+            first: 0,
+            length_bytes: 0,
+            mask_bit,
+            saw_close: false,
+        }
+    }
+
+    /// Takes all of `bytes` and tells how many data messages began in it: first frames, opcode 1 or 2, whose header (but
+    /// for the mask) came to its end. None are told once it is blind.
+    pub fn scan(&mut self, bytes: &[u8]) -> u32 {
+        let mut rest = bytes;
+        let mut began = 0;
+        while !rest.is_empty() {
+            let (used, here) = self.scan_to_boundary(rest);
+            began += here;
+            rest = rest.get(used..).unwrap_or_default();
+        }
+        began
+    }
+
+    /// Takes `bytes` up to the first end of a frame, all of them where none ends, and tells how many it took and how many
+    /// data messages (0 or 1) began in them. At a boundary that is the whole next frame. Blind: all of them and 0.
+    #[inline]
+    pub fn scan_to_boundary(&mut self, bytes: &[u8]) -> (usize, u32) {
+        // Nearly every frame is a data frame below 64 KiB that lies whole in what was read.
+        if self.place == Place::Boundary
+            && let [first, second, ref rest @ ..] = *bytes
+            && first & OPCODE <= BINARY
+        {
+            let unmasked = match (second ^ self.mask_bit, rest) {
+                (length @ 0..LENGTH_16, _) => 2 + usize::from(length),
+                (LENGTH_16, &[high, low, ..]) => 4 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return self.scan_in_steps(bytes),
+            };
+            let used = unmasked + usize::from(self.mask_bit >> 5);
+            if used <= bytes.len() {
+                return (used, u32::from(first & OPCODE != CONTINUATION));
+            }
+        }
+        self.scan_in_steps(bytes)
+    }
+
+    /// Whether the next byte begins a frame. Never so when blind.
+    pub fn at_boundary(&self) -> bool {
+        self.place == Place::Boundary
+    }
+
+    /// Whether an impossible header has been seen.
+    pub fn is_blind(&self) -> bool {
+        self.place == Place::Blind
+    }
+
+    /// Whether a close frame has passed, if only its first byte.
+    pub fn saw_close(&self) -> bool {
+        self.saw_close
+    }
+
+    /// The general case: headers byte by byte, payload in one step.
+    fn scan_in_steps(&mut self, bytes: &[u8]) -> (usize, u32) {
+        let mut began = 0;
+        let mut used = 0;
+        while let Some(&byte) = bytes.get(used) {
+            match self.place {
+                Place::Blind => return (bytes.len(), began),
+                Place::Payload => {
+                    let here = bytes.len() - used;
+                    let skipped = usize::try_from(self.left).map_or(here, |left| left.min(here));
+                    used += skipped;
+                    self.left -= skipped as u64;
+                    if self.left == 0 {
+                        self.place = Place::Boundary;
+                    }
+                }
+                Place::Boundary | Place::Second | Place::Length => {
+                    used += 1;
+                    began += self.header_byte(byte);
+                }
+            }
+            if self.place == Place::Boundary {
+                break;
+            }
+        }
+        (used, began)
+    }
+
+    /// One byte of a header; tells how many data messages began with it.
+    fn header_byte(&mut self, byte: u8) -> u32 {
+        match self.place {
+            Place::Boundary => {
+                let is_control = byte & CONTROL != 0;
+                let is_reserved = if is_control {
+                    byte & OPCODE > PONG
+                } else {
+                    byte & OPCODE > BINARY
+                };
+                if is_reserved || is_control && byte & FIN == 0 {
+                    self.place = Place::Blind;
+                    return 0;
+                }
+                self.saw_close |= byte & OPCODE == CLOSE;
+                self.first = byte;
+                self.place = Place::Second;
+                0
+            }
+            Place::Second => {
+                let length = byte ^ self.mask_bit;
+                if length & MASKED != 0 || self.first & CONTROL != 0 && length >= LENGTH_16 {
+                    self.place = Place::Blind;
+                    return 0;
+                }
+                (self.left, self.length_bytes) = match length {
+                    LENGTH_16 => (0, 2),
+                    LENGTH_64 => (0, 8),
+                    _ => (u64::from(length), 0),
+                };
+                self.place = Place::Length;
+                self.header_ended()
+            }
+            Place::Length => {
+                if self.length_bytes == 8 && byte & 0x80 != 0 {
+                    self.place = Place::Blind;
+                    return 0;
+                }
+                self.left = self.left << 8 | u64::from(byte);
+                self.length_bytes -= 1;
+                self.header_ended()
+            }
+            Place::Blind | Place::Payload => 0,
+        }
+    }
+
+    /// Goes on to the payload once the length is whole.
+    fn header_ended(&mut self) -> u32 {
+        if self.length_bytes > 0 {
+            return 0;
+        }
+        self.left += u64::from(self.mask_bit >> 5);
+        self.place = if self.left == 0 {
+            Place::Boundary
+        } else {
+            Place::Payload
+        };
+        u32::from(matches!(self.first & OPCODE, TEXT | BINARY))
+    }
+}
+
+/// A whole close frame with this status code (RFC 6455, 7.4) and reason, masked when a mask is given: as a client sends it.
+///
+/// Of the reason at most 123 bytes go out, cut between characters: a control frame holds 125 in all.
+pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
+    let mut room = u8::try_from(reason.len()).unwrap_or(u8::MAX).min(LENGTH_16 - 3);
+    while !reason.is_char_boundary(usize::from(room)) {
+        room -= 1;
+    }
+    let payload = code
+        .to_be_bytes()
+        .into_iter()
+        .chain(reason.bytes().take(usize::from(room)));
+    let length = 2 + room;
+    let mut frame = Vec::with_capacity(6 + usize::from(length));
+    frame.push(FIN | CLOSE);
+    match mask {
+        None => {
+            frame.push(length);
+            frame.extend(payload);
+        }
+        Some(mask) => {
+            frame.push(MASKED | length);
+            frame.extend(mask);
+            frame.extend(payload.zip(mask.into_iter().cycle()).map(|(byte, key)| byte ^ key));
+        }
+    }
+    frame
+}
+
+const FIN: u8 = 0x80;
+const OPCODE: u8 = 0x0F;
+/// The bit of an opcode that control frames have.
+const CONTROL: u8 = 0x08;
+/// The second byte's top bit. Four bytes of mask follow the length where it is set: `MASKED >> 5`.
+const MASKED: u8 = 0x80;
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PONG: u8 = 0xA;
+
+/// From this on the second byte's lower bits are no length: two bytes of length follow, or eight.
+const LENGTH_16: u8 = 126;
+const LENGTH_64: u8 = 127;
+
+#[cfg(test)]
+mod tests;

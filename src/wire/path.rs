@@ -1,0 +1,140 @@
+//! A request's path in two readings: as it was sent, and as the laxest backend might understand it.
+//!
+//! A route that guards something must not be walked around by a spelling which the backend reads as another path. So
+//! routes are matched in both readings, and whoever gets two answers is refused.
+
+use std::borrow::Cow;
+
+/// A path in both readings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathReading<'a> {
+    /// The path as it was sent, without the query.
+    pub as_sent: &'a [u8],
+    /// Its [`normal_form`].
+    pub normal: Cow<'a, [u8]>,
+    /// Whether there is only one way to read it: no `%`, `\`, `;`, `//` or dot segment, and not taken from an absolute form.
+    pub plain: bool,
+}
+
+impl<'a> PathReading<'a> {
+    /// Reads `path`, which is the request target's path without its query; `absolute_form`: the target named a host too.
+    pub fn of(path: &'a [u8], absolute_form: bool) -> Self {
+        Self {
+            as_sent: path,
+            normal: normal_form(path),
+            plain: !absolute_form && reads_one_way(path),
+        }
+    }
+}
+
+/// `path` as the laxest backend might read it: percent-decoded once (what is no `%` and two hex digits stays), each `\`
+/// taken as `/`, `;` and what follows it cut from each segment, then empty and dot segments resolved. In that order, so
+/// an encoded `/`, `\`, `;` or `.` counts as the byte itself. `..` above the root stays at the root.
+///
+/// The result starts with `/` and is valid for [`is_below`]; it is decoded, so to put it into its normal form again
+/// is a mistake unless no `%` is left. A final `/` is kept.
+pub fn normal_form(path: &[u8]) -> Cow<'_, [u8]> {
+    if reads_one_way(path) {
+        return Cow::Borrowed(path);
+    }
+    let resolved = resolve(&decode(path));
+    if resolved == path {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(resolved)
+    }
+}
+
+/// Whether `path` is `prefix` or below it, by whole segments: `/ws` has `/ws`, `/ws/` and `/ws/a`, and not `/wsx`.
+///
+/// A final `/` of the prefix says nothing, so `/` has every path. Bytes are compared as they are, in their case.
+pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
+    prefix.is_empty()
+        || path
+            .strip_prefix(prefix)
+            .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
+/// Whether nothing in `path` can be read in two ways.
+fn reads_one_way(path: &[u8]) -> bool {
+    let Some(below_root) = path.strip_prefix(b"/") else {
+        return false;
+    };
+    if below_root.is_empty() {
+        return true;
+    }
+    let mut segments = below_root.split(|&byte| byte == b'/');
+    // The last one may be empty: a final slash.
+    let last = segments.next_back().unwrap_or_default();
+    segments.all(|segment| !segment.is_empty() && is_plain_segment(segment)) && is_plain_segment(last)
+}
+
+fn is_plain_segment(segment: &[u8]) -> bool {
+    !matches!(segment, b"." | b"..") && !segment.iter().any(|byte| matches!(byte, b'%' | b'\\' | b';'))
+}
+
+/// Percent-decodes once and writes every `\` as `/`.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, after @ ..] = rest {
+        let (byte, next) = match after {
+            [high, low, next @ ..] if *first == b'%' => match (hex(*high), hex(*low)) {
+                (Some(high), Some(low)) => (high << 4 | low, next),
+                _ => (*first, after),
+            },
+            _ => (*first, after),
+        };
+        decoded.push(if byte == b'\\' { b'/' } else { byte });
+        rest = next;
+    }
+    decoded
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Cuts parameters and resolves empty and dot segments.
+fn resolve(decoded: &[u8]) -> Vec<u8> {
+    // Always ends with the slash behind its last segment, so that going up is a cut behind the slash before that.
+    let mut resolved = Vec::with_capacity(decoded.len() + 2);
+    resolved.push(b'/');
+    let mut ends_in_name = false;
+    for segment in decoded.split(|&byte| byte == b'/') {
+        let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
+        ends_in_name = false;
+        match name {
+            b"" | b"." => {}
+            b".." => {
+                resolved.pop();
+                let parent = resolved
+                    .iter()
+                    .rposition(|&byte| byte == b'/')
+                    .map_or(0, |slash| slash + 1);
+                resolved.truncate(parent);
+                if resolved.is_empty() {
+                    resolved.push(b'/');
+                }
+            }
+            _ => {
+                resolved.extend_from_slice(name);
+                resolved.push(b'/');
+                ends_in_name = true;
+            }
+        }
+    }
+    if ends_in_name {
+        resolved.pop();
+    }
+    resolved
+}
+
+#[cfg(test)]
+mod tests;

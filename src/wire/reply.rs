@@ -1,0 +1,204 @@
+//! What a server answers to the upgrade request: RFC 9112, section 4, and RFC 6455, section 4.1.
+
+use std::mem::MaybeUninit;
+
+use httparse::{Header, Response};
+
+use super::Step;
+use super::body::BodyRead;
+use super::field::{has_member, members};
+
+/// Reads one reply head out of a growing buffer. It remembers where the last look ended, so that a head that drips in
+/// costs no more than one that comes whole.
+#[derive(Clone, Debug, Default)]
+pub struct ReplyScan {
+    /// Every LF before here ends a line as it must.
+    looked: usize,
+}
+
+/// A reply that may be acted on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A 1xx other than 101; another reply follows.
+    Interim,
+    /// A 101 that proves itself: the tunnel is open, bytes from `used` on belong to it.
+    Switched,
+    /// A 3xx, 4xx or 5xx for the client.
+    PassOn {
+        /// 300 to 599.
+        status: u16,
+        /// Status line and headers as sent, with `Connection: close` in place of everything that is about this
+        /// connection or frames the body. It ends after the last header's CRLF, so that a `Content-Length` can follow.
+        head: Vec<u8>,
+        /// Reads the body that follows.
+        body: BodyRead,
+    },
+}
+
+/// Why a reply is of no use: all of it is a 502 for the client. The text is for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplyFault {
+    /// `Content-Length` and `Transfer-Encoding` contradict each other or themselves.
+    #[error("contradictory or unknown framing of the reply's body")]
+    BadFraming,
+    /// A 101 that is not HTTP/1.1, or without the right `Upgrade`, `Connection` and `Sec-WebSocket-Accept`.
+    #[error("a 101 that does not accept this handshake")]
+    BadSwitch,
+    /// Not a reply head by the grammar; also more than 128 headers.
+    #[error("malformed reply")]
+    Malformed,
+    /// A 2xx, or a status outside of 100 to 599.
+    #[error("status {0} in answer to an upgrade")]
+    Status(u16),
+    /// A head of more than 32 KiB.
+    #[error("reply head larger than 32 KiB")]
+    TooLarge,
+}
+
+impl ReplyScan {
+    /// Looks at `bytes`, all that has come so far from this reply's first byte on, for a whole head. `accept` is the
+    /// `Sec-WebSocket-Accept` that a 101 must carry.
+    ///
+    /// The outcome is the same however the bytes were split. After `Done` the scan stands at the beginning again.
+    pub fn parse(&mut self, bytes: &[u8], accept: &str) -> Result<Step<Reply>, ReplyFault> {
+        let seen = &bytes[..bytes.len().min(MAX_HEAD)];
+        let begun = &seen[..seen.len().min(PROTOCOL.len())];
+        if !PROTOCOL.starts_with(begun) {
+            return Err(ReplyFault::Malformed);
+        }
+        while let Some(found) = seen[self.looked..].iter().position(|byte| *byte == b'\n') {
+            let end = self.looked + found;
+            if !seen[..end].ends_with(b"\r") {
+                return Err(ReplyFault::Malformed);
+            }
+            self.looked = end + 1;
+            if seen[..end].ends_with(b"\r\n\r") {
+                *self = Self::default();
+                let value = reply_of(&seen[..=end], accept)?;
+                return Ok(Step::Done { value, used: end + 1 });
+            }
+        }
+        self.looked = seen.len();
+        if bytes.len() > MAX_HEAD {
+            Err(ReplyFault::TooLarge)
+        } else {
+            Ok(Step::More)
+        }
+    }
+}
+
+fn reply_of(head: &[u8], accept: &str) -> Result<Reply, ReplyFault> {
+    let mut room = [MaybeUninit::uninit(); MAX_HEADERS];
+    let mut response = Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut room);
+    // Every CR stands before an LF: httparse forgives some that don't.
+    let is_whole = parsed == Ok(httparse::Status::Complete(head.len()));
+    let (true, Some(status), Some(minor)) = (is_whole && has_no_bare_cr(head), response.code, response.version) else {
+        return Err(ReplyFault::Malformed);
+    };
+    match status {
+        101 if minor == 1 && switches(response.headers, accept) => Ok(Reply::Switched),
+        101 => Err(ReplyFault::BadSwitch),
+        100..=199 => Ok(Reply::Interim),
+        300..=599 => {
+            let body = framing(status, minor, response.headers)?;
+            Ok(Reply::PassOn {
+                status,
+                head: head_for_client(status, &response),
+                body,
+            })
+        }
+        _ => Err(ReplyFault::Status(status)),
+    }
+}
+
+/// Whether a 101 switches to our WebSocket and to nothing else: RFC 6455, section 4.1, conditions 2 to 4.
+fn switches(headers: &[Header<'_>], accept: &str) -> bool {
+    let mut protocols = values(headers, "upgrade").flat_map(members);
+    let is_websocket = |protocol: &[u8]| protocol.eq_ignore_ascii_case(b"websocket");
+    let mut accepts = values(headers, "sec-websocket-accept");
+    protocols.next().is_some_and(is_websocket)
+        && protocols.all(is_websocket)
+        && values(headers, "connection").any(|value| has_member(value, "upgrade"))
+        && accepts.next() == Some(accept.as_bytes())
+        && accepts.next().is_none()
+}
+
+/// How the body is framed: RFC 9112, section 6.3, without its leniencies.
+fn framing(status: u16, minor: u8, headers: &[Header<'_>]) -> Result<BodyRead, ReplyFault> {
+    let mut length = None;
+    for value in values(headers, "content-length") {
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        let number = str::from_utf8(value)
+            .ok()
+            .filter(|_| is_number)
+            .and_then(|digits| digits.parse::<u64>().ok());
+        if number.is_none() || (length.is_some() && length != number) {
+            return Err(ReplyFault::BadFraming);
+        }
+        length = number;
+    }
+    let mut encodings = values(headers, "transfer-encoding");
+    let framed = match (encodings.next(), encodings.next(), length) {
+        (None, _, None) => BodyRead::until_close(),
+        (None, _, Some(length)) => BodyRead::length(length),
+        (Some(encoding), None, None) if minor == 1 && encoding.eq_ignore_ascii_case(b"chunked") => BodyRead::chunked(),
+        // Another coding would have to be undone, or announced to the client.
+        _ => return Err(ReplyFault::BadFraming),
+    };
+    Ok(if status == 304 { BodyRead::none() } else { framed })
+}
+
+fn head_for_client(status: u16, response: &Response<'_, '_>) -> Vec<u8> {
+    let headers: &[Header<'_>] = response.headers;
+    let size: usize = headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len() + 4)
+        .sum();
+    let mut head = Vec::with_capacity(size + 64);
+    let reason = response.reason.unwrap_or_default();
+    head.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
+    for header in headers {
+        let is_named = || values(headers, "connection").any(|value| has_member(value, header.name));
+        if !NOT_PASSED.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_named() {
+            head.extend_from_slice(header.name.as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(header.value);
+            head.extend_from_slice(b"\r\n");
+        }
+    }
+    head.extend_from_slice(b"Connection: close\r\n");
+    head
+}
+
+fn values<'h>(headers: &'h [Header<'h>], name: &str) -> impl Iterator<Item = &'h [u8]> {
+    headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
+        .map(|header| header.value)
+}
+
+fn has_no_bare_cr(head: &[u8]) -> bool {
+    head.windows(2).all(|pair| pair[0] != b'\r' || pair[1] == b'\n')
+}
+
+/// Every reply begins so.
+const PROTOCOL: &[u8] = b"HTTP/1.";
+/// Bytes of a reply head, its last CRLF included.
+const MAX_HEAD: usize = 32 * 1024;
+/// Header lines of a reply.
+const MAX_HEADERS: usize = 128;
+/// About this connection (RFC 9110, section 7.6.1), or about a framing that is undone.
+const NOT_PASSED: [&str; 8] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests;

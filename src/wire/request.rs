@@ -1,0 +1,187 @@
+//! The upgrade request as the server gets it: what the client sent, except for what says who the client is.
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::head::{Head, Host};
+
+/// Who sent the request, for the headers that tell the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarding {
+    /// The address the request came from, after a PROXY header; `None` for a Unix peer, which has none.
+    pub hop: Option<IpAddr>,
+    /// Whether the hop is a proxy of ours, so that what it forwards is believed.
+    pub hop_trusted: bool,
+    /// Who the request is counted for; `None` where nobody knows.
+    pub client: Option<IpAddr>,
+    /// How it came: `http` or `https`.
+    pub proto: &'static str,
+}
+
+/// Composes the request for the server from a head that has passed [`check_upgrade`](super::upgrade::check_upgrade).
+///
+/// Path and query go on byte for byte, headers in order and as sent, with these exceptions:
+/// - headers that name a client go on from a trusted hop only, and never where they are spelt with `_`, which many
+///   servers take for a `-`;
+/// - `X-Forwarded-For` is what a trusted hop sent, joined in one line, then the hop; `X-Real-IP` is the client;
+///   `X-Forwarded-Proto` is kept from a trusted hop, else it is set; all three stand last;
+/// - `Connection` says `Upgrade` alone, wherever and however often it stood, and takes no other header with it;
+/// - a URL as target goes on as path and query, and its authority as `Host`.
+pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
+    let mut request = Vec::with_capacity(capacity_for(head));
+    let origin = if head.target.starts_with(b"/") { "" } else { "/" };
+    put(
+        &mut request,
+        &[head.method, b" ", origin.as_bytes(), head.target, b" HTTP/1.1\r\n"],
+    );
+    let mut has_proto = false;
+    let mut has_connection = false;
+    for header in &head.headers {
+        match Fate::of(header.name, forwarding) {
+            Fate::Passes => put_header(&mut request, header.name, header.value),
+            Fate::Removed => {}
+            Fate::Proto => {
+                has_proto = true;
+                put_header(&mut request, header.name, header.value);
+            }
+            Fate::Connection => {
+                if !has_connection {
+                    put_header(&mut request, "Connection", b"Upgrade");
+                }
+                has_connection = true;
+            }
+            Fate::Host => match head.host {
+                Some(host) if head.absolute_form => put_host(&mut request, host),
+                _ => put_header(&mut request, header.name, header.value),
+            },
+        }
+    }
+    put_forwarded_for(&mut request, head, forwarding);
+    if let Some(client) = forwarding.client {
+        put_address(&mut request, "X-Real-IP: ", client);
+        request.extend_from_slice(b"\r\n");
+    }
+    if !has_proto {
+        put_header(&mut request, "X-Forwarded-Proto", forwarding.proto.as_bytes());
+    }
+    request.extend_from_slice(b"\r\n");
+    request
+}
+
+/// What becomes of a header line.
+enum Fate {
+    Connection,
+    Host,
+    Passes,
+    Proto,
+    Removed,
+}
+
+impl Fate {
+    fn of(name: &str, forwarding: &Forwarding) -> Self {
+        // Nearly every header passes, and its first letter says so.
+        match name.as_bytes().first() {
+            Some(b'c' | b'C' | b'f' | b'F' | b'h' | b'H' | b't' | b'T' | b'x' | b'X') => {}
+            _ => return Self::Passes,
+        }
+        if name.eq_ignore_ascii_case("connection") {
+            return Self::Connection;
+        }
+        if name.eq_ignore_ascii_case("host") {
+            return Self::Host;
+        }
+        if !names_client(name.as_bytes()) {
+            return Self::Passes;
+        }
+        let is_replaced = name.eq_ignore_ascii_case("x-forwarded-for")
+            || (forwarding.client.is_some() && name.eq_ignore_ascii_case("x-real-ip"));
+        if !forwarding.hop_trusted || is_replaced || name.contains('_') {
+            Self::Removed
+        } else if name.eq_ignore_ascii_case("x-forwarded-proto") {
+            Self::Proto
+        } else {
+            Self::Passes
+        }
+    }
+}
+
+/// Whether a header says who the client is, be it spelt with `-` or with `_`.
+fn names_client(name: &[u8]) -> bool {
+    let is_spelt = |listed: &str, name: &[u8]| {
+        listed.len() == name.len()
+            && listed.bytes().zip(name).all(|(listed, byte)| match byte {
+                b'_' => listed == b'-',
+                byte => byte.to_ascii_lowercase() == listed,
+            })
+    };
+    CLIENT_HEADERS.iter().any(|listed| is_spelt(listed, name))
+        || name
+            .get(..CLIENT_PREFIX.len())
+            .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
+}
+
+fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwarding) {
+    let mut lead = "X-Forwarded-For: ";
+    if forwarding.hop_trusted {
+        for line in head.values("x-forwarded-for").filter(|line| !line.is_empty()) {
+            put(request, &[lead.as_bytes(), line]);
+            lead = ", ";
+        }
+    }
+    if let Some(hop) = forwarding.hop {
+        put_address(request, lead, hop);
+        lead = ", ";
+    }
+    if lead == ", " {
+        request.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_host(request: &mut Vec<u8>, host: Host<'_>) {
+    put(request, &[b"Host: ", host.name]);
+    if let Some(port) = host.port {
+        write!(request, ":{port}").expect("a Vec takes every write");
+    }
+    request.extend_from_slice(b"\r\n");
+}
+
+/// A v4-mapped address is written as the IPv4 address that it is everywhere else.
+fn put_address(request: &mut Vec<u8>, lead: &str, address: IpAddr) {
+    write!(request, "{lead}{}", address.to_canonical()).expect("a Vec takes every write");
+}
+
+fn put_header(request: &mut Vec<u8>, name: &str, value: &[u8]) {
+    put(request, &[name.as_bytes(), b": ", value, b"\r\n"]);
+}
+
+fn put(request: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        request.extend_from_slice(part);
+    }
+}
+
+fn capacity_for(head: &Head<'_>) -> usize {
+    let headers: usize = head
+        .headers
+        .iter()
+        .map(|header| header.name.len() + header.value.len() + 4)
+        .sum();
+    head.method.len() + head.target.len() + headers + ADDED
+}
+
+const CLIENT_PREFIX: &str = "x-forwarded-";
+const CLIENT_HEADERS: [&str; 6] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+];
+
+/// Room for what is added: the request line's fixed parts and three headers with two addresses of at most 39 bytes. A
+/// URL's authority longer than the `Host` that was sent grows the buffer.
+const ADDED: usize = 256;
+
+#[cfg(test)]
+mod tests;
