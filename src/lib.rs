@@ -21,4 +21,5 @@
 
 #![warn(missing_docs)]
 
+pub mod limit;
 pub mod wire;

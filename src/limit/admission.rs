@@ -1,0 +1,306 @@
+//! Admission: one decision, and the permit that it gives.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::bucket::{Meter, Moment, SharedBucket};
+use super::budget::{Budget, Slot};
+use super::key::ClientKey;
+use super::rules::{ClientRules, ZoneRules};
+use super::table::{Place, Table};
+
+/// The counts of every client in every zone. They outlive each change of the rules, which come with the [`Request`].
+pub struct Admission {
+    pub(super) table: Table,
+    epoch: Instant,
+}
+
+impl Admission {
+    /// Remembers so many client keys; `epoch` is a moment not after the first `now`, and an earlier `now` counts as it.
+    pub fn new(table_size: u32, epoch: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            table: Table::new(table_size),
+            epoch,
+        })
+    }
+
+    /// Admits or refuses, as one decision under the lock of the client's shard.
+    ///
+    /// Looks at everything first and reports the first limit that says no, in the order of [`Limit`]; only then takes.
+    /// What shards have in common is taken by compare-and-swap: who loses that race gives back what it took and hears of
+    /// that limit. A refused request takes no slot and no token; an admitted one has spent its tokens.
+    ///
+    /// # Errors
+    /// The limit that says no. Under `observe` that is the process ceiling only (for an exempt zone its own ceiling).
+    pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Result<Granted, Full> {
+        let mut place = self.table.place(request.zone.id, request.key);
+        let mut attempt = Attempt {
+            client_meter: request.client.rate.map(Meter::from),
+            zone_meter: request.rules.rate.map(Meter::from),
+            now: Moment::since(self.epoch, now),
+            observed: None,
+            request,
+        };
+        attempt.look(&mut place)?;
+        attempt.take(place)?;
+        let Attempt { request, observed, .. } = attempt;
+        let permit = Permit {
+            admission: Arc::clone(self),
+            zone: Arc::clone(request.zone),
+            process: request.process.map(Arc::clone),
+            key: request.key,
+        };
+        self.table.evict_excess();
+        Ok(Granted { permit, observed })
+    }
+
+    /// Forgets idle clients whose bucket is full. To be called about once a second: it looks at no more than 256 idle
+    /// clients of each of the 64 shards and goes on behind them the next time, so that it never stalls anybody and
+    /// everyone is looked at within one call for every 256 of the fullest shard (some 70 calls at a million).
+    pub fn sweep(&self, now: Instant) {
+        self.table.sweep(Moment::since(self.epoch, now));
+    }
+
+    /// Clients forgotten because the table was full, since the start.
+    pub fn evictions(&self) -> u64 {
+        self.table.evictions()
+    }
+}
+
+/// Who asks, where to, and under which rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The zone's counts.
+    pub zone: &'a Arc<ZoneCounts>,
+    /// The zone's limits. `connections` and the limit of the zone's budget both hold: the smaller decides.
+    pub rules: ZoneRules,
+    /// The process ceiling. `None` for an exempt zone: its budget's limit is a ceiling that even `observe` does not lift.
+    pub process: Option<&'a Arc<Budget>>,
+    /// Who is charged.
+    pub key: ClientKey,
+    /// The limits of one client in the zone.
+    pub client: ClientRules,
+}
+
+impl Request<'_> {
+    fn zone_limit(&self) -> u32 {
+        let [ruled, own] = [self.rules.connections, self.zone.budget.limit()].map(|limit| limit.unwrap_or(u32::MAX));
+        ruled.min(own)
+    }
+
+    fn client_full(&self, limit: Limit, place: &Place<'_>) -> Full {
+        Full {
+            limit,
+            open: place.open(),
+            of: self.client.per_ip.unwrap_or(u32::MAX),
+        }
+    }
+
+    fn zone_full(&self, limit: Limit) -> Full {
+        Full {
+            limit,
+            open: self.zone.budget.used(),
+            of: self.zone_limit(),
+        }
+    }
+}
+
+/// An admission.
+#[derive(Debug)]
+pub struct Granted {
+    /// The right to be counted as open.
+    pub permit: Permit,
+    /// The first limit that would have refused it, were it not for `observe`.
+    pub observed: Option<Full>,
+}
+
+/// A limit that said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// Which one.
+    pub limit: Limit,
+    /// What was open then: of the client key for `PerIp` and `PerIpRate`, else of the zone or the process.
+    pub open: u32,
+    /// How many of that may be open; `u32::MAX` is off, as it may be for the rates.
+    pub of: u32,
+}
+
+/// The limits, in the order in which they are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Limit {
+    /// Open at once, by zone and client key.
+    PerIp,
+    /// The zone's budget.
+    ZoneFull,
+    /// The process-wide ceiling.
+    ProcessFull,
+    /// Admissions by rate, by zone and client key.
+    PerIpRate,
+    /// Admissions by rate, whole zone.
+    ZoneRate,
+}
+
+/// What is counted of a zone as a whole. Carried over by reloads; lives until its last permit is gone.
+#[derive(Debug)]
+pub struct ZoneCounts {
+    /// What is open in it. Its limit is a ceiling beside that of the [`Request`]'s rules; a reload sets it anew.
+    pub budget: Budget,
+    rate: SharedBucket,
+    id: u32,
+}
+
+impl ZoneCounts {
+    /// Nothing open. `id` tells the zone from every other one in the client table, also from those that a reload removed.
+    pub fn new(id: u32, connections: Option<u32>) -> Arc<Self> {
+        Arc::new(Self {
+            budget: Budget::new(connections),
+            rate: SharedBucket::default(),
+            id,
+        })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// The right to be counted as open. Drop gives everything back, under the key with which it was taken.
+#[must_use = "dropping it gives everything back"]
+pub struct Permit {
+    admission: Arc<Admission>,
+    zone: Arc<ZoneCounts>,
+    process: Option<Arc<Budget>>,
+    key: ClientKey,
+}
+
+impl Permit {
+    /// Who is charged.
+    pub fn key(&self) -> ClientKey {
+        self.key
+    }
+
+    /// The zone it is counted in.
+    pub fn zone(&self) -> &Arc<ZoneCounts> {
+        &self.zone
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some(process) = &self.process {
+            process.release();
+        }
+        self.zone.budget.release();
+        self.admission.table.close_one(self.zone.id, self.key);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("zone", &self.zone.id)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admission")
+            .field("evictions", &self.evictions())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request on its way, and what the limits have said so far.
+struct Attempt<'a> {
+    request: Request<'a>,
+    client_meter: Option<Meter>,
+    zone_meter: Option<Meter>,
+    now: Moment,
+    observed: Option<Full>,
+}
+
+impl<'a> Attempt<'a> {
+    fn look(&mut self, place: &mut Place<'_>) -> Result<(), Full> {
+        let (request, now) = (self.request, self.now);
+        if request.client.per_ip.is_some_and(|limit| place.open() >= limit) {
+            self.hear(request.client_full(Limit::PerIp, place))?;
+        }
+        if request.zone.budget.used() >= request.zone_limit() {
+            self.hear(request.zone_full(Limit::ZoneFull))?;
+        }
+        if let Some(process) = request
+            .process
+            .filter(|process| process.used() >= process.limit().unwrap_or(u32::MAX))
+        {
+            return Err(process_full(process));
+        }
+        if self.client_meter.is_some_and(|meter| !place.has_token(meter, now)) {
+            self.hear(request.client_full(Limit::PerIpRate, place))?;
+        }
+        if self
+            .zone_meter
+            .is_some_and(|meter| !request.zone.rate.has_token(meter, now))
+        {
+            self.hear(request.zone_full(Limit::ZoneRate))?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything or nothing. What the client has to itself comes last: it is under the lock and can't be lost.
+    fn take(&mut self, place: Place<'_>) -> Result<(), Full> {
+        let (request, now) = (self.request, self.now);
+        let zone_slot = self.zone_slot()?;
+        let process_slot = match request.process {
+            Some(process) => Some(Slot::below(process, u32::MAX).ok_or_else(|| process_full(process))?),
+            None => None,
+        };
+        if self.zone_meter.is_some_and(|meter| !request.zone.rate.take(meter, now)) {
+            self.hear(request.zone_full(Limit::ZoneRate))?;
+        }
+        place.open_one(self.client_meter.map(|meter| (meter, now)));
+        zone_slot.keep();
+        process_slot.into_iter().for_each(Slot::keep);
+        Ok(())
+    }
+
+    /// Within the limits if it can be; under `observe` beyond the rule, but not beyond the ceiling of an exempt zone.
+    fn zone_slot(&mut self) -> Result<Slot<'a>, Full> {
+        let request = self.request;
+        let budget = &request.zone.budget;
+        if let Some(slot) = Slot::below(budget, request.rules.connections.unwrap_or(u32::MAX)) {
+            return Ok(slot);
+        }
+        self.hear(request.zone_full(Limit::ZoneFull))?;
+        match request.process {
+            Some(_) => Ok(Slot::anyway(budget)),
+            None => Slot::below(budget, u32::MAX).ok_or_else(|| request.zone_full(Limit::ZoneFull)),
+        }
+    }
+
+    /// A limit says no: an error, or under `observe` a note, of which the first in order is kept.
+    fn hear(&mut self, full: Full) -> Result<(), Full> {
+        if !self.request.rules.observe {
+            return Err(full);
+        }
+        if self.observed.is_none_or(|first| full.limit < first.limit) {
+            self.observed = Some(full);
+        }
+        Ok(())
+    }
+}
+
+fn process_full(process: &Budget) -> Full {
+    Full {
+        limit: Limit::ProcessFull,
+        open: process.used(),
+        of: process.limit().unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

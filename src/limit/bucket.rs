@@ -1,0 +1,125 @@
+//! The token bucket, as GCRA: one number instead of a level and a time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::rules::Rate;
+
+/// Nanoseconds since an epoch that the caller keeps; 0 to 146 years, what lies outside counts as the nearer end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(u64);
+
+impl Moment {
+    /// `now`, counted from `epoch`.
+    pub fn since(epoch: Instant, now: Instant) -> Self {
+        Self(nanos(now.saturating_duration_since(epoch)))
+    }
+}
+
+/// A [`Rate`] as a bucket reads it.
+///
+/// The interval is rounded up to a whole nanosecond, so that never more than the rate comes through. A bucket that
+/// would take more than 146 years to fill holds what 146 years bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meter {
+    /// Nanoseconds from one token to the next, at least 1.
+    interval: u64,
+    /// Nanoseconds in which an empty bucket fills; a multiple of `interval`.
+    capacity: u64,
+}
+
+impl From<Rate> for Meter {
+    fn from(rate: Rate) -> Self {
+        let interval = nanos(rate.per).div_ceil(u64::from(rate.tokens.get())).max(1);
+        let burst = u64::from(rate.burst.get()).min(MOST / interval);
+        Self {
+            interval,
+            capacity: interval * burst,
+        }
+    }
+}
+
+/// A token bucket: the moment at which it is full again (the theoretical arrival time). The default one is full.
+///
+/// It keeps no rate; a rate that changes finds in it the time for which the client is in debt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket(u64);
+
+impl Bucket {
+    /// Whether a token is there. Takes none.
+    pub fn has_token(self, meter: Meter, now: Moment) -> bool {
+        self.0 <= now.0 + (meter.capacity - meter.interval)
+    }
+
+    /// Takes a token if one is there; says whether it was.
+    pub fn take(&mut self, meter: Meter, now: Moment) -> bool {
+        let has = self.has_token(meter, now);
+        if has {
+            self.0 = self.0.max(now.0) + meter.interval;
+        }
+        has
+    }
+
+    /// Whether no token is missing, so that it may be forgotten: a fresh one is as good.
+    pub fn is_full(self, now: Moment) -> bool {
+        self.0 <= now.0
+    }
+
+    /// Whether no token was ever taken.
+    pub fn is_untouched(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Forgives a debt that only a slower rate can have left: under this one a bucket is empty at worst. Says whether
+    /// there was one. Without this a rate raised from "3/h" to "10/s" would go on refusing for the rest of the hour.
+    pub fn forgive(&mut self, meter: Meter, now: Moment) -> bool {
+        let worst = now.0 + meter.capacity;
+        // Moments come from several threads and may step back a little: that must not bring a token early.
+        let is_foreign = self.0 > worst + SKEW;
+        if is_foreign {
+            self.0 = worst;
+        }
+        is_foreign
+    }
+}
+
+/// A [`Bucket`] that several shards share.
+#[derive(Debug, Default)]
+pub struct SharedBucket(AtomicU64);
+
+impl SharedBucket {
+    /// Whether a token is there. Takes none, and [forgives](Bucket::forgive): look before you take.
+    pub fn has_token(&self, meter: Meter, now: Moment) -> bool {
+        let forgiving = |tat| {
+            let mut bucket = Bucket(tat);
+            bucket.forgive(meter, now).then_some(bucket.0)
+        };
+        let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forgiving);
+        Bucket(self.0.load(Ordering::Relaxed)).has_token(meter, now)
+    }
+
+    /// Takes a token if one is there; says whether it was. Each token goes to one taker, under any race.
+    pub fn take(&self, meter: Meter, now: Moment) -> bool {
+        let taking = |tat| {
+            let mut bucket = Bucket(tat);
+            bucket.take(meter, now).then_some(bucket.0)
+        };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taking)
+            .is_ok()
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(MOST).min(MOST)
+}
+
+/// A bound on moments and capacities that keeps their sums from overflowing.
+const MOST: u64 = 1 << 62;
+
+/// How far the clocks of two callers may lie apart, in nanoseconds.
+const SKEW: u64 = 1_000_000_000;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,150 @@
+use super::*;
+use proptest::prelude::*;
+
+fn rate(tokens: u32, per: Duration, burst: u32) -> Rate {
+    Rate {
+        tokens: tokens.try_into().unwrap(),
+        per,
+        burst: burst.try_into().unwrap(),
+    }
+}
+
+fn meter(tokens: u32, seconds: u64, burst: u32) -> Meter {
+    rate(tokens, Duration::from_secs(seconds), burst).into()
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+#[test]
+fn a_full_bucket_lets_the_burst_through_then_one_per_interval() {
+    let (ten_a_second, mut bucket) = (meter(10, 1, 2), Bucket::default());
+    let taken = [0, 0, 0, 99, 100, 100, 199, 200, 1000, 1000, 1000]
+        .map(|ms| bucket.take(ten_a_second, Moment(5 * SECOND + ms * 1_000_000)));
+    assert_eq!(
+        taken,
+        [true, true, false, false, true, false, false, true, true, true, false]
+    );
+}
+
+#[test]
+fn rates_by_the_minute_and_by_the_hour_are_exact() {
+    for (tokens, seconds, interval) in [(300, 60, SECOND / 5), (3, 3600, 1200 * SECOND), (1, 1, SECOND)] {
+        let (meter, mut bucket) = (meter(tokens, seconds, 4), Bucket::default());
+        assert_eq!((0..10).filter(|_| bucket.take(meter, Moment(0))).count(), 4);
+        assert!(!bucket.take(meter, Moment(interval - 1)));
+        assert!(bucket.take(meter, Moment(interval)));
+        assert!(!bucket.take(meter, Moment(interval)));
+        assert!(!bucket.is_full(Moment(5 * interval - 1)));
+        assert!(bucket.is_full(Moment(5 * interval)));
+    }
+}
+
+#[test]
+fn looking_takes_nothing_and_a_refused_take_neither() {
+    let (meter, mut bucket) = (meter(1, 1, 1), Bucket::default());
+    assert!((0..5).all(|_| bucket.has_token(meter, Moment(0))));
+    assert!(bucket.is_untouched());
+    assert!(bucket.take(meter, Moment(0)));
+    let empty = bucket;
+    assert!((0..5).all(|_| !bucket.take(meter, Moment(7))));
+    assert_eq!(bucket, empty);
+}
+
+#[test]
+fn the_extremes_neither_overflow_nor_open_the_door() {
+    let slowest = rate(1, Duration::MAX, u32::MAX).into();
+    let fastest: Meter = rate(u32::MAX, Duration::from_nanos(1), u32::MAX).into();
+    for now in [Moment(0), Moment(MOST)] {
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(slowest, now));
+        assert!(!bucket.take(slowest, now));
+        assert!(Bucket::default().take(fastest, now));
+        assert!(!bucket.forgive(slowest, now));
+    }
+    let epoch = Instant::now();
+    assert_eq!(Moment::since(epoch + Duration::from_secs(9), epoch), Moment(0));
+    assert_eq!(Moment::since(epoch, epoch + Duration::from_nanos(7)), Moment(7));
+}
+
+#[test]
+fn a_raised_rate_starts_from_an_empty_bucket_at_worst() {
+    let (slow, fast) = (meter(3, 3600, 3), meter(10, 1, 5));
+    let mut bucket = Bucket::default();
+    while bucket.take(slow, Moment(0)) {}
+    assert!(bucket.forgive(fast, Moment(SECOND)));
+    assert!(!bucket.forgive(fast, Moment(SECOND)));
+    assert!(!bucket.take(fast, Moment(SECOND)));
+    assert!(bucket.take(fast, Moment(SECOND + SECOND / 10)));
+
+    let shared = SharedBucket::default();
+    while shared.take(slow, Moment(0)) {}
+    assert!(!shared.has_token(fast, Moment(SECOND)));
+    assert!(!shared.take(fast, Moment(SECOND)));
+    assert!(shared.has_token(fast, Moment(SECOND + SECOND / 10)));
+    assert!(shared.take(fast, Moment(SECOND + SECOND / 10)));
+}
+
+#[test]
+fn each_token_of_a_shared_bucket_goes_to_one_thread() {
+    let (shared, meter) = (SharedBucket::default(), meter(1, 3600, 100));
+    let taken: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..500).filter(|_| shared.take(meter, Moment(1))).count()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(taken, 100);
+}
+
+/// A bucket with a level, in nanoseconds of filling: the textbook, exact in whole numbers.
+struct Level {
+    level: u128,
+    at: u64,
+}
+
+impl Level {
+    fn take(&mut self, interval: u128, capacity: u128, now: u64) -> bool {
+        self.level = capacity.min(self.level + u128::from(now - self.at));
+        self.at = now;
+        let has = self.level >= interval;
+        self.level -= if has { interval } else { 0 };
+        has
+    }
+}
+
+proptest! {
+    #[test]
+    fn it_answers_as_a_bucket_with_a_level_does(
+        tokens in 1u32..400, seconds in 1u64..4000, burst in 1u32..20,
+        waits in prop::collection::vec((0u64..40, 0u64..3), 1..200),
+    ) {
+        let meter = meter(tokens, seconds, burst);
+        let interval = (seconds * SECOND).div_ceil(u64::from(tokens));
+        let capacity = u128::from(interval) * u128::from(burst);
+        let (mut bucket, mut model, mut now) = (Bucket::default(), Level { level: capacity, at: 0 }, 0);
+        for (tenths, extra) in waits {
+            now += interval * tenths / 10 + extra;
+            let looked = bucket.has_token(meter, Moment(now));
+            prop_assert!(!bucket.forgive(meter, Moment(now)));
+            let took = bucket.take(meter, Moment(now));
+            prop_assert_eq!(looked, took);
+            prop_assert_eq!(took, model.take(u128::from(interval), capacity, now));
+            prop_assert_eq!(bucket.is_full(Moment(now)), model.level == capacity);
+        }
+    }
+
+    #[test]
+    fn never_more_than_burst_and_rate_and_at_most_a_rounding_less(
+        tokens in 1u32..2_000_000_000, seconds in 1u64..100, burst in 1u32..50, steps in 1u64..300, step in 1u64..SECOND,
+    ) {
+        let (meter, mut bucket) = (meter(tokens, seconds, burst), Bucket::default());
+        let mut taken = 0u128;
+        for now in (0..steps).map(|n| Moment(n * step)) {
+            // No more than one burst can be there at any moment.
+            taken += (0..=burst).filter(|_| bucket.take(meter, now)).count() as u128;
+        }
+        let elapsed = u128::from((steps - 1) * step);
+        let rational = elapsed * u128::from(tokens) / u128::from(seconds * SECOND);
+        prop_assert!(taken <= u128::from(burst) + rational);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the client table holds, read for those who watch: shard by shard, so that no admission waits for long.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::admission::Admission;
+use super::key::ClientKey;
+
+/// The connections of one zone by client key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneCensus {
+    /// The zone's id.
+    pub zone: u32,
+    /// Keys that have something open.
+    pub clients: u64,
+    /// The most that one key has open.
+    pub most: u32,
+    /// Keys that have at most so many open: cumulative, one for each of [`CENSUS_BOUNDS`], and the last for all.
+    pub by_connections: [u64; CENSUS_BOUNDS.len() + 1],
+}
+
+/// The upper bounds of [`ZoneCensus::by_connections`]; the one above them is infinite.
+pub const CENSUS_BOUNDS: [u32; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
+
+impl Admission {
+    /// Counts the clients of these zones, in their order. One walk over the table, however many zones.
+    pub fn census(&self, zones: &[u32]) -> Vec<ZoneCensus> {
+        let mut counted: Vec<ZoneCensus> = zones
+            .iter()
+            .map(|zone| ZoneCensus {
+                zone: *zone,
+                ..ZoneCensus::default()
+            })
+            .collect();
+        self.table.visit(|entry| {
+            let Some(zone) = counted
+                .iter_mut()
+                .find(|zone| zone.zone == entry.zone && entry.open > 0)
+            else {
+                return;
+            };
+            zone.clients += 1;
+            zone.most = zone.most.max(entry.open);
+            let place = CENSUS_BOUNDS
+                .iter()
+                .position(|bound| entry.open <= *bound)
+                .unwrap_or(CENSUS_BOUNDS.len());
+            zone.by_connections[place] += 1;
+        });
+        for zone in &mut counted {
+            let mut below = 0;
+            for keys in &mut zone.by_connections {
+                below += *keys;
+                *keys = below;
+            }
+        }
+        counted
+    }
+
+    /// The `n` busiest of all (zone id, key, open), the busiest first; equal ones by zone and key. Holds no more than
+    /// `n` of them at any time.
+    pub fn top(&self, n: usize) -> Vec<(u32, ClientKey, u32)> {
+        let mut busiest = BinaryHeap::new();
+        self.table.visit(|entry| {
+            if entry.open == 0 || n == 0 {
+                return;
+            }
+            // The heap's greatest is the least busy: that is the one to push out.
+            let candidate = (Reverse(entry.open), entry.zone, entry.key);
+            if busiest.len() < n {
+                busiest.push(candidate);
+            } else if let Some(mut least) = busiest.peek_mut()
+                && candidate < *least
+            {
+                *least = candidate;
+            }
+        });
+        busiest
+            .into_sorted_vec()
+            .into_iter()
+            .map(|(Reverse(open), zone, key)| (zone, key, open))
+            .collect()
+    }
+
+    /// Open connections of all keys, summed entry by entry: what drift is measured against.
+    pub fn open_in_table(&self) -> u64 {
+        let mut open = 0;
+        self.table.visit(|entry| open += u64::from(entry.open));
+        open
+    }
+
+    /// Client keys remembered, open or idle.
+    pub fn remembered(&self) -> u64 {
+        let mut entries = 0;
+        self.table.visit(|_| entries += 1);
+        entries
+    }
+}

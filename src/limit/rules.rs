@@ -1,0 +1,35 @@
+//! The numbers that admission is told to enforce. They hold no state: counts outlive every change of these.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// A rate with its burst: `tokens` every `per`, and up to `burst` at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Tokens that come back every `per`.
+    pub tokens: NonZeroU32,
+    /// The span in which `tokens` come back.
+    pub per: Duration,
+    /// Tokens a full bucket holds.
+    pub burst: NonZeroU32,
+}
+
+/// What one client key may have in one zone. `None` is "off".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientRules {
+    /// Connections open at once.
+    pub per_ip: Option<u32>,
+    /// Admissions by rate.
+    pub rate: Option<Rate>,
+}
+
+/// What a zone may have in all. `None` is "off".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneRules {
+    /// Count what would be refused, and let it in; never covers the process ceiling.
+    pub observe: bool,
+    /// The zone's budget: connections open at once.
+    pub connections: Option<u32>,
+    /// Admissions by rate, whole zone.
+    pub rate: Option<Rate>,
+}

@@ -1,0 +1,333 @@
+//! The client table: what every (zone, client key) has open and its bucket, in shards with a lock each.
+//!
+//! An entry is made when a connection is admitted. When the last one of its key ends it goes at once if its bucket was
+//! never charged; otherwise it idles until the bucket is full, which only [`Table::sweep`] can tell, for an end has no
+//! clock. Above its size the table evicts the entry that has idled longest, wherever it is. An entry that has something
+//! open never goes. No two shards are ever locked at once.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::bucket::{Bucket, Meter, Moment};
+use super::key::ClientKey;
+
+/// The table. Its size bounds what idles: entries with something open stay even beyond it, because a count that is
+/// thrown away is a leak. The configuration sees to it that the size is at least the ceiling on open connections, so
+/// that happens in passing only: a newcomer's entry is made before another shard gives one up.
+pub(super) struct Table {
+    shards: Box<[Shard]>,
+    hasher: RandomState,
+    size: usize,
+    /// Entries in all shards, less those somebody is about to evict.
+    entries: AtomicUsize,
+    evictions: AtomicU64,
+    /// The next stamp. Order is all that eviction asks of time.
+    stamps: AtomicU64,
+}
+
+/// One (zone, client key).
+pub(super) struct Entry {
+    bucket: Bucket,
+    /// When it became idle, as a stamp that no other entry has; 0 while something is open.
+    idle: u64,
+    pub(super) zone: u32,
+    pub(super) open: u32,
+    pub(super) key: ClientKey,
+}
+
+#[repr(align(64))] // A cache line each, so that neighbours do not slow each other.
+struct Shard {
+    /// The least stamp of an idle entry in here, `u64::MAX` for none; written under the lock, read without.
+    oldest: AtomicU64,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    entries: HashTable<Entry>,
+    /// The idle ones by stamp, with their hashes: exact, so there is no garbage to bound.
+    idle: BTreeMap<u64, u64>,
+    /// The last stamp that a sweep looked at.
+    swept: u64,
+}
+
+impl Table {
+    pub(super) fn new(size: u32) -> Self {
+        let shard = || Shard {
+            oldest: AtomicU64::new(u64::MAX),
+            kept: Mutex::default(),
+        };
+        Self {
+            shards: std::iter::repeat_with(shard).take(SHARDS).collect(),
+            hasher: RandomState::new(),
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+            entries: AtomicUsize::new(0),
+            evictions: AtomicU64::new(0),
+            stamps: AtomicU64::new(1),
+        }
+    }
+
+    /// Locks the client's shard and looks the client up: what is decided until the place is dropped is one decision.
+    pub(super) fn place(&self, zone: u32, key: ClientKey) -> Place<'_> {
+        let hash = self.hasher.hash_one((zone, key));
+        let shard = self.shard(hash);
+        let kept = shard.kept.lock();
+        let known = kept.entries.find(hash, |entry| entry.is(zone, key));
+        let (open, bucket) = known.map_or_else(Default::default, |entry| (entry.open, entry.bucket));
+        Place {
+            table: self,
+            shard,
+            kept,
+            hash,
+            zone,
+            key,
+            open,
+            bucket,
+        }
+    }
+
+    /// One connection of this key has ended.
+    pub(super) fn close_one(&self, zone: u32, key: ClientKey) {
+        let hash = self.hasher.hash_one((zone, key));
+        let shard = self.shard(hash);
+        let mut kept = shard.kept.lock();
+        let Kept { entries, idle, .. } = &mut *kept;
+        let Ok(mut found) = entries.find_entry(hash, |entry| entry.is(zone, key)) else {
+            debug_assert!(false, "an open entry is never removed");
+            return;
+        };
+        let entry = found.get_mut();
+        entry.open -= 1;
+        if entry.open > 0 {
+            return;
+        }
+        if entry.bucket.is_untouched() {
+            found.remove();
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let stamp = self.stamps.fetch_add(1, Ordering::Relaxed);
+        entry.idle = stamp;
+        idle.insert(stamp, hash);
+        shard.publish_oldest(idle);
+    }
+
+    /// Evicts until the table is within its size again or nothing is idle. Not to be called with a [`Place`] in hand.
+    pub(super) fn evict_excess(&self) {
+        let above = |entries| (entries > self.size).then(|| entries - 1);
+        // Counting down first claims the eviction: several threads at once evict no more than the excess.
+        while self
+            .entries
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, above)
+            .is_ok()
+        {
+            if !self.evict_longest_idle() {
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// Forgets idle entries whose bucket is full. Looks at no more than [`SWEPT_A_SHARD`] entries of each shard and goes
+    /// on behind them the next time; returns how many it looked at.
+    pub(super) fn sweep(&self, now: Moment) -> usize {
+        let mut looked = 0;
+        for shard in &self.shards {
+            if shard.oldest.load(Ordering::Acquire) == u64::MAX {
+                continue;
+            }
+            let mut kept = shard.kept.lock();
+            let (visited, forgotten) = kept.sweep(now);
+            looked += visited;
+            self.entries.fetch_sub(forgotten, Ordering::Relaxed);
+            shard.publish_oldest(&kept.idle);
+            if kept.entries.capacity() > kept.entries.len().saturating_mul(8).max(SPARE) {
+                let room = kept.entries.len() * 2;
+                kept.entries.shrink_to(room, |entry| self.hash_of(entry));
+            }
+        }
+        looked
+    }
+
+    /// How many entries were evicted since the start.
+    pub(super) fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Calls with every entry, shard by shard under one lock at a time; so it is no snapshot.
+    pub(super) fn visit(&self, mut visitor: impl FnMut(&Entry)) {
+        for shard in &self.shards {
+            shard.kept.lock().entries.iter().for_each(&mut visitor);
+        }
+    }
+
+    fn evict_longest_idle(&self) -> bool {
+        loop {
+            let oldest = self
+                .shards
+                .iter()
+                .map(|shard| (shard.oldest.load(Ordering::Acquire), shard));
+            let Some((stamp, shard)) = oldest
+                .min_by_key(|(stamp, _)| *stamp)
+                .filter(|(stamp, _)| *stamp != u64::MAX)
+            else {
+                return false;
+            };
+            let mut kept = shard.kept.lock();
+            // Before the lock came it may have been opened again or gone: then another is the oldest.
+            let was_there = kept.forget(stamp);
+            shard.publish_oldest(&kept.idle);
+            if was_there {
+                self.evictions.fetch_add(1, Ordering::Relaxed);
+                return true;
+            }
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        // The hash table reads the lowest and the highest bits.
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    fn hash_of(&self, entry: &Entry) -> u64 {
+        self.hasher.hash_one((entry.zone, entry.key))
+    }
+}
+
+/// A client's place in the table, under its shard's lock.
+pub(super) struct Place<'a> {
+    table: &'a Table,
+    shard: &'a Shard,
+    kept: MutexGuard<'a, Kept>,
+    hash: u64,
+    zone: u32,
+    key: ClientKey,
+    open: u32,
+    bucket: Bucket,
+}
+
+impl Place<'_> {
+    /// How many the client has open.
+    pub(super) fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// Whether the client's bucket has a token.
+    pub(super) fn has_token(&mut self, meter: Meter, now: Moment) -> bool {
+        if self.bucket.forgive(meter, now) {
+            let (zone, key, bucket) = (self.zone, self.key, self.bucket);
+            if let Some(entry) = self.kept.entries.find_mut(self.hash, |entry| entry.is(zone, key)) {
+                entry.bucket = bucket;
+            }
+        }
+        self.bucket.has_token(meter, now)
+    }
+
+    /// Counts one more open connection, and takes a token where there is a meter and a token. Makes the entry if there
+    /// is none; [`Table::evict_excess`] is then due.
+    pub(super) fn open_one(mut self, charge: Option<(Meter, Moment)>) {
+        if let Some((meter, now)) = charge {
+            self.bucket.take(meter, now);
+        }
+        let Self {
+            table,
+            shard,
+            kept,
+            hash,
+            zone,
+            key,
+            bucket,
+            ..
+        } = &mut self;
+        let Kept { entries, idle, .. } = &mut **kept;
+        if let Some(entry) = entries.find_mut(*hash, |entry| entry.is(*zone, *key)) {
+            entry.open += 1;
+            entry.bucket = *bucket;
+            if entry.idle != 0 {
+                idle.remove(&std::mem::take(&mut entry.idle));
+                shard.publish_oldest(idle);
+            }
+        } else {
+            let entry = Entry {
+                bucket: *bucket,
+                idle: 0,
+                zone: *zone,
+                open: 1,
+                key: *key,
+            };
+            entries.insert_unique(*hash, entry, |entry| table.hash_of(entry));
+            table.entries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shard {
+    /// To be called under the lock, after every change of `idle`.
+    fn publish_oldest(&self, idle: &BTreeMap<u64, u64>) {
+        let oldest = idle.first_key_value().map_or(u64::MAX, |(stamp, _)| *stamp);
+        self.oldest.store(oldest, Ordering::Release);
+    }
+}
+
+impl Kept {
+    /// How many idle entries it looked at, and how many it forgot.
+    fn sweep(&mut self, now: Moment) -> (usize, usize) {
+        let behind = (Bound::Excluded(self.swept), Bound::Unbounded);
+        let due: Vec<(u64, u64)> = self
+            .idle
+            .range(behind)
+            .take(SWEPT_A_SHARD)
+            .map(|(stamp, hash)| (*stamp, *hash))
+            .collect();
+        self.swept = match due.last() {
+            Some((stamp, _)) if due.len() == SWEPT_A_SHARD => *stamp,
+            _ => 0,
+        };
+        let mut forgotten = 0;
+        for (stamp, hash) in &due {
+            let Ok(found) = self.entries.find_entry(*hash, |entry| entry.idle == *stamp) else {
+                continue;
+            };
+            if found.get().bucket.is_full(now) {
+                found.remove();
+                self.idle.remove(stamp);
+                forgotten += 1;
+            }
+        }
+        (due.len(), forgotten)
+    }
+
+    /// Removes the idle entry with this stamp; says whether it was there.
+    fn forget(&mut self, stamp: u64) -> bool {
+        let Some(hash) = self.idle.remove(&stamp) else {
+            return false;
+        };
+        let found = self.entries.find_entry(hash, |entry| entry.idle == stamp);
+        found.is_ok_and(|found| {
+            found.remove();
+            true
+        })
+    }
+}
+
+impl Entry {
+    fn is(&self, zone: u32, key: ClientKey) -> bool {
+        self.zone == zone && self.key == key
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// Idle entries of one shard that one sweep looks at: some tens of microseconds under its lock.
+pub(super) const SWEPT_A_SHARD: usize = 256;
+
+/// A shard with room for fewer entries than this is not worth shrinking.
+const SPARE: usize = 1024;
+
+#[cfg(test)]
+mod tests;
