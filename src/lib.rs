@@ -22,4 +22,5 @@
 #![warn(missing_docs)]
 
 pub mod limit;
+pub mod net;
 pub mod wire;

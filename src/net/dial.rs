@@ -1,0 +1,31 @@
+//! Dialling one server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpSocket, UnixStream};
+
+use super::stream::Stream;
+use super::sys;
+
+/// Connects over TCP. Dropping the future ends the attempt.
+pub async fn tcp(address: SocketAddr) -> io::Result<Stream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv4() {
+        sys::bind_address_no_port(std::os::fd::AsFd::as_fd(&socket))?;
+    }
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
+    if stream.local_addr()? == address {
+        // Linux lets a socket connect to itself when the port it picks is the one it dials and nobody listens there.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(Stream::Tcp(stream))
+}
+
+/// Connects to a Unix socket.
+pub async fn unix(path: &Path) -> io::Result<Stream> {
+    UnixStream::connect(path).await.map(Stream::Unix)
+}

@@ -1,0 +1,8 @@
+//! Sockets: bound, accepted, dialled, read and written. Nothing here knows what the bytes mean.
+
+pub mod address;
+pub mod client;
+pub mod dial;
+pub mod listen;
+pub mod stream;
+pub mod sys;

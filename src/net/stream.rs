@@ -1,0 +1,181 @@
+//! One connected socket, TCP or Unix, as the walk and the relay see it.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::sys;
+
+/// A connected socket.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// What is set on a leg of an open connection. `None` leaves the kernel's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegOptions {
+    /// Idle time before the first keepalive probe; 4 probes 15 s apart follow.
+    pub keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged, a closed window included (`TCP_USER_TIMEOUT`).
+    pub user_timeout: Option<Duration>,
+}
+
+impl Stream {
+    /// Reads what is there, at most `buffer.len()` bytes; 0 is the end of the stream.
+    ///
+    /// A short read clears the readiness: the queue was empty a moment ago, and the call that would only say
+    /// `WouldBlock` is saved. What arrives later raises it again, the sockets being registered edge-triggered.
+    pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut short = None;
+        let whole = self.try_io(Interest::READABLE, |fd| {
+            let (read, _) = rustix::net::recv(fd, &mut *buffer, RecvFlags::empty())?;
+            if read > 0 && read < buffer.len() {
+                short = Some(read);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(read)
+        });
+        short.map_or(whole, Ok)
+    }
+
+    /// Writes what the socket takes of `bytes`; a short write clears the readiness, as a short read does.
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut short = None;
+        let whole = self.try_io(Interest::WRITABLE, |fd| {
+            let written = rustix::net::send(fd, bytes, SendFlags::NOSIGNAL)?;
+            if written < bytes.len() {
+                short = Some(written);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(written)
+        });
+        short.map_or(whole, Ok)
+    }
+
+    /// Ready when a read would not block, be it for bytes, an end or an error.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Ready when a write would not block.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Writes all of `bytes`, as the peer takes them.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            std::future::poll_fn(|cx| self.poll_write_ready(cx)).await?;
+            match self.try_write(bytes) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the peer has ended or reset the connection, and reads nothing: bytes that wait stay in the kernel.
+    pub async fn ended(&self) {
+        loop {
+            let ready = match self {
+                Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
+                Self::Unix(stream) => stream.ready(Interest::READABLE).await,
+            };
+            match ready {
+                Ok(ready) if !ready.is_read_closed() => {}
+                _ => return,
+            }
+            // Bytes wait. Forgetting that they do makes the next event the one to wake for.
+            let _forgotten: io::Result<()> = self.try_io(Interest::READABLE, |_| Err(ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    /// Whether the peer has ended or reset the connection, even behind bytes that were not read yet.
+    pub fn has_ended(&self) -> bool {
+        let mut polled = [PollFd::new(self, PollFlags::RDHUP)];
+        let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
+            Ok(_) => polled[0].revents().intersects(ended),
+            Err(_) => false,
+        }
+    }
+
+    /// Ends our direction: the peer reads an end of stream behind what was written.
+    pub fn shutdown_write(&self) {
+        // An error says that the connection is gone already, which is what was asked for.
+        let _gone = SockRef::from(self).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Makes the close that follows a reset, without the bytes that wait.
+    pub fn reset_on_close(&self) {
+        // Where it fails the close is an orderly one: less telling, and no harm.
+        let _orderly = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Whether everything written has been acknowledged; a Unix socket hands over at once.
+    pub fn is_acknowledged(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => sys::unacknowledged(stream.as_fd()).unwrap_or(0) == 0,
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Readies a leg for hours of small messages: no Nagle, and little that is unsent in the kernel, so that a slow
+    /// reader is felt soon.
+    pub fn prepare(&self, options: LegOptions) {
+        let Self::Tcp(_) = self else { return };
+        let socket = SockRef::from(self);
+        // A socket that refuses an option has died meanwhile; its next read or write says so.
+        let _dead = socket.set_tcp_nodelay(true);
+        let _dead = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        if let Some(idle) = options.keepalive {
+            let probes = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(PROBE_INTERVAL)
+                .with_retries(PROBES);
+            let _dead = socket.set_tcp_keepalive(&probes);
+        }
+        if options.user_timeout.is_some() {
+            let _dead = socket.set_tcp_user_timeout(options.user_timeout);
+        }
+    }
+
+    fn try_io<T>(&self, interest: Interest, io: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(interest, || io(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(interest, || io(stream.as_fd())),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;

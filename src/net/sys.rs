@@ -1,0 +1,42 @@
+//! What neither the standard library nor a crate wraps safely. The only file with unsafe code.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::c_int;
+
+/// Bytes that were written to `socket` and that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
+///
+/// It also answers for a socket that has died: what was never acknowledged stays in the count.
+pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut waiting: c_int = 0;
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which lives for the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(waiting).unwrap_or(0))
+}
+
+/// Lets `connect` choose the local port (`IP_BIND_ADDRESS_NO_PORT`, ip(7)), so that the ephemeral ports are counted per
+/// destination and not in all.
+pub fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: c_int = 1;
+    let size = c_int::BITS / 8;
+    // SAFETY: the option takes one int, read through a pointer that lives for the call, with that int's size.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+    if done == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
