@@ -23,4 +23,5 @@
 
 pub mod limit;
 pub mod net;
+pub mod relay;
 pub mod wire;

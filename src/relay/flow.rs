@@ -1,0 +1,206 @@
+//! One direction of a relay: read, scan, write, and keep what the peer does not take.
+
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll};
+
+use crate::net::client::is_passing;
+use crate::net::stream::Stream;
+use crate::wire::frame::{FrameScanner, Sender};
+
+/// How one side of a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// An orderly end of stream.
+    Fin,
+    /// A reset.
+    Reset,
+    /// The kernel gave it up: nobody answered for too long.
+    TimedOut,
+    /// Any other error of the socket.
+    Failed,
+}
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) scanner: FrameScanner,
+    /// While something is held nothing more is read: that is the back-pressure.
+    held: Option<Box<Held>>,
+    /// How the side that is read from ended.
+    pub(super) source_end: Option<End>,
+    /// How writing to the other side failed.
+    pub(super) sink_end: Option<End>,
+    /// The other direction learned of the source's reset first, and took the error with it: an end of stream is one.
+    pub(super) source_was_reset: bool,
+    /// Nothing will be written any more; the sink has been told where it could be.
+    pub(super) is_done: bool,
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+}
+
+/// Bytes that were read, and that the peer has not taken yet. Boxed, so that an idle flow does not pay for it.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+/// What a pump moved, for the pulse and the tally.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Moved {
+    pub(super) read: u64,
+    pub(super) messages: u64,
+    pub(super) written: bool,
+}
+
+impl Flow {
+    /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket.
+    pub(super) fn new(sender: Sender, first: Vec<u8>, payload_from: usize) -> Self {
+        let mut scanner = FrameScanner::new(sender);
+        let messages = u64::from(scanner.scan(&first[payload_from..]));
+        let bytes = (first.len() - payload_from) as u64;
+        let mut flow = Self {
+            scanner,
+            held: None,
+            source_end: None,
+            sink_end: None,
+            source_was_reset: false,
+            is_done: false,
+            bytes,
+            messages,
+        };
+        flow.hold(first);
+        flow
+    }
+
+    /// Moves what can be moved from `source` to `sink` now.
+    pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, cx: &mut Context<'_>) -> Moved {
+        let mut moved = Moved::default();
+        while self.step(source, sink, &mut moved, cx).is_ready() {}
+        moved
+    }
+
+    /// Whether bytes wait for the sink.
+    pub(super) fn holds(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Puts bytes behind what is held.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        match &mut self.held {
+            Some(held) => held.bytes.extend_from_slice(bytes),
+            None => self.hold(bytes.to_vec()),
+        }
+    }
+
+    /// Gives up what is held.
+    pub(super) fn discard(&mut self) {
+        self.held = None;
+    }
+
+    /// Writes what is held; `Pending` while some of it remains.
+    pub(super) fn poll_flush(&mut self, sink: &Stream, moved: &mut Moved, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(held) = &mut self.held {
+            if std::task::ready!(sink.poll_write_ready(cx)).is_err() {
+                self.sink_failed(End::Failed);
+                break;
+            }
+            match sink.try_write(&held.bytes[held.taken..]) {
+                Ok(written) => {
+                    held.taken += written;
+                    moved.written |= written > 0;
+                    if held.taken == held.bytes.len() {
+                        self.discard();
+                    }
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => self.sink_failed(End::of(&error)),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// One step: flush, then end or read. `Ready` when another step may move more.
+    fn step(&mut self, source: &Stream, sink: &Stream, moved: &mut Moved, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_done {
+            return Poll::Pending;
+        }
+        std::task::ready!(self.poll_flush(sink, moved, cx));
+        if self.sink_end.is_some() {
+            // Nobody is left to read for. The other direction goes on until the sink's own bytes are delivered.
+            self.is_done = true;
+            return Poll::Pending;
+        }
+        if let Some(end) = self.source_end {
+            if end == End::Fin {
+                sink.shutdown_write();
+            }
+            self.is_done = true;
+            return Poll::Pending;
+        }
+        if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
+            self.source_end = Some(End::of(&error));
+            return Poll::Ready(());
+        }
+        with_buffer(|buffer| match source.try_read(buffer) {
+            Ok(0) => self.source_end = Some(if self.source_was_reset { End::Reset } else { End::Fin }),
+            Ok(read) => self.pass_on(&buffer[..read], sink, moved),
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.source_end = Some(End::of(&error)),
+        });
+        Poll::Ready(())
+    }
+
+    fn pass_on(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
+        let messages = u64::from(self.scanner.scan(bytes));
+        self.count(bytes.len(), messages, moved);
+        match sink.try_write(bytes) {
+            Ok(written) => {
+                moved.written |= written > 0;
+                self.append(&bytes[written..]);
+            }
+            Err(error) if is_passing(&error) => self.append(bytes),
+            Err(error) => self.sink_failed(End::of(&error)),
+        }
+    }
+
+    pub(super) fn count(&mut self, bytes: usize, messages: u64, moved: &mut Moved) {
+        self.bytes += bytes as u64;
+        self.messages += messages;
+        moved.read += bytes as u64;
+        moved.messages += messages;
+    }
+
+    fn hold(&mut self, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.held = Some(Box::new(Held { bytes, taken: 0 }));
+        }
+    }
+
+    fn sink_failed(&mut self, end: End) {
+        self.sink_end = Some(end);
+        self.discard();
+    }
+}
+
+impl End {
+    pub(super) fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Self::Reset,
+            ErrorKind::TimedOut => Self::TimedOut,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Runs `with` on the buffer that every relay of this thread shares within one synchronous read and write.
+pub(super) fn with_buffer<T>(with: impl FnOnce(&mut [u8]) -> T) -> T {
+    BUFFER.with_borrow_mut(|buffer| with(buffer))
+}
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice());
+}
+
+const BUFFER_SIZE: usize = 64 * 1024;

@@ -1,0 +1,124 @@
+//! Ending a connection from our side: a close frame each way, at a frame boundary.
+
+use std::task::{Context, Poll};
+
+use crate::net::client::is_passing;
+use crate::net::stream::Stream;
+use crate::wire::frame::close_frame;
+
+use super::flow::{Flow, Moved, with_buffer};
+
+/// One direction's leave-taking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// A frame is unfinished: what completes it still passes.
+    AwaitsBoundary,
+    /// The close frame stands behind what is held.
+    Flushing,
+    /// Said, and our side half-closed; what still comes from the source is thrown away.
+    Said,
+    /// The source has ended as well.
+    Ended,
+}
+
+/// To whom a close frame goes; only a client's frames are masked (RFC 6455 section 5.1).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum To {
+    Client,
+    Server,
+}
+
+impl Farewell {
+    /// Goes as far as it can now.
+    pub(super) fn poll(
+        &mut self,
+        flow: &mut Flow,
+        legs: (&Stream, &Stream, To),
+        code: u16,
+        cx: &mut Context<'_>,
+    ) -> Moved {
+        let (source, sink, to) = legs;
+        let mut moved = Moved::default();
+        loop {
+            let step = match *self {
+                Self::AwaitsBoundary => flow.poll_to_boundary(source, sink, &mut moved, cx).map(|at_boundary| {
+                    if at_boundary {
+                        flow.append(&close_frame(code, "", to.mask()));
+                    }
+                    Self::Flushing
+                }),
+                Self::Flushing => flow.poll_flush(sink, &mut moved, cx).map(|()| {
+                    sink.shutdown_write();
+                    Self::Said
+                }),
+                Self::Said => poll_discard(source, cx).map(|()| Self::Ended),
+                Self::Ended => Poll::Pending,
+            };
+            match step {
+                Poll::Ready(next) => *self = next,
+                Poll::Pending => return moved,
+            }
+        }
+    }
+}
+
+impl Flow {
+    /// Passes on what completes the frame in hand, and nothing of the next one. Ready with whether a close frame may
+    /// follow: not where the boundary is unknown, the source has ended, or it has sent a close frame of its own.
+    fn poll_to_boundary(
+        &mut self,
+        source: &Stream,
+        sink: &Stream,
+        moved: &mut Moved,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
+        loop {
+            if self.scanner.is_blind() || self.scanner.saw_close() || self.is_done || self.source_end.is_some() {
+                return Poll::Ready(false);
+            }
+            if self.scanner.at_boundary() {
+                return Poll::Ready(true);
+            }
+            std::task::ready!(self.poll_flush(sink, moved, cx));
+            if self.sink_end.is_some() || std::task::ready!(source.poll_read_ready(cx)).is_err() {
+                return Poll::Ready(false);
+            }
+            let read = with_buffer(|buffer| {
+                let read = source.try_read(buffer)?;
+                let (used, messages) = self.scanner.scan_to_boundary(&buffer[..read]);
+                self.count(used, u64::from(messages), moved);
+                self.append(&buffer[..used]);
+                Ok(read)
+            });
+            match read {
+                Err(ref error) if is_passing(error) => {}
+                Ok(0) | Err(_) => return Poll::Ready(false),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl To {
+    /// The payload is ours and the same each time, so an unpredictable key (RFC 6455 section 10.3) would guard nothing.
+    fn mask(self) -> Option<[u8; 4]> {
+        match self {
+            Self::Client => None,
+            Self::Server => Some([0x3f, 0x81, 0x5c, 0xe2]),
+        }
+    }
+}
+
+/// Reads `source` to its end and keeps nothing.
+fn poll_discard(source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
+    loop {
+        if std::task::ready!(source.poll_read_ready(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        match with_buffer(|buffer| source.try_read(buffer)) {
+            Err(ref error) if is_passing(error) => {}
+            Ok(0) | Err(_) => return Poll::Ready(()),
+            Ok(_) => {}
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! How long an open connection may take over what it does.
+
+use std::time::Duration;
+
+/// The timeouts of an open connection, fixed at its admission. `None` is "off".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// No byte either way for so long ends it with 1001.
+    pub idle: Option<Duration>,
+    /// One side has ended; the other may finish for so long, reading or not.
+    pub half_close: Option<Duration>,
+    /// The client takes no byte of what waits for it (`TCP_USER_TIMEOUT`).
+    pub stalled: Option<Duration>,
+    /// TCP keepalive on both legs, then 4 probes 15 s apart.
+    pub keepalive: Option<Duration>,
+    /// Ended with 1001 after 0.9 to 1.0 times so long.
+    pub lifetime: Option<Duration>,
+}
