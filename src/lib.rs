@@ -24,4 +24,5 @@
 pub mod limit;
 pub mod net;
 pub mod relay;
+pub mod upstream;
 pub mod wire;

@@ -1,0 +1,189 @@
+//! A named group of servers, and the choice among them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::lease::Lease;
+use super::rules::{Balance, UpstreamRules};
+use super::server::Server;
+
+/// An upstream: its servers and how one of them is chosen.
+#[derive(Debug)]
+pub struct Upstream {
+    name: Arc<str>,
+    balance: Balance,
+    servers: Vec<Arc<Server>>,
+    /// Where the next round starts: with least-conn too, so that equals take turns.
+    turn: AtomicUsize,
+}
+
+/// The servers of one upstream for one connection, each once, best first.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    upstream: &'a Upstream,
+    tried: Vec<usize>,
+    key: u64,
+    first: usize,
+}
+
+impl Upstream {
+    /// An upstream by `rules`; `server` gives the server for a target, so that known ones keep their counts.
+    pub fn new(rules: &UpstreamRules, server: impl FnMut(&crate::net::address::Target) -> Arc<Server>) -> Self {
+        Self {
+            name: Arc::clone(&rules.name),
+            balance: rules.balance,
+            servers: rules.servers.iter().map(server).collect(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its servers in the order written.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+
+    /// Begins the choice for the client that `client` stands for.
+    pub fn attempts(&self, client: &impl Hash) -> Attempts<'_> {
+        let key = match self.balance {
+            Balance::HashIp => digest(client),
+            Balance::LeastConn | Balance::RoundRobin => 0,
+        };
+        let first = self.turn.fetch_add(1, Relaxed) % self.servers.len();
+        Attempts {
+            upstream: self,
+            tried: Vec::new(),
+            key,
+            first,
+        }
+    }
+}
+
+impl Iterator for Attempts<'_> {
+    type Item = Lease;
+
+    /// A lease on the best server that has an address and was not tried yet.
+    fn next(&mut self) -> Option<Lease> {
+        let servers = &self.upstream.servers;
+        let turns = (0..servers.len()).map(|step| (self.first + step) % servers.len());
+        let mut able = turns.filter(|index| !self.tried.contains(index) && servers[*index].is_up());
+        let chosen = match self.upstream.balance {
+            Balance::RoundRobin => able.next(),
+            Balance::LeastConn => able.min_by_key(|index| servers[*index].open()),
+            // Highest random weight: a server that comes or goes moves only its own share of the clients.
+            Balance::HashIp => able.max_by_key(|index| digest(&(self.key, servers[*index].label()))),
+        }?;
+        self.tried.push(chosen);
+        Some(Lease::new(&servers[chosen]))
+    }
+}
+
+/// The same for the same value in every thread and run, unlike a map's hash.
+fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::net::address::Target;
+
+    fn upstream(balance: Balance, ports: &[u16]) -> Upstream {
+        let servers = ports
+            .iter()
+            .map(|port| Target::Tcp(([127, 0, 0, 1], *port).into()))
+            .collect();
+        let rules = UpstreamRules {
+            name: "chat".into(),
+            servers,
+            balance,
+        };
+        Upstream::new(&rules, |target| Arc::new(Server::new(target.clone())))
+    }
+
+    fn port(lease: &Lease) -> u16 {
+        lease.server().addresses()[0].port()
+    }
+
+    #[test]
+    fn least_conn_takes_the_emptiest_and_equals_take_turns() {
+        let upstream = upstream(Balance::LeastConn, &[1, 2, 3]);
+        let mut held: Vec<Lease> = (0..6).map(|_| upstream.attempts(&0).next().unwrap()).collect();
+        assert!(upstream.servers().iter().all(|server| server.open() == 2));
+        held.retain(|lease| port(lease) != 2);
+        assert_eq!(port(&upstream.attempts(&0).next().unwrap()), 2);
+        drop(held);
+        assert!(upstream.servers().iter().all(|server| server.open() == 0));
+    }
+
+    #[test]
+    fn round_robin_ignores_what_is_open() {
+        let upstream = upstream(Balance::RoundRobin, &[1, 2, 3]);
+        let leases: Vec<Lease> = (0..6).map(|_| upstream.attempts(&0).next().unwrap()).collect();
+        assert_eq!(leases.iter().map(port).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn hash_ip_keeps_a_client_on_its_server_and_moves_few_when_one_goes() {
+        let (three, two) = (
+            upstream(Balance::HashIp, &[1, 2, 3]),
+            upstream(Balance::HashIp, &[1, 2]),
+        );
+        let mut seen = [0; 4];
+        for client in 0..300 {
+            let before = port(&three.attempts(&client).next().unwrap());
+            assert_eq!(before, port(&three.attempts(&client).next().unwrap()));
+            seen[usize::from(before)] += 1;
+            if before != 3 {
+                assert_eq!(before, port(&two.attempts(&client).next().unwrap()));
+            }
+        }
+        assert!(seen[1..].iter().all(|share| *share > 50), "{seen:?}");
+    }
+
+    #[test]
+    fn each_server_is_tried_once_and_one_without_an_address_never() {
+        for balance in [Balance::LeastConn, Balance::RoundRobin, Balance::HashIp] {
+            let mut rules = UpstreamRules {
+                name: "chat".into(),
+                servers: Vec::new(),
+                balance,
+            };
+            rules.servers.push(Target::Tcp(([127, 0, 0, 1], 1).into()));
+            rules.servers.push(Target::Name {
+                host: "nowhere.invalid".into(),
+                port: 2,
+            });
+            rules.servers.push(Target::Tcp(([127, 0, 0, 1], 3).into()));
+            let upstream = Upstream::new(&rules, |target| Arc::new(Server::new(target.clone())));
+            let mut attempts = upstream.attempts(&7);
+            let mut tried: Vec<u16> = std::iter::from_fn(|| attempts.next())
+                .map(|lease| port(&lease))
+                .collect();
+            tried.sort_unstable();
+            assert_eq!(tried, [1, 3]);
+        }
+    }
+
+    #[test]
+    fn only_a_dial_that_failed_is_reported() {
+        let upstream = upstream(Balance::LeastConn, &[1]);
+        drop(upstream.attempts(&0).next());
+        let mut lease = upstream.attempts(&0).next().unwrap();
+        lease.dialled();
+        drop(lease);
+        assert_eq!(upstream.servers()[0].dial_failures(), 0);
+        let mut lease = upstream.attempts(&0).next().unwrap();
+        lease.failed();
+        drop(lease);
+        assert_eq!(upstream.servers()[0].dial_failures(), 1);
+    }
+}

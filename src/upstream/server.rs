@@ -1,0 +1,78 @@
+//! One server: where it is, and what is known of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+
+use crate::net::address::Target;
+
+/// A server. It outlives reloads as long as an upstream names it.
+#[derive(Debug)]
+pub struct Server {
+    target: Target,
+    label: Arc<str>,
+    /// Empty while a name has no address: the server is down then.
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    pub(super) open: AtomicU32,
+    pub(super) dial_failures: AtomicU64,
+}
+
+impl Server {
+    /// A server; one with a name has no address until it is told some.
+    pub fn new(target: Target) -> Self {
+        let known = match &target {
+            Target::Tcp(address) => vec![*address],
+            Target::Name { .. } | Target::Unix(_) => Vec::new(),
+        };
+        let label = target.to_string().into();
+        let addresses = ArcSwap::from_pointee(known);
+        Self {
+            target,
+            label,
+            addresses,
+            open: AtomicU32::new(0),
+            dial_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Where it is, as written.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its name in logs and metrics.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The addresses it has now, in the order to try them; empty for a Unix socket.
+    pub fn addresses(&self) -> Arc<Vec<SocketAddr>> {
+        self.addresses.load_full()
+    }
+
+    /// Takes over what its name resolved to; says whether that is new.
+    pub fn resolved(&self, addresses: Vec<SocketAddr>) -> bool {
+        let is_new = **self.addresses.load() != addresses;
+        if is_new {
+            self.addresses.store(Arc::new(addresses));
+        }
+        is_new
+    }
+
+    /// Whether it can be dialled at all.
+    pub fn is_up(&self) -> bool {
+        matches!(self.target, Target::Unix(_)) || !self.addresses.load().is_empty()
+    }
+
+    /// Connections that hold a lease on it, dials under way included.
+    pub fn open(&self) -> u32 {
+        self.open.load(Relaxed)
+    }
+
+    /// Dials that failed since the start.
+    pub fn dial_failures(&self) -> u64 {
+        self.dial_failures.load(Relaxed)
+    }
+}
