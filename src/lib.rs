@@ -21,6 +21,7 @@
 
 #![warn(missing_docs)]
 
+pub mod config;
 pub mod limit;
 pub mod net;
 pub mod relay;

@@ -1,0 +1,281 @@
+//! Binds, servers and networks as a configuration writes them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::net::address::{Bind, Target};
+
+/// Why a text is not what it should be, and how to put it right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// What is wrong, in one line.
+    pub why: String,
+    /// The way out.
+    pub hint: Option<String>,
+}
+
+impl Wrong {
+    /// With a hint.
+    pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            why: why.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+/// `"0.0.0.0:8080"`, `"[::]:8080"` or `"unix:/run/x.sock"`. Port 0 lets the kernel choose.
+pub fn bind(text: &str) -> Result<Bind, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path).map(Bind::Unix);
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Bind::Tcp(address));
+    }
+    let why = format!("\"{text}\" is not an address to bind");
+    let port = text
+        .strip_prefix("*:")
+        .or_else(|| text.strip_prefix(':'))
+        .unwrap_or(text);
+    if port.parse::<u16>().is_ok() {
+        return Err(Wrong::new(
+            why,
+            format!("for every IPv4 address: \"0.0.0.0:{port}\"; for IPv6: \"[::]:{port}\""),
+        ));
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Err(Wrong::new(
+            why,
+            format!("names are not resolved here: \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
+        ));
+    }
+    match text.parse::<IpAddr>() {
+        Ok(ip) => Err(Wrong::new(
+            why,
+            format!("add a port: \"{}\"", SocketAddr::new(ip, 8080)),
+        )),
+        Err(_) => Err(Wrong::new(
+            why,
+            "write \"ADDRESS:PORT\", \"[IPV6]:PORT\" or \"unix:/PATH\"",
+        )),
+    }
+}
+
+/// `"host:3000"`, `"192.0.2.1:3000"`, `"[2001:db8::1]:3000"` or `"unix:/run/x.sock"`.
+pub fn target(text: &str) -> Result<Target, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return socket_path(path).map(Target::Unix);
+    }
+    let why = format!("\"{text}\" is not a server");
+    if let Some((_, rest)) = text.split_once("://") {
+        let authority = rest.split('/').next().unwrap_or(rest);
+        return Err(Wrong::new(
+            why,
+            format!("host and port alone, without scheme and path: \"{authority}\""),
+        ));
+    }
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.port() {
+            0 => Err(Wrong::new(why, "a server has a port from 1 to 65535")),
+            _ => Ok(Target::Tcp(address)),
+        };
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Err(Wrong::new(
+            why,
+            format!("add its port: \"{}\"", SocketAddr::new(ip, 3000)),
+        ));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(Wrong::new(
+            why,
+            "write \"HOST:PORT\", \"[IPV6]:PORT\" or \"unix:/PATH\"",
+        ));
+    };
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 && is_host_name(host) => Ok(Target::Name {
+            host: host.to_owned(),
+            port,
+        }),
+        Ok(port) if port > 0 => Err(Wrong::new(
+            why,
+            format!("\"{host}\" is neither an address nor a host name"),
+        )),
+        _ => Err(Wrong::new(why, "a server has a port from 1 to 65535")),
+    }
+}
+
+/// `"198.51.100.0/24"`, or a bare address, which is a network of its own.
+pub fn network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip));
+    }
+    let Some(net) = address_and_prefix(text) else {
+        return Err(Wrong::new(
+            format!("\"{text}\" is not a network"),
+            "such as \"198.51.100.0/24\", \"2001:db8::/32\" or a bare address",
+        ));
+    };
+    if net.trunc() == net {
+        return Ok(net);
+    }
+    let alone = IpNet::from(net.addr());
+    Err(Wrong::new(
+        format!("\"{text}\" has bits set behind its prefix"),
+        format!("the network is \"{}\"; the address alone is \"{alone}\"", net.trunc()),
+    ))
+}
+
+/// Stricter than `IpNet`'s own reading, which takes 010.0.0.0/8 as 10.0.0.0/8 where others see octal.
+fn address_and_prefix(text: &str) -> Option<IpNet> {
+    let (address, prefix) = text.split_once('/')?;
+    let is_number = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    IpNet::new(address.parse().ok()?, prefix.parse().ok().filter(|_| is_number)?).ok()
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63, together at most 253, and not all digits at the end, where it would
+/// be a mistyped address. One final dot passes.
+pub fn is_host_name(host: &str) -> bool {
+    let labels = host.strip_suffix('.').unwrap_or(host);
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_number = labels
+        .rsplit('.')
+        .next()
+        .is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()));
+    labels.len() <= 253 && labels.split('.').all(fits) && !last_is_number
+}
+
+/// A Unix socket's path: absolute, and within the 107 bytes that `sun_path` has room for.
+fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        return Err(Wrong::new(
+            format!("\"unix:{path}\" is not the path of a socket"),
+            "such as \"unix:/run/app.sock\"",
+        ));
+    }
+    if path.len() > 107 {
+        return Err(Wrong::new(
+            "the path of a socket has at most 107 bytes",
+            "this one is longer",
+        ));
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// What "loopback" stands for.
+pub const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
+/// What "private" stands for: RFC 1918, unique local and link-local IPv6. Not loopback, and not 100.64.0.0/10: behind a
+/// carrier or in a mesh VPN those are other people's machines; who means them names them.
+pub const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn binds() {
+        for text in ["0.0.0.0:8080", "[::]:8080", "127.0.0.1:0", "unix:/run/wsguard/in.sock"] {
+            assert_eq!(bind(text).map(|bind| bind.to_string()), Ok(text.to_owned()));
+        }
+        for text in [
+            "8080",
+            ":8080",
+            "*:8080",
+            "localhost:80",
+            "1.2.3.4",
+            "::1",
+            "[::1]",
+            "unix:x",
+            "unix:/",
+            "",
+            "a:b",
+        ] {
+            assert!(bind(text).is_err(), "{text}");
+        }
+        let long = format!("unix:/{}", "x".repeat(107));
+        assert!(bind(&long).is_err());
+    }
+
+    #[test]
+    fn servers() {
+        for text in [
+            "127.0.0.1:3000",
+            "[2001:db8::1]:80",
+            "chat:3000",
+            "a-b.c_d.example.:1",
+            "unix:/run/app.sock",
+        ] {
+            assert_eq!(target(text).map(|target| target.to_string()), Ok(text.to_owned()));
+        }
+        for text in [
+            "chat",
+            "chat:0",
+            "chat:65536",
+            "1.2.3.4:0",
+            "http://a:1",
+            "ws://a:1/x",
+            "10.0.0.300:80",
+            "1:2:3",
+            ":80",
+            "a..b:1",
+            "-a:1",
+            "é:1",
+            "::1",
+            "",
+            "a b:1",
+            "unix:",
+        ] {
+            assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        for (text, net) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(network(text).map(|net| net.to_string()), Ok(net.to_owned()));
+        }
+        let hint = network("10.0.0.1/8").map_err(|wrong| wrong.hint);
+        assert_eq!(
+            hint,
+            Err(Some(
+                "the network is \"10.0.0.0/8\"; the address alone is \"10.0.0.1/32\"".to_owned()
+            ))
+        );
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "010.0.0.0/8",
+            "10.0.0.0/255.0.0.0",
+            "fe80::1%eth0",
+            "x",
+        ] {
+            assert!(network(text).is_err(), "{text}");
+        }
+        for text in LOOPBACK.into_iter().chain(PRIVATE) {
+            assert!(network(text).is_ok(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "\\PC{0,20}") {
+            let _ = (bind(&text), target(&text), network(&text));
+        }
+    }
+}

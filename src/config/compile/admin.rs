@@ -1,0 +1,96 @@
+//! `[admin]` and `[log]`.
+
+use std::net::SocketAddr;
+
+use crate::config::addresses::is_host_name;
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::{AdminPolicy, ListenerPolicy, LogAccess, LogFormat, LogLevel, LogPolicy, ShowClients};
+use crate::config::{defaults, raw};
+use crate::net::address::Bind;
+
+use super::listener::collide;
+
+pub fn compile(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
+    AdminPolicy {
+        listen: listen(raw, listeners, found),
+        hosts: hosts(raw, found),
+        clients: raw
+            .clients
+            .word(
+                &[
+                    ("show", ShowClients::Show),
+                    ("prefix", ShowClients::Prefix),
+                    ("hide", ShowClients::Hide),
+                ],
+                found,
+            )
+            .unwrap_or_default(),
+    }
+}
+
+pub fn compile_log(raw: &raw::Log, found: &mut Findings) -> LogPolicy {
+    let levels = [
+        ("debug", LogLevel::Debug),
+        ("info", LogLevel::Info),
+        ("warn", LogLevel::Warn),
+        ("error", LogLevel::Error),
+    ];
+    let formats = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+    ];
+    let access = [
+        ("all", LogAccess::All),
+        ("rejected", LogAccess::Rejected),
+        ("off", LogAccess::Off),
+    ];
+    LogPolicy {
+        format: raw.format.word(&formats, found).unwrap_or_default(),
+        level: raw.level.word(&levels, found).unwrap_or_default(),
+        access: raw.access.word(&access, found).unwrap_or_default(),
+        sample: raw.sample.rate_or_off(found).over(Some(defaults::LOG_SAMPLE)),
+    }
+}
+
+fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
+    if raw.listen.says("off") {
+        return None;
+    }
+    let written = raw.listen.text(found);
+    let text = written.as_ref().map_or(defaults::ADMIN_LISTEN, |text| text.text);
+    let span = written.map(|text| text.span);
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        let mistake = Finding::at(
+            span.unwrap_or_default(),
+            format!("\"{text}\" is not an address and port"),
+        );
+        found.mistake(mistake.hint("such as \"127.0.0.1:9191\", or \"off\""));
+        return None;
+    };
+    let bind = Bind::Tcp(address);
+    if let Some(taken) = listeners
+        .iter()
+        .flat_map(|listener| &listener.bind)
+        .find(|other| collide(other, &bind))
+    {
+        let title = format!("a listener has \"{taken}\", so that [admin] can't have \"{address}\"");
+        let mistake = span.map_or_else(|| Finding::nowhere(&title), |span| Finding::at(span, &title));
+        found.mistake(mistake.hint("[admin] listen = \"127.0.0.1:PORT\" with a free port, or \"off\""));
+    }
+    Some(address)
+}
+
+fn hosts(raw: &raw::Admin, found: &mut Findings) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for text in raw.hosts.texts_or_none(found).unwrap_or_default() {
+        let name = text.text.strip_suffix('.').unwrap_or(text.text);
+        if is_host_name(name) || name.parse::<std::net::Ipv4Addr>().is_ok() {
+            hosts.push(name.to_ascii_lowercase());
+        } else {
+            let mistake = Finding::at(text.span, format!("\"{}\" is not a host name", text.text));
+            found.mistake(mistake.hint("such as \"wsguard.internal\", without scheme and port"));
+        }
+    }
+    hosts
+}

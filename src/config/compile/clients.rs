@@ -1,0 +1,44 @@
+//! Lists of networks.
+
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use crate::config::addresses::{self, LOOPBACK, PRIVATE};
+use crate::config::clients::ClientSet;
+use crate::config::finding::{Finding, Findings, nearest};
+use crate::config::read::Text;
+
+/// A list in which "loopback", "private" and "unix" may stand too.
+pub fn set(texts: &[Text<'_>], found: &mut Findings) -> ClientSet {
+    let unix = texts.iter().any(|text| text.text == "unix");
+    let networks = texts
+        .iter()
+        .filter(|text| text.text != "unix")
+        .flat_map(|text| networks(text, found));
+    ClientSet {
+        networks: networks.map(|(network, _)| network).collect(),
+        unix,
+    }
+}
+
+/// The networks that one text stands for, each with its place.
+pub fn networks(text: &Text<'_>, found: &mut Findings) -> Vec<(IpNet, Range<usize>)> {
+    let spelled: &[&str] = match text.text {
+        "loopback" => &LOOPBACK,
+        "private" => &PRIVATE,
+        _ => &[text.text],
+    };
+    let mut networks = Vec::with_capacity(spelled.len());
+    for one in spelled {
+        match addresses::network(one) {
+            Ok(network) => networks.push((network, text.span.clone())),
+            Err(wrong) => {
+                let word =
+                    nearest(one, ["loopback", "private", "unix"]).map(|word| format!("did you mean \"{word}\"?"));
+                found.mistake(Finding::at(text.span.clone(), wrong.why).maybe_hint(word.or(wrong.hint)));
+            }
+        }
+    }
+    networks
+}

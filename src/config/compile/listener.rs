@@ -1,0 +1,166 @@
+//! `[[listener]]`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::ListenerPolicy;
+use crate::config::shape::{Entry, Sections};
+use crate::config::{addresses, defaults, paths, raw};
+use crate::net::address::Bind;
+
+use super::names::Names;
+
+pub fn compile(
+    listeners: &Sections<raw::Listener>,
+    client_ip: &raw::ClientIp,
+    found: &mut Findings,
+) -> Vec<ListenerPolicy> {
+    if !listeners.is_written() || listeners.is_empty() {
+        let hint = "[[listener]] and on the next line: bind = [\"0.0.0.0:8080\"]";
+        found.mistake(Finding::nowhere("there is no [[listener]]").hint(hint));
+    }
+    let (mut names, mut bound) = (Names::new("listener"), Vec::new());
+    let mut policies = Vec::new();
+    for (header, raw) in listeners.iter() {
+        let bind = binds(raw, &header, &mut bound, found);
+        let or = bind
+            .first()
+            .map_or_else(|| format!("listener-{}", policies.len() + 1), ToString::to_string);
+        let name = names.take(&raw.name, or, header, found);
+        policies.push(one(raw, name, bind, found));
+        check_proxy_protocol(raw, client_ip, found);
+    }
+    policies
+}
+
+fn one(raw: &raw::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
+    // "forward" is to come; there is nothing to keep of the only word.
+    let _: Option<()> = raw.http.word(&[("refuse", ())], found);
+    ListenerPolicy {
+        name,
+        bind,
+        backlog: raw.backlog.number(&(1..=1_000_000), found).unwrap_or(defaults::BACKLOG),
+        accept_proxy_protocol: raw.accept_proxy_protocol.flag(found).unwrap_or(false),
+        handshake_timeout: raw
+            .handshake_timeout
+            .duration(&(Duration::from_millis(1)..=Duration::from_secs(3600)), found)
+            .unwrap_or(defaults::HANDSHAKE_TIMEOUT),
+        max_head_size: raw
+            .max_head_size
+            .size(&(256..=1 << 20), found)
+            .unwrap_or(defaults::MAX_HEAD_SIZE),
+        max_headers: raw
+            .max_headers
+            .number::<u16>(&(1..=256), found)
+            .map_or(defaults::MAX_HEADERS, usize::from),
+        max_pending: raw
+            .max_pending
+            .number(&(1..=10_000_000), found)
+            .unwrap_or(defaults::MAX_PENDING),
+        max_pending_per_ip: raw
+            .max_pending_per_ip
+            .number_or("off", &(1..=10_000_000), found)
+            .over(defaults::MAX_PENDING_PER_IP),
+        health_path: health_path(&raw.health_path, found),
+    }
+}
+
+fn binds(
+    raw: &raw::Listener,
+    header: &Range<usize>,
+    bound: &mut Vec<(Bind, Range<usize>)>,
+    found: &mut Findings,
+) -> Vec<Bind> {
+    if !raw.bind.is_written() {
+        let mistake = Finding::at(header.clone(), "a listener without `bind`");
+        found
+            .mistake(mistake.hint("bind = [\"0.0.0.0:8080\"], or [\"127.0.0.1:8080\"] behind a proxy on this machine"));
+    }
+    let mut binds = Vec::new();
+    for text in raw.bind.texts("such as [\"0.0.0.0:8080\"]", found).unwrap_or_default() {
+        let bind = match addresses::bind(text.text) {
+            Ok(bind) => bind,
+            Err(wrong) => {
+                found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint));
+                continue;
+            }
+        };
+        if let Some((first, span)) = bound.iter().find(|(other, _)| collide(other, &bind)) {
+            let title = if *first == bind {
+                format!("\"{bind}\" is bound twice")
+            } else {
+                format!("\"{bind}\" can't be bound beside \"{first}\", which has its port on every address")
+            };
+            found.mistake(Finding::at(text.span.clone(), title).beside(span.clone(), "the first"));
+        }
+        bound.push((bind.clone(), text.span));
+        binds.push(bind);
+    }
+    binds
+}
+
+/// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never stands in IPv4's way.
+pub fn collide(one: &Bind, other: &Bind) -> bool {
+    match (one, other) {
+        (Bind::Tcp(one), Bind::Tcp(other)) => {
+            let any = |address: &SocketAddr| address.ip().is_unspecified();
+            let same_family = one.is_ipv4() == other.is_ipv4();
+            let overlap = one.ip() == other.ip() || (same_family && (any(one) || any(other)));
+            one.port() != 0 && one.port() == other.port() && overlap && scope(one) == scope(other)
+        }
+        (Bind::Unix(one), Bind::Unix(other)) => one == other,
+        _ => false,
+    }
+}
+
+/// The interface of a link-local address.
+fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+        _ => 0,
+    }
+}
+
+/// Whether only this machine can reach it.
+pub fn is_local(bind: &Bind) -> bool {
+    match bind {
+        Bind::Tcp(address) => {
+            matches!(address.ip().to_canonical(), IpAddr::V4(v4) if v4.is_loopback()) || address.ip().is_loopback()
+        }
+        Bind::Unix(_) => true,
+    }
+}
+
+fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
+    if entry.says("off") {
+        return None;
+    }
+    let text = entry.text(found)?;
+    match paths::check(text.text) {
+        Ok(()) => Some(text.text.into()),
+        Err(wrong) => {
+            found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint));
+            None
+        }
+    }
+}
+
+fn check_proxy_protocol(raw: &raw::Listener, client_ip: &raw::ClientIp, found: &mut Findings) {
+    let mut unheard = Findings::default();
+    let is_on = raw.accept_proxy_protocol.flag(&mut unheard).unwrap_or(false);
+    let written = client_ip.trusted_proxies.is_written();
+    let nothing = client_ip
+        .trusted_proxies
+        .texts_or_none(&mut unheard)
+        .is_some_and(|texts| texts.is_empty());
+    if is_on && (!written || nothing) {
+        let span = raw.accept_proxy_protocol.span().unwrap_or_default();
+        let title = "`accept_proxy_protocol` without trusted proxies: every connection would be refused";
+        found.mistake(Finding::at(span, title).hint(
+            "[client_ip] trusted_proxies = [...] names those who send the header; it is accepted from nobody else",
+        ));
+    }
+}

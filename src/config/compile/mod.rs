@@ -1,0 +1,51 @@
+//! Raw to [`Policy`]: one file a table. Each notes its mistakes and goes on, with the default in place of what is wrong,
+//! so that one run tells all of them.
+
+mod admin;
+mod clients;
+mod identity;
+mod listener;
+mod names;
+mod network;
+mod reach;
+mod route;
+mod server;
+mod upstream;
+mod warnings;
+mod zone;
+
+use std::sync::Arc;
+
+use super::finding::Findings;
+use super::policy::Policy;
+use super::raw::File;
+
+/// The policy, or `None` where mistakes leave none.
+pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
+    raw.report(found);
+    let server = server::compile(raw.server.get(), found);
+    let identity = identity::compile(raw.client_ip.get(), found);
+    let listeners = listener::compile(&raw.listener, raw.client_ip.get(), found);
+    let zones = zone::compile(raw, found);
+    let networks = network::compile(&raw.network, found);
+    let upstreams = upstream::compile(&raw.upstream, found);
+    let routes = route::compile(raw, &zones, found);
+    let admin = admin::compile(raw.admin.get(), &listeners, found);
+    let log = admin::compile_log(raw.log.get(), found);
+    if !found.mistakes.is_empty() {
+        return None;
+    }
+    let policy = Policy {
+        server,
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        identity,
+        zones: zones.into_iter().map(Arc::new).collect(),
+        networks,
+        routes,
+        upstreams: upstreams.into_iter().map(Arc::new).collect(),
+        admin,
+        log,
+    };
+    warnings::look(raw, &policy, found);
+    Some(policy)
+}

@@ -1,0 +1,61 @@
+//! Names: of listeners, networks, routes, zones and upstreams.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::shape::Entry;
+
+/// The names of one kind so far, each with its place.
+pub struct Names {
+    kind: &'static str,
+    taken: Vec<(Arc<str>, Range<usize>)>,
+}
+
+impl Names {
+    /// None yet.
+    pub fn new(kind: &'static str) -> Self {
+        Self {
+            kind,
+            taken: Vec::new(),
+        }
+    }
+
+    /// The name that is written, or else this one; `header` is where the table begins.
+    pub fn take(&mut self, entry: &Entry, or: String, header: Range<usize>, found: &mut Findings) -> Arc<str> {
+        let written = entry.text(found);
+        let (name, span): (Arc<str>, _) = match &written {
+            Some(text) => (text.text.into(), text.span.clone()),
+            None => (or.into(), header),
+        };
+        if written.is_some() {
+            check(&name, &span, found);
+        }
+        if let Some((_, first)) = self.taken.iter().find(|(taken, _)| *taken == name) {
+            found.mistake(
+                Finding::at(span, format!("a second {} by the name \"{name}\"", self.kind))
+                    .beside(first.clone(), "the first")
+                    .hint("`name` tells them apart in the log and the metrics"),
+            );
+        } else {
+            self.taken.push((Arc::clone(&name), span));
+        }
+        name
+    }
+}
+
+/// Notes a name that could not stand in a log line or a metric.
+pub fn check(name: &str, span: &Range<usize>, found: &mut Findings) {
+    let why = if name.is_empty() {
+        "a name is empty"
+    } else if name == "-" {
+        "\"-\" is what logs and metrics say where there is no name"
+    } else if name.chars().any(char::is_control) {
+        "a name has a control character"
+    } else if name.len() > 100 {
+        "a name is longer than 100 bytes"
+    } else {
+        return;
+    };
+    found.mistake(Finding::at(span.clone(), why));
+}

@@ -1,0 +1,95 @@
+//! `[[network]]`.
+
+use std::num::NonZeroU32;
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::NetworkPolicy;
+use crate::config::raw;
+use crate::config::read::MOST_TOKENS;
+use crate::config::shape::Sections;
+use crate::config::switched::Switched;
+use crate::limit::network::NetworkMap;
+use crate::limit::rules::Rate;
+
+use super::clients;
+use super::names::Names;
+use super::server::MOST_CONNECTIONS;
+
+pub fn compile(networks: &Sections<raw::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
+    let mut map = NetworkMap::default();
+    let mut names = Names::new("network");
+    let mut places: Vec<(IpNet, Range<usize>)> = Vec::new();
+    for (nth, (header, raw)) in networks.iter().enumerate() {
+        if !raw.networks.is_written() {
+            let mistake = Finding::at(header.clone(), "a network without `networks`");
+            found.mistake(mistake.hint("networks = [\"203.0.113.0/28\"]"));
+        }
+        if !raw.per_ip.is_written() && !raw.per_ip_rate.is_written() {
+            let mistake = Finding::at(header.clone(), "a network that changes nothing");
+            found.mistake(mistake.hint("per_ip = 400, or per_ip_rate = \"50/s\", or \"off\""));
+        }
+        let texts = raw
+            .networks
+            .texts("such as [\"203.0.113.0/28\"]", found)
+            .unwrap_or_default();
+        let or = texts
+            .first()
+            .map_or_else(|| format!("network-{}", nth + 1), |text| text.text.to_owned());
+        let policy = NetworkPolicy {
+            name: names.take(&raw.name, or, header, found),
+            per_ip: raw.per_ip.number_or("off", &(1..=MOST_CONNECTIONS), found).written(),
+            rate: rate(raw, found).written(),
+        };
+        for text in &texts {
+            if text.text == "unix" {
+                let title = "\"unix\" has no address, and [[network]] goes by address";
+                found.mistake(
+                    Finding::at(text.span.clone(), title).hint("a route with networks = [\"unix\"] selects it"),
+                );
+                continue;
+            }
+            for (network, span) in clients::networks(text, found) {
+                if map.insert(network, policy.clone()).is_err() {
+                    let mut mistake = Finding::at(span.clone(), format!("\"{network}\" is in two places"))
+                        .hint("the longest prefix decides, and these are equally long");
+                    if let Some((_, first)) = places.iter().find(|(other, _)| same(*other, network)) {
+                        mistake = mistake.beside(first.clone(), "the first");
+                    }
+                    found.mistake(mistake);
+                }
+                places.push((network, span));
+            }
+        }
+    }
+    map
+}
+
+fn rate(raw: &raw::Network, found: &mut Findings) -> Switched<Rate> {
+    let burst = raw
+        .per_ip_burst
+        .number(&(1..=MOST_TOKENS), found)
+        .and_then(NonZeroU32::new);
+    if !raw.per_ip_rate.is_written() {
+        if let Some(span) = raw.per_ip_burst.span() {
+            let title = "`per_ip_burst` without `per_ip_rate`: each zone has a rate of its own";
+            found.mistake(Finding::at(span, title).hint("per_ip_rate = \"50/s\" beside it"));
+        }
+        return Switched::Unwritten;
+    }
+    match raw.per_ip_rate.rate_or_off(found) {
+        Switched::On(rate) => Switched::On(Rate {
+            burst: burst.unwrap_or(rate.burst),
+            ..rate
+        }),
+        other => other,
+    }
+}
+
+/// IPv4 may be written as mapped IPv6, and is the same then.
+fn same(one: IpNet, other: IpNet) -> bool {
+    one.addr().to_canonical() == other.addr().to_canonical()
+        && one.max_prefix_len() - one.prefix_len() == other.max_prefix_len() - other.prefix_len()
+}

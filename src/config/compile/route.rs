@@ -1,0 +1,130 @@
+//! `[[route]]`.
+
+use std::ops::Range;
+
+use crate::config::finding::{Finding, Findings, suggest};
+use crate::config::host::HostPattern;
+use crate::config::origin::Origin;
+use crate::config::policy::ZonePolicy;
+use crate::config::raw::{self, File};
+use crate::config::routes::{Route, RoutePath, Routes};
+use crate::config::shape::Entry;
+use crate::config::{addresses::Wrong, paths};
+
+use super::clients;
+use super::names::Names;
+
+pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes {
+    let upstreams: Vec<&str> = raw.upstream.iter().map(|(name, _)| name.get_ref().as_str()).collect();
+    if !raw.route.is_written() || raw.route.is_empty() {
+        if let Some((second, _)) = raw.upstream.iter().nth(1) {
+            let title = "several upstreams and no [[route]] that chooses among them";
+            found.mistake(
+                Finding::at(second.span(), title).hint(
+                    "[[route]] with `hosts` or `paths`, and upstream = \"...\" in each; or leave one upstream only",
+                ),
+            );
+        }
+        return Routes::new(vec![everything(zones)]);
+    }
+    let mut names = Names::new("route");
+    let routes = raw.route.iter().enumerate().map(|(nth, (header, route))| {
+        let zone = zone(&route.zone, zones, found);
+        Route {
+            name: names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found),
+            zone,
+            upstream: upstream(&route.upstream, &header, &upstreams, found),
+            exempt: zones.get(zone).is_some_and(|zone| zone.exempt),
+            hosts: each(
+                &route.hosts,
+                "for any host leave `hosts` out",
+                HostPattern::parse,
+                found,
+            ),
+            paths: each(
+                &route.paths,
+                "for any path leave `paths` out",
+                |path| paths::check(path).map(|()| RoutePath::new(path)),
+                found,
+            ),
+            networks: set(&route.networks, "for any client leave `networks` out", found),
+            allow: allow(&route.allow, found),
+            origins: origins(route, found),
+        }
+    });
+    Routes::new(routes.collect())
+}
+
+/// Where no route is written, everything goes to zone `default` and the one upstream.
+fn everything(zones: &[ZonePolicy]) -> Route {
+    Route {
+        name: "default".into(),
+        zone: 0,
+        upstream: 0,
+        exempt: zones.first().is_some_and(|zone| zone.exempt),
+        hosts: Vec::new(),
+        paths: Vec::new(),
+        networks: None,
+        allow: None,
+        origins: None,
+    }
+}
+
+fn zone(entry: &Entry, zones: &[ZonePolicy], found: &mut Findings) -> usize {
+    let Some(text) = entry.text(found) else {
+        return 0;
+    };
+    zones
+        .iter()
+        .position(|zone| *zone.name == *text.text)
+        .unwrap_or_else(|| {
+            let mistake = Finding::at(text.span, format!("there is no zone \"{}\"", text.text));
+            found.mistake(mistake.maybe_hint(suggest(text.text, zones.iter().map(|zone| &*zone.name))));
+            0
+        })
+}
+
+fn upstream(entry: &Entry, header: &Range<usize>, upstreams: &[&str], found: &mut Findings) -> usize {
+    if !entry.is_written() && upstreams.len() > 1 {
+        let mistake = Finding::at(header.clone(), "a route without `upstream`, where there are several");
+        let all: Vec<String> = upstreams.iter().map(|name| format!("\"{name}\"")).collect();
+        found.mistake(mistake.hint(format!("upstream = one of {}", all.join(", "))));
+    }
+    let Some(text) = entry.text(found) else {
+        return 0;
+    };
+    upstreams.iter().position(|name| *name == text.text).unwrap_or_else(|| {
+        let mistake = Finding::at(text.span, format!("there is no upstream \"{}\"", text.text));
+        found.mistake(mistake.maybe_hint(suggest(text.text, upstreams.iter().copied())));
+        0
+    })
+}
+
+fn origins(route: &raw::Route, found: &mut Findings) -> Option<Vec<Origin>> {
+    let hint = "it would refuse every browser; to let every origin in, leave `origins` out";
+    route
+        .origins
+        .is_written()
+        .then(|| each(&route.origins, hint, Origin::parse, found))
+}
+
+fn set(entry: &Entry, empty: &str, found: &mut Findings) -> Option<crate::config::clients::ClientSet> {
+    entry.texts(empty, found).map(|texts| clients::set(&texts, found))
+}
+
+/// The empty list is the default: nobody is refused.
+fn allow(entry: &Entry, found: &mut Findings) -> Option<crate::config::clients::ClientSet> {
+    let texts = entry.texts_or_none(found).filter(|texts| !texts.is_empty());
+    texts.map(|texts| clients::set(&texts, found))
+}
+
+fn each<T>(entry: &Entry, empty: &str, parse: impl Fn(&str) -> Result<T, Wrong>, found: &mut Findings) -> Vec<T> {
+    let mut values = Vec::new();
+    for text in entry.texts(empty, found).unwrap_or_default() {
+        match parse(text.text) {
+            Ok(value) => values.push(value),
+            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+        }
+    }
+    values
+}

@@ -1,0 +1,33 @@
+//! `[server]`.
+
+use crate::config::defaults;
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::ServerPolicy;
+use crate::config::raw;
+
+pub fn compile(raw: &raw::Server, found: &mut Findings) -> ServerPolicy {
+    let max_connections = raw
+        .max_connections
+        .number_or("auto", &(1..=MOST_CONNECTIONS), found)
+        .over(None);
+    let table_size = raw.table_size.number(&(1..=MOST_CONNECTIONS), found);
+    let policy = ServerPolicy {
+        workers: raw.workers.number_or("auto", &(1..=1024), found).over(None),
+        max_connections,
+        table_size: table_size.unwrap_or(defaults::TABLE_SIZE),
+    };
+    let table_is_known = table_size.is_some() || !raw.table_size.is_written();
+    if let Some(most) = max_connections.filter(|most| table_is_known && policy.table_size < *most) {
+        let title = "`table_size` is smaller than `max_connections`: open connections could not all be counted";
+        let most_span = raw.max_connections.span().unwrap_or_default();
+        let mistake = match raw.table_size.span() {
+            Some(span) => Finding::at(span, title).beside(most_span, "the ceiling"),
+            None => Finding::at(most_span, title).label(format!("`table_size` is {} by default", policy.table_size)),
+        };
+        found.mistake(mistake.hint(format!("[server] table_size = {most}, or more")));
+    }
+    policy
+}
+
+/// Above what a machine has descriptors for.
+pub const MOST_CONNECTIONS: u32 = 100_000_000;

@@ -1,0 +1,58 @@
+//! `[upstream.*]`.
+
+use std::ops::Range;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::shape::Named;
+use crate::config::{addresses, raw};
+use crate::net::address::Target;
+use crate::upstream::rules::{Balance, UpstreamRules};
+
+use super::names;
+
+pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<UpstreamRules> {
+    if upstreams.iter().next().is_none() {
+        let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
+        found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
+    }
+    let compile = |(name, raw): (&toml::Spanned<String>, &raw::Upstream)| {
+        names::check(name.get_ref(), &name.span(), found);
+        UpstreamRules {
+            name: name.get_ref().as_str().into(),
+            servers: servers(raw, &name.span(), found),
+            balance: raw.balance.word(&BALANCE, found).unwrap_or_default(),
+        }
+    };
+    upstreams.iter().map(compile).collect()
+}
+
+fn servers(raw: &raw::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {
+    if !raw.servers.is_written() {
+        let mistake = Finding::at(name.clone(), "an upstream without `servers`");
+        found.mistake(mistake.hint("servers = [\"127.0.0.1:3000\"]"));
+    }
+    let mut servers: Vec<(Target, Range<usize>)> = Vec::new();
+    for text in raw
+        .servers
+        .texts("such as [\"127.0.0.1:3000\"]", found)
+        .unwrap_or_default()
+    {
+        match addresses::target(text.text) {
+            Ok(target) => {
+                if let Some((_, first)) = servers.iter().find(|(other, _)| *other == target) {
+                    let mistake = Finding::at(text.span.clone(), format!("\"{target}\" is listed twice"));
+                    found.mistake(mistake.beside(first.clone(), "the first"));
+                }
+                servers.push((target, text.span));
+            }
+            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+        }
+    }
+    servers.into_iter().map(|(target, _)| target).collect()
+}
+
+const BALANCE: [(&str, Balance); 3] = [
+    ("least-conn", Balance::LeastConn),
+    ("round-robin", Balance::RoundRobin),
+    ("hash-ip", Balance::HashIp),
+];

@@ -1,0 +1,256 @@
+//! What surely isn't meant. Only a policy without mistakes is looked at.
+
+use std::ops::Range;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::{Policy, RejectWith, ZonePolicy};
+use crate::config::raw::{File, Limits};
+use crate::config::routes::{Route, RoutePath};
+use crate::config::shape::Entry;
+
+use super::{listener, reach, zone};
+
+/// Notes every warning, each at what it is about.
+pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
+    trust(raw, policy, found);
+    routes(raw, policy, found);
+    zones(raw, policy, found);
+    known_networks(raw, policy, found);
+    ceiling(raw, policy, found);
+}
+
+fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
+    let client_ip = raw.client_ip.get();
+    // Nothing is wrong with the lists any more: there is nothing to be heard.
+    let mut unheard = Findings::default();
+    for text in client_ip
+        .trusted_proxies
+        .texts_or_none(&mut unheard)
+        .unwrap_or_default()
+    {
+        // As a set, so that IPv4 written as mapped IPv6 is seen as what it is.
+        let set = super::clients::set(std::slice::from_ref(&text), &mut Findings::default());
+        if set.networks.iter().any(|network| network.prefix_len() == 0) {
+            found.warn(
+                Finding::at(
+                    text.span,
+                    format!("\"{}\" is trusted: everyone may say who they are", text.text),
+                )
+                .hint("per-client limits count whatever address a client makes up; name the proxies alone"),
+            );
+        }
+    }
+    let headers = client_ip.headers.texts_or_none(&mut unheard).unwrap_or_default();
+    if let [_, second, ..] = headers.as_slice() {
+        found.warn(
+            Finding::at(second.span.clone(), "several headers are read for the client's address")
+                .hint("whichever of them the proxy does not overwrite is the client's to forge; name the one it sets"),
+        );
+    }
+    let is_local = policy
+        .listeners
+        .iter()
+        .flat_map(|listener| &listener.bind)
+        .all(listener::is_local);
+    if is_local && policy.identity.trusted.is_empty() && !policy.identity.trust_unix {
+        let bind = raw
+            .listener
+            .iter()
+            .find_map(|(_, listener)| listener.bind.span())
+            .unwrap_or_default();
+        let is_unix = policy.listeners.iter().all(|listener| {
+            listener
+                .bind
+                .iter()
+                .all(|bind| matches!(bind, crate::net::address::Bind::Unix(_)))
+        });
+        let word = if is_unix { "unix" } else { "loopback" };
+        found.warn(
+            Finding::at(
+                bind,
+                "only this machine can connect, and nothing is trusted: every client looks like one",
+            )
+            .hint(format!(
+                "behind a proxy on this machine: [client_ip] trusted_proxies = [\"{word}\"]"
+            )),
+        );
+    }
+}
+
+fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
+    let routes: Vec<&Route> = policy.routes.iter().collect();
+    let mut last_header = None;
+    for (nth, ((header, written), route)) in raw.route.iter().zip(&routes).enumerate() {
+        if reach::is_shadowed(route, &routes[..nth]) {
+            found.warn(
+                Finding::at(header.clone(), format!("route \"{}\" can't be reached", route.name))
+                    .hint("the routes before it take everything that it would; the first that matches wins"),
+            );
+        } else if route.exempt && !route.paths.is_empty() && !route.paths.iter().any(RoutePath::is_plain) {
+            found.warn(
+                Finding::at(
+                    written.paths.span().unwrap_or_default(),
+                    format!("route \"{}\" can't be reached", route.name),
+                )
+                .hint("into an exempt zone only a plain path leads: without `%`, `;`, `\\`, `//` and dot segments"),
+            );
+        }
+        if route.exempt && route.networks.is_none() && route.allow.is_none() {
+            found.warn(
+                Finding::at(
+                    written.zone.span().unwrap_or(header.clone()),
+                    "everyone is let into an exempt zone",
+                )
+                .hint("nothing is limited there by client; name who is meant: networks = [\"198.51.100.0/24\"]"),
+            );
+        }
+        last_header = Some(header);
+    }
+    if let Some(header) = last_header.filter(|_| !routes.iter().any(|route| route.is_unconditional())) {
+        found.warn(
+            Finding::at(header, "no route takes what the others leave: it gets 404")
+                .hint("a last [[route]] without hosts, paths and networks takes everything"),
+        );
+    }
+}
+
+fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
+    let proxied = !policy.identity.trusted.is_empty() || policy.identity.trust_unix;
+    let nothing = Limits::default();
+    let mut told: Vec<Range<usize>> = Vec::new();
+    for (nth, zone) in policy.zones.iter().enumerate() {
+        let name_and_table = raw.zone.iter().find(|(name, _)| *name.get_ref().as_str() == *zone.name);
+        let written = name_and_table.map_or(&nothing, |(_, table)| table);
+        if !policy.routes.iter().any(|route| route.zone == nth) {
+            if let Some((name, _)) = name_and_table.filter(|_| !is_as_built_in(zone, policy)) {
+                found.warn(
+                    Finding::at(name.span(), format!("no route leads to zone \"{}\"", zone.name))
+                        .hint(format!("[[route]] with zone = \"{}\", or take the zone out", zone.name)),
+                );
+            }
+            continue;
+        }
+        let limits = raw.limits.get();
+        if let Some(warning) = per_ip(zone, &[written, limits]).filter(|warning| is_news(warning, &mut told)) {
+            found.warn(warning);
+        }
+        if proxied && zone.reject_with == RejectWith::Drop {
+            let span = first_span([&written.reject_with, &limits.reject_with]).unwrap_or_default();
+            let warning = Finding::at(
+                span,
+                "`drop` behind a trusted proxy: it is the proxy that sees the reset",
+            )
+            .hint(
+                "the client gets a 502 of the proxy's, which may take wsguard for dead; \"http\" or \"close\" say why",
+            );
+            if is_news(&warning, &mut told) {
+                found.warn(warning);
+            }
+        }
+        if name_and_table.is_some() && zone.exempt && raw.route.iter().next().is_none() {
+            let span = written.exempt.span().unwrap_or_default();
+            found.warn(
+                Finding::at(span, "everyone is let into an exempt zone")
+                    .hint("zone `default` takes what no route takes; nothing is limited there by client"),
+            );
+        }
+    }
+}
+
+/// One budget that few addresses can use up is no protection.
+fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
+    let (per_ip, budget) = (zone.client.per_ip?, zone.rules.connections?);
+    let entries = written.iter().flat_map(|limits| [&limits.per_ip, &limits.connections]);
+    let span = first_span(entries).unwrap_or_default();
+    few_exhaust(per_ip, budget, &zone.name).map(|title| Finding {
+        span: Some(span),
+        ..title
+    })
+}
+
+fn few_exhaust(per_ip: u32, budget: u32, zone: &str) -> Option<Finding> {
+    if per_ip < budget.div_ceil(4) {
+        return None;
+    }
+    let needed = budget.div_ceil(per_ip);
+    let addresses = if needed == 1 {
+        "1 address exhausts".to_owned()
+    } else {
+        format!("{needed} addresses exhaust")
+    };
+    let title = format!("{addresses} zone \"{zone}\": `per_ip` {per_ip} of `connections` {budget}");
+    let hint = "and they may send without a message limit; keep `per_ip` below a quarter of `connections`";
+    Some(Finding::nowhere(title).hint(hint))
+}
+
+fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
+    let in_use = policy
+        .routes
+        .iter()
+        .map(|route| &policy.zones[route.zone])
+        .filter(|zone| !zone.exempt);
+    let least = in_use
+        .filter_map(|zone| Some((zone.rules.connections?, &zone.name)))
+        .min();
+    let Some((budget, zone)) = least else {
+        return;
+    };
+    for (_, network) in raw.network.iter() {
+        let per_ip = network
+            .per_ip
+            .number_or::<u32>("off", &(1..=u32::MAX), &mut Findings::default());
+        if let Some(warning) = per_ip.over(None).and_then(|per_ip| few_exhaust(per_ip, budget, zone)) {
+            found.warn(Finding {
+                span: network.per_ip.span(),
+                ..warning
+            });
+        }
+    }
+}
+
+fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
+    let Some(most) = policy.server.max_connections else {
+        return;
+    };
+    let in_use = |nth: usize| policy.routes.iter().any(|route| route.zone == nth);
+    let budgets = policy.zones.iter().enumerate().filter(|(nth, _)| in_use(*nth));
+    let sum: u64 = budgets
+        .filter_map(|(_, zone)| zone.rules.connections)
+        .map(u64::from)
+        .sum();
+    if sum > u64::from(most) {
+        let span = raw.server.get().max_connections.span().unwrap_or_default();
+        found.warn(
+            Finding::at(
+                span,
+                format!("the zones' budgets are {sum} together, and the process may have {most}"),
+            )
+            .hint("one zone can fill the process so that another is refused; lower `connections`, or raise this"),
+        );
+    }
+}
+
+/// Whether a zone says what it would say unwritten, so that nothing is lost where no route leads to it.
+fn is_as_built_in(written: &ZonePolicy, policy: &Policy) -> bool {
+    *written.name == *"exempt" && {
+        let built_in = zone::exempt(&policy.zones[0]);
+        (written.rules.connections, written.client) == (built_in.rules.connections, built_in.client)
+    }
+}
+
+/// The place of the first that is written.
+fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<Range<usize>> {
+    entries.into_iter().find_map(Entry::span)
+}
+
+/// Whether nothing was said about this place: zones that inherit one number need not all be told of it.
+fn is_news(warning: &Finding, told: &mut Vec<Range<usize>>) -> bool {
+    match &warning.span {
+        Some(span) if told.contains(span) => false,
+        Some(span) => {
+            told.push(span.clone());
+            true
+        }
+        None => true,
+    }
+}

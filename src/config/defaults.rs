@@ -1,0 +1,75 @@
+//! Every default in one place. `conf/wsguard.toml` shows the same values, and a test compares the two.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::limit::rules::{ClientRules, Rate, ZoneRules};
+use crate::relay::pace::Pace;
+use crate::wire::hops::ForwardHeader;
+
+use super::policy::{RejectWith, ZonePolicy};
+
+/// `server.table_size`.
+pub const TABLE_SIZE: u32 = 1_000_000;
+/// `listener.backlog`.
+pub const BACKLOG: u32 = 4096;
+/// `listener.handshake_timeout`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// `listener.max_head_size`, in bytes.
+pub const MAX_HEAD_SIZE: usize = 16 << 10;
+/// `listener.max_headers`.
+pub const MAX_HEADERS: usize = 64;
+/// `listener.max_pending`.
+pub const MAX_PENDING: u32 = 10_000;
+/// `listener.max_pending_per_ip`.
+pub const MAX_PENDING_PER_IP: Option<u32> = Some(50);
+/// `client_ip.headers`.
+pub const HEADERS: [ForwardHeader; 1] = [ForwardHeader::XForwardedFor];
+/// `limits.connections`.
+pub const CONNECTIONS: u32 = 10_000;
+/// `zone.exempt.connections`.
+pub const EXEMPT_CONNECTIONS: u32 = 1000;
+/// `limits.per_ip`.
+pub const PER_IP: u32 = 50;
+/// `limits.per_ip_rate` with `limits.per_ip_burst`: the only rate whose burst is not the number in it.
+pub const PER_IP_RATE: Rate = Rate {
+    tokens: NonZeroU32::new(10).expect("10 is not 0"),
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::new(50).expect("50 is not 0"),
+};
+/// `admin.listen`.
+pub const ADMIN_LISTEN: &str = "127.0.0.1:9191";
+/// `log.sample`.
+pub const LOG_SAMPLE: Rate = Rate {
+    tokens: NonZeroU32::new(100).expect("100 is not 0"),
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::new(100).expect("100 is not 0"),
+};
+
+/// `[limits]` and `[limits.timeouts]` before anything is written, as a zone of this name.
+pub fn zone(name: &str) -> ZonePolicy {
+    ZonePolicy {
+        name: name.into(),
+        exempt: false,
+        rules: ZoneRules {
+            observe: false,
+            connections: Some(CONNECTIONS),
+            rate: None,
+        },
+        client: ClientRules {
+            per_ip: Some(PER_IP),
+            rate: Some(PER_IP_RATE),
+        },
+        reject_with: RejectWith::Http,
+        retry_after: Duration::from_secs(5),
+        dial: Some(Duration::from_secs(3)),
+        upgrade: Some(Duration::from_secs(10)),
+        pace: Pace {
+            idle: None,
+            half_close: Some(Duration::from_secs(30)),
+            stalled: Some(Duration::from_secs(60)),
+            keepalive: Some(Duration::from_secs(60)),
+            lifetime: None,
+        },
+    }
+}

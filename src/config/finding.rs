@@ -1,0 +1,208 @@
+//! What is found in a configuration: each finding has its place in the text, and how to put it right.
+
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+/// One mistake or one warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong, in one line.
+    pub title: String,
+    /// Where, in bytes of the text; `None` where something is missing from the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// What is said at the caret.
+    pub label: Option<String>,
+    /// A second place that has to do with it, and what is said there.
+    pub beside: Option<(Range<usize>, String)>,
+    /// How to put it right.
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    /// A finding about these bytes of the text.
+    pub fn at(span: Range<usize>, title: impl Into<String>) -> Self {
+        Self {
+            span: Some(span),
+            ..Self::nowhere(title)
+        }
+    }
+
+    /// A finding about the file as a whole.
+    pub fn nowhere(title: impl Into<String>) -> Self {
+        Self {
+            title: title.into(),
+            span: None,
+            label: None,
+            beside: None,
+            hint: None,
+        }
+    }
+
+    /// With words at the caret.
+    #[must_use]
+    pub fn label(self, label: impl Into<String>) -> Self {
+        Self {
+            label: Some(label.into()),
+            ..self
+        }
+    }
+
+    /// With a second place.
+    #[must_use]
+    pub fn beside(self, span: Range<usize>, label: impl Into<String>) -> Self {
+        Self {
+            beside: Some((span, label.into())),
+            ..self
+        }
+    }
+
+    /// With the way out.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// With the way out, where there is one.
+    #[must_use]
+    pub fn maybe_hint(self, hint: Option<String>) -> Self {
+        Self {
+            hint: hint.or(self.hint),
+            ..self
+        }
+    }
+}
+
+/// Everything found so far. Reading goes on after a mistake, so that all of them are told at once.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What can't work.
+    pub mistakes: Vec<Finding>,
+    /// What surely isn't meant.
+    pub warnings: Vec<Finding>,
+}
+
+impl Findings {
+    /// Notes what can't work.
+    pub fn mistake(&mut self, finding: Finding) {
+        self.mistakes.push(finding);
+    }
+
+    /// Puts everything in the order of the text.
+    pub fn sort(&mut self) {
+        for findings in [&mut self.mistakes, &mut self.warnings] {
+            findings.sort_by_key(|finding| finding.span.as_ref().map_or(0, |span| span.start));
+        }
+    }
+
+    /// Notes what surely isn't meant.
+    pub fn warn(&mut self, finding: Finding) {
+        self.warnings.push(finding);
+    }
+}
+
+/// A text and the name it goes by: a path, or "command line".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// Shown before line and column.
+    pub name: String,
+    /// The text that spans count in; `None` where it could not be read.
+    pub text: Option<String>,
+}
+
+impl Source {
+    /// Line and column of a finding, both from 1, the column in characters; 1:1 for one about the file as a whole.
+    pub fn place(&self, finding: &Finding) -> (usize, usize) {
+        let start = finding.span.as_ref().map_or(0, |span| self.fit(span).start);
+        let before = &self.text()[..start];
+        let line = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
+    }
+
+    /// The findings as people read them, one after the other: title, `name:line:column`, the line with a caret, hint.
+    pub fn render(&self, findings: &[Finding], severity: Severity, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let parts: Vec<String> = findings
+            .iter()
+            .map(|finding| renderer.render(&self.groups(finding, severity)))
+            .collect();
+        parts.join("\n\n")
+    }
+
+    fn groups<'a>(&'a self, finding: &'a Finding, severity: Severity) -> Vec<Group<'a>> {
+        let level = match severity {
+            Severity::Mistake => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let title = level.primary_title(finding.title.as_str());
+        let mut group = match &finding.span {
+            // An empty text has no line that could be shown.
+            Some(span) if !self.text().is_empty() => {
+                let caret = AnnotationKind::Primary
+                    .span(self.fit(span))
+                    .label(finding.label.as_deref());
+                let second = finding
+                    .beside
+                    .as_ref()
+                    .map(|(span, label)| AnnotationKind::Context.span(self.fit(span)).label(label.as_str()));
+                let snippet = Snippet::source(self.text()).path(self.name.as_str());
+                title.element(snippet.annotation(caret).annotations(second))
+            }
+            _ if self.text.is_none() => Group::with_title(title),
+            _ => title.element(Origin::path(self.name.as_str()).line(1).char_column(1)),
+        };
+        if let Some(hint) = &finding.hint {
+            group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        vec![group]
+    }
+
+    fn text(&self) -> &str {
+        self.text.as_deref().unwrap_or_default()
+    }
+
+    /// The span within the text, and on the edges of characters: a renderer must not be given anything else.
+    fn fit(&self, span: &Range<usize>) -> Range<usize> {
+        let text = self.text();
+        let (mut start, mut end) = (span.start.min(text.len()), span.end.min(text.len()));
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        start..end.max(start)
+    }
+}
+
+/// How a finding is headed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// `error`.
+    Mistake,
+    /// `warning`.
+    Warning,
+}
+
+/// The one of `known` that was probably meant by `written`.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_ascii_lowercase();
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 1.max(name.len().max(lower.len()) / 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// "did you mean" for [`nearest`], else all that there is (if there is anything).
+pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+    if let Some(name) = nearest(written, known.clone()) {
+        return Some(format!("did you mean \"{name}\"?"));
+    }
+    let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
+    (!all.is_empty()).then(|| format!("there is {}", all.join(", ")))
+}

@@ -1,0 +1,41 @@
+//! What the design promises and this version does not have. Such a key is a mistake, never accepted and ignored.
+//!
+//! Whoever builds one of these takes its line out here and puts the key into `raw.rs`.
+
+/// Keys by the table they would stand in; `limits` is also every `zone.*`.
+pub const KEYS: &[(&str, &[&str])] = &[
+    ("server", &["drain_delay", "drain_timeout", "watch_config"]),
+    ("listener", &["tls"]),
+    ("limits", &["messages"]),
+    ("limits.timeouts", &["first_message"]),
+    (
+        "upstream",
+        &[
+            "relay",
+            "health",
+            "circuit",
+            "pressure",
+            "max_connections",
+            "max_connecting",
+            "queue",
+            "queue_timeout",
+            "slow_start",
+            "send_proxy_protocol",
+            "drain",
+            "weights",
+        ],
+    ),
+];
+
+/// Values by the key that would take them.
+pub const VALUES: &[(&str, &str)] = &[("http", "forward"), ("balance", "hash-sid")];
+
+/// Whether this key of this table is to come.
+pub fn has_key(table: &str, key: &str) -> bool {
+    KEYS.iter().any(|(name, keys)| *name == table && keys.contains(&key))
+}
+
+/// Whether this value of this key is to come.
+pub fn has_value(key: &str, value: &str) -> bool {
+    VALUES.contains(&(key, value))
+}

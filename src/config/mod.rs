@@ -1,0 +1,151 @@
+//! Text to [`policy::Policy`], and route matching.
+//!
+//! A file is read into `raw`, which judges nothing, and compiled from there with every mistake collected; what compiles
+//! is valid, there is no second check. Warnings are looked for only where there is no mistake.
+
+pub mod addresses;
+pub mod clients;
+mod compile;
+pub mod defaults;
+pub mod finding;
+pub mod host;
+mod later;
+pub mod origin;
+mod paths;
+pub mod policy;
+mod quick;
+mod raw;
+mod read;
+pub mod routes;
+mod shape;
+mod strays;
+mod switched;
+pub mod units;
+
+use std::fmt;
+use std::path::Path;
+
+use finding::{Finding, Findings, Severity, Source};
+use policy::Policy;
+
+pub use quick::{QuickOptions, quick};
+
+/// A policy, and what is to be said about the text that it comes from.
+#[derive(Debug)]
+pub struct Checked {
+    /// What the text says.
+    pub policy: Policy,
+    /// What surely isn't meant; `check --deny-warnings` refuses it.
+    pub warnings: Vec<Finding>,
+    /// The text.
+    pub source: Source,
+}
+
+impl Checked {
+    /// The warnings as people read them: `name:line:column`, the line, a caret and a hint; "" where there are none.
+    pub fn render_warnings(&self, color: bool) -> String {
+        self.source.render(&self.warnings, Severity::Warning, color)
+    }
+}
+
+/// A text that is no configuration, and every reason why.
+#[derive(Debug)]
+pub struct Rejected {
+    /// What is wrong; at least one.
+    pub mistakes: Vec<Finding>,
+    /// The text.
+    pub source: Source,
+}
+
+impl Rejected {
+    /// The mistakes as people read them: `name:line:column`, the line, a caret and a hint.
+    pub fn render(&self, color: bool) -> String {
+        self.source.render(&self.mistakes, Severity::Mistake, color)
+    }
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+/// Reads a file and compiles it.
+///
+/// # Errors
+/// The file is missing, unreadable or not UTF-8, or its text is no configuration.
+pub fn load(path: &Path) -> Result<Checked, Rejected> {
+    let name = path.display().to_string();
+    let refuse = |finding| Rejected {
+        mistakes: vec![finding],
+        source: Source {
+            name: name.clone(),
+            text: None,
+        },
+    };
+    let bytes = std::fs::read(path).map_err(|error| {
+        let finding = Finding::nowhere(format!("{name} can't be read: {error}"));
+        refuse(match error.kind() {
+            std::io::ErrorKind::NotFound => finding.hint("name the file with -c FILE or $WSGUARD_CONFIG"),
+            _ => finding,
+        })
+    })?;
+    match String::from_utf8(bytes) {
+        Ok(text) => compile(&text, &name),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let line = error.as_bytes()[..at].split(|b| *b == b'\n').count();
+            Err(refuse(Finding::nowhere(format!(
+                "{name} is not UTF-8: see line {line}"
+            ))))
+        }
+    }
+}
+
+/// Compiles a text; `name` is what findings call it.
+///
+/// # Errors
+/// Every mistake in it; of syntax, the first.
+pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
+    let source = Source {
+        name: name.to_owned(),
+        text: Some(text.to_owned()),
+    };
+    let raw = match raw::File::parse(text) {
+        Ok(raw) => raw,
+        Err(error) => {
+            let title = error.message().lines().next().unwrap_or("not TOML").to_owned();
+            let mistake = Finding {
+                span: error.span(),
+                ..Finding::nowhere(title)
+            };
+            return Err(Rejected {
+                mistakes: vec![mistake],
+                source,
+            });
+        }
+    };
+    let mut found = Findings::default();
+    let policy = compile::policy(&raw, &mut found);
+    found.sort();
+    match policy {
+        Some(policy) if found.mistakes.is_empty() => Ok(Checked {
+            policy,
+            warnings: found.warnings,
+            source,
+        }),
+        _ => Err(Rejected {
+            mistakes: found.mistakes,
+            source,
+        }),
+    }
+}
+
+/// Every key that a file may have, with the table it stands in: "limits" is every `zone.*` too, "" the file itself.
+pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    raw::SCHEMA
+        .into_iter()
+        .flat_map(|(table, keys)| keys.iter().map(move |key| (table, *key)))
+}

@@ -1,0 +1,68 @@
+//! Paths as a configuration writes them: as clients send them.
+
+use super::addresses::Wrong;
+
+/// Whether a text is the path of a request: it begins with `/`, is ASCII without blanks and controls, is percent-encoded
+/// properly, and has neither query nor fragment.
+pub fn check(text: &str) -> Result<(), Wrong> {
+    let why = |what: &str| format!("\"{text}\" {what}");
+    if !text.starts_with('/') {
+        return Err(Wrong::new(why("does not begin with `/`"), format!("write \"/{text}\"")));
+    }
+    if let Some(end) = text.find(['?', '#']) {
+        return Err(Wrong::new(
+            why("is more than a path"),
+            format!("query and fragment are not looked at: \"{}\"", &text[..end]),
+        ));
+    }
+    if !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Wrong::new(
+            why("has characters that no client sends"),
+            format!("percent-encoded, as clients send it: \"{}\"", encode(text)),
+        ));
+    }
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('%') {
+        if after.len() < 2 || !after.bytes().take(2).all(|b| b.is_ascii_hexdigit()) {
+            return Err(Wrong::new(
+                why("is not percent-encoded"),
+                "`%` stands before two hex digits; itself it is `%25`",
+            ));
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+fn encode(text: &str) -> String {
+    let encode_byte = |b: u8| {
+        if b.is_ascii_graphic() {
+            char::from(b).to_string()
+        } else {
+            format!("%{b:02X}")
+        }
+    };
+    text.bytes().map(encode_byte).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_written_as_clients_send_them() {
+        for text in ["/", "/ws", "/a/b/", "/caf%C3%A9", "/a;b", "/a,b~c"] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+        for text in [
+            "", "ws", "/a?b", "/a#b", "/a b", "/café", "/a%", "/a%4", "/a%zz", "/a\u{7f}", "*",
+        ] {
+            assert!(check(text).is_err(), "{text}");
+        }
+        let hint = check("/café x").map_err(|wrong| wrong.hint.unwrap_or_default());
+        assert_eq!(
+            hint,
+            Err("percent-encoded, as clients send it: \"/caf%C3%A9%20x\"".to_owned())
+        );
+    }
+}

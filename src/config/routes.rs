@@ -1,0 +1,159 @@
+//! Which route a request takes: the first whose host, path and client network match (design, section 6 "Routes").
+//!
+//! A path is read twice, as sent and in normal form, because the backend may read it either way: where the two lead to
+//! different routes, no limit or `allow` of one may be slipped by a spelling that the other sees. Nothing here allocates.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::wire::path::{PathReading, is_below, normal_form};
+
+use super::clients::ClientSet;
+use super::host::HostPattern;
+use super::origin::Origin;
+
+/// The routes in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes(Vec<Route>);
+
+impl Routes {
+    /// These, the first of which is asked first.
+    pub fn new(routes: Vec<Route>) -> Self {
+        Self(routes)
+    }
+
+    /// In order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Route> {
+        self.0.iter()
+    }
+
+    /// The route of a request. `host` is without its port, `None` where none was sent; `client` is `None` for a Unix
+    /// peer without an address.
+    pub fn matching(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Matched<'_> {
+        let (mut as_sent, mut normal) = (None, None);
+        for route in &self.0 {
+            // A proxy or backend may read a path that is not plain in its own way: no limits are lifted on its account.
+            if (route.exempt && !path.plain) || !route.selects(host, client) {
+                continue;
+            }
+            if as_sent.is_none() && route.has_path(|prefix| is_below(path.as_sent, &prefix.as_written)) {
+                as_sent = Some(route);
+            }
+            if normal.is_none() && route.has_path(|prefix| is_below(&path.normal, &prefix.normal)) {
+                normal = Some(route);
+            }
+            if as_sent.is_some() && normal.is_some() {
+                break;
+            }
+        }
+        match (as_sent, normal) {
+            (None, None) => Matched::None,
+            (Some(one), Some(other)) if std::ptr::eq(one, other) => Matched::Route(one),
+            _ => Matched::Ambiguous,
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Routes {
+    type Item = &'a Route;
+    type IntoIter = std::slice::Iter<'a, Route>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Where a request belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matched<'a> {
+    /// The two readings of its path lead to different routes, or one of them to none: 400.
+    Ambiguous,
+    /// Nowhere: 404.
+    None,
+    /// Here.
+    Route(&'a Route),
+}
+
+/// `[[route]]`, its names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Index into [`super::policy::Policy::zones`].
+    pub zone: usize,
+    /// Index into [`super::policy::Policy::upstreams`].
+    pub upstream: usize,
+    /// Whether that zone is exempt: only a plain path leads there.
+    pub exempt: bool,
+    /// Hosts it is for; empty: any, and requests without one.
+    pub hosts: Vec<HostPattern>,
+    /// Paths it is for; empty: any.
+    pub paths: Vec<RoutePath>,
+    /// Clients it is for; `None`: any. It only selects.
+    pub networks: Option<ClientSet>,
+    /// Clients that may use it; `None`: all. It refuses.
+    pub allow: Option<ClientSet>,
+    /// Origins that may use it; `None`: all.
+    pub origins: Option<Vec<Origin>>,
+}
+
+impl Route {
+    /// Whether `allow` lets this client in; else it gets 403 network.
+    pub fn allows(&self, client: Option<IpAddr>) -> bool {
+        self.allow.as_ref().is_none_or(|allowed| allowed.has(client))
+    }
+
+    /// Whether `origins` lets this Origin in; else it gets 403 origin. A request without one passes: browsers always
+    /// send it, apps need not.
+    pub fn allows_origin(&self, origin: Option<&[u8]>) -> bool {
+        match (&self.origins, origin) {
+            (Some(allowed), Some(sent)) => allowed.iter().any(|origin| origin.is(sent)),
+            _ => true,
+        }
+    }
+
+    /// Whether it takes every request: no host, path or network is asked for.
+    pub fn is_unconditional(&self) -> bool {
+        self.hosts.is_empty() && self.paths.is_empty() && self.networks.is_none()
+    }
+
+    fn selects(&self, host: Option<&[u8]>, client: Option<IpAddr>) -> bool {
+        let by_host =
+            self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
+        by_host && self.networks.as_ref().is_none_or(|networks| networks.has(client))
+    }
+
+    fn has_path(&self, matches: impl Fn(&RoutePath) -> bool) -> bool {
+        self.paths.is_empty() || self.paths.iter().any(matches)
+    }
+}
+
+/// One of a route's `paths`: that path and everything below it, by whole segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutePath {
+    /// As written, which is as clients send it; without a final slash.
+    pub as_written: Box<[u8]>,
+    /// In normal form.
+    pub normal: Box<[u8]>,
+}
+
+impl RoutePath {
+    /// `path` begins with `/`, and is ASCII and properly percent-encoded.
+    pub fn new(path: &str) -> Self {
+        // "/ws/" is meant as "/ws": a segment, and what is below it.
+        let as_written = match path.trim_end_matches('/') {
+            "" => "/",
+            trimmed => trimmed,
+        };
+        let normal = normal_form(as_written.as_bytes());
+        Self {
+            as_written: as_written.as_bytes().into(),
+            normal: normal.as_ref().into(),
+        }
+    }
+
+    /// Whether a request's path can be below it and plain, which is what leads into an exempt zone.
+    pub fn is_plain(&self) -> bool {
+        PathReading::of(&self.as_written, false).plain
+    }
+}

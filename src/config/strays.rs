@@ -1,0 +1,41 @@
+//! Keys that are not known: what they probably should have been.
+
+use toml::Spanned;
+
+use super::finding::{Finding, nearest};
+use super::later;
+use super::raw::SCHEMA;
+
+/// The mistake that a key of this table is, which is none of its `keys`.
+pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
+    let key = stray.get_ref().as_str();
+    if later::has_key(table, key) {
+        return Finding::at(stray.span(), format!("`{key}` is not in this version"))
+            .hint("it is planned; take it out until a version has it, it would have no effect");
+    }
+    let title = match table {
+        "" => format!("unknown table `{key}`"),
+        _ => format!("unknown key `{key}`"),
+    };
+    Finding::at(stray.span(), title).hint(hint(table, keys, key))
+}
+
+fn hint(table: &str, keys: &[&str], key: &str) -> String {
+    if let Some(name) = nearest(key, keys.iter().copied()) {
+        return format!("did you mean `{name}`?");
+    }
+    let home = SCHEMA
+        .iter()
+        .find(|(home, known)| *home != table && !home.is_empty() && known.contains(&key));
+    if let Some((home, _)) = home {
+        let header = match *home {
+            "limits" => "[limits] or a [zone.NAME]".to_owned(),
+            "listener" | "network" | "route" => format!("a [[{home}]]"),
+            "upstream" => "an [upstream.NAME]".to_owned(),
+            _ => format!("[{home}]"),
+        };
+        return format!("`{key}` belongs in {header}");
+    }
+    let known: Vec<String> = keys.iter().map(|name| format!("`{name}`")).collect();
+    format!("known here: {}", known.join(", "))
+}

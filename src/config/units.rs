@@ -1,0 +1,186 @@
+//! Durations, sizes and rates as a configuration writes them: whole numbers with a unit, no blanks, no fractions.
+//!
+//! Reading gives `None` for everything else; what is written back by the `show` functions reads as the same value.
+
+use std::fmt::Write;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use crate::limit::rules::Rate;
+
+/// `"250ms"`, `"10s"`, `"5m"`, `"1h30m"`: each of h, m, s and ms at most once, in this order; at most `u32::MAX` hours.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (mut rest, mut total, mut last) = (text, 0_u64, usize::MAX);
+    while !rest.is_empty() {
+        let (count, after) = leading_number(rest)?;
+        // "ms" stands before "m": the first that fits is meant.
+        let (rank, (unit, millis)) = DURATION_UNITS
+            .into_iter()
+            .enumerate()
+            .find(|(_, (unit, _))| after.starts_with(unit))?;
+        if rank >= last {
+            return None;
+        }
+        last = rank;
+        total = total.checked_add(u64::from(count).checked_mul(millis)?)?;
+        rest = &after[unit.len()..];
+    }
+    (!text.is_empty()).then(|| Duration::from_millis(total))
+}
+
+/// What [`duration`] reads as `value`, which is cut to whole milliseconds.
+pub fn show_duration(value: Duration) -> String {
+    let mut millis = value.as_millis();
+    let mut text = String::new();
+    for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)] {
+        if millis >= size {
+            let _ = write!(text, "{}{unit}", millis / size);
+            millis %= size;
+        }
+    }
+    if text.is_empty() { "0s".into() } else { text }
+}
+
+/// `"512B"`, `"64KiB"`, `"1MiB"`, `"2GiB"`: in bytes, by powers of 1024.
+pub fn size(text: &str) -> Option<u64> {
+    let (count, unit) = leading_number(text)?;
+    let (_, bytes) = SIZE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    u64::from(count).checked_mul(bytes)
+}
+
+/// What [`size`] reads as `bytes`, in the largest unit that has it whole.
+pub fn show_size(bytes: u64) -> String {
+    let (unit, size) = SIZE_UNITS
+        .into_iter()
+        .rev()
+        .find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size))
+        .unwrap_or(SIZE_UNITS[0]);
+    format!("{}{unit}", bytes / size)
+}
+
+/// `"10/s"`, `"300/min"`, `"1000/h"`: its burst is the number in it. Never zero.
+pub fn rate(text: &str) -> Option<Rate> {
+    let (tokens, unit) = leading_number(text)?;
+    let (_, seconds) = RATE_UNITS
+        .into_iter()
+        .find(|(name, _)| unit.strip_prefix('/') == Some(name))?;
+    let tokens = NonZeroU32::new(tokens)?;
+    Some(Rate {
+        tokens,
+        per: Duration::from_secs(seconds),
+        burst: tokens,
+    })
+}
+
+/// What [`rate`] reads as `value`, its burst apart.
+pub fn show_rate(value: Rate) -> String {
+    let unit = RATE_UNITS
+        .into_iter()
+        .find(|(_, seconds)| value.per == Duration::from_secs(*seconds));
+    match unit {
+        Some((name, _)) => format!("{}/{name}", value.tokens),
+        None => format!("{}/{}", value.tokens, show_duration(value.per)),
+    }
+}
+
+/// The decimal number at the start, and what follows it.
+fn leading_number(text: &str) -> Option<(u32, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3600)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn durations_are_whole_numbers_with_units_in_descending_order() {
+        let ms = |text| duration(text).map(|d| d.as_millis());
+        for (text, millis) in [
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(ms(text), Some(millis), "{text}");
+        }
+        for text in [
+            "",
+            "10",
+            "s",
+            "1.5s",
+            "-1s",
+            "1 s",
+            "1S",
+            "30m1h",
+            "1s1s",
+            "1d",
+            "5000000000s",
+            "1h30",
+            "off",
+            "1µs",
+        ] {
+            assert_eq!(ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_go_by_powers_of_1024() {
+        for (text, bytes) in [("512B", 512), ("64KiB", 65_536), ("1MiB", 1_048_576), ("0B", 0)] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "512", "64KB", "64k", "1 MiB", "1.5MiB", "KiB", "-1B"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_brings_its_own_number_as_burst() {
+        let ten = rate("10/s").expect("a rate");
+        assert_eq!(
+            (ten.tokens.get(), ten.per, ten.burst.get()),
+            (10, Duration::from_secs(1), 10)
+        );
+        let slow = rate("300/min").expect("a rate");
+        assert_eq!(
+            (slow.tokens.get(), slow.per, slow.burst.get()),
+            (300, Duration::from_secs(60), 300)
+        );
+        for text in [
+            "", "10", "0/s", "/s", "10/m", "10/sec", "10 /s", "1.5/s", "10/s/s", "-1/s",
+        ] {
+            assert_eq!(rate(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_duration_that_is_shown_reads_as_itself(millis in 0..10_000_000_000_u64) {
+            let value = Duration::from_millis(millis);
+            prop_assert_eq!(duration(&show_duration(value)), Some(value));
+        }
+
+        #[test]
+        fn a_size_that_is_shown_reads_as_itself(bytes in 0..=u64::from(u32::MAX)) {
+            prop_assert_eq!(size(&show_size(bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn a_rate_that_is_shown_reads_as_itself(tokens in 1..=u32::MAX, unit in 0..3_usize) {
+            let text = format!("{tokens}/{}", RATE_UNITS[unit].0);
+            let value = rate(&text).expect("it is a rate");
+            prop_assert_eq!(show_rate(value), text);
+        }
+
+        #[test]
+        fn any_text_is_read_without_a_panic(text in "\\PC{0,12}") {
+            let _ = (duration(&text), size(&text), rate(&text));
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! What a configuration says, and how its mistakes are told.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use wsguard::config::finding::Finding;
+use wsguard::config::policy::{NetworkPolicy, Policy, RejectWith, ZonePolicy};
+use wsguard::config::{Checked, QuickOptions, compile, defaults, keys, load, quick};
+use wsguard::limit::rules::{ClientRules, Rate};
+
+const MANUAL: &str = include_str!("../conf/wsguard.toml");
+const MINIMAL: &str = include_str!("../conf/minimal.toml");
+const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
+
+mod files {
+    use super::*;
+
+    #[test]
+    fn the_manual_and_the_minimal_file_compile_without_a_word() {
+        for (name, text) in [("wsguard.toml", MANUAL), ("minimal.toml", MINIMAL)] {
+            assert_eq!(policy_of(text, name).render_warnings(false), "", "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manual_stands_at_the_defaults() {
+        let (manual, required) = (policy(MANUAL), policy(REQUIRED));
+        assert_eq!(manual.server, required.server);
+        assert_eq!(manual.listeners, required.listeners);
+        assert_eq!(format!("{:?}", manual.identity), format!("{:?}", required.identity));
+        assert_eq!(manual.zones, required.zones);
+        assert_eq!(format!("{:?}", manual.networks), format!("{:?}", required.networks));
+        assert_eq!(manual.routes, required.routes);
+        assert_eq!(manual.upstreams, required.upstreams);
+        assert_eq!(manual.admin, required.admin);
+        assert_eq!(manual.log, required.log);
+        assert_eq!(format!("{manual:?}"), format!("{required:?}"));
+    }
+
+    #[test]
+    fn the_manual_has_every_key_live_but_those_of_examples() {
+        for (table, key) in keys().filter(|(table, _)| !table.is_empty()) {
+            let example = matches!(table, "network" | "route") || (table, key) == ("listener", "name");
+            let (live, shown) = (format!("\n{key}"), format!("\n# {key}"));
+            let wanted = if example || key == "timeouts" { &shown } else { &live };
+            let has = |start: &str| {
+                MANUAL.match_indices(start).any(|(at, _)| {
+                    let rest = MANUAL[at + start.len()..].trim_start();
+                    rest.starts_with('=') || rest.starts_with('.')
+                })
+            };
+            assert!(has(wanted), "{table}.{key}");
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_manual_compiles_once_its_comment_sign_is_taken_away() {
+        // An example line is "# key = value" or "# [table]"; prose is not.
+        let uncommented: Vec<&str> = MANUAL
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.starts_with('[') && rest.ends_with(']') => rest,
+                Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+                _ => line,
+            })
+            .collect();
+        let checked = policy_of(&uncommented.join("\n"), "examples");
+        assert_eq!(checked.policy.routes.iter().count(), 2);
+        assert_eq!(
+            titles(&checked.warnings),
+            ["no route takes what the others leave: it gets 404"]
+        );
+        assert_eq!(
+            zone(&checked.policy, "realtime").pace.idle,
+            Some(Duration::from_secs(300))
+        );
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("none.toml");
+        let text = load(&missing).unwrap_err().render(false);
+        assert!(text.contains("none.toml can't be read: No such file"), "{text}");
+        let binary = folder.path().join("binary.toml");
+        std::fs::write(&binary, b"[server]\n\xff\xfe").unwrap();
+        let text = load(&binary).unwrap_err().render(false);
+        assert!(text.contains("binary.toml is not UTF-8: see line 2"), "{text}");
+        assert!(load(folder.path()).is_err(), "a folder is no file");
+        let good = folder.path().join("good.toml");
+        std::fs::write(&good, MINIMAL).unwrap();
+        assert_eq!(load(&good).unwrap().source.name, good.display().to_string());
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_a_mistake_and_never_ignored() {
+        let text = "[server]\ndrain_delay = \"0s\"\ndrain_timeout = \"25s\"\nwatch_config = true\n[limits.timeouts]\n\
+                    first_message = \"off\"\n[limits.messages]\nrate = \"5/s\"\n[zone.a.messages]\nrate = \"5/s\"\n\
+                    [[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
+                    servers = [\"a:1\"]\nbalance = \"hash-sid\"\nrelay = \"auto\"\nmax_connections = 1\n[upstream.u.health]\n";
+        let rejected = compile(text, "x").unwrap_err();
+        assert_eq!(rejected.mistakes.len(), 12, "{rejected}");
+        assert!(
+            rejected
+                .mistakes
+                .iter()
+                .all(|m| m.title.ends_with("is not in this version")),
+            "{rejected}"
+        );
+    }
+}
+
+mod defaults_and_inheritance {
+    use super::*;
+
+    #[test]
+    fn what_is_not_written_is_the_default() {
+        let policy = policy(REQUIRED);
+        let listener = &policy.listeners[0];
+        assert_eq!(
+            (&*listener.name, listener.max_head_size, listener.max_headers),
+            ("0.0.0.0:8080", 16_384, 64)
+        );
+        assert_eq!((policy.server.workers, policy.server.max_connections), (None, None));
+        assert_eq!(*policy.zones[0], defaults::zone("default"));
+        let exempt = &policy.zones[1];
+        assert_eq!(
+            (&*exempt.name, exempt.exempt, exempt.rules.connections),
+            ("exempt", true, Some(1000))
+        );
+        assert_eq!(exempt.client, ClientRules::default());
+        assert_eq!(policy.admin.listen, Some(defaults::ADMIN_LISTEN.parse().unwrap()));
+        let route = policy.routes.iter().next().unwrap();
+        assert_eq!((route.zone, route.upstream, route.is_unconditional()), (0, 0, true));
+    }
+
+    #[test]
+    fn a_rate_without_its_burst_has_the_number_in_it_and_never_an_inherited_one() {
+        for (text, expected) in [
+            ("", (10, 50)),
+            ("[limits]\nper_ip_rate = \"20/s\"", (20, 20)),
+            ("[limits]\nper_ip_burst = 7", (10, 7)),
+            ("[limits]\nper_ip_rate = \"20/s\"\nper_ip_burst = 7", (20, 7)),
+        ] {
+            let rate = zone(&policy(&with(text)), "default").client.rate.unwrap();
+            assert_eq!((rate.tokens.get(), rate.burst.get()), expected, "{text}");
+        }
+        let zones = "[limits]\nper_ip_rate = \"20/s\"\nper_ip_burst = 7\n[zone.a]\n[zone.b]\nper_ip_rate = \"3/s\"\n\
+                     [zone.c]\nper_ip_burst = 9\n[zone.d]\nper_ip_rate = \"off\"\n[zone.e]\nper_ip_rate=\"4/min\"\nper_ip_burst = 2";
+        let policy = policy(&with(zones));
+        let rate = |name| {
+            zone(&policy, name)
+                .client
+                .rate
+                .map(|rate: Rate| (rate.tokens.get(), rate.burst.get()))
+        };
+        assert_eq!(rate("a"), Some((20, 7)));
+        assert_eq!(rate("b"), Some((3, 3)));
+        assert_eq!(rate("c"), Some((20, 9)));
+        assert_eq!(rate("d"), None);
+        assert_eq!(rate("e"), Some((4, 2)));
+        assert_eq!(rate("exempt"), None);
+    }
+
+    #[test]
+    fn zones_inherit_limits_and_exempt_ones_no_limit_by_client() {
+        let text = "[limits]\nmode = \"observe\"\nconnections = 500\nrate = \"100/min\"\nper_ip = 5\nreject_with = \"close\"\n\
+                    retry_after = \"9s\"\n[limits.timeouts]\nidle = \"1h\"\ndial = \"off\"\n[zone.a]\nper_ip = \"off\"\n\
+                    [zone.a.timeouts]\nidle = \"off\"\n[zone.s2s]\nexempt = true\nper_ip = 9\n[zone.exempt]\nper_ip_rate = \"8/s\"";
+        let policy = policy(&with(text));
+        let names: Vec<&str> = policy.zones.iter().map(|zone| &*zone.name).collect();
+        assert_eq!(names, ["default", "exempt", "a", "s2s"]);
+        let a = zone(&policy, "a");
+        assert_eq!(
+            (a.client.per_ip, a.pace.idle, a.dial, a.rules.observe),
+            (None, None, None, true)
+        );
+        assert_eq!(
+            (a.reject_with, a.retry_after),
+            (RejectWith::Close, Duration::from_secs(9))
+        );
+        let rate = a.rules.rate.unwrap();
+        assert_eq!(
+            (rate.tokens.get(), rate.per, rate.burst.get()),
+            (100, Duration::from_secs(60), 100)
+        );
+        let s2s = zone(&policy, "s2s");
+        assert_eq!((s2s.exempt, s2s.client.per_ip, s2s.client.rate), (true, Some(9), None));
+        assert_eq!(
+            (s2s.rules.connections, s2s.pace.idle),
+            (Some(500), Some(Duration::from_secs(3600)))
+        );
+        let exempt = zone(&policy, "exempt");
+        assert_eq!(
+            (exempt.client.per_ip, exempt.client.rate.unwrap().burst.get()),
+            (None, 8)
+        );
+        assert_eq!(exempt.rules.connections, Some(1000));
+    }
+
+    #[test]
+    fn a_network_overrides_what_it_writes_and_the_longest_prefix_decides() {
+        let text = "[[network]]\nname = \"isp\"\nnetworks = [\"203.0.113.0/24\"]\nper_ip = 400\n[[network]]\n\
+                    networks = [\"203.0.113.0/28\", \"2001:db8::/32\"]\nper_ip = \"off\"\nper_ip_rate = \"5/s\"";
+        let policy = policy(&with(text));
+        let base = zone(&policy, "default").client;
+        let over = |ip: &str| {
+            policy
+                .networks
+                .longest(ip.parse().unwrap())
+                .map(|n: &NetworkPolicy| (&*n.name, n.over(base)))
+        };
+        let (name, rules) = over("203.0.113.200").unwrap();
+        assert_eq!((name, rules.per_ip, rules.rate), ("isp", Some(400), base.rate));
+        let (name, rules) = over("203.0.113.1").unwrap();
+        assert_eq!(
+            (name, rules.per_ip, rules.rate.unwrap().burst.get()),
+            ("203.0.113.0/28", None, 5)
+        );
+        assert_eq!(over("198.51.100.1"), None);
+    }
+
+    #[test]
+    fn upstreams_stand_in_the_order_written_and_words_name_networks() {
+        let text = "[[listener]]\nbind = [\"0.0.0.0:1\"]\n[upstream.zebra]\nservers = [\"a:1\"]\n[upstream.ant]\nservers = [\"b:1\"]\n\
+                    [[route]]\nupstream = \"ant\"\n[client_ip]\ntrusted_proxies = [\"loopback\", \"private\", \"unix\", \"192.0.2.1\"]";
+        let policy = policy(text);
+        assert_eq!(
+            policy.upstreams.iter().map(|up| &*up.name).collect::<Vec<_>>(),
+            ["zebra", "ant"]
+        );
+        assert_eq!(policy.routes.iter().next().unwrap().upstream, 1);
+        assert!(policy.identity.trust_unix);
+        for (ip, trusted) in [
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("10.1.2.3", true),
+            ("172.31.0.1", true),
+            ("fd00::1", true),
+            ("192.0.2.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("192.0.2.2", false),
+            ("100.64.0.1", false),
+            ("172.32.0.1", false),
+        ] {
+            assert_eq!(policy.identity.trusted.contains(ip.parse().unwrap()), trusted, "{ip}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_compiled_as_a_file() {
+        let options = QuickOptions {
+            listen: vec!["0.0.0.0:8080".into()],
+            upstream: vec!["127.0.0.1:3000".into()],
+            per_ip: Some("8".into()),
+            connections: Some("200".into()),
+            trust: vec!["loopback".into()],
+        };
+        let checked = quick(&options).unwrap();
+        assert_eq!(checked.render_warnings(false), "");
+        assert_eq!(zone(&checked.policy, "default").client.per_ip, Some(8));
+        assert_eq!(zone(&checked.policy, "default").rules.connections, Some(200));
+        assert!(checked.policy.identity.trusted.contains("127.0.0.1".parse().unwrap()));
+        let wrong = QuickOptions {
+            per_ip: Some("many\"\n".into()),
+            listen: vec!["80".into()],
+            ..options
+        };
+        let rejected = quick(&wrong).unwrap_err();
+        assert_eq!(rejected.source.name, "command line");
+        assert_eq!(
+            titles(&rejected.mistakes),
+            ["\"80\" is not an address to bind", "`per_ip` is not a whole number"]
+        );
+    }
+}
+
+mod robustness {
+    use super::*;
+
+    /// Lines that mean something, so that random files get past the syntax.
+    fn line() -> impl Strategy<Value = String> {
+        let known: Vec<String> = keys().map(|(_, key)| key.to_owned()).collect();
+        let value = prop_oneof![
+            Just("\"off\"".to_owned()),
+            Just("true".to_owned()),
+            Just("[]".to_owned()),
+            Just("{}".to_owned()),
+            Just("[\"10.0.0.0/8\", \"unix\"]".to_owned()),
+            Just("[\"/a\", \"*.b\"]".to_owned()),
+            Just("1.5".to_owned()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            "\\PC{0,8}",
+            "\"[a-z0-9/:.*]{0,12}\"",
+            "\\[\"[a-z0-9/:.*]{0,12}\"\\]",
+        ];
+        let table = prop::sample::select(vec![
+            "[server]",
+            "[[listener]]",
+            "[client_ip]",
+            "[limits]",
+            "[limits.timeouts]",
+            "[zone.a]",
+            "[zone.exempt]",
+            "[[network]]",
+            "[[route]]",
+            "[upstream.a]",
+            "[upstream.b]",
+            "[admin]",
+            "[log]",
+            "[zone]",
+            "[listener]",
+            "[a.b]",
+        ]);
+        prop_oneof![
+            3 => (prop::sample::select(known), value).prop_map(|(key, value)| format!("{key} = {value}")),
+            1 => table.prop_map(ToOwned::to_owned),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn any_text_is_compiled_or_refused_and_told(text in "(\\PC|\n){0,200}") {
+            told(&text);
+        }
+
+        #[test]
+        fn any_lines_are_compiled_or_refused_and_told(lines in prop::collection::vec(line(), 0..12)) {
+            told(&format!("{}\n{REQUIRED}", lines.join("\n")));
+        }
+
+        #[test]
+        fn a_manual_with_a_hole_in_it_is_compiled_or_refused_and_told(at in 0..MANUAL.len(), len in 0..40_usize) {
+            let (mut from, mut to) = (at, (at + len).min(MANUAL.len()));
+            while !MANUAL.is_char_boundary(from) { from -= 1; }
+            while !MANUAL.is_char_boundary(to) { to += 1; }
+            told(&format!("{}{}", &MANUAL[..from], &MANUAL[to..]));
+        }
+    }
+
+    fn told(text: &str) {
+        match compile(text, "x") {
+            Ok(checked) => drop(checked.render_warnings(true)),
+            Err(rejected) => assert!(!rejected.render(false).is_empty() && !rejected.mistakes.is_empty()),
+        }
+    }
+}
+
+fn with(text: &str) -> String {
+    format!("{text}\n{REQUIRED}")
+}
+
+fn policy(text: &str) -> Policy {
+    policy_of(text, "x").policy
+}
+
+fn policy_of(text: &str, name: &str) -> Checked {
+    compile(text, name).unwrap_or_else(|rejected| panic!("{rejected}"))
+}
+
+fn zone<'a>(policy: &'a Policy, name: &str) -> &'a ZonePolicy {
+    policy.zones.iter().find(|zone| *zone.name == *name).unwrap()
+}
+
+fn titles(findings: &[Finding]) -> Vec<&str> {
+    findings.iter().map(|finding| finding.title.as_str()).collect()
+}

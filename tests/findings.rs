@@ -1,0 +1,357 @@
+//! What people read who have made a mistake, to the letter.
+
+#![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // One way of quoting for all of them.
+
+use wsguard::config::{QuickOptions, compile, load, quick};
+
+const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
+
+#[test]
+fn unknown_keys_and_wrong_values_all_at_once() {
+    let text = r#"[limits]
+per_ipp = 5
+per_ip = "50"
+[zone.realtime]
+rate = "10/m"
+[[route]]
+zone = "realtme""#;
+    assert_eq!(
+        told(text),
+        r#"error: unknown key `per_ipp`
+ --> wsguard.toml:2:1
+  |
+2 | per_ipp = 5
+  | ^^^^^^^
+  |
+  = help: did you mean `per_ip`?
+
+error: `per_ip` is not a whole number
+ --> wsguard.toml:3:10
+  |
+3 | per_ip = "50"
+  |          ^^^^
+  |
+  = help: write it without quotes
+
+error: `rate` is not a rate
+ --> wsguard.toml:5:8
+  |
+5 | rate = "10/m"
+  |        ^^^^^^
+  |
+  = help: such as "10/s", "300/min" or "1000/h", a whole number from 1 and its unit, in quotes; or "off"
+
+error: there is no zone "realtme"
+ --> wsguard.toml:7:8
+  |
+7 | zone = "realtme"
+  |        ^^^^^^^^^
+  |
+  = help: did you mean "realtime"?"#
+    );
+}
+
+#[test]
+fn keys_of_another_table_and_of_another_version() {
+    let text = r#"[server]
+drain_timeout = "25s"
+per_ip = 3
+foo = 1"#;
+    assert_eq!(
+        told(text),
+        r#"error: `drain_timeout` is not in this version
+ --> wsguard.toml:2:1
+  |
+2 | drain_timeout = "25s"
+  | ^^^^^^^^^^^^^
+  |
+  = help: it is planned; take it out until a version has it, it would have no effect
+
+error: unknown key `per_ip`
+ --> wsguard.toml:3:1
+  |
+3 | per_ip = 3
+  | ^^^^^^
+  |
+  = help: `per_ip` belongs in [limits] or a [zone.NAME]
+
+error: unknown key `foo`
+ --> wsguard.toml:4:1
+  |
+4 | foo = 1
+  | ^^^
+  |
+  = help: known here: `workers`, `max_connections`, `table_size`"#
+    );
+}
+
+#[test]
+fn the_first_error_of_syntax() {
+    let text = r#"[server]
+workers = ten
+foo = bar"#;
+    assert_eq!(
+        told(text),
+        r#"error: invalid boolean, expected `true`
+ --> wsguard.toml:2:11
+  |
+2 | workers = ten
+  |           ^^^"#
+    );
+}
+
+#[test]
+fn a_network_with_host_bits_behind_a_character_of_two_bytes() {
+    let text = r#"[zone."é"]
+[client_ip] # é
+trusted_proxies = ['é', "10.0.0.1/8"]"#;
+    assert_eq!(
+        told(text),
+        r#"error: "é" is not a network
+ --> wsguard.toml:3:20
+  |
+3 | trusted_proxies = ['é', "10.0.0.1/8"]
+  |                    ^^^
+  |
+  = help: such as "198.51.100.0/24", "2001:db8::/32" or a bare address
+
+error: "10.0.0.1/8" has bits set behind its prefix
+ --> wsguard.toml:3:25
+  |
+3 | trusted_proxies = ['é', "10.0.0.1/8"]
+  |                         ^^^^^^^^^^^^
+  |
+  = help: the network is "10.0.0.0/8"; the address alone is "10.0.0.1/32""#
+    );
+}
+
+#[test]
+fn a_table_smaller_than_the_ceiling() {
+    let text = r#"[server]
+max_connections = 20
+table_size = 10"#;
+    assert_eq!(
+        told(text),
+        r#"error: `table_size` is smaller than `max_connections`: open connections could not all be counted
+ --> wsguard.toml:3:14
+  |
+2 | max_connections = 20
+  |                   -- the ceiling
+3 | table_size = 10
+  |              ^^
+  |
+  = help: [server] table_size = 20, or more"#
+    );
+}
+
+#[test]
+fn one_bind_twice() {
+    let text = r#"[[listener]]
+name = "local"
+bind = ["0.0.0.0:8080"]"#;
+    assert_eq!(
+        told(text),
+        r#"error: "0.0.0.0:8080" is bound twice
+ --> wsguard.toml:5:9
+  |
+3 | bind = ["0.0.0.0:8080"]
+  |         -------------- the first
+4 | [[listener]]
+5 | bind = ["0.0.0.0:8080"]
+  |         ^^^^^^^^^^^^^^"#
+    );
+}
+
+#[test]
+fn few_addresses_that_exhaust_a_zone() {
+    let text = r#"[limits]
+per_ip = 5_000"#;
+    assert_eq!(
+        told(text),
+        r#"warning: 2 addresses exhaust zone "default": `per_ip` 5000 of `connections` 10000
+ --> wsguard.toml:2:10
+  |
+2 | per_ip = 5_000
+  |          ^^^^^
+  |
+  = help: and they may send without a message limit; keep `per_ip` below a quarter of `connections`"#
+    );
+}
+
+#[test]
+fn a_path_that_is_none() {
+    let text = r#"[[route]]
+allow = []
+paths = ["ws"]"#;
+    assert_eq!(
+        told(text),
+        r#"error: "ws" does not begin with `/`
+ --> wsguard.toml:3:10
+  |
+3 | paths = ["ws"]
+  |          ^^^^
+  |
+  = help: write "/ws""#
+    );
+}
+
+#[test]
+fn equal_networks() {
+    let text = r#"[[network]]
+name = "a"
+networks = ["10.0.0.0/8"]
+per_ip = 100
+[[network]]
+name = "b"
+networks = ["10.0.0.0/8"]
+per_ip = 200"#;
+    assert_eq!(
+        told(text),
+        r#"error: "10.0.0.0/8" is in two places
+ --> wsguard.toml:7:13
+  |
+3 | networks = ["10.0.0.0/8"]
+  |             ------------ the first
+...
+7 | networks = ["10.0.0.0/8"]
+  |             ^^^^^^^^^^^^
+  |
+  = help: the longest prefix decides, and these are equally long"#
+    );
+}
+
+#[test]
+fn a_value_over_two_lines() {
+    let text = r#"[limits]
+per_ip = """5
+0""""#;
+    assert_eq!(
+        told(text),
+        r#"error: `per_ip` is not a whole number
+ --> wsguard.toml:2:10
+  |
+2 |   per_ip = """5
+  |  __________^
+3 | | 0"""
+  | |____^
+  |
+  = help: from 1 to 100000000; or "off""#
+    );
+}
+
+#[test]
+fn a_proxy_protocol_that_nobody_may_speak() {
+    let text = r#"[[listener]]
+bind = ["127.0.0.1:9000"]
+accept_proxy_protocol = true"#;
+    assert_eq!(
+        told(text),
+        r#"error: `accept_proxy_protocol` without trusted proxies: every connection would be refused
+ --> wsguard.toml:3:25
+  |
+3 | accept_proxy_protocol = true
+  |                         ^^^^
+  |
+  = help: [client_ip] trusted_proxies = [...] names those who send the header; it is accepted from nobody else"#
+    );
+}
+
+#[test]
+fn routes_that_miss_their_end() {
+    let text = r#"[[route]]
+name = "chat"
+paths = ["/ws"]
+[[route]]
+name = "again"
+paths = ["/ws/again"]"#;
+    assert_eq!(
+        told(text),
+        r#"warning: route "again" can't be reached
+ --> wsguard.toml:4:1
+  |
+4 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: the routes before it take everything that it would; the first that matches wins
+
+warning: no route takes what the others leave: it gets 404
+ --> wsguard.toml:4:1
+  |
+4 | [[route]]
+  | ^^^^^^^^^
+  |
+  = help: a last [[route]] without hosts, paths and networks takes everything"#
+    );
+}
+
+#[test]
+fn a_file_without_a_place() {
+    assert_eq!(
+        compile("", "empty.toml").unwrap_err().render(false),
+        r#"error: there is no [[listener]]
+--> empty.toml:1:1
+ = help: [[listener]] and on the next line: bind = ["0.0.0.0:8080"]
+
+error: there is no [upstream.NAME]
+--> empty.toml:1:1
+ = help: [upstream.chat] and on the next line: servers = ["127.0.0.1:3000"]"#
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    assert_eq!(
+        load("/nonexistent/wsguard.toml".as_ref()).unwrap_err().render(false),
+        r#"error: /nonexistent/wsguard.toml can't be read: No such file or directory (os error 2)
+ |
+ = help: name the file with -c FILE or $WSGUARD_CONFIG"#
+    );
+}
+
+#[test]
+fn the_command_line() {
+    let options = QuickOptions {
+        listen: vec![":8080".into()],
+        upstream: vec!["ws://127.0.0.1:3000/chat".into()],
+        ..QuickOptions::default()
+    };
+    assert_eq!(
+        quick(&options).unwrap_err().render(false),
+        r#"error: ":8080" is not an address to bind
+ --> command line:2:9
+  |
+2 | bind = [":8080"]
+  |         ^^^^^^^
+  |
+  = help: for every IPv4 address: "0.0.0.0:8080"; for IPv6: "[::]:8080"
+
+error: "ws://127.0.0.1:3000/chat" is not a server
+ --> command line:5:12
+  |
+5 | servers = ["ws://127.0.0.1:3000/chat"]
+  |            ^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: host and port alone, without scheme and path: "127.0.0.1:3000""#
+    );
+}
+
+#[test]
+fn color_adds_escapes_and_nothing_else() {
+    let rejected = compile("[servre]", "x").unwrap_err();
+    let colored = rejected.render(true);
+    assert!(colored.contains("\u{1b}["), "{colored}");
+    let mut plain = String::new();
+    let mut rest = colored.as_str();
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    assert_eq!(plain + rest, rejected.render(false));
+}
+
+fn told(text: &str) -> String {
+    match compile(&format!("{text}\n{REQUIRED}"), "wsguard.toml") {
+        Ok(checked) => checked.render_warnings(false),
+        Err(rejected) => rejected.render(false),
+    }
+}

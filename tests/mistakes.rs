@@ -1,0 +1,299 @@
+//! What a configuration is refused for, and where.
+
+#![allow(clippy::unwrap_used, clippy::too_many_lines)] // The tables are long.
+
+use wsguard::config::finding::{Finding, Source};
+use wsguard::config::{Rejected, compile};
+
+const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
+
+/// What is written, and the line, column and words of each mistake in it.
+#[test]
+fn each_has_its_place() {
+    for (text, expected) in [
+        ("[server]\nworkers = 0", "2:11 `workers` is out of range"),
+        ("[server]\nworkers = \"two\"", "2:11 `workers` is not a whole number"),
+        (
+            "[server]\ntable_size = 99999999999999999999",
+            "2:14 `table_size` is out of range",
+        ),
+        (
+            "[server]\nmax_connections = 2_000_000",
+            "2:19 `table_size` is smaller than `max_connections`: open connections could not all be counted",
+        ),
+        (
+            "[server]\nmax_connections = 20\ntable_size = 10",
+            "3:14 `table_size` is smaller than `max_connections`: open connections could not all be counted",
+        ),
+        ("[limits]\nper_ip = 0", "2:10 `per_ip` is out of range"),
+        ("[limits]\nper_ip = -1", "2:10 `per_ip` is out of range"),
+        ("[limits]\nper_ip = 1.5", "2:10 `per_ip` is not a whole number"),
+        ("[limits]\nper_ip = \"50\"", "2:10 `per_ip` is not a whole number"),
+        ("[limits]\nper_ip = [1]", "2:10 `per_ip` is not a whole number"),
+        ("[limits]\nper_ip = { a = 1 }", "2:10 `per_ip` is not a whole number"),
+        ("[limits]\nper_ip = 2020-01-01", "2:10 `per_ip` is not a whole number"),
+        ("[limits]\nconnections = 0", "2:15 `connections` is out of range"),
+        ("[limits]\nrate = 10", "2:8 `rate` is not a rate"),
+        ("[limits]\nrate = \"0/s\"", "2:8 `rate` is not a rate"),
+        ("[limits]\nrate = \"1000001/s\"", "2:8 `rate` is out of range"),
+        ("[limits]\nper_ip_burst = 0", "2:16 `per_ip_burst` is out of range"),
+        (
+            "[limits]\nper_ip_burst = \"off\"",
+            "2:16 `per_ip_burst` is not a whole number",
+        ),
+        ("[limits]\nretry_after = \"0s\"", "2:15 `retry_after` is out of range"),
+        ("[limits]\nmode = \"enforced\"", "2:8 `mode` does not know \"enforced\""),
+        ("[limits]\nmode = true", "2:8 `mode` is a text in quotes"),
+        (
+            "[limits]\nexempt = true",
+            "2:10 `exempt` is for a zone, not for [limits]",
+        ),
+        ("[limits]\ntimeouts = 3", "2:12 [timeouts] is a table, and this is not"),
+        ("[limits.timeouts]\ndial = \"0s\"", "2:8 `dial` is out of range"),
+        ("[limits.timeouts]\nidle = \"5 m\"", "2:8 `idle` is not a duration"),
+        (
+            "[limits.timeouts]\nkeepalive = \"10h\"",
+            "2:13 `keepalive` is out of range",
+        ),
+        ("[zone.a]\nexempt = 1", "2:10 `exempt` is either true or false"),
+        ("[zone.exempt]\nexempt = false", "2:10 zone `exempt` is exempt"),
+        (
+            "[zone.exempt]\nconnections = \"off\"",
+            "2:15 an exempt zone without a ceiling: its share could not be set aside",
+        ),
+        (
+            "[zone.exempt]\nper_ip_burst = 5",
+            "2:16 `per_ip_burst` without a rate: there is none that this zone takes over",
+        ),
+        (
+            "[zone.\"-\"]",
+            "1:7 \"-\" is what logs and metrics say where there is no name",
+        ),
+        ("zone = 3", "1:8 `zone` is no table"),
+        ("zone.a = 3", "1:10 [zone.a] is a table, and this is not"),
+        ("[route]\nzone = \"a\"", "1:1 `route` is a list of tables"),
+        (
+            "[client_ip]\ntrusted_proxies = [\"10.0.0.1/8\"]",
+            "2:20 \"10.0.0.1/8\" has bits set behind its prefix",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [\"loopbck\"]",
+            "2:20 \"loopbck\" is not a network",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = \"loopback\"",
+            "2:19 `trusted_proxies` is a list of texts",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [1]",
+            "2:20 `trusted_proxies` has texts in quotes only",
+        ),
+        ("[client_ip]\nheaders = []", "2:11 `headers` is empty"),
+        (
+            "[client_ip]\nheaders = [\"x-forwared-for\"]",
+            "2:12 `headers` does not know \"x-forwared-for\"",
+        ),
+        ("[client_ip]\nipv4_prefix = 33", "2:15 `ipv4_prefix` is out of range"),
+        ("[client_ip]\nipv6_prefix = 129", "2:15 `ipv6_prefix` is out of range"),
+        (
+            "[[network]]\nnetworks = [\"10.0.0.0/8\"]",
+            "1:1 a network that changes nothing",
+        ),
+        ("[[network]]\nper_ip = 1", "1:1 a network without `networks`"),
+        (
+            "[[network]]\nnetworks = [\"unix\"]\nper_ip = 1",
+            "2:13 \"unix\" has no address, and [[network]] goes by address",
+        ),
+        (
+            "[[network]]\nnetworks = [\"10.0.0.0/8\", \"::ffff:10.0.0.0/104\"]\nper_ip = 1",
+            "2:27 \"::ffff:10.0.0.0/104\" is in two places",
+        ),
+        (
+            "[[network]]\nnetworks = [\"10.0.0.0/8\"]\nper_ip = 1\nper_ip_burst = 3",
+            "4:16 `per_ip_burst` without `per_ip_rate`: each zone has a rate of its own",
+        ),
+        ("[[route]]\nzone = \"defualt\"", "2:8 there is no zone \"defualt\""),
+        ("[[route]]\nupstream = \"caht\"", "2:12 there is no upstream \"caht\""),
+        ("[[route]]\nhosts = []", "2:9 `hosts` is empty"),
+        ("[[route]]\norigins = []", "2:11 `origins` is empty"),
+        ("[[route]]\norigins = []", "2:11 `origins` is empty"),
+        ("[[route]]\nhosts = [\"a.*.b\"]", "2:10 \"a.*.b\" is not a host"),
+        (
+            "[[route]]\npaths = [\"/a\", \"b\"]",
+            "2:16 \"b\" does not begin with `/`",
+        ),
+        ("[[route]]\npaths = [\"/a?b\"]", "2:10 \"/a?b\" is more than a path"),
+        (
+            "[[route]]\npaths = [\"/a b\"]",
+            "2:10 \"/a b\" has characters that no client sends",
+        ),
+        (
+            "[[route]]\norigins = [\"chat.example.org\"]",
+            "2:12 \"chat.example.org\" is not an origin",
+        ),
+        (
+            "[[route]]\nname = \"a\"\n[[route]]\nname = \"a\"",
+            "4:8 a second route by the name \"a\"",
+        ),
+        ("[[route]]\nname = \"\"", "2:8 a name is empty"),
+        ("[admin]\nlisten = \"9191\"", "2:10 \"9191\" is not an address and port"),
+        (
+            "[admin]\nlisten = \"127.0.0.1:8080\"",
+            "2:10 a listener has \"0.0.0.0:8080\", so that [admin] can't have \"127.0.0.1:8080\"",
+        ),
+        (
+            "[admin]\nhosts = [\"http://a\"]",
+            "2:10 \"http://a\" is not a host name",
+        ),
+        ("[log]\nlevel = \"trace\"", "2:9 `level` does not know \"trace\""),
+        ("[log]\nsample = \"1/d\"", "2:10 `sample` is not a rate"),
+        ("server = 1", "1:10 [server] is a table, and this is not"),
+        ("[servre]", "1:2 unknown table `servre`"),
+        ("[server]\nwokers = 1", "2:1 unknown key `wokers`"),
+        ("[server]\nper_ip = 1", "2:1 unknown key `per_ip`"),
+    ] {
+        let rejected = compile(&format!("{text}\n{REQUIRED}"), "x").err();
+        let rejected = rejected.unwrap_or_else(|| panic!("{text:?} has compiled"));
+        assert_eq!(places(&rejected), [expected], "{text}");
+    }
+}
+
+#[test]
+fn of_listeners_and_upstreams() {
+    let upstream = "[upstream.a]\nservers = [\"a:1\"]\n";
+    for (text, expected) in [
+        ("[[listener]]", "1:1 a listener without `bind`"),
+        ("[[listener]]\nbind = []", "2:8 `bind` is empty"),
+        (
+            "[[listener]]\nbind = [\"a:1\"]",
+            "2:9 \"a:1\" is not an address to bind",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:80\", \"1.1.1.1:80\"]",
+            "2:23 \"1.1.1.1:80\" is bound twice",
+        ),
+        (
+            "[[listener]]\nbind = [\"0.0.0.0:80\", \"1.1.1.1:80\"]",
+            "2:23 \"1.1.1.1:80\" can't be bound beside \"0.0.0.0:80\", which has its port on every address",
+        ),
+        (
+            "[[listener]]\nbind = [\"unix:/a\"]\n[[listener]]\nname = \"b\"\nbind = [\"unix:/a\"]",
+            "5:9 \"unix:/a\" is bound twice",
+        ),
+        (
+            "[[listener]]\nname = \"a\"\nbind = [\"1.1.1.1:1\"]\n[[listener]]\nname = \"a\"\nbind = [\"1.1.1.1:2\"]",
+            "5:8 a second listener by the name \"a\"",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nbacklog = 0",
+            "3:11 `backlog` is out of range",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\naccept_proxy_protocol = true",
+            "3:25 `accept_proxy_protocol` without trusted proxies: every connection would be refused",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nhandshake_timeout = \"off\"",
+            "3:21 `handshake_timeout` is not a duration",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nmax_head_size = \"255B\"",
+            "3:17 `max_head_size` is out of range",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nmax_head_size = 4096",
+            "3:17 `max_head_size` is not a size",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nmax_head_size = \"2MiB\"",
+            "3:17 `max_head_size` is out of range",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nmax_headers = 257",
+            "3:15 `max_headers` is out of range",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nmax_pending = 0",
+            "3:15 `max_pending` is out of range",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nhealth_path = \"on\"",
+            "3:15 \"on\" does not begin with `/`",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nhttp = \"forward\"",
+            "3:8 `http = \"forward\"` is not in this version",
+        ),
+        (
+            "[[listener]]\nbind = [\"1.1.1.1:1\"]\nhttp = \"pass\"",
+            "3:8 `http` does not know \"pass\"",
+        ),
+        ("", "1:1 there is no [[listener]]"),
+        ("listener = []", "1:1 there is no [[listener]]"),
+    ] {
+        assert_eq!(
+            places(&compile(&format!("{text}\n{upstream}"), "x").unwrap_err()),
+            [expected],
+            "{text}"
+        );
+    }
+    let listener = "[[listener]]\nbind = [\"0.0.0.0:1\"]\n";
+    for (text, expected) in [
+        ("", "1:1 there is no [upstream.NAME]"),
+        ("[upstream.a]", "3:11 an upstream without `servers`"),
+        ("[upstream.a]\nservers = []", "4:11 `servers` is empty"),
+        (
+            "[upstream.a]\nservers = [\"http://a:1\"]",
+            "4:12 \"http://a:1\" is not a server",
+        ),
+        (
+            "[upstream.a]\nservers = [\"a:1\", \"a:1\"]",
+            "4:19 \"a:1\" is listed twice",
+        ),
+        (
+            "[upstream.a]\nservers = [\"a:1\"]\n[upstream.b]\nservers = [\"a:1\"]",
+            "5:11 several upstreams and no [[route]] that chooses among them",
+        ),
+        (
+            "[upstream.a]\nservers = [\"a:1\"]\n[upstream.b]\nservers = [\"a:1\"]\n[[route]]",
+            "7:1 a route without `upstream`, where there are several",
+        ),
+    ] {
+        assert_eq!(
+            places(&compile(&format!("{listener}{text}"), "x").unwrap_err()),
+            [expected],
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_port_chosen_by_the_kernel_and_the_other_family_are_in_nobodys_way() {
+    for bind in [
+        "\"127.0.0.1:0\", \"127.0.0.1:0\"",
+        "\"0.0.0.0:80\", \"[::]:80\"",
+        "\"1.1.1.1:80\", \"1.1.1.2:80\"",
+    ] {
+        let text = format!("[[listener]]\nbind = [{bind}]\n[upstream.a]\nservers = [\"a:1\"]");
+        assert!(compile(&text, "x").is_ok(), "{bind}");
+    }
+}
+
+#[test]
+fn of_syntax_is_told_the_first_alone() {
+    for text in ["[server", "a = ", "a = 1\na = 2", "[a]\n[a]", "x = \"", "\u{0}"] {
+        assert_eq!(compile(text, "x").unwrap_err().mistakes.len(), 1, "{text:?}");
+    }
+}
+
+fn places(rejected: &Rejected) -> Vec<String> {
+    listed(&rejected.source, &rejected.mistakes)
+}
+
+fn listed(source: &Source, findings: &[Finding]) -> Vec<String> {
+    let place = |finding: &Finding| {
+        let (line, column) = source.place(finding);
+        format!("{line}:{column} {}", finding.title)
+    };
+    findings.iter().map(place).collect()
+}

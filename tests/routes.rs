@@ -1,0 +1,312 @@
+//! Which route a request takes, and that no spelling of a path slips past one.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use wsguard::config::compile;
+use wsguard::config::routes::{Matched, Route, Routes};
+use wsguard::wire::path::{PathReading, is_below, normal_form};
+
+const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
+
+const FEDERATION: &str = "[[route]]\nname = \"federation\"\npaths = [\"/federation\"]\nnetworks = [\"198.51.100.0/24\"]\n\
+                          zone = \"exempt\"\n[[route]]\nname = \"rest\"\n";
+const ADMIN: &str = "[[route]]\nname = \"public\"\npaths = [\"/public\"]\n[[route]]\nname = \"admin\"\npaths = [\"/admin/ws\"]\n\
+                     allow = [\"10.0.0.0/8\"]\n[[route]]\nname = \"rest\"\n";
+
+#[test]
+fn the_first_that_matches_by_host_path_and_network_wins() {
+    let routes = routes(
+        "[[route]]\nname = \"a\"\nhosts = [\"a.example\", \"*.b.example\"]\npaths = [\"/x\", \"/y/\"]\nnetworks = [\"10.0.0.0/8\"]\n\
+         [[route]]\nname = \"b\"\npaths = [\"/x\"]\n[[route]]\nname = \"unix\"\nnetworks = [\"unix\"]\n",
+    );
+    for (host, path, client, expected) in [
+        (Some("a.example"), "/x", Some("10.1.1.1"), "a"),
+        (Some("A.EXAMPLE."), "/x/", Some("10.1.1.1"), "a"),
+        (Some("c.d.b.example"), "/y/z", Some("::ffff:10.1.1.1"), "a"),
+        (Some("b.example"), "/x", Some("10.1.1.1"), "b"),
+        (Some("a.example"), "/x", Some("11.1.1.1"), "b"),
+        (None, "/x/1", Some("10.1.1.1"), "b"),
+        (Some("a.example"), "/xy", Some("10.1.1.1"), "-"),
+        (Some("a.example"), "/", Some("10.1.1.1"), "-"),
+        (Some("a.example"), "/X", Some("10.1.1.1"), "-"),
+        (None, "/z", None, "unix"),
+        (None, "/x", None, "b"),
+    ] {
+        let client = client.map(|ip| ip.parse().unwrap());
+        let matched = routes.matching(
+            host.map(str::as_bytes),
+            &PathReading::of(path.as_bytes(), false),
+            client,
+        );
+        assert_eq!(named(matched), expected, "{host:?} {path} {client:?}");
+    }
+}
+
+#[test]
+fn into_an_exempt_zone_only_a_plain_path_leads() {
+    let routes = routes(FEDERATION);
+    for path in ["/federation", "/federation/", "/federation/v1/send"] {
+        assert_eq!(at(&routes, path), "federation", "{path}");
+        let absolute = routes.matching(None, &PathReading::of(path.as_bytes(), true), FRIEND);
+        assert_eq!(named(absolute), "rest", "absolute form of {path}");
+    }
+    for path in [
+        "/federation/../chat",
+        "/%66ederation",
+        "//federation",
+        "/federation;x",
+        "/federation/..;/chat",
+        "/federation%2f..%2fchat",
+        "/federation//x",
+        "/federation/.",
+        "/./federation",
+        "/federation\\x",
+        "/federation/%2e%2e/chat",
+        "/chat/../federation",
+        "/federation/a%20b",
+        "/federation/x;y",
+    ] {
+        assert_eq!(at(&routes, path), "rest", "{path}");
+    }
+    let outside = routes.matching(
+        None,
+        &PathReading::of(b"/federation", false),
+        Some("198.51.101.1".parse().unwrap()),
+    );
+    assert_eq!(named(outside), "rest");
+    assert_eq!(
+        named(routes.matching(None, &PathReading::of(b"/federation", false), None)),
+        "rest"
+    );
+}
+
+#[test]
+fn an_exempt_route_without_one_behind_it_leaves_the_rest_unmatched() {
+    let alone = routes(FEDERATION.split("[[route]]\nname = \"rest\"").next().unwrap());
+    assert_eq!(at(&alone, "/federation"), "federation");
+    assert_eq!(at(&alone, "/%66ederation"), "-");
+    assert_eq!(at(&alone, "/federation/../chat"), "-");
+}
+
+#[test]
+fn no_spelling_goes_around_a_route_with_allow() {
+    let routes = routes(ADMIN);
+    for (path, expected) in [
+        ("/admin/ws", "admin"),
+        ("/admin/ws/", "admin"),
+        ("/admin/ws/x;y/%20", "admin"),
+        ("/public/x", "public"),
+        ("/admin", "rest"),
+        ("/%61dmin/ws", "400"),
+        ("//admin/ws", "400"),
+        ("/x/../admin/ws", "400"),
+        ("/public/../admin/ws", "400"),
+        ("/public\\..\\admin/ws", "400"),
+        ("/public/%2e%2e/admin/ws", "400"),
+        ("/public%2f..%2fadmin%2fws", "400"),
+        ("/admin%2fws", "400"),
+        ("/admin/./ws", "400"),
+        ("/admin;x/ws", "400"),
+        ("/admin/ws;x", "400"),
+        ("/admin/ws/../../chat", "400"),
+        ("/admin\\ws", "400"),
+    ] {
+        assert_eq!(at(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_path_with_escapes_matches_as_it_is_written() {
+    let routes = routes("[[route]]\nname = \"cafe\"\npaths = [\"/caf%C3%A9\"]\n[[route]]\nname = \"rest\"\n");
+    assert_eq!(at(&routes, "/caf%C3%A9/x"), "cafe");
+    assert_eq!(
+        at(&routes, "/caf%c3%a9/x"),
+        "400",
+        "the backend may know only one of the two"
+    );
+    assert_eq!(at(&routes, "/cafe"), "rest");
+}
+
+#[test]
+fn allow_refuses_and_origins_let_pass_who_sends_none() {
+    let routes =
+        routes("[[route]]\nallow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\norigins = [\"https://chat.example.org\"]\n");
+    let route = routes.iter().next().unwrap();
+    for (client, expected) in [
+        ("10.9.9.9", true),
+        ("2001:db8:1::1", true),
+        ("11.1.1.1", false),
+        ("::1", false),
+    ] {
+        assert_eq!(route.allows(Some(client.parse().unwrap())), expected, "{client}");
+    }
+    assert!(!route.allows(None));
+    for (origin, expected) in [
+        (None, true),
+        (Some("https://chat.example.org"), true),
+        (Some("HTTPS://CHAT.example.org:443"), true),
+        (Some("null"), false),
+        (Some(""), false),
+        (Some("https://evil.example"), false),
+    ] {
+        assert_eq!(route.allows_origin(origin.map(str::as_bytes)), expected, "{origin:?}");
+    }
+}
+
+/// Few segments, so that paths and routes often meet.
+fn plain_path() -> impl Strategy<Value = String> {
+    prop::collection::vec("[ab]", 0..4).prop_map(|segments| format!("/{}", segments.join("/")))
+}
+
+/// A path of everything that can be read in two ways.
+fn evil_path() -> impl Strategy<Value = String> {
+    let part = prop::sample::select(vec![
+        "a", "b", "/", "//", "..", ".", ";", ";x", "%61", "%62", "%2f", "%2F", "%5c", "\\", "%2e", "%2e%2e", "%",
+        "%25", "%00", "%3b",
+    ]);
+    prop::collection::vec(part, 0..10).prop_map(|parts| format!("/{}", parts.concat()))
+}
+
+/// A spelling of a plain path that has the same normal form.
+fn spelling(path: String) -> impl Strategy<Value = String> {
+    let count = path.len();
+    prop::collection::vec(0..9_u8, count).prop_map(move |choices| {
+        let spell = |(byte, choice): (u8, &u8)| match (byte, choice) {
+            (b'/', 1) => "//".to_owned(),
+            (b'/', 2) => "/./".to_owned(),
+            (b'/', 3) => "/x/../".to_owned(),
+            (b'/', 4) => "/x/..;y/".to_owned(),
+            (b'/', 5) => "\\".to_owned(),
+            (b'/', 6) => "%2f".to_owned(),
+            (b'/', 7) => "/%2e/".to_owned(),
+            (b'/', _) => "/".to_owned(),
+            (byte, 1) => format!("%{byte:02x}"),
+            (byte, 2) => format!("{};p", char::from(byte)),
+            (byte, _) => char::from(byte).to_string(),
+        };
+        let other: String = path.bytes().zip(&choices).map(spell).collect();
+        format!("/{}", other.trim_start_matches('/'))
+    })
+}
+
+fn route_set() -> impl Strategy<Value = String> {
+    let route = (
+        prop::collection::vec(plain_path(), 0..3),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    prop::collection::vec(route, 1..5).prop_map(|routes| {
+        let mut text = String::new();
+        for (paths, exempt, allow, networks) in routes {
+            text.push_str("[[route]]\n");
+            if !paths.is_empty() {
+                let _ = writeln!(text, "paths = {paths:?}");
+            }
+            if exempt {
+                text.push_str("zone = \"exempt\"\n");
+            }
+            if allow {
+                text.push_str("allow = [\"10.0.0.0/8\"]\n");
+            }
+            if networks {
+                text.push_str("networks = [\"198.51.100.0/24\"]\n");
+            }
+        }
+        text
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn what_is_matched_is_first_in_both_readings_and_exempt_only_when_plain(
+        set in route_set(), path in prop_oneof![plain_path(), evil_path()], friend in any::<bool>()
+    ) {
+        let routes = routes(&set);
+        let reading = PathReading::of(path.as_bytes(), false);
+        let client = if friend { FRIEND } else { STRANGER };
+        let open = |route: &&Route| (reading.plain || !route.exempt)
+            && route.networks.as_ref().is_none_or(|networks| networks.has(client));
+        let as_sent = routes.iter().filter(open).find(|route| has(route, path.as_bytes(), false));
+        let normal = routes.iter().filter(open).find(|route| has(route, &normal_form(path.as_bytes()), true));
+        let expected = match (as_sent, normal) {
+            (None, None) => Matched::None,
+            (Some(one), Some(other)) if one.name == other.name => Matched::Route(one),
+            _ => Matched::Ambiguous,
+        };
+        prop_assert_eq!(routes.matching(None, &reading, client), expected, "{}", path);
+    }
+
+    #[test]
+    fn another_spelling_of_a_path_stays_in_its_route_or_is_refused(
+        set in route_set(), (path, spelt) in plain_path().prop_flat_map(|path| (Just(path.clone()), spelling(path)))
+    ) {
+        let routes = routes(&set);
+        let Matched::Route(plain) = routes.matching(None, &PathReading::of(path.as_bytes(), false), FRIEND) else {
+            return Ok(());
+        };
+        let reading = PathReading::of(spelt.as_bytes(), false);
+        match routes.matching(None, &reading, FRIEND) {
+            Matched::Ambiguous => {}
+            Matched::Route(route) if plain.exempt => prop_assert!(!route.exempt || reading.plain, "{} as {}", path, spelt),
+            Matched::Route(route) => prop_assert_eq!(&route.name, &plain.name, "{} as {}", path, spelt),
+            Matched::None => prop_assert!(plain.exempt, "{} as {}", path, spelt),
+        }
+    }
+
+    #[test]
+    fn nothing_guarded_is_reached_from_where_the_backend_may_read_something_else(path in evil_path()) {
+        let (federation, admin) = (routes(FEDERATION), routes(ADMIN));
+        let normal = normal_form(path.as_bytes());
+        if at(&federation, &path) == "federation" {
+            prop_assert!(is_below(&normal, b"/federation") && is_below(path.as_bytes(), b"/federation"));
+        }
+        if is_below(&normal, b"/admin/ws") {
+            prop_assert!(matches!(at(&admin, &path).as_str(), "admin" | "400"));
+        }
+    }
+}
+
+const FRIEND: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7)));
+const STRANGER: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)));
+
+fn routes(text: &str) -> Routes {
+    compile(&format!("{text}{REQUIRED}"), "x")
+        .unwrap_or_else(|rejected| panic!("{rejected}"))
+        .policy
+        .routes
+}
+
+fn at(routes: &Routes, path: &str) -> String {
+    named(routes.matching(None, &PathReading::of(path.as_bytes(), false), FRIEND))
+}
+
+fn named(matched: Matched<'_>) -> String {
+    match matched {
+        Matched::Ambiguous => "400".to_owned(),
+        Matched::None => "-".to_owned(),
+        Matched::Route(route) => route.name.to_string(),
+    }
+}
+
+fn has(route: &Route, path: &[u8], normal: bool) -> bool {
+    let prefix = |written: &wsguard::config::routes::RoutePath| {
+        if normal {
+            written.normal.to_vec()
+        } else {
+            written.as_written.to_vec()
+        }
+    };
+    route.paths.is_empty()
+        || route.paths.iter().any(|written| {
+            let prefix = prefix(written);
+            // Spelled out here: the same bytes, then the end or a slash.
+            prefix == b"/" || (path.starts_with(&prefix) && matches!(path.get(prefix.len()), None | Some(b'/')))
+        })
+}
