@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod guard;
 pub mod limit;
 pub mod net;
 pub mod relay;

@@ -1,0 +1,152 @@
+//! From a request head to an admission, in one synchronous function.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::policy::{NetworkPolicy, RejectWith};
+use crate::config::routes::{Matched, Route};
+use crate::limit::admission::{Granted, Request};
+use crate::wire::head::Head;
+use crate::wire::path::PathReading;
+use crate::wire::request::{Forwarding, request_for_server};
+use crate::wire::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
+
+use super::identify::{Client, Hop, identify};
+use super::reason::Reason;
+use super::running::{Listener, Running, Zone};
+use super::stop::{Offer, Place, Stop};
+
+/// Who asks, and by which door.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// The near end of the connection.
+    pub hop: Hop,
+    /// Where it came in.
+    pub listener: &'a Listener,
+}
+
+/// A client that may come in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its right to be counted as open, and what would have refused it under `mode = "observe"`.
+    pub granted: Granted,
+    /// What takes it to its server.
+    pub passage: Passage,
+}
+
+/// Everything that is needed to take an admitted client to its server.
+#[derive(Debug)]
+pub struct Passage {
+    /// Who it is.
+    pub client: Client,
+    /// Where it goes.
+    pub place: Place,
+    /// The request, as the server is to read it.
+    pub request: Vec<u8>,
+    /// What the server's 101 must say in `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// What a close frame in place of an answer needs; only where refusals are put so.
+    pub offer: Option<Offer>,
+}
+
+/// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
+pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) -> Result<Admitted, Stop> {
+    let policy = &running.policy;
+    if head.method == b"GET"
+        && peer
+            .listener
+            .policy
+            .health_path
+            .as_deref()
+            .is_some_and(|path| path.as_bytes() == head.path())
+    {
+        return Err(Stop::health());
+    }
+    let client = identify(head, peer.hop, &policy.identity);
+    let upgrade = check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client))?;
+    let route = route(head, client, running).map_err(|stop| stop.by(client))?;
+    let place = Place {
+        route: Arc::clone(&route.name),
+        zone: route.zone,
+        upstream: route.upstream,
+    };
+    allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place))?;
+    let offer = offered(&upgrade, &running.zones[place.zone]);
+    let granted = admit(client, &running.zones[place.zone], running, now)
+        .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    let forwarding = Forwarding {
+        hop: client.hop,
+        hop_trusted: client.hop_is_trusted,
+        client: client.address,
+        proto: "http",
+    };
+    let request = request_for_server(head, &forwarding);
+    let accept = accept_for(upgrade.key);
+    Ok(Admitted {
+        granted,
+        passage: Passage {
+            client,
+            place,
+            request,
+            accept,
+            offer,
+        },
+    })
+}
+
+fn not_an_upgrade(fault: NoUpgrade) -> Stop {
+    match fault {
+        NoUpgrade::NotUpgrade => Stop::new(Reason::NotUpgrade),
+        NoUpgrade::BadVersion => Stop::new(Reason::BadVersion),
+        NoUpgrade::Bad(rule) => Stop::rule(Reason::BadRequest, rule.to_string()),
+    }
+}
+
+fn route<'a>(head: &Head<'_>, client: Client, running: &'a Running) -> Result<&'a Route, Stop> {
+    let reading = PathReading::of(head.path(), head.absolute_form);
+    let host = head.host.as_ref().map(|host| host.name);
+    match running.policy.routes.matching(host, &reading, client.address) {
+        Matched::Route(route) => Ok(route),
+        Matched::None => Err(Stop::seen(Reason::NoRoute, host.unwrap_or_default())),
+        Matched::Ambiguous => Err(Stop::rule(
+            Reason::BadRequest,
+            "Bad request: the path reads as two different ones".into(),
+        )),
+    }
+}
+
+fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Stop> {
+    if !route.allows(client.address) {
+        return Err(Stop::new(Reason::Network));
+    }
+    if !route.allows_origin(upgrade.origin) {
+        return Err(Stop::seen(Reason::Origin, upgrade.origin.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result<Granted, Stop> {
+    let known = if zone.policy.exempt {
+        None
+    } else {
+        client.address.and_then(|ip| running.policy.networks.longest(ip))
+    };
+    let request = Request {
+        zone: &zone.state.counts,
+        rules: zone.rules,
+        process: (!zone.policy.exempt).then_some(&running.shared.process),
+        key: client.key,
+        client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
+            network.over(zone.policy.client)
+        }),
+    };
+    running.shared.admission.admit(request, now).map_err(Stop::full)
+}
+
+fn offered(upgrade: &Upgrade<'_>, zone: &Zone) -> Option<Offer> {
+    let closes = zone.policy.reject_with == RejectWith::Close;
+    closes.then(|| Offer {
+        key: upgrade.key.to_vec(),
+        protocol: upgrade.first_protocol.map(<[u8]>::to_vec),
+    })
+}

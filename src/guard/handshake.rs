@@ -1,0 +1,244 @@
+//! From an admission to an open tunnel: a server is dialled, and its 101 verified.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::net::address::Target;
+use crate::net::client::{Client, is_passing};
+use crate::net::dial;
+use crate::net::stream::Stream;
+use crate::upstream::lease::Lease;
+use crate::upstream::server::Server;
+use crate::wire::Step;
+use crate::wire::body::{BodyRead, BodyState};
+use crate::wire::reply::{Reply, ReplyScan};
+
+use super::decide::Passage;
+use super::ledger::Entry;
+use super::reason::Reason;
+use super::running::Running;
+use super::stop::Stop;
+
+/// A server that has switched protocols.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its socket.
+    pub server: Stream,
+    /// The right to use it.
+    pub lease: Lease,
+    /// Its 101, and what it sent behind it.
+    pub reply: Vec<u8>,
+    /// How much of that is the 101.
+    pub reply_size: usize,
+}
+
+/// What a server answered.
+enum Answered {
+    Switched(Connected),
+    /// Something else, which is the client's to hear.
+    Other {
+        server: Stream,
+        status: u16,
+        head: Vec<u8>,
+        body: BodyRead,
+        first: Vec<u8>,
+    },
+}
+
+/// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
+pub async fn connect(
+    passage: &Passage,
+    client: &Client,
+    running: &Running,
+    entry: &mut Entry,
+) -> Result<Connected, Stop> {
+    let connected = tokio::select! {
+        biased;
+        connected = connect_patiently(passage, running, entry) => connected,
+        () = client.stream().ended() => Err(Stop::new(Reason::ClientGone)),
+    };
+    connected.map_err(|stop| {
+        stop.by(passage.client)
+            .at(&passage.place)
+            .offering(passage.offer.as_ref())
+    })
+}
+
+async fn connect_patiently(passage: &Passage, running: &Running, entry: &mut Entry) -> Result<Connected, Stop> {
+    let zone = &running.zones[passage.place.zone].policy;
+    let deadline = zone.upgrade.map(|upgrade| Instant::now() + upgrade);
+    match until(deadline, ask(passage, running, entry, zone.dial)).await {
+        None => Err(Stop::new(Reason::UpstreamTimeout)),
+        Some(Err(stop)) => Err(stop),
+        Some(Ok(Answered::Switched(connected))) => Ok(connected),
+        Some(Ok(Answered::Other {
+            server,
+            status,
+            head,
+            body,
+            first,
+        })) => Err(Stop::server(
+            status,
+            pass_on(&server, head, body, first, deadline).await,
+        )),
+    }
+}
+
+/// Hands the request to a server, and reads its reply.
+async fn ask(
+    passage: &Passage,
+    running: &Running,
+    entry: &mut Entry,
+    dial: Option<Duration>,
+) -> Result<Answered, Stop> {
+    let (server, lease) = dial_any(passage, running, entry, dial).await?;
+    server
+        .write_all(&passage.request)
+        .await
+        .map_err(|_| bad_reply("the server ended the connection at once"))?;
+    let mut bytes = Vec::new();
+    for _ in 0..=MAX_INTERIMS {
+        let (reply, used) = read_reply(&server, &mut bytes, &passage.accept).await?;
+        match reply {
+            Reply::Switched => {
+                return Ok(Answered::Switched(Connected {
+                    server,
+                    lease,
+                    reply: bytes,
+                    reply_size: used,
+                }));
+            }
+            Reply::PassOn { status, head, body } => {
+                bytes.drain(..used);
+                return Ok(Answered::Other {
+                    server,
+                    status,
+                    head,
+                    body,
+                    first: bytes,
+                });
+            }
+            Reply::Interim => drop(bytes.drain(..used)),
+        }
+    }
+    Err(bad_reply("too many interim replies"))
+}
+
+async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), Stop> {
+    let mut scan = ReplyScan::default();
+    loop {
+        match scan.parse(bytes, accept) {
+            Ok(Step::Done { value, used }) => return Ok((value, used)),
+            Ok(Step::More) => {}
+            Err(fault) => return Err(bad_reply(&fault.to_string())),
+        }
+        if !matches!(read_more(server, bytes).await, Ok(1..)) {
+            return Err(bad_reply("the server ended the connection within its reply"));
+        }
+    }
+}
+
+fn bad_reply(what: &str) -> Stop {
+    Stop::seen(Reason::UpstreamBadReply, what.as_bytes())
+}
+
+/// Dials the servers, each once, best first. Nothing was written yet, so the next one may take over.
+async fn dial_any(
+    passage: &Passage,
+    running: &Running,
+    entry: &mut Entry,
+    limit: Option<Duration>,
+) -> Result<(Stream, Lease), Stop> {
+    let attempts = running.upstreams[passage.place.upstream].attempts(&passage.client.key);
+    let mut reason = Reason::UpstreamDown;
+    for mut lease in attempts {
+        entry.dialled(lease.server().label());
+        match within(limit, dial_one(lease.server())).await {
+            Some(Ok(stream)) => {
+                lease.dialled();
+                return Ok((stream, lease));
+            }
+            Some(Err(_)) if reason == Reason::UpstreamTimeout => {}
+            Some(Err(_)) => reason = Reason::UpstreamRefused,
+            None => reason = Reason::UpstreamTimeout,
+        }
+        lease.failed();
+    }
+    Err(Stop::new(reason))
+}
+
+/// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
+async fn dial_one(server: &Server) -> io::Result<Stream> {
+    if let Target::Unix(path) = server.target() {
+        return dial::unix(path).await;
+    }
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in server.addresses().iter() {
+        match dial::tcp(*address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The server's own answer, with as much of its body as comes and fits. What does not come leaves a shorter body, and a
+/// length that says so.
+async fn pass_on(
+    server: &Stream,
+    mut head: Vec<u8>,
+    mut body: BodyRead,
+    first: Vec<u8>,
+    deadline: Option<Instant>,
+) -> Vec<u8> {
+    let mut content = Vec::new();
+    let mut bytes = first;
+    let _late = until(deadline, async {
+        while let Ok(BodyState::More) = body.feed(&bytes, &mut content, MAX_BODY) {
+            bytes.clear();
+            if !matches!(read_more(server, &mut bytes).await, Ok(1..)) {
+                break;
+            }
+        }
+    })
+    .await;
+    head.extend_from_slice(format!("Content-Length: {}\r\n\r\n", content.len()).as_bytes());
+    head.extend_from_slice(&content);
+    head
+}
+
+async fn read_more(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        std::future::poll_fn(|cx| server.poll_read_ready(cx)).await?;
+        match read_now(server, into) {
+            Err(error) if is_passing(&error) => {}
+            other => return other,
+        }
+    }
+}
+
+fn read_now(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+    let mut room = [0; READ_SIZE];
+    let read = server.try_read(&mut room)?;
+    into.extend_from_slice(&room[..read]);
+    Ok(read)
+}
+
+/// `None` when `limit` was over first.
+async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
+    until(limit.map(|limit| Instant::now() + limit), future).await
+}
+
+/// `None` when the deadline came first.
+async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+const MAX_INTERIMS: usize = 8;
+const MAX_BODY: usize = 64 * 1024;
+const READ_SIZE: usize = 4096;

@@ -1,0 +1,97 @@
+//! Who is asking.
+
+use std::net::IpAddr;
+
+use crate::config::policy::IdentityPolicy;
+use crate::limit::key::ClientKey;
+use crate::wire::head::Head;
+use crate::wire::hops::{ForwardHeader, client_from};
+
+/// The near end of the connection, before any header is read: the socket's peer, or what a PROXY header put in its
+/// place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Its address; `None` for a Unix peer without one.
+    pub address: Option<IpAddr>,
+    /// Its forwarding headers may be read. Not so behind a PROXY header that names nobody (LOCAL, UNKNOWN).
+    pub may_forward: bool,
+}
+
+/// The client, as limits, routes and the backend know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its address; `None` for a Unix peer without one.
+    pub address: Option<IpAddr>,
+    /// What per-client limits count.
+    pub key: ClientKey,
+    /// The hop that the connection came from.
+    pub hop: Option<IpAddr>,
+    /// Whether the hop's word counts.
+    pub hop_is_trusted: bool,
+    /// What the hop's forwarding headers were worth.
+    pub forwarded: Forwarded,
+}
+
+/// What became of forwarding headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// They were read.
+    Read,
+    /// A trusted hop sent none.
+    Missing,
+    /// Sent by a hop that is not trusted, and ignored.
+    Ignored,
+    /// None were sent, and none expected.
+    None,
+}
+
+impl IdentityPolicy {
+    /// Whether the word of `hop` on the client's address counts.
+    pub fn trusts(&self, hop: Option<IpAddr>) -> bool {
+        hop.map_or(self.trust_unix, |address| self.trusted.contains(address))
+    }
+
+    /// The client key of an address.
+    pub fn key(&self, address: Option<IpAddr>) -> ClientKey {
+        address.map_or(ClientKey::UNIX, |address| ClientKey::of(address, self.prefixes))
+    }
+}
+
+/// The client behind `hop`: the hop itself, unless it is trusted and names another.
+pub fn identify(head: &Head<'_>, hop: Hop, policy: &IdentityPolicy) -> Client {
+    let hop_is_trusted = hop.may_forward && policy.trusts(hop.address);
+    let (address, forwarded) = if hop_is_trusted {
+        match policy.headers.iter().copied().find(|header| is_present(head, *header)) {
+            Some(header) => (client_named(head, header, hop, policy), Forwarded::Read),
+            None => (hop.address, Forwarded::Missing),
+        }
+    } else if ForwardHeader::ALL.into_iter().any(|header| is_present(head, header)) {
+        (hop.address, Forwarded::Ignored)
+    } else {
+        (hop.address, Forwarded::None)
+    };
+    Client {
+        address,
+        key: policy.key(address),
+        hop: hop.address,
+        hop_is_trusted,
+        forwarded,
+    }
+}
+
+fn is_present(head: &Head<'_>, header: ForwardHeader) -> bool {
+    head.values(header.name()).next().is_some()
+}
+
+fn client_named(head: &Head<'_>, header: ForwardHeader, hop: Hop, policy: &IdentityPolicy) -> Option<IpAddr> {
+    let lines: Vec<&[u8]> = head.values(header.name()).collect();
+    let trusts = |address| policy.trusted.contains(address);
+    // A Unix hop has no address to fall back on; the unspecified one stands for it and can come from nowhere else.
+    let nobody = IpAddr::from([0; 4]);
+    let named = client_from(header, &lines, hop.address.unwrap_or(nobody), trusts);
+    if hop.address.is_none() && named == nobody {
+        None
+    } else {
+        Some(named.to_canonical())
+    }
+}

@@ -1,0 +1,341 @@
+//! The one entry a connection leaves: made when it arrives, written when it is dropped, whatever ended it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Instant, SystemTime};
+
+use crate::limit::admission::{Full, Granted, Permit};
+use crate::relay::tunnel::Totals;
+
+use super::advice::Hint;
+use super::decide::Passage;
+use super::identify::{Client, Forwarded, Hop};
+use super::log::Line;
+use super::metrics::{Outcome, seconds};
+use super::reason::{CloseReason, Reason};
+use super::running::{Listener, Running, Shared, ZoneState};
+use super::sample::Class;
+use super::stop::{Cause, Place, Stop};
+
+/// A connection's entry. While it holds a permit the connection counts as alive.
+#[derive(Debug)]
+pub struct Entry {
+    shared: Arc<Shared>,
+    listener: Arc<Listener>,
+    arrived: Instant,
+    opened: Option<Instant>,
+    who: Who,
+    place: Option<Named>,
+    server: Option<Arc<str>>,
+    permit: Option<Alive>,
+    observed: Option<Full>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    /// All that is known is the near end.
+    Hop(Hop),
+    Client(Client),
+}
+
+#[derive(Debug)]
+struct Named {
+    route: Arc<str>,
+    zone: Arc<ZoneState>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// On its way. An entry that is dropped so was cut off by a panic.
+    Walking,
+    /// Boxed, so that the many that are open do not pay for it.
+    Stopped(Box<Stopped>),
+    /// Answered a health check: no line, no count.
+    Health,
+    Open,
+    Over(Totals),
+}
+
+#[derive(Debug)]
+struct Stopped {
+    reason: Reason,
+    status: Option<u16>,
+    full: Option<Full>,
+    note: Option<String>,
+}
+
+/// A permit, counted once more by the walk itself: the drift metric compares the two.
+#[derive(Debug)]
+struct Alive {
+    shared: Arc<Shared>,
+    _permit: Permit,
+}
+
+impl Entry {
+    /// Begins the entry of a socket that arrived from `hop`.
+    pub fn begin(shared: &Arc<Shared>, listener: &Arc<Listener>, hop: Hop, now: Instant) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            listener: Arc::clone(listener),
+            arrived: now,
+            opened: None,
+            who: Who::Hop(hop),
+            place: None,
+            server: None,
+            permit: None,
+            observed: None,
+            state: State::Walking,
+        }
+    }
+
+    /// A PROXY header put another address in the peer's place.
+    pub fn came_from(&mut self, hop: Hop) {
+        self.who = Who::Hop(hop);
+    }
+
+    /// The client was admitted: from here on its permit is the entry's to give back.
+    pub fn admitted(&mut self, passage: &Passage, granted: Granted, running: &Running) {
+        self.identified(passage.client);
+        self.placed(&passage.place, running);
+        self.observed = granted.observed;
+        self.permit = Some(Alive::new(granted.permit, &self.shared));
+    }
+
+    /// The server that was dialled last.
+    pub fn dialled(&mut self, server: &Arc<str>) {
+        self.server = Some(Arc::clone(server));
+    }
+
+    /// The walk stopped before a tunnel.
+    pub fn stopped(&mut self, stop: &Stop, status: Option<u16>, running: &Running) {
+        let known = stop.known();
+        if let Some(client) = known.client
+            && matches!(self.who, Who::Hop(_))
+        {
+            self.identified(client);
+        }
+        if let Some(place) = &known.place {
+            self.placed(place, running);
+        }
+        let Some(reason) = stop.reason() else {
+            self.state = State::Health;
+            return;
+        };
+        let status = match &stop.cause {
+            Cause::Server { status, .. } => Some(*status),
+            Cause::Health | Cause::Refused(_) | Cause::Silent(_) => status,
+        };
+        let note = known
+            .rule
+            .clone()
+            .or_else(|| known.seen.as_ref().map(|seen| what_was_seen(reason, seen)));
+        self.state = State::Stopped(Box::new(Stopped {
+            reason,
+            status,
+            full: known.full,
+            note,
+        }));
+    }
+
+    /// The tunnel is open.
+    pub fn opened(&mut self, now: Instant) {
+        self.opened = Some(now);
+        self.state = State::Open;
+        if let Some(Named { zone, .. }) = &self.place {
+            zone.metrics.handshake_duration.observe(seconds(now - self.arrived));
+            match self.observed {
+                Some(full) => {
+                    self.shared
+                        .metrics
+                        .handshake(&zone.name, Outcome::Observed, Some(full.limit.into()))
+                        .inc();
+                    self.write(Class::Observed(full.limit.into()));
+                }
+                None => zone.metrics.admitted.inc(),
+            }
+        }
+    }
+
+    /// The tunnel is over.
+    pub fn over(&mut self, totals: Totals) {
+        self.state = State::Over(totals);
+    }
+
+    fn identified(&mut self, client: Client) {
+        self.who = Who::Client(client);
+        match client.forwarded {
+            Forwarded::Ignored => self.listener.untrusted_forwarded.inc(),
+            Forwarded::Missing if self.shared.advice.give(Hint::NoForwarding, SystemTime::now()) => {
+                self.shared.log.warn("advice", Hint::NoForwarding.text());
+            }
+            Forwarded::Missing | Forwarded::Read | Forwarded::None => {}
+        }
+    }
+
+    fn placed(&mut self, place: &Place, running: &Running) {
+        self.place = Some(Named {
+            route: Arc::clone(&place.route),
+            zone: Arc::clone(&running.zones[place.zone].state),
+        });
+    }
+
+    /// Counts and writes what became of the connection.
+    fn close(&mut self) {
+        if self.shared.is_stopping.load(Relaxed) && matches!(self.state, State::Walking | State::Open) {
+            return;
+        }
+        let had_permit = self.permit.is_some();
+        let class = match &self.state {
+            State::Health => return,
+            State::Walking | State::Open => {
+                self.shared.metrics.panics.inc();
+                if matches!(self.state, State::Open) {
+                    Class::Closed(CloseReason::Panic)
+                } else if had_permit {
+                    Class::Failed(Reason::Panic)
+                } else {
+                    Class::Rejected(Reason::Panic)
+                }
+            }
+            State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
+            State::Stopped(stopped) => Class::Rejected(stopped.reason),
+            State::Over(totals) => Class::Closed(totals.over.into()),
+        };
+        self.count(class);
+        // Given back before the line is written, so that whoever reads the line may use the slot.
+        self.permit = None;
+        self.write(class);
+    }
+
+    fn count(&self, class: Class) {
+        let zone = self.place.as_ref().map_or("-", |place| &*place.zone.name);
+        match class {
+            Class::Rejected(reason) => self
+                .shared
+                .metrics
+                .handshake(zone, Outcome::Rejected, Some(reason))
+                .inc(),
+            Class::Failed(reason) => self.shared.metrics.handshake(zone, Outcome::Failed, Some(reason)).inc(),
+            Class::Observed(_) => {}
+            Class::Closed(reason) => {
+                if let (Some(place), Some(opened)) = (&self.place, self.opened) {
+                    place.zone.metrics.closes(reason).inc();
+                    place
+                        .zone
+                        .metrics
+                        .connection_duration
+                        .observe(seconds(opened.elapsed()));
+                }
+            }
+        }
+    }
+
+    fn write(&self, class: Class) {
+        let hint = self.hint(class);
+        let key = match self.who {
+            Who::Hop(_) => None,
+            Who::Client(client) => Some(client.key),
+        };
+        self.shared.log.access(class, key, || self.line(class, hint));
+    }
+
+    /// A refusal by client key of a peer that is a proxy by all appearance, while nobody is trusted.
+    fn hint(&self, class: Class) -> Option<Hint> {
+        let (Class::Rejected(reason), Who::Client(client)) = (class, self.who) else {
+            return None;
+        };
+        let is_ours = client.hop.is_none_or(is_local);
+        let looks_alike = reason.is_by_client() && client.forwarded == Forwarded::Ignored && is_ours;
+        (looks_alike && self.shared.trusts_nobody && self.shared.advice.give(Hint::TrustNobody, SystemTime::now()))
+            .then_some(Hint::TrustNobody)
+    }
+
+    fn line(&self, class: Class, hint: Option<Hint>) -> Line {
+        let mut line = Line {
+            listener: Some(Arc::clone(&self.listener.policy.name)),
+            reason: Some(class.reason()),
+            server: self.server.clone(),
+            duration_ms: u64::try_from(self.arrived.elapsed().as_millis()).ok(),
+            ..Line::default()
+        };
+        match self.who {
+            Who::Hop(hop) => line.client = Some(address(hop.address)),
+            Who::Client(client) => {
+                line.client = Some(address(client.address));
+                line.key = Some(client.key.to_string());
+            }
+        }
+        if let Some(place) = &self.place {
+            line.route = Some(Arc::clone(&place.route));
+            line.zone = Some(Arc::clone(&place.zone.name));
+        }
+        let mut full = None;
+        match &self.state {
+            State::Stopped(stopped) => {
+                line.status = stopped.status;
+                line.message.clone_from(&stopped.note);
+                full = stopped.full;
+            }
+            State::Over(totals) => {
+                line.status = Some(101);
+                line.bytes_in = Some(totals.bytes_in);
+                line.bytes_out = Some(totals.bytes_out);
+                line.messages_in = Some(totals.messages_in);
+                line.messages_out = Some(totals.messages_out);
+            }
+            State::Open => {
+                line.status = Some(101);
+                full = self.observed;
+            }
+            State::Walking | State::Health => {}
+        }
+        line.open = full.map(|full| full.open);
+        line.limit = full.map(|full| full.of).filter(|of| *of != u32::MAX);
+        if let Some(hint) = hint {
+            line.message = Some(hint.text().to_owned());
+        }
+        line
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Alive {
+    fn new(permit: Permit, shared: &Arc<Shared>) -> Self {
+        shared.alive.fetch_add(1, Relaxed);
+        Self {
+            shared: Arc::clone(shared),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.shared.alive.fetch_sub(1, Relaxed);
+    }
+}
+
+fn what_was_seen(reason: Reason, seen: &str) -> String {
+    match reason {
+        Reason::NoRoute => format!("no route for host {seen:?}"),
+        Reason::Origin => format!("origin {seen:?}"),
+        _ => seen.to_owned(),
+    }
+}
+
+fn address(address: Option<std::net::IpAddr>) -> String {
+    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
+}
+
+fn is_local(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}

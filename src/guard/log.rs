@@ -1,0 +1,267 @@
+//! Lines for operators: one a connection, at its end, and one for whatever else happens. A thread of its own writes
+//! them; when it can't keep up, lines are dropped and counted, and the walk never waits.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::Serialize;
+
+use crate::config::policy::{LogAccess, LogFormat, LogLevel, LogPolicy};
+use crate::limit::key::ClientKey;
+
+use super::sample::{Class, Sampler};
+
+/// Where lines go. Clones write to the same place.
+#[derive(Clone, Debug)]
+pub struct Log {
+    queue: SyncSender<Item>,
+    shared: Arc<Shared>,
+}
+
+/// One line. Fields that do not apply are left out; values from traffic are escaped and cut.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(default)]
+#[allow(missing_docs)] // The names are the documentation: each is a column of the log.
+pub struct Line {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_out: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_in: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages_out: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Stamped<'a> {
+    time: String,
+    level: &'static str,
+    event: &'static str,
+    #[serde(flatten)]
+    line: &'a Line,
+}
+
+#[derive(Debug)]
+enum Item {
+    Line(SystemTime, LogLevel, &'static str, Box<Line>),
+    Flush(SyncSender<()>),
+}
+
+#[derive(Debug)]
+struct Shared {
+    policy: LogPolicy,
+    dropped: AtomicU64,
+    sampler: Sampler,
+}
+
+impl Log {
+    /// Starts the thread that writes to standard error.
+    pub fn start(policy: LogPolicy) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let sampler = Sampler::new(policy.sample, Instant::now());
+        let shared = Arc::new(Shared {
+            policy,
+            dropped: AtomicU64::new(0),
+            sampler,
+        });
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            lines,
+            is_json: is_json(shared.policy.format),
+        };
+        std::thread::Builder::new()
+            .name("log".into())
+            .spawn(move || writer.run())?;
+        Ok(Self { queue, shared })
+    }
+
+    /// Writes a line about anything but a connection.
+    pub fn event(&self, level: LogLevel, event: &'static str, line: Line) {
+        if level >= self.shared.policy.level {
+            self.send(level, event, line);
+        }
+    }
+
+    /// Writes a line in plain words.
+    pub fn warn(&self, event: &'static str, message: &str) {
+        self.event(
+            LogLevel::Warn,
+            event,
+            Line {
+                message: Some(message.to_owned()),
+                ..Line::default()
+            },
+        );
+    }
+
+    /// Writes a connection's line, unless lines equal to it are being summed. `line` is only built when it is written.
+    pub fn access(&self, class: Class, key: Option<ClientKey>, line: impl FnOnce() -> Line) {
+        let policy = &self.shared.policy;
+        let is_wanted = match policy.access {
+            LogAccess::All => true,
+            LogAccess::Rejected => class.is_refusal(),
+            LogAccess::Off => false,
+        };
+        if !is_wanted || class.level() < policy.level {
+            return;
+        }
+        if self.shared.sampler.passes(class, key) {
+            self.send(class.level(), class.event(), line());
+        }
+    }
+
+    /// Lines that nobody read in time.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Relaxed)
+    }
+
+    /// Waits until what was logged so far is written, a second at most.
+    pub fn flush(&self) {
+        let (done, waits) = sync_channel(1);
+        if self.queue.try_send(Item::Flush(done)).is_ok() {
+            let _late = waits.recv_timeout(Duration::from_secs(1));
+        }
+    }
+
+    fn send(&self, level: LogLevel, event: &'static str, line: Line) {
+        let item = Item::Line(SystemTime::now(), level, event, Box::new(line));
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(item) {
+            self.shared.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// A value from traffic as a log may show it: controls and non-ASCII escaped, 256 bytes at most.
+pub fn shown(value: &[u8]) -> String {
+    let mut shown = value.escape_ascii().to_string();
+    shown.truncate(LONGEST_VALUE);
+    shown
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    lines: Receiver<Item>,
+    is_json: bool,
+}
+
+impl Writer {
+    fn run(self) {
+        let mut next_sum = Instant::now() + EVERY;
+        loop {
+            match self
+                .lines
+                .recv_timeout(next_sum.saturating_duration_since(Instant::now()))
+            {
+                Ok(Item::Line(time, level, event, line)) => self.write(time, level, event, &line),
+                Ok(Item::Flush(done)) => {
+                    let _nobody_waits = done.try_send(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if Instant::now() >= next_sum {
+                next_sum = Instant::now() + EVERY;
+                for sum in self.shared.sampler.sums(Instant::now()) {
+                    let line = Line {
+                        reason: Some(sum.class.reason()),
+                        message: Some(sum.text()),
+                        ..Line::default()
+                    };
+                    self.write(SystemTime::now(), sum.class.level(), "summed", &line);
+                }
+            }
+        }
+    }
+
+    fn write(&self, time: SystemTime, level: LogLevel, event: &'static str, line: &Line) {
+        let stamped = Stamped {
+            time: stamp(time),
+            level: word(level),
+            event,
+            line,
+        };
+        let Ok(json) = serde_json::to_string(&stamped) else {
+            return;
+        };
+        let mut text = if self.is_json { json } else { for_people(&json) };
+        text.push('\n');
+        // Where standard error is gone there is nobody to tell.
+        let _gone = io::stderr().write_all(text.as_bytes());
+    }
+}
+
+/// `time level event key=value …`, from the same fields as the JSON line.
+fn for_people(json: &str) -> String {
+    let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(json) else {
+        return json.to_owned();
+    };
+    let text = |name: &str| fields.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    let mut out = format!("{} {:5} {}", text("time"), text("level"), text("event"));
+    for (name, value) in fields
+        .iter()
+        .filter(|(name, _)| !["time", "level", "event", "message"].contains(&name.as_str()))
+    {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        out.extend([" ", name, "=", &value]);
+    }
+    if fields.contains_key("message") {
+        out.extend(["  ", text("message")]);
+    }
+    out
+}
+
+fn is_json(format: LogFormat) -> bool {
+    match format {
+        LogFormat::Auto => !io::stderr().is_terminal(),
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond.
+fn stamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::from("-"), |time| format!("{time:.3}"))
+}
+
+fn word(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error => "error",
+    }
+}
+
+const QUEUE: usize = 8192;
+const EVERY: Duration = Duration::from_secs(1);
+const LONGEST_VALUE: usize = 256;

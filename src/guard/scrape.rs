@@ -1,0 +1,175 @@
+//! Reads the state off for whoever asks: /metrics and /stats.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{Encoder, IntCounter, TextEncoder};
+
+use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
+use crate::relay::tally::{Count, Tally};
+
+use super::metrics::seconds;
+use super::process::ProcessUse;
+use super::running::{Running, Shared, Zone};
+
+/// What /metrics says.
+pub fn metrics_text(running: &Running) -> String {
+    let gauges = &running.shared.metrics.gauges;
+    for (zone, census) in running.zones.iter().zip(census(running)) {
+        set_zone(zone, &census, running);
+    }
+    for listener in &running.listeners {
+        gauges
+            .pending
+            .with_label_values(&[&*listener.policy.name])
+            .set(listener.room.taken().into());
+    }
+    gauges.process_connections.set(open_in_zones(running));
+    gauges
+        .process_connections_limit
+        .set(running.shared.process_limit.into());
+    catch_up(&gauges.client_evictions, running.shared.admission.evictions());
+    gauges.counter_drift.set(drift(running));
+    for upstream in &running.upstreams {
+        for server in upstream.servers() {
+            let labels: &[&str] = &[upstream.name(), server.label()];
+            gauges.upstream_up.with_label_values(labels).set(server.is_up().into());
+            gauges
+                .upstream_connections
+                .with_label_values(labels)
+                .set(server.open().into());
+            catch_up(
+                &gauges.upstream_dial_failures.with_label_values(labels),
+                server.dial_failures(),
+            );
+        }
+    }
+    set_process(&running.shared);
+    let mut text = Vec::new();
+    match TextEncoder::new().encode(&running.shared.metrics.registry.gather(), &mut text) {
+        Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+/// Connections that hold a permit, by the zones' own counts.
+pub fn open_in_zones(running: &Running) -> i64 {
+    running
+        .zones
+        .iter()
+        .map(|zone| i64::from(zone.state.counts.budget.used()))
+        .sum()
+}
+
+/// What each zone's clients hold, in the order of the zones.
+pub fn census(running: &Running) -> Vec<ZoneCensus> {
+    let zones: Vec<u32> = running.zones.iter().map(|zone| zone.state.counts.id()).collect();
+    running.shared.admission.census(&zones)
+}
+
+/// The larger of alive less table and alive less zones. The three are read one after the other while connections come
+/// and go, so a reading other than 0 is repeated, and the smallest counts.
+fn drift(running: &Running) -> i64 {
+    let mut least = i64::MAX;
+    for _ in 0..READINGS {
+        let alive = running.shared.alive.load(Relaxed);
+        let table = i64::try_from(running.shared.admission.open_in_table()).unwrap_or(i64::MAX);
+        let zones = open_in_zones(running);
+        least = least.min((alive - table).abs().max((alive - zones).abs()));
+        if least == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    least
+}
+
+fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
+    let gauges = &running.shared.metrics.gauges;
+    let name: &str = &zone.state.name;
+    let counts = &zone.state.counts;
+    gauges
+        .connections
+        .with_label_values(&[name])
+        .set(counts.budget.used().into());
+    // Where a budget is off, the process ceiling is what limits the zone.
+    let limit = zone.rules.connections.unwrap_or(running.shared.process_limit);
+    gauges.connections_limit.with_label_values(&[name]).set(limit.into());
+    let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
+    catch_up(
+        &gauges.bytes.with_label_values(&[name, "in"]),
+        sum(|tally| &tally.bytes_in),
+    );
+    catch_up(
+        &gauges.bytes.with_label_values(&[name, "out"]),
+        sum(|tally| &tally.bytes_out),
+    );
+    catch_up(
+        &gauges.messages.with_label_values(&[name, "in"]),
+        sum(|tally| &tally.messages_in),
+    );
+    catch_up(
+        &gauges.messages.with_label_values(&[name, "out"]),
+        sum(|tally| &tally.messages_out),
+    );
+    let spoken = sum(|tally| &tally.no_longer_silent);
+    let silent = sum(|tally| &tally.opened).saturating_sub(spoken);
+    gauges
+        .silent_connections
+        .with_label_values(&[name])
+        .set(i64::try_from(silent).unwrap_or(i64::MAX));
+    gauges.clients.with_label_values(&[name]).set(whole(census.clients));
+    gauges
+        .client_connections_max
+        .with_label_values(&[name])
+        .set(census.most.into());
+    let bounds = CENSUS_BOUNDS.iter().map(u32::to_string).chain([String::from("+Inf")]);
+    for (le, clients) in bounds.zip(census.by_connections) {
+        gauges
+            .clients_by_connections
+            .with_label_values(&[name, &le])
+            .set(whole(clients));
+    }
+}
+
+fn set_process(shared: &Shared) {
+    let gauges = &shared.metrics.gauges;
+    catch_up(&gauges.log_lines_dropped, shared.log.dropped());
+    let started = shared.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauges.start_time.set(seconds(started));
+    gauges.config_generation.set(1);
+    gauges.config_last_reload_successful.set(1);
+    gauges.config_last_reload_success_timestamp.set(seconds(started));
+    let Some(used) = ProcessUse::now() else { return };
+    let process = &gauges.process;
+    process
+        .cpu_seconds
+        .inc_by((used.cpu_seconds - process.cpu_seconds.get()).max(0.0));
+    process.resident_memory.set(whole(used.resident_bytes));
+    process.virtual_memory.set(whole(used.virtual_bytes));
+    process.open_fds.set(whole(used.open_fds));
+    process.max_fds.set(whole(used.max_fds));
+    process.threads.set(whole(used.threads));
+    process.start_time.set(used.started.unwrap_or_else(|| seconds(started)));
+}
+
+fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
+    tallies.iter().map(|tally| count(tally).value()).sum()
+}
+
+/// Brings a counter up to a total that is kept elsewhere and only ever grows.
+fn catch_up(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC, to the second.
+pub fn stamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::from("-"), |time| format!("{time:.0}"))
+}
+
+const READINGS: usize = 20;

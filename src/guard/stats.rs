@@ -1,0 +1,151 @@
+//! What /stats says: the same state as /metrics, for people and scripts, with the busiest clients by name.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::config::policy::ShowClients;
+use crate::limit::key::{ClientKey, Prefixes};
+
+use super::running::Running;
+use super::scrape::{census, open_in_zones, stamp};
+
+/// The whole of /stats.
+#[derive(Debug, Serialize)]
+pub struct Stats {
+    connections: i64,
+    connections_limit: u32,
+    zones: BTreeMap<String, ZoneStats>,
+    upstreams: BTreeMap<String, Vec<ServerStats>>,
+    top: Vec<TopClient>,
+    rejected: BTreeMap<&'static str, u64>,
+    generation: u64,
+    last_reload: LastReload,
+    advice: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct ZoneStats {
+    connections: u32,
+    limit: Option<u32>,
+    clients: u64,
+    client_connections_max: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerStats {
+    server: String,
+    up: bool,
+    connections: u32,
+    dial_failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct TopClient {
+    zone: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    open: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct LastReload {
+    successful: bool,
+    time: String,
+}
+
+impl Stats {
+    /// The state as it is now.
+    pub fn of(running: &Running) -> Self {
+        Self {
+            connections: open_in_zones(running),
+            connections_limit: running.shared.process_limit,
+            zones: running
+                .zones
+                .iter()
+                .zip(census(running))
+                .map(|(zone, census)| {
+                    let stats = ZoneStats {
+                        connections: zone.state.counts.budget.used(),
+                        limit: zone.rules.connections,
+                        clients: census.clients,
+                        client_connections_max: census.most,
+                    };
+                    (zone.state.name.to_string(), stats)
+                })
+                .collect(),
+            upstreams: running
+                .upstreams
+                .iter()
+                .map(|upstream| {
+                    let servers = upstream.servers().iter().map(|server| ServerStats {
+                        server: server.label().to_string(),
+                        up: server.is_up(),
+                        connections: server.open(),
+                        dial_failures: server.dial_failures(),
+                    });
+                    (upstream.name().to_string(), servers.collect())
+                })
+                .collect(),
+            top: top(running),
+            rejected: running.shared.metrics.rejected(),
+            generation: 1,
+            last_reload: LastReload {
+                successful: true,
+                time: stamp(running.shared.started),
+            },
+            advice: running.shared.advice.given(),
+        }
+    }
+}
+
+fn top(running: &Running) -> Vec<TopClient> {
+    let named = |id| {
+        running
+            .zones
+            .iter()
+            .find(|zone| zone.state.counts.id() == id)
+            .map(|zone| zone.state.name.to_string())
+    };
+    running
+        .shared
+        .admission
+        .top(TOP)
+        .into_iter()
+        .map(|(zone, key, open)| TopClient {
+            zone: named(zone).unwrap_or_default(),
+            key: shown(key, running.policy.admin.clients),
+            open,
+        })
+        .collect()
+}
+
+/// A client key as `admin.clients` lets it be shown.
+fn shown(key: ClientKey, clients: ShowClients) -> Option<String> {
+    match clients {
+        ShowClients::Show => Some(key.to_string()),
+        ShowClients::Hide => None,
+        ShowClients::Prefix => Some(match key.network() {
+            Some((address @ IpAddr::V4(_), length)) => ClientKey::of(
+                address,
+                Prefixes {
+                    v4: length.min(24),
+                    v6: 0,
+                },
+            )
+            .to_string(),
+            Some((address @ IpAddr::V6(_), length)) => ClientKey::of(
+                address,
+                Prefixes {
+                    v4: 0,
+                    v6: length.min(48),
+                },
+            )
+            .to_string(),
+            None => key.to_string(),
+        }),
+    }
+}
+
+const TOP: usize = 20;

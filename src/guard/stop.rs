@@ -1,0 +1,156 @@
+//! A verdict: this client goes no further. What it hears of that is decided in `refuse`, what is counted in `ledger`.
+
+use std::sync::Arc;
+
+use crate::limit::admission::Full;
+
+use super::identify::Client;
+use super::reason::Reason;
+
+/// Where a request was routed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its route's name.
+    pub route: Arc<str>,
+    /// Its zone's place in the policy's list.
+    pub zone: usize,
+    /// Its upstream's place in the policy's list.
+    pub upstream: usize,
+}
+
+/// What the client's upgrade offered, as far as an answer by close frame needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// `Sec-WebSocket-Key`.
+    pub key: Vec<u8>,
+    /// The first offered subprotocol.
+    pub protocol: Option<Vec<u8>>,
+}
+
+/// Why a client stops here, and what is known of it so far.
+#[derive(Debug)]
+pub struct Stop {
+    /// What it is about.
+    pub cause: Cause,
+    known: Box<Known>,
+}
+
+/// What a stop is about.
+#[derive(Debug)]
+pub enum Cause {
+    /// No stop at all: a load balancer asked whether we live, and is answered.
+    Health,
+    /// The server's own answer, passed on.
+    Server {
+        /// Its status.
+        status: u16,
+        /// Its bytes.
+        answer: Vec<u8>,
+    },
+    /// We refuse.
+    Refused(Reason),
+    /// We refuse, and it is not owed a word: it never sent one.
+    Silent(Reason),
+}
+
+/// What was known of the client when it stopped.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Who it is.
+    pub client: Option<Client>,
+    /// Where it was routed.
+    pub place: Option<Place>,
+    /// The limit that said no.
+    pub full: Option<Full>,
+    /// The rule that was broken, as the client hears it.
+    pub rule: Option<String>,
+    /// What was seen in its place, for the log.
+    pub seen: Option<String>,
+    /// What an answer by close frame needs.
+    pub offer: Option<Offer>,
+}
+
+impl Stop {
+    /// Stops for `reason`.
+    pub fn new(reason: Reason) -> Self {
+        Self::of(Cause::Refused(reason))
+    }
+
+    /// Stops for `reason` without a byte.
+    pub fn silent(reason: Reason) -> Self {
+        Self::of(Cause::Silent(reason))
+    }
+
+    /// Answers a load balancer.
+    pub fn health() -> Self {
+        Self::of(Cause::Health)
+    }
+
+    /// Passes on what the server said.
+    pub fn server(status: u16, answer: Vec<u8>) -> Self {
+        Self::of(Cause::Server { status, answer })
+    }
+
+    /// Stops for `reason`, and tells the client which `rule` was broken.
+    pub fn rule(reason: Reason, rule: String) -> Self {
+        let mut stop = Self::new(reason);
+        stop.known.rule = Some(rule);
+        stop
+    }
+
+    /// Stops for `reason`; `seen` is for the log alone.
+    pub fn seen(reason: Reason, seen: &[u8]) -> Self {
+        let mut stop = Self::new(reason);
+        stop.known.seen = Some(seen.escape_ascii().to_string());
+        stop
+    }
+
+    /// Stops at a limit.
+    pub fn full(full: Full) -> Self {
+        let mut stop = Self::new(full.limit.into());
+        stop.known.full = Some(full);
+        stop
+    }
+
+    /// Says who it is that stops.
+    #[must_use]
+    pub fn by(mut self, client: Client) -> Self {
+        self.known.client = Some(client);
+        self
+    }
+
+    /// Says where it was routed.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        self.known.place = Some(place.clone());
+        self
+    }
+
+    /// Says what its upgrade offered.
+    #[must_use]
+    pub fn offering(mut self, offer: Option<&Offer>) -> Self {
+        self.known.offer = offer.cloned();
+        self
+    }
+
+    /// What was known of the client when it stopped.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// The reason; `None` for a health check.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.cause {
+            Cause::Health => None,
+            Cause::Server { .. } => Some(Reason::UpstreamStatus),
+            Cause::Refused(reason) | Cause::Silent(reason) => Some(reason),
+        }
+    }
+
+    fn of(cause: Cause) -> Self {
+        Self {
+            cause,
+            known: Box::default(),
+        }
+    }
+}

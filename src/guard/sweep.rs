@@ -1,0 +1,61 @@
+//! Once a second: which open connections have nothing to say any more, or have had their time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::relay::pace::Pace;
+use crate::relay::pulse::{Order, Pulse};
+
+/// An open connection as the sweep sees it.
+#[derive(Debug)]
+pub(super) struct Watched {
+    pulse: Arc<Pulse>,
+    idle: Option<Duration>,
+    stalled: Option<Duration>,
+    ends_at: Option<Instant>,
+    moved_at: Instant,
+    client_took_at: Instant,
+}
+
+impl Watched {
+    /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
+    /// what is set, so that those that came together do not go together.
+    pub(super) fn new(pulse: Arc<Pulse>, pace: Pace, share: f64, now: Instant) -> Self {
+        let ends_at = pace
+            .lifetime
+            .and_then(|lifetime| now.checked_add(lifetime.mul_f64(0.9 + share * 0.1)));
+        Self {
+            pulse,
+            idle: pace.idle,
+            stalled: pace.stalled,
+            ends_at,
+            moved_at: now,
+            client_took_at: now,
+        }
+    }
+
+    /// Looks at the connection; false when it is over and need not be watched any more.
+    pub(super) fn look(&mut self, now: Instant) -> bool {
+        if self.pulse.is_over() {
+            return false;
+        }
+        if self.pulse.take_moved() {
+            self.moved_at = now;
+        }
+        let waits = self.pulse.waits();
+        if self.pulse.take_client_took() || !waits.for_client {
+            self.client_took_at = now;
+        }
+        let is_due = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| now - since >= limit);
+        if self.ends_at.is_some_and(|end| end <= now) {
+            self.pulse.order(Order::Lifetime);
+        } else if is_due(self.stalled, self.client_took_at) {
+            self.pulse.order(Order::Stalled);
+        } else if is_due(self.idle, self.moved_at) {
+            self.pulse.order(Order::Idle);
+        } else if waits.for_client || waits.for_server {
+            self.pulse.look();
+        }
+        true
+    }
+}
