@@ -21,6 +21,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admin;
 pub mod config;
 pub mod guard;
 pub mod limit;

@@ -1,0 +1,209 @@
+//! Which requests are answered: what a person or a scraper asks, not what a page from elsewhere makes a browser ask.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is answered.
+    Answer,
+    /// 403: a page of another site asks.
+    Forbid,
+    /// 421: it was sent to a name that isn't ours. This is what stops DNS rebinding, where a page's own name
+    /// suddenly points here.
+    Misdirect,
+}
+
+/// Judges by `host` (the Host, with or without a port), the address `own` at which the server was reached, the further
+/// names `hosts` (in lower case, each `name` or `name:port`), and what a browser says about the page that asks.
+///
+/// Any port is right: what is reached through a mapped port carries that one, and no page can choose its Host.
+/// `same-site` passes, because a link from a dashboard on another port of this host is that; a script over there can
+/// send the request but reads nothing, as no response allows it to, and where it names its Origin it is refused.
+pub fn judge(
+    host: Option<&str>,
+    own: SocketAddr,
+    hosts: &[String],
+    sec_fetch_site: Option<&str>,
+    origin: Option<&str>,
+) -> Verdict {
+    let Some(asked) = host.and_then(Authority::parse) else {
+        return Verdict::Misdirect;
+    };
+    if !asked.is_ours(own, hosts) {
+        return Verdict::Misdirect;
+    }
+    if !matches!(sec_fetch_site, None | Some("none" | "same-origin" | "same-site")) {
+        return Verdict::Forbid;
+    }
+    match origin {
+        Some(origin) if !asked.is_origin(origin) => Verdict::Forbid,
+        _ => Verdict::Answer,
+    }
+}
+
+/// `host` without its port: `[::1]` for `[::1]:9191`. `None` if it is no host and port.
+pub fn name_of(host: &str) -> Option<&str> {
+    Authority::parse(host).map(|authority| authority.name)
+}
+
+#[derive(Clone, Copy)]
+struct Authority<'a> {
+    /// With the brackets of an IPv6 literal, without a final dot.
+    name: &'a str,
+    port: Option<u16>,
+}
+
+impl<'a> Authority<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let port_at = match text.rfind(']') {
+            Some(end) => end + 1,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (name, rest) = text.split_at(port_at);
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            Some("") => None,
+            // `+80` would parse as a number.
+            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => Some(port.parse().ok()?),
+            _ => return None,
+        };
+        let name = name.strip_suffix('.').unwrap_or(name);
+        (!name.is_empty()).then_some(Self { name, port })
+    }
+
+    fn is_ours(self, own: SocketAddr, hosts: &[String]) -> bool {
+        if let Some(ip) = self.ip() {
+            if ip.is_loopback() || ip == own.ip().to_canonical() {
+                return true;
+            }
+        } else if self.name.eq_ignore_ascii_case("localhost") {
+            return true;
+        }
+        hosts
+            .iter()
+            .filter_map(|host| Authority::parse(host))
+            .any(|host| host.name.eq_ignore_ascii_case(self.name) && (host.port.is_none() || host.port == self.port))
+    }
+
+    fn is_origin(self, origin: &str) -> bool {
+        let (origin, default_port) = if let Some(rest) = origin.strip_prefix("http://") {
+            (rest, 80)
+        } else if let Some(rest) = origin.strip_prefix("https://") {
+            (rest, 443)
+        } else {
+            return false;
+        };
+        Authority::parse(origin).is_some_and(|origin| {
+            origin.name.eq_ignore_ascii_case(self.name)
+                && origin.port.unwrap_or(default_port) == self.port.unwrap_or(default_port)
+        })
+    }
+
+    fn ip(self) -> Option<IpAddr> {
+        let ip = match self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+            Some(v6) => IpAddr::V6(v6.parse().ok()?),
+            None => IpAddr::V4(self.name.parse().ok()?),
+        };
+        Some(ip.to_canonical())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict::{Answer, Forbid, Misdirect};
+    use super::*;
+
+    fn verdict(host: Option<&str>, sec_fetch_site: Option<&str>, origin: Option<&str>) -> Verdict {
+        let own = SocketAddr::from(([192, 0, 2, 7], 9191));
+        let hosts = ["admin.example.org".to_owned(), "metrics.example.org:9443".to_owned()];
+        judge(host, own, &hosts, sec_fetch_site, origin)
+    }
+
+    #[test]
+    fn only_names_that_are_ours_are_answered() {
+        for (host, expected) in [
+            ("127.0.0.1", Answer),
+            ("127.0.0.1:9191", Answer),
+            ("127.0.0.1:", Answer),
+            ("127.9.8.7:1", Answer),
+            ("[::1]", Answer),
+            ("[::1]:9191", Answer),
+            ("[::ffff:127.0.0.1]:9191", Answer),
+            ("localhost", Answer),
+            ("LocalHost:9191", Answer),
+            ("localhost.:9191", Answer),
+            ("192.0.2.7:9191", Answer),
+            ("192.0.2.7:32000", Answer),
+            ("[::ffff:192.0.2.7]", Answer),
+            ("admin.example.org", Answer),
+            ("Admin.Example.Org:8080", Answer),
+            ("metrics.example.org:9443", Answer),
+            ("metrics.example.org", Misdirect),
+            ("metrics.example.org:9444", Misdirect),
+            ("192.0.2.8", Misdirect),
+            ("0.0.0.0:9191", Misdirect),
+            ("0127.0.0.1", Misdirect),
+            ("127.1", Misdirect),
+            ("2130706433", Misdirect),
+            ("127.0.0.1.example.org", Misdirect),
+            ("localhost.example.org", Misdirect),
+            ("x.localhost", Misdirect),
+            ("evil.example.net:9191", Misdirect),
+            ("user@localhost", Misdirect),
+            ("localhost:80@evil.example.net", Misdirect),
+            ("localhost:+80", Misdirect),
+            ("localhost:65536", Misdirect),
+            ("localhost:80:80", Misdirect),
+            ("::1", Misdirect),
+            ("[::1]x", Misdirect),
+            ("[::1", Misdirect),
+            ("[localhost]", Misdirect),
+            (":9191", Misdirect),
+            (".", Misdirect),
+            ("", Misdirect),
+        ] {
+            assert_eq!(verdict(Some(host), None, None), expected, "{host}");
+        }
+        assert_eq!(verdict(None, None, None), Misdirect);
+    }
+
+    #[test]
+    fn a_page_of_another_site_is_refused() {
+        for (site, expected) in [
+            (None, Answer),
+            (Some("none"), Answer),
+            (Some("same-origin"), Answer),
+            (Some("same-site"), Answer),
+            (Some("cross-site"), Forbid),
+            (Some("Same-Origin"), Forbid),
+            (Some(""), Forbid),
+        ] {
+            assert_eq!(verdict(Some("localhost:9191"), site, None), expected, "{site:?}");
+        }
+        assert_eq!(verdict(Some("evil.example.net"), Some("cross-site"), None), Misdirect);
+    }
+
+    #[test]
+    fn an_origin_must_be_the_host_to_its_port() {
+        for (host, origin, expected) in [
+            ("localhost:9191", "http://localhost:9191", Answer),
+            ("localhost:9191", "http://LOCALHOST:9191", Answer),
+            ("localhost:9191", "http://localhost:9190", Forbid),
+            ("localhost:9191", "http://localhost", Forbid),
+            ("localhost", "http://localhost", Answer),
+            ("localhost:80", "http://localhost", Answer),
+            ("localhost:9191", "http://127.0.0.1:9191", Forbid),
+            ("[::1]:9191", "http://[::1]:9191", Answer),
+            ("admin.example.org", "https://admin.example.org", Answer),
+            ("admin.example.org", "https://admin.example.org:443", Answer),
+            ("admin.example.org", "https://evil.example.net", Forbid),
+            ("localhost:9191", "null", Forbid),
+            ("localhost:9191", "localhost:9191", Forbid),
+            ("localhost:9191", "ftp://localhost:9191", Forbid),
+            ("localhost:9191", "", Forbid),
+        ] {
+            assert_eq!(verdict(Some(host), None, Some(origin)), expected, "{host} {origin}");
+        }
+    }
+}

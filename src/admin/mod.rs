@@ -1,0 +1,110 @@
+//! A read-only window on the guard, on a thread of its own: a scrape never waits for a worker, and a worker never
+//! waits for a scrape.
+
+pub mod judge;
+pub mod serve;
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::{Method, StatusCode};
+use tokio::sync::oneshot;
+
+use self::judge::Verdict;
+use self::serve::{Asked, Response, text};
+use crate::guard::Guard;
+
+/// The running admin server. Dropping it ends its thread and every connection to it.
+#[derive(Debug)]
+pub struct AdminServer {
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+/// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] lets pass;
+/// `hosts` are further ones, in lower case. The errors are those of starting a thread and registering a socket.
+pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io::Result<AdminServer> {
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _context = runtime.enter();
+        tokio::net::TcpListener::from_std(listener)?
+    };
+    let hosts: Arc<[String]> = hosts.into();
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new().name("admin".into()).spawn(move || {
+        runtime.block_on(async {
+            let served = serve::serve(listener, move |asked| {
+                let response = answer(&asked, &hosts, &guard);
+                async { response }
+            });
+            tokio::select! {
+                () = served => {}
+                _ = stopped => {}
+            }
+        });
+    })?;
+    Ok(AdminServer {
+        running: Some((stop, thread)),
+    })
+}
+
+impl AdminServer {
+    /// Ends the thread and waits for it, which takes no longer than the page it may be writing.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for AdminServer {
+    fn drop(&mut self) {
+        let Some((stop, thread)) = self.running.take() else {
+            return;
+        };
+        drop(stop);
+        // A panic over there was printed there, and there is nobody to hand it to.
+        let _ = thread.join();
+    }
+}
+
+fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
+    match asked.verdict(hosts) {
+        Verdict::Answer => {}
+        Verdict::Forbid => return text(StatusCode::FORBIDDEN, "Cross-site requests are not answered\n"),
+        Verdict::Misdirect => return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED),
+    }
+    if !matches!(asked.head.method, Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD\n");
+        response.headers_mut().insert(ALLOW, serve::value("GET, HEAD"));
+        return response;
+    }
+    match asked.head.uri.path() {
+        "/" => text(StatusCode::OK, INDEX),
+        "/healthz" => text(StatusCode::OK, "ok\n"),
+        "/metrics" => typed(guard.metrics_text(), "text/plain; version=0.0.4"),
+        "/readyz" if guard.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        "/stats" => typed(guard.stats_json(), "application/json"),
+        _ => text(StatusCode::NOT_FOUND, "Not found\n"),
+    }
+}
+
+fn typed(body: String, content_type: &'static str) -> Response {
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(CONTENT_TYPE, serve::value(content_type));
+    response
+}
+
+const MISDIRECTED: &str = "This Host is not answered here: ask by a loopback address, localhost or the listen address, \
+                           or add the name to admin.hosts\n";
+
+const INDEX: &str = "\
+wsguard
+
+/metrics  counters and gauges for Prometheus
+/stats    the same guard at a glance, JSON
+/healthz  200 while the process is alive
+/readyz   200 while it takes connections, 503 while it drains
+";
