@@ -22,6 +22,7 @@
 #![warn(missing_docs)]
 
 pub mod admin;
+pub mod cli;
 pub mod config;
 pub mod guard;
 pub mod limit;

@@ -1,0 +1,49 @@
+//! `wsguard check`: every mistake of a configuration.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::load;
+use crate::guard::descriptors;
+
+use super::{ConfigFile, Exit};
+
+/// `check [FILE] [--deny-warnings]`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The file to check; without it, the one that `run` would take
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Refuse a file with warnings too
+    #[arg(long)]
+    deny_warnings: bool,
+}
+
+/// Checks a file, and resolves nothing: it needs no network.
+pub fn check(options: &Options) -> Exit {
+    let path = options.file.as_ref().unwrap_or(&options.config.config);
+    let in_color = std::io::stderr().is_terminal();
+    let checked = match load(path) {
+        Ok(checked) => checked,
+        Err(rejected) => {
+            eprintln!("{}", rejected.render(in_color));
+            return Exit::Config;
+        }
+    };
+    for note in descriptors::notes(&checked.policy) {
+        eprintln!("note: {note}");
+    }
+    if checked.warnings.is_empty() {
+        println!("{}: no mistakes", path.display());
+        return Exit::Done;
+    }
+    eprintln!("{}", checked.render_warnings(in_color));
+    if options.deny_warnings {
+        Exit::Config
+    } else {
+        Exit::Done
+    }
+}

@@ -1,0 +1,133 @@
+//! The demo's backend: an ordinary chat server behind WebSocket upgrades, which knows nothing of the guard before it.
+//!
+//! In: `{"join":{"room":"lobby","nick":"ada"}}`, `{"say":"hello"}`. Out: see [`Told`]. Who joins again changes rooms.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
+
+use super::rooms::{Rooms, Seat, Told};
+
+/// Chats with everyone who connects, for good; 256 at once, the next one waits in the accept queue.
+pub async fn serve(listener: TcpListener) {
+    let rooms = Arc::new(Rooms::default());
+    let sockets = Arc::new(Semaphore::new(SOCKETS));
+    loop {
+        let Ok(socket_seat) = Arc::clone(&sockets).acquire_owned().await else {
+            return;
+        };
+        let Ok((socket, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: trying again at once would only burn a CPU.
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let rooms = Arc::clone(&rooms);
+        tokio::spawn(async move {
+            chat(socket, rooms).await;
+            drop(socket_seat);
+        });
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Heard {
+    Join { room: String, nick: String },
+    Say(String),
+}
+
+async fn chat(socket: TcpStream, rooms: Arc<Rooms>) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(MESSAGE_MAX)
+        .write_buffer_size(0)
+        .max_write_buffer_size(WAITING_MAX)
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX));
+    let accepted = timeout(HANDSHAKE, accept_async_with_config(socket, Some(config))).await;
+    let Ok(Ok(mut socket)) = accepted else { return };
+
+    let mut seat = None;
+    loop {
+        let line = tokio::select! {
+            line = next_line(&mut seat) => match line {
+                Some(line) => line,
+                None => break,
+            },
+            message = socket.next() => match message {
+                Some(Ok(Message::Text(text))) => match hear(&text, &rooms, &mut seat) {
+                    Some(line) => line,
+                    None => continue,
+                },
+                Some(Ok(Message::Binary(_))) => Told::Error { text: NOT_UNDERSTOOD }.line(),
+                // Pings and closes are answered by the library.
+                Some(Ok(_)) => continue,
+                Some(Err(_)) | None => break,
+            },
+        };
+        if !tell(&mut socket, line).await {
+            break;
+        }
+    }
+    // First the leave line: the other side may take its time over the close.
+    drop(seat);
+    let _ = timeout(CLOSE, socket.close(None)).await;
+}
+
+async fn next_line(seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
+    match seat {
+        Some(seat) => seat.next_line().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What to tell the one who sent `text`, beyond what everyone in the room is told.
+fn hear(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
+    let fault = match serde_json::from_str(text) {
+        Ok(Heard::Join { room, nick }) => {
+            // Leave before entering, so that one's own old nickname is free.
+            *seat = None;
+            match rooms.join(&room, &nick) {
+                Ok((taken, welcome)) => {
+                    *seat = Some(taken);
+                    return Some(welcome);
+                }
+                Err(fault) => fault.to_string(),
+            }
+        }
+        Ok(Heard::Say(text)) => match seat.as_ref().map(|seat| seat.say(&text)) {
+            Some(Ok(())) => return None,
+            Some(Err(fault)) => fault.to_string(),
+            None => "Join a room first".to_owned(),
+        },
+        Err(_) => NOT_UNDERSTOOD.to_owned(),
+    };
+    Some(Told::Error { text: &fault }.line())
+}
+
+/// Whether the other side took it in time.
+async fn tell(socket: &mut WebSocketStream<TcpStream>, line: Utf8Bytes) -> bool {
+    matches!(timeout(TELL, socket.send(Message::Text(line))).await, Ok(Ok(())))
+}
+
+const NOT_UNDERSTOOD: &str = r#"Send {"join":{"room":"lobby","nick":"ada"}} or {"say":"hello"}"#;
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const CLOSE: Duration = Duration::from_secs(1);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const MESSAGE_MAX: usize = 4 * 1024;
+/// Sockets at once: well above what the guard of the demo lets through.
+const SOCKETS: usize = 256;
+const TELL: Duration = Duration::from_secs(10);
+/// Bytes that wait in the process for one reader at most, the lines of its room apart.
+const WAITING_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

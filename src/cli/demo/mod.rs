@@ -1,0 +1,167 @@
+//! `wsguard demo`: the real guard before an embedded chat server, with a page to chat on. Needs no file and no network.
+
+pub mod chat;
+pub mod flood;
+pub mod numbers;
+pub mod page;
+pub mod rooms;
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::flood::Flood;
+use self::page::Page;
+use crate::guard::Guard;
+use crate::{admin, config};
+
+/// What `wsguard demo` takes.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub struct DemoArgs {
+    /// Where the page is served [default: 127.0.0.1:9180, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    pub page: Option<SocketAddr>,
+    /// Where the guard listens [default: 127.0.0.1:9181, or a free port]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// Runs until INT or TERM, which end it at once. The first line on stdout is `page http://ADDR/`, written when
+/// everything is up. Fails when an address can't be bound: a default one that is taken gives way to a free one, a
+/// written one doesn't.
+pub fn run(args: DemoArgs) -> anyhow::Result<()> {
+    // Written addresses first: a default or free one must not sit on them.
+    let written = args
+        .listen
+        .map(|address| bind_written("--listen", address))
+        .transpose()?;
+    let page_socket = match args.page {
+        Some(address) => bind_written("--page", address)?,
+        None => bind_default(PAGE_PORT)?,
+    };
+    let (chat_socket, admin_socket) = (bind_free()?, bind_free()?);
+    let guard_socket = written.map_or_else(|| bind_default(GUARD_PORT), Ok)?;
+    let (page_at, guard_at) = (page_socket.local_addr()?, guard_socket.local_addr()?);
+    let (chat_at, admin_at) = (chat_socket.local_addr()?, admin_socket.local_addr()?);
+
+    start_chat(chat_socket)?;
+    // The guard binds for itself, as it does for everyone; this one only found out whether it can.
+    drop(guard_socket);
+    let guard = start_guard(&config_text(guard_at, page_at, chat_at, admin_at))?;
+    let _admin = admin::start(admin_socket, Vec::new(), Arc::clone(&guard)).context("starting the admin server")?;
+
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let page_socket = listener(page_socket)?;
+        greet(page_at, guard_at, admin_at);
+        tokio::select! {
+            () = page::serve(page_socket, Page { guard, guard_at, per_ip: PER_IP, flood: Flood::new() }) => {}
+            _ = int.recv() => {}
+            _ = term.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+/// Starts the guard in threads of its own.
+fn start_guard(text: &str) -> anyhow::Result<Arc<Guard>> {
+    let checked = config::compile(text, "demo").map_err(|rejected| anyhow::anyhow!(rejected.render(false)))?;
+    Guard::start(checked.policy).context("starting the guard")
+}
+
+fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    thread::Builder::new().name("chat".into()).spawn(move || {
+        runtime.block_on(async {
+            match listener(socket) {
+                Ok(listener) => chat::serve(listener).await,
+                Err(error) => eprintln!("the chat server can't listen: {error}"),
+            }
+        });
+    })?;
+    Ok(())
+}
+
+/// The demo's configuration, as a user would write it.
+fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: SocketAddr) -> String {
+    // A page elsewhere on the web may dial loopback addresses too: it is not let into the chat. Under which names a
+    // wildcard address is reached nobody knows here.
+    let origins = if page.ip().is_unspecified() {
+        String::new()
+    } else {
+        // Browsers leave the default port out.
+        let (page, port) = match page.port() {
+            80 => (page.ip().to_string(), String::new()),
+            port => (page.to_string(), format!(":{port}")),
+        };
+        format!("origins = [\"http://{page}\", \"http://localhost{port}\"]\n")
+    };
+    format!(
+        "[[listener]]\n\
+         bind = [\"{guard}\"]\n\
+         \n\
+         [limits]\n\
+         connections = {CONNECTIONS}\n\
+         per_ip = {PER_IP}\n\
+         \n\
+         [[route]]\n\
+         name = \"chat\"\n\
+         {origins}\
+         \n\
+         [upstream.chat]\n\
+         servers = [\"{chat}\"]\n\
+         \n\
+         [admin]\n\
+         listen = \"{admin}\"\n\
+         \n\
+         [log]\n\
+         access = \"rejected\"\n"
+    )
+}
+
+fn greet(page: SocketAddr, guard: SocketAddr, admin: SocketAddr) {
+    let lines = format!(
+        "page http://{page}/\n\
+         guard ws://{guard}/chat\n\
+         metrics http://{admin}/metrics\n\
+         stats http://{admin}/stats\n\
+         \n\
+         Open the page in two tabs and chat. Each address may have {PER_IP} connections: the sixth tab hears 429\n\
+         until one of the others is closed. The page's button floods the guard from 127.0.0.2. Ctrl-C ends the demo.\n"
+    );
+    // Whoever closed stdout didn't want to read it; the demo goes on.
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
+}
+
+fn bind_written(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
+}
+
+fn bind_default(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| bind_free())
+}
+
+fn bind_free() -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")
+}
+
+fn listener(socket: TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
+    socket.set_nonblocking(true)?;
+    Ok(tokio::net::TcpListener::from_std(socket)?)
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+const CONNECTIONS: u32 = 100;
+const GUARD_PORT: u16 = 9181;
+const PAGE_PORT: u16 = 9180;
+const PER_IP: u32 = 5;

@@ -1,0 +1,90 @@
+//! The command line: one file a command.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod check;
+pub mod demo;
+pub mod run;
+
+/// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
+#[derive(Debug, Parser)]
+#[command(name = "wsguard", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The real guard before an embedded chat server, with a page to chat on and live numbers; needs nothing else
+    Demo(demo::DemoArgs),
+    /// Serve in the foreground
+    Run(run::Options),
+    /// Look for mistakes in a configuration: every one, with its place and a hint
+    Check(check::Options),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WSGUARD_CONFIG", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The configuration is refused, or missing.
+    Config = 3,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no mistakes, and come this way too.
+            let _closed = error.print();
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Done.into()
+            };
+        }
+    };
+    match cli.command {
+        Command::Demo(args) => done(demo::run(args)),
+        Command::Run(options) => run::run(&options),
+        Command::Check(options) => check::check(&options),
+    }
+    .into()
+}
+
+/// How a command ended that can only fail as a whole.
+fn done(result: anyhow::Result<()>) -> Exit {
+    match result {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            eprintln!("wsguard: {error:#}");
+            Exit::Failed
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+const DEFAULT_CONFIG: &str = "/etc/wsguard/wsguard.toml";
