@@ -27,8 +27,8 @@ pub struct PendingRules {
 /// count is that of descriptors.
 ///
 /// When a newcomer needs a seat, silent ones give way first. Who was not looked at yet is not silent: a request may lie
-/// there unread. And one that began to speak and has not come to an end within [`GRACE`] gives way before one that is
-/// silent for less: else a room full of half heads would have every newcomer give way to the next.
+/// there unread. And one that has begun a head and dawdles ([`DAWDLES`]) gives way before one that has only just come
+/// ([`GRACE`]): else a room full of half heads would have every newcomer give way to the next.
 pub struct PendingRoom {
     // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
     state: Mutex<State>,
@@ -281,11 +281,10 @@ impl State {
     }
 
     fn end_longest_waiting(&mut self, now: Instant) -> Option<Waker> {
-        let grace = u64::try_from(GRACE.as_nanos()).unwrap_or(u64::MAX);
         let now = self.nanos(now);
-        let waited = |seat: &Seat| now.saturating_sub(seat.arrived) >= grace;
+        let waited = |seat: &Seat, span: Duration| u128::from(now.saturating_sub(seat.arrived)) >= span.as_nanos();
         let arrival = match (self.silent.first_key_value(), self.others.first_key_value()) {
-            (Some((_, silent)), Some((other, begun))) if !waited(silent) && waited(begun) => *other,
+            (Some((_, silent)), Some((other, begun))) if !waited(silent, GRACE) && waited(begun, DAWDLES) => *other,
             (Some((silent, _)), _) => *silent,
             (None, Some((other, _))) => *other,
             (None, None) => return None,
@@ -348,8 +347,11 @@ impl State {
     }
 }
 
-/// How long an honest client's first bytes may be on their way, and how soon a head that has begun should have ended.
-pub const GRACE: Duration = Duration::from_secs(1);
+/// How long an honest client's first bytes may be on their way behind its connection.
+pub const GRACE: Duration = Duration::from_millis(100);
+
+/// How soon a head that has begun should have come to its end.
+pub const DAWDLES: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

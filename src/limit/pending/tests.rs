@@ -221,7 +221,7 @@ fn a_newcomer_does_not_give_way_to_the_next_while_half_heads_dawdle() {
     let (room, start) = (PendingRoom::new(RULES), Instant::now());
     let dawdlers: Vec<Pending> = (0..3).map(|_| room.enter(None, start).unwrap()).collect();
     dawdlers.iter().for_each(Pending::heard);
-    let later = start + GRACE;
+    let later = start + DAWDLES;
     let newcomer = room.enter(None, later).unwrap();
     newcomer.is_silent();
     let _next = room.enter(None, later).unwrap();
@@ -276,9 +276,11 @@ struct Known {
 /// Who gives way, by the words of [`PendingRoom`].
 fn gives_way(known: &mut [Known], seconds: u64) -> &mut Known {
     let waiting = |silent: bool| move |seat: &&mut Known| seat.ended.is_none() && seat.silent == silent;
-    let waited = |seat: Option<&mut Known>| seat.map(|seat| seconds - seat.arrived >= GRACE.as_secs());
-    let first_silent = waited(known.iter_mut().find(waiting(true)));
-    let first_other = waited(known.iter_mut().find(waiting(false)));
+    let waited = |seat: Option<&mut Known>, span: Duration| {
+        seat.map(|seat| u128::from(seconds - seat.arrived) * 1000 >= span.as_millis())
+    };
+    let first_silent = waited(known.iter_mut().find(waiting(true)), GRACE);
+    let first_other = waited(known.iter_mut().find(waiting(false)), DAWDLES);
     let silent = match (first_silent, first_other) {
         (Some(false), Some(true)) | (None, _) => false,
         (Some(_), _) => true,
