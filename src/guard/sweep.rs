@@ -1,4 +1,4 @@
-//! Once a second: which open connections have nothing to say any more, or have had their time.
+//! A few times a second: which open connections have nothing to say any more, or have had their time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ pub(super) struct Watched {
     stalled: Option<Duration>,
     ends_at: Option<Instant>,
     moved_at: Instant,
+    client_took: u64,
     client_took_at: Instant,
 }
 
@@ -30,6 +31,7 @@ impl Watched {
             stalled: pace.stalled,
             ends_at,
             moved_at: now,
+            client_took: 0,
             client_took_at: now,
         }
     }
@@ -42,9 +44,10 @@ impl Watched {
         if self.pulse.take_moved() {
             self.moved_at = now;
         }
-        let waits = self.pulse.waits();
-        if self.pulse.take_client_took() || !waits.for_client {
-            self.client_took_at = now;
+        let owes = self.pulse.client_owes();
+        let took = self.pulse.client_took();
+        if !owes || took != self.client_took {
+            (self.client_took, self.client_took_at) = (took, now);
         }
         let is_due = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| now - since >= limit);
         if self.ends_at.is_some_and(|end| end <= now) {
@@ -53,9 +56,13 @@ impl Watched {
             self.pulse.order(Order::Stalled);
         } else if is_due(self.idle, self.moved_at) {
             self.pulse.order(Order::Idle);
-        } else if waits.for_client || waits.for_server {
+        } else if self.pulse.bytes_wait() || is_due(self.stalled.map(|stalled| stalled / LOOKS), self.client_took_at) {
             self.pulse.look();
         }
         true
     }
 }
+
+/// How often within `stalled` a client that owes is looked at: it is ended by an eighth of that late at most, and one that
+/// takes what it is given costs no more than that many system calls.
+const LOOKS: u32 = 8;

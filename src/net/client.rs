@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
 
-use super::stream::Stream;
+use super::stream::{Stream, is_passing};
 
 /// A socket and what was read from it but not consumed yet.
 #[derive(Debug)]
@@ -77,6 +77,11 @@ impl Client {
         self.more_may_wait = true;
     }
 
+    /// Looks whether something has come since the last read.
+    pub fn look_again(&mut self) {
+        self.more_may_wait |= self.stream.has_unread();
+    }
+
     /// Whether the request was read to its last byte and nothing is known to follow it.
     pub fn is_drained(&self) -> bool {
         self.ahead.is_empty() && !self.more_may_wait
@@ -91,11 +96,6 @@ impl Client {
     pub fn into_parts(self) -> (Stream, Vec<u8>) {
         (self.stream, self.ahead)
     }
-}
-
-/// Whether an error only says "not now".
-pub fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 thread_local! {

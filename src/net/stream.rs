@@ -27,7 +27,7 @@ pub enum Stream {
 pub struct LegOptions {
     /// Idle time before the first keepalive probe; 4 probes 15 s apart follow.
     pub keepalive: Option<Duration>,
-    /// How long sent bytes may stay unacknowledged, a closed window included (`TCP_USER_TIMEOUT`).
+    /// How long sent bytes may stay unacknowledged, a closed window included (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Option<Duration>,
 }
 
@@ -35,7 +35,9 @@ impl Stream {
     /// Reads what is there, at most `buffer.len()` bytes; 0 is the end of the stream.
     ///
     /// A short read clears the readiness: the queue was empty a moment ago, and the call that would only say
-    /// `WouldBlock` is saved. What arrives later raises it again, the sockets being registered edge-triggered.
+    /// `WouldBlock` is saved. What arrives later raises it again, the sockets being registered edge-triggered. (A read
+    /// also stops short at TCP's urgent mark. Nobody sends urgent data to a WebSocket; what stands behind it then comes
+    /// with the next bytes.)
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut short = None;
         let whole = self.try_io(Interest::READABLE, |fd| {
@@ -86,7 +88,7 @@ impl Stream {
             match self.try_write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -95,18 +97,17 @@ impl Stream {
 
     /// Waits until the peer has ended or reset the connection, and reads nothing: bytes that wait stay in the kernel.
     pub async fn ended(&self) {
-        loop {
-            let ready = match self {
-                Self::Tcp(stream) => stream.ready(Interest::READABLE).await,
-                Self::Unix(stream) => stream.ready(Interest::READABLE).await,
-            };
-            match ready {
-                Ok(ready) if !ready.is_read_closed() => {}
-                _ => return,
-            }
-            // Bytes wait. Forgetting that they do makes the next event the one to wake for.
-            let _forgotten: io::Result<()> = self.try_io(Interest::READABLE, |_| Err(ErrorKind::WouldBlock.into()));
-        }
+        // This waits for urgent data, which nobody registered for, or for the end. What is readable stays marked so: the
+        // event that told of it will not come again, and whoever reads next relies on the mark.
+        let _ended = match self {
+            Self::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
+            Self::Unix(stream) => stream.ready(Interest::PRIORITY).await,
+        };
+    }
+
+    /// Whether bytes wait to be read.
+    pub fn has_unread(&self) -> bool {
+        rustix::net::recv(self, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(read, _)| read > 0)
     }
 
     /// Whether the peer has ended or reset the connection, even behind bytes that were not read yet.
@@ -131,12 +132,17 @@ impl Stream {
         let _orderly = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
-    /// Whether everything written has been acknowledged; a Unix socket hands over at once.
-    pub fn is_acknowledged(&self) -> bool {
+    /// Bytes that were written and not acknowledged; a Unix socket hands over at once.
+    pub fn unacknowledged(&self) -> u32 {
         match self {
-            Self::Tcp(stream) => sys::unacknowledged(stream.as_fd()).unwrap_or(0) == 0,
-            Self::Unix(_) => true,
+            Self::Tcp(stream) => sys::unacknowledged(stream.as_fd()).unwrap_or(0),
+            Self::Unix(_) => 0,
         }
+    }
+
+    /// Whether everything written has been acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        self.unacknowledged() == 0
     }
 
     /// Readies a leg for hours of small messages: no Nagle, and little that is unsent in the kernel, so that a slow
@@ -154,8 +160,13 @@ impl Stream {
                 .with_retries(PROBES);
             let _dead = socket.set_tcp_keepalive(&probes);
         }
-        if options.user_timeout.is_some() {
-            let _dead = socket.set_tcp_user_timeout(options.user_timeout);
+        if let Some(user_timeout) = options.user_timeout {
+            // It also decides when keepalive gives up: shorter than all probes together it would end an idle peer for
+            // the loss of a single one.
+            let probed = options
+                .keepalive
+                .map_or(Duration::ZERO, |idle| idle + PROBE_INTERVAL * PROBES);
+            let _dead = socket.set_tcp_user_timeout(Some(user_timeout.max(probed)));
         }
     }
 
@@ -165,6 +176,11 @@ impl Stream {
             Self::Unix(stream) => stream.try_io(interest, || io(stream.as_fd())),
         }
     }
+}
+
+/// Whether an error only says "not now".
+pub fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 impl AsFd for Stream {

@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
-use crate::net::client::is_passing;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::{FrameScanner, Sender};
 
 /// How one side of a connection ended.
@@ -37,6 +36,8 @@ pub(super) struct Flow {
     pub(super) is_done: bool,
     pub(super) bytes: u64,
     pub(super) messages: u64,
+    /// Bytes that the sink has taken from us.
+    pub(super) written: u64,
 }
 
 /// Bytes that were read, and that the peer has not taken yet. Boxed, so that an idle flow does not pay for it.
@@ -69,15 +70,22 @@ impl Flow {
             is_done: false,
             bytes,
             messages,
+            written: 0,
         };
         flow.hold(first);
         flow
     }
 
-    /// Moves what can be moved from `source` to `sink` now.
+    /// Moves what can be moved from `source` to `sink` now. After [`TURN`] steps it asks to be called again instead, so that
+    /// one busy direction holds up neither the other nor anybody else.
     pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, cx: &mut Context<'_>) -> Moved {
         let mut moved = Moved::default();
-        while self.step(source, sink, &mut moved, cx).is_ready() {}
+        for _ in 0..TURN {
+            if self.step(source, sink, &mut moved, cx).is_pending() {
+                return moved;
+            }
+        }
+        cx.waker().wake_by_ref();
         moved
     }
 
@@ -109,6 +117,7 @@ impl Flow {
             match sink.try_write(&held.bytes[held.taken..]) {
                 Ok(written) => {
                     held.taken += written;
+                    self.written += written as u64;
                     moved.written |= written > 0;
                     if held.taken == held.bytes.len() {
                         self.discard();
@@ -157,6 +166,7 @@ impl Flow {
         self.count(bytes.len(), messages, moved);
         match sink.try_write(bytes) {
             Ok(written) => {
+                self.written += written as u64;
                 moved.written |= written > 0;
                 self.append(&bytes[written..]);
             }
@@ -204,3 +214,6 @@ thread_local! {
 }
 
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// Reads of a whole buffer before others have their turn.
+const TURN: usize = 8;

@@ -2,8 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use crate::net::client::is_passing;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::close_frame;
 
 use super::flow::{Flow, Moved, with_buffer};

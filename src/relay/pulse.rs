@@ -1,17 +1,20 @@
 //! What the rest of the process sees of an open connection, and how it tells it to end.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::task::Waker;
 
 use parking_lot::Mutex;
 
-/// Shared by a relay and the sweep that looks at it once a second. The relay reads no clock: it only leaves a mark
+/// Shared by a relay and the sweep that looks at it a few times a second. The relay reads no clock: it only leaves a mark
 /// that something moved.
 #[derive(Debug, Default)]
 pub struct Pulse {
     moved: AtomicBool,
-    to_client_moved: AtomicBool,
-    waits: AtomicU8,
+    /// The client may still have to take some of what was written to it.
+    client_owes: AtomicBool,
+    /// Bytes that the client has taken, as of the last look.
+    client_took: AtomicU64,
+    bytes_wait: AtomicBool,
     over: AtomicBool,
     order: AtomicU8,
     look: AtomicBool,
@@ -29,33 +32,25 @@ pub enum Order {
     Stalled,
 }
 
-/// Which way bytes wait in the relay because the peer does not take them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Waits {
-    /// Bytes wait for the client.
-    pub for_client: bool,
-    /// Bytes wait for the server.
-    pub for_server: bool,
-}
-
 impl Pulse {
     /// Whether any byte moved since the last call.
     pub fn take_moved(&self) -> bool {
         self.moved.swap(false, Relaxed)
     }
 
-    /// Whether the client took a byte since the last call.
-    pub fn take_client_took(&self) -> bool {
-        self.to_client_moved.swap(false, Relaxed)
+    /// Whether the client may still have to take some of what was written to it; only a [`Pulse::look`] settles it.
+    pub fn client_owes(&self) -> bool {
+        self.client_owes.load(Relaxed)
     }
 
-    /// Which way bytes wait.
-    pub fn waits(&self) -> Waits {
-        let bits = self.waits.load(Relaxed);
-        Waits {
-            for_client: bits & FOR_CLIENT != 0,
-            for_server: bits & FOR_SERVER != 0,
-        }
+    /// Bytes that the client has taken, as of the last [`Pulse::look`].
+    pub fn client_took(&self) -> u64 {
+        self.client_took.load(Relaxed)
+    }
+
+    /// Whether bytes wait in the relay, one way or the other, because the peer does not take them.
+    pub fn bytes_wait(&self) -> bool {
+        self.bytes_wait.load(Relaxed)
     }
 
     /// Whether the relay has ended.
@@ -69,7 +64,8 @@ impl Pulse {
         self.wake();
     }
 
-    /// Has the relay look for a side that has ended behind bytes nobody takes.
+    /// Has the relay look at what the kernel tells nobody of: how much the client has taken, and a side that has ended
+    /// behind bytes nobody takes.
     pub fn look(&self) {
         self.look.store(true, Relaxed);
         self.wake();
@@ -88,16 +84,20 @@ impl Pulse {
         }
     }
 
-    pub(super) fn mark_client_took(&self) {
-        if !self.to_client_moved.load(Relaxed) {
-            self.to_client_moved.store(true, Relaxed);
+    pub(super) fn mark_client_owes(&self) {
+        if !self.client_owes.load(Relaxed) {
+            self.client_owes.store(true, Relaxed);
         }
     }
 
-    pub(super) fn mark_waits(&self, waits: Waits) {
-        let bits = u8::from(waits.for_client) * FOR_CLIENT + u8::from(waits.for_server) * FOR_SERVER;
-        if self.waits.load(Relaxed) != bits {
-            self.waits.store(bits, Relaxed);
+    pub(super) fn settle(&self, client_took: u64, client_owes: bool) {
+        self.client_took.store(client_took, Relaxed);
+        self.client_owes.store(client_owes, Relaxed);
+    }
+
+    pub(super) fn mark_bytes_wait(&self, wait: bool) {
+        if self.bytes_wait.load(Relaxed) != wait {
+            self.bytes_wait.store(wait, Relaxed);
         }
     }
 
@@ -124,9 +124,6 @@ impl Pulse {
         }
     }
 }
-
-const FOR_CLIENT: u8 = 1;
-const FOR_SERVER: u8 = 2;
 
 const NONE: u8 = 0;
 const IDLE: u8 = Order::Idle as u8 + 1;

@@ -13,7 +13,7 @@ use crate::wire::frame::Sender;
 
 use super::flow::{End, Flow, Moved};
 use super::goodbye::{Farewell, To};
-use super::pulse::{Order, Pulse, Waits};
+use super::pulse::{Order, Pulse};
 use super::tally::Tally;
 
 /// Both legs of a tunnel and everything that was read of them before it opened.
@@ -127,15 +127,15 @@ impl Relay {
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
         let inward = self.inbound.pump(&self.client, &self.server, cx);
+        // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
         self.outbound.source_was_reset |= self.inbound.sink_end.is_some();
         let outward = self.outbound.pump(&self.server, &self.client, cx);
+        self.count(inward, outward);
         if self.outbound.sink_end.is_some() && !self.inbound.source_was_reset {
-            // The client is gone for writing; what it had sent is still to be delivered, and its end to be seen.
             self.inbound.source_was_reset = true;
             let more = self.inbound.pump(&self.client, &self.server, cx);
             self.count(more, Moved::default());
         }
-        self.count(inward, outward);
         self.note_beginning_of_end();
         let Some(began) = self.began else { return Poll::Pending };
         self.poll_ended(began, cx)
@@ -169,14 +169,17 @@ impl Relay {
         }
         let half_close = self.half_close;
         let ending = self.ending.get_or_insert_with(|| Box::new(Ending::new(half_close)));
-        if ending.poll_until(looks_again, cx).is_ready() {
-            if client_died || server_died {
-                self.client.reset_on_close();
-                self.server.reset_on_close();
-            }
-            return Poll::Ready(Over::HalfClose);
+        if ending.poll_until(looks_again, cx).is_pending() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        // Whoever is denied bytes must not take the end for an orderly one.
+        if client_died || self.inbound.holds() {
+            self.server.reset_on_close();
+        }
+        if server_died || self.outbound.holds() {
+            self.client.reset_on_close();
+        }
+        Poll::Ready(Over::HalfClose)
     }
 
     /// Whether a side has really ended, and not only announced that it will.
@@ -185,8 +188,11 @@ impl Relay {
         ended(&self.inbound) || ended(&self.outbound) || self.hidden_end.is_some()
     }
 
-    /// Asked for by the sweep where bytes wait: looks past them, at the cost of a system call.
-    fn look_for_hidden_end(&mut self) {
+    /// Asked for by the sweep: what only system calls tell.
+    fn look(&mut self) {
+        let unacknowledged = u64::from(self.client.unacknowledged());
+        let took = self.outbound.written.saturating_sub(unacknowledged);
+        self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if self.inbound.holds() && self.client.has_ended() {
             self.hidden_end = Some(Over::Client);
         } else if self.outbound.holds() && self.server.has_ended() {
@@ -290,12 +296,10 @@ impl Relay {
             self.pulse.mark_moved();
         }
         if outward.written {
-            self.pulse.mark_client_took();
+            self.pulse.mark_client_owes();
         }
-        self.pulse.mark_waits(Waits {
-            for_client: self.outbound.holds(),
-            for_server: self.inbound.holds(),
-        });
+        self.pulse
+            .mark_bytes_wait(self.outbound.holds() || self.inbound.holds());
     }
 
     fn break_silence(&mut self) {
@@ -330,7 +334,7 @@ impl Future for Relay {
             return Poll::Ready(relay.totals(over));
         }
         if relay.pulse.take_look() {
-            relay.look_for_hidden_end();
+            relay.look();
         }
         let over = if relay.says_goodbye() {
             relay.poll_goodbye(cx)
@@ -390,7 +394,7 @@ impl Ending {
 
 /// 1001: the endpoint is going away (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
-/// Within a second of its time a connection that we end is gone.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// With the sweep's quarter of a second, a connection that we end is gone within a second of its time.
+const GOODBYE: Duration = Duration::from_millis(500);
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const RAREST_LOOK: Duration = Duration::from_millis(100);
