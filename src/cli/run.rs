@@ -22,7 +22,7 @@ pub struct Options {
     #[command(flatten)]
     config: ConfigFile,
     /// Serve without a file: where to listen, e.g. 0.0.0.0:8080
-    #[arg(long, value_name = "ADDRESS", requires = "upstream", conflicts_with = "config")]
+    #[arg(long, value_name = "ADDRESS", requires = "upstream")]
     listen: Vec<String>,
     /// Serve without a file: the server to guard, e.g. 127.0.0.1:3000
     #[arg(long, value_name = "ADDRESS", requires = "listen")]

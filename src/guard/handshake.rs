@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use crate::net::address::Target;
-use crate::net::client::{Client, is_passing};
+use crate::net::client::Client;
 use crate::net::dial;
-use crate::net::stream::Stream;
+use crate::net::stream::{Stream, is_passing};
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;
@@ -38,13 +38,17 @@ pub struct Connected {
 enum Answered {
     Switched(Connected),
     /// Something else, which is the client's to hear.
-    Other {
-        server: Stream,
-        status: u16,
-        head: Vec<u8>,
-        body: BodyRead,
-        first: Vec<u8>,
-    },
+    Other(Other),
+}
+
+/// An answer that opens no tunnel, its body not read yet.
+struct Other {
+    server: Stream,
+    _lease: Lease,
+    status: u16,
+    head: Vec<u8>,
+    body: BodyRead,
+    first: Vec<u8>,
 }
 
 /// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
@@ -73,16 +77,7 @@ async fn connect_patiently(passage: &Passage, running: &Running, entry: &mut Ent
         None => Err(Stop::new(Reason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
-        Some(Ok(Answered::Other {
-            server,
-            status,
-            head,
-            body,
-            first,
-        })) => Err(Stop::server(
-            status,
-            pass_on(&server, head, body, first, deadline).await,
-        )),
+        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, pass_on(other, deadline).await)),
     }
 }
 
@@ -112,13 +107,15 @@ async fn ask(
             }
             Reply::PassOn { status, head, body } => {
                 bytes.drain(..used);
-                return Ok(Answered::Other {
+                let other = Other {
                     server,
+                    _lease: lease,
                     status,
                     head,
                     body,
                     first: bytes,
-                });
+                };
+                return Ok(Answered::Other(other));
             }
             Reply::Interim => drop(bytes.drain(..used)),
         }
@@ -157,7 +154,6 @@ async fn dial_any(
         entry.dialled(lease.server().label());
         match within(limit, dial_one(lease.server())).await {
             Some(Ok(stream)) => {
-                lease.dialled();
                 return Ok((stream, lease));
             }
             Some(Err(_)) if reason == Reason::UpstreamTimeout => {}
@@ -186,27 +182,26 @@ async fn dial_one(server: &Server) -> io::Result<Stream> {
 
 /// The server's own answer, with as much of its body as comes and fits. What does not come leaves a shorter body, and a
 /// length that says so.
-async fn pass_on(
-    server: &Stream,
-    mut head: Vec<u8>,
-    mut body: BodyRead,
-    first: Vec<u8>,
-    deadline: Option<Instant>,
-) -> Vec<u8> {
+async fn pass_on(mut other: Other, deadline: Option<Instant>) -> Vec<u8> {
     let mut content = Vec::new();
-    let mut bytes = first;
+    let mut bytes = other.first;
     let _late = until(deadline, async {
-        while let Ok(BodyState::More) = body.feed(&bytes, &mut content, MAX_BODY) {
+        while let Ok(BodyState::More) = other.body.feed(&bytes, &mut content, MAX_BODY) {
             bytes.clear();
-            if !matches!(read_more(server, &mut bytes).await, Ok(1..)) {
+            if !matches!(read_more(&other.server, &mut bytes).await, Ok(1..)) {
                 break;
             }
         }
     })
     .await;
-    head.extend_from_slice(format!("Content-Length: {}\r\n\r\n", content.len()).as_bytes());
-    head.extend_from_slice(&content);
-    head
+    let mut answer = other.head;
+    // A 304 has no body, whatever its length would say (RFC 9110, section 15.4.5).
+    if other.status != 304 {
+        answer.extend_from_slice(format!("Content-Length: {}\r\n", content.len()).as_bytes());
+    }
+    answer.extend_from_slice(b"\r\n");
+    answer.extend_from_slice(&content);
+    answer
 }
 
 async fn read_more(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {

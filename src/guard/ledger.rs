@@ -182,22 +182,19 @@ impl Entry {
 
     /// Counts and writes what became of the connection.
     fn close(&mut self) {
-        if self.shared.is_stopping.load(Relaxed) && matches!(self.state, State::Walking | State::Open) {
+        let is_panic = std::thread::panicking();
+        if is_panic {
+            self.shared.metrics.panics.inc();
+        } else if matches!(self.state, State::Walking | State::Open) {
+            // The process is about to exit and ends its tasks.
             return;
         }
         let had_permit = self.permit.is_some();
         let class = match &self.state {
             State::Health => return,
-            State::Walking | State::Open => {
-                self.shared.metrics.panics.inc();
-                if matches!(self.state, State::Open) {
-                    Class::Closed(CloseReason::Panic)
-                } else if had_permit {
-                    Class::Failed(Reason::Panic)
-                } else {
-                    Class::Rejected(Reason::Panic)
-                }
-            }
+            State::Open => Class::Closed(CloseReason::Panic),
+            State::Walking if had_permit => Class::Failed(Reason::Panic),
+            State::Walking => Class::Rejected(Reason::Panic),
             State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
             State::Over(totals) => Class::Closed(totals.over.into()),
@@ -237,7 +234,14 @@ impl Entry {
             Who::Hop(_) => None,
             Who::Client(client) => Some(client.key),
         };
-        self.shared.log.access(class, key, || self.line(class, hint));
+        match hint {
+            // Once a minute, and worth more than what is summed or switched off.
+            Some(_) => self
+                .shared
+                .log
+                .event(class.level(), class.event(), self.line(class, hint)),
+            None => self.shared.log.access(class, key, || self.line(class, None)),
+        }
     }
 
     /// A refusal by client key of a peer that is a proxy by all appearance, while nobody is trusted.
@@ -323,8 +327,8 @@ impl Drop for Alive {
 
 fn what_was_seen(reason: Reason, seen: &str) -> String {
     match reason {
-        Reason::NoRoute => format!("no route for host {seen:?}"),
-        Reason::Origin => format!("origin {seen:?}"),
+        Reason::NoRoute => format!("no route for host {seen}"),
+        Reason::Origin => format!("origin {seen}"),
         _ => seen.to_owned(),
     }
 }

@@ -147,10 +147,17 @@ impl Log {
 
     /// Waits until what was logged so far is written, a second at most.
     pub fn flush(&self) {
+        let until = Instant::now() + Duration::from_secs(1);
         let (done, waits) = sync_channel(1);
-        if self.queue.try_send(Item::Flush(done)).is_ok() {
-            let _late = waits.recv_timeout(Duration::from_secs(1));
+        let mut flush = Item::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(flush) {
+            if Instant::now() >= until {
+                return;
+            }
+            flush = back;
+            std::thread::sleep(Duration::from_millis(5));
         }
+        let _late = waits.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 
     fn send(&self, level: LogLevel, event: &'static str, line: Line) {

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -157,7 +156,6 @@ impl Guard {
 
     /// Ends the workers and every connection.
     pub fn stop(&self) {
-        self.running().shared.is_stopping.store(true, Relaxed);
         self.stop.send_replace(true);
         for worker in std::mem::take(&mut *self.workers.lock()) {
             // A worker that panicked has told so already.

@@ -2,12 +2,13 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::config::policy::RejectWith;
-use crate::limit::pending::{Pending, PendingRoom};
-use crate::net::client::{Client, is_passing};
-use crate::net::stream::Stream;
+use crate::limit::pending::{Ended, Pending, PendingRoom};
+use crate::net::client::Client;
+use crate::net::stream::{Stream, is_passing};
 use crate::wire::answer::{Answer, accepted_then_closed};
 
 use super::reason::Reason;
@@ -114,15 +115,15 @@ impl Refusal {
             Self::Reset => client.stream().reset_on_close(),
             Self::Say { status, bytes } => {
                 let saying = say(&client, &bytes, status == 101, room);
-                let may_stay = async {
-                    match &seat {
-                        Some(seat) => std::future::poll_fn(|cx| seat.poll_ended(cx)).await,
-                        None => std::future::pending().await,
-                    }
-                };
+                // Past its deadline it is owed its answer all the same, and that takes no longer than the linger.
+                let gives_way = std::future::poll_fn(|cx| match seat.as_ref().map(|seat| seat.poll_ended(cx)) {
+                    Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
+                    Some(Poll::Ready(Ended::Late) | Poll::Pending) | None => Poll::Pending,
+                });
                 tokio::select! {
+                    biased;
                     () = saying => {}
-                    _ended = may_stay => {}
+                    () = gives_way => {}
                 }
             }
         }
@@ -135,7 +136,7 @@ impl Refusal {
 /// along: then our side half-closes, and what comes is thrown away for a while.
 async fn say(client: &Client, bytes: &[u8], ends_in_close_frame: bool, room: &PendingRoom) {
     let stream = client.stream();
-    let written = tokio::time::timeout(LINGER, stream.write_all(bytes)).await;
+    let written = tokio::time::timeout(WRITES, stream.write_all(bytes)).await;
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
@@ -177,5 +178,7 @@ fn jittered(retry_after: Duration) -> u64 {
 
 /// 1013, "try again later" (the registry of close codes of RFC 6455 section 11.7).
 const TRY_AGAIN_LATER: u16 = 1013;
+/// A server's answer that is passed on may be some 100 KiB, and the client slow.
+const WRITES: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;

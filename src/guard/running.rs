@@ -2,7 +2,7 @@
 //! and servers are carried over by name, so that their counts outlive it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::atomic::AtomicI64;
 use std::time::{Instant, SystemTime};
 
 use prometheus::IntCounter;
@@ -60,8 +60,6 @@ pub struct Shared {
     pub advice: Advice,
     /// When the process began to serve.
     pub started: SystemTime,
-    /// The process is about to exit: whatever is dropped now did not panic.
-    pub is_stopping: AtomicBool,
 }
 
 /// A zone in force.
@@ -183,7 +181,6 @@ impl Shared {
             trusts_nobody: policy.identity.trusted.is_empty() && !policy.identity.trust_unix,
             advice: Advice::default(),
             started: SystemTime::now(),
-            is_stopping: AtomicBool::new(false),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::limit::admission::Full;
 
 use super::identify::Client;
+use super::log::shown;
 use super::reason::Reason;
 
 /// Where a request was routed to.
@@ -101,7 +102,7 @@ impl Stop {
     /// Stops for `reason`; `seen` is for the log alone.
     pub fn seen(reason: Reason, seen: &[u8]) -> Self {
         let mut stop = Self::new(reason);
-        stop.known.seen = Some(seen.escape_ascii().to_string());
+        stop.known.seen = Some(shown(seen));
         stop
     }
 

@@ -74,8 +74,13 @@ async fn walk(
     entry.admitted(&passage, granted, running);
     *seat = None;
     // Boxed, so that the many that are still pending do not pay for what only an admitted one needs.
-    let connected = Box::pin(connect(&passage, client, running, entry)).await?;
-    Ok((passage, connected))
+    match Box::pin(connect(&passage, client, running, entry)).await {
+        Ok(connected) => Ok((passage, connected)),
+        Err(stop) => {
+            client.look_again();
+            Err(stop)
+        }
+    }
 }
 
 /// The near end of the connection: the peer, or whom a PROXY header of a trusted one names.

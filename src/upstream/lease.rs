@@ -5,18 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::server::Server;
 
-/// Whoever holds it counts as open on its server. Dropping it gives that back and reports how the dial went.
+/// Whoever holds it counts as open on its server. Dropping it gives that back, and reports the dial if it failed.
 #[derive(Debug)]
 pub struct Lease {
     server: Arc<Server>,
-    outcome: Outcome,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Outcome {
-    Unknown,
-    Dialled,
-    Failed,
+    has_failed: bool,
 }
 
 impl Lease {
@@ -24,7 +17,7 @@ impl Lease {
         server.open.fetch_add(1, Relaxed);
         Self {
             server: Arc::clone(server),
-            outcome: Outcome::Unknown,
+            has_failed: false,
         }
     }
 
@@ -33,21 +26,16 @@ impl Lease {
         &self.server
     }
 
-    /// The dial succeeded.
-    pub fn dialled(&mut self) {
-        self.outcome = Outcome::Dialled;
-    }
-
-    /// The dial failed. A lease dropped without a word (the client went away) says nothing about its server.
+    /// The dial failed. A lease dropped without a word (the client went away, say) tells nothing about its server.
     pub fn failed(&mut self) {
-        self.outcome = Outcome::Failed;
+        self.has_failed = true;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.server.open.fetch_sub(1, Relaxed);
-        if self.outcome == Outcome::Failed {
+        if self.has_failed {
             self.server.dial_failures.fetch_add(1, Relaxed);
         }
     }
