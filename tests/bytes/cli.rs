@@ -1,0 +1,275 @@
+//! The commands, by what they print and how they end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::rig::{Backend, Request, Rig, Socket, ip, wsguard};
+
+const GOOD: &str = r#"
+[[listener]]
+bind = ["127.0.0.1:8080"]
+
+[client_ip]
+trusted_proxies = ["loopback"]
+
+[upstream.chat]
+servers = ["127.0.0.1:3000"]
+"#;
+
+#[test]
+fn check_says_nothing_against_the_smallest_useful_file() {
+    let (_dir, file) = written(GOOD);
+    for arguments in [
+        vec!["check", &file],
+        vec!["check", "-c", &file],
+        vec!["check", &file, "--deny-warnings"],
+    ] {
+        let output = ended(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    }
+}
+
+#[test]
+fn check_names_every_mistake_with_its_place_a_caret_and_a_hint() {
+    let bad = GOOD.replace("trusted_proxies", "trusted_proxy")
+        + "\n[limits]\nper_ip = \"lots\"\nmode = \"enforced\"\n[[route]]\nname = \"a\"\nzone = \"gone\"\nupstream = \"chta\"\n";
+    let (_dir, file) = written(&bad);
+    let output = ended(&["check", &file]);
+    assert_eq!(output.status.code(), Some(3));
+    let text = text(&output);
+    for (line, column, hint) in [
+        (5, 1, "trusted_proxies"),
+        (11, 10, "per_ip"),
+        (12, 8, "enforce"),
+        (15, 8, "gone"),
+        (16, 12, "chat"),
+    ] {
+        assert!(
+            text.contains(&format!("{file}:{line}:{column}")),
+            "{line}:{column} in {text}"
+        );
+        assert!(text.contains(hint), "{hint} in {text}");
+    }
+    assert!(text.matches('^').count() >= 5, "carets in {text}");
+    assert!(text.contains("did you mean"), "{text}");
+    assert!(!text.contains('\x1b'), "no colors where nobody looks");
+}
+
+#[test]
+fn check_refuses_what_cannot_work() {
+    let cases = [
+        (
+            "[[listener]]\nbind = [\"127.0.0.1:0\"]\naccept_proxy_protocol = true\n[upstream.a]\nservers = [\"127.0.0.1:1\"]",
+            "accept_proxy_protocol",
+        ),
+        (
+            &format!("{GOOD}[server]\ntable_size = 100\nmax_connections = 200"),
+            "table_size",
+        ),
+        (&format!("{GOOD}[[route]]\nname = \"a\"\nzone = \"gone\""), "gone"),
+        (&format!("{GOOD}[[route]]\nname = \"a\"\nupstream = \"gone\""), "gone"),
+        (&format!("{GOOD}[[route]]\nname = \"a\"\n[[route]]\nname = \"a\""), "a"),
+        (
+            &format!("{GOOD}[[network]]\nname = \"a\"\nnetworks = [\"10.0.0.0/8\", \"10.0.0.0/8\"]"),
+            "10.0.0.0/8",
+        ),
+        (
+            &format!("{GOOD}[limits.messages]\nrate = \"5/s\""),
+            "not in this version",
+        ),
+        (&format!("{GOOD}[listener.tls]\n"), "not"),
+        (&format!("{GOOD}[limits]\nper_ip_rate = \"10\""), "10"),
+        (&format!("{GOOD}[limits]\nper_ip = -1"), "per_ip"),
+        ("[upstream.a]\nservers = [\"127.0.0.1:1\"]", "listener"),
+        ("[[listener]]\nbind = [\"127.0.0.1:0\"]", "upstream"),
+        ("[[listener]\nbind", "1:"),
+        ("", "listener"),
+    ];
+    for (config, word) in cases {
+        let (_dir, file) = written(config);
+        let output = ended(&["check", &file]);
+        assert_eq!(output.status.code(), Some(3), "{config}\n{}", text(&output));
+        assert!(text(&output).contains(word), "{word} for {config}\n{}", text(&output));
+        let run = ended(&["run", "-c", &file]);
+        assert_eq!(run.status.code(), Some(3), "run must refuse it as check does: {config}");
+    }
+}
+
+#[test]
+fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
+    let routed = |routes: &str| format!("{GOOD}{routes}");
+    let public = GOOD.replace("127.0.0.1:8080", "0.0.0.0:8080");
+    let cases = [
+        (public.replace("loopback", "0.0.0.0/0"), "0.0.0.0/0"),
+        (GOOD.replace("trusted_proxies = [\"loopback\"]", ""), "trusted_proxies"),
+        (
+            GOOD.replace(
+                "[\"loopback\"]",
+                "[\"loopback\"]\nheaders = [\"x-real-ip\", \"x-forwarded-for\"]",
+            ),
+            "headers",
+        ),
+        (format!("{GOOD}[limits]\nper_ip = 25\nconnections = 100"), "4"),
+        (routed("[[route]]\nname = \"a\"\npaths = [\"/a\"]"), "404"),
+        (
+            routed("[[route]]\nname = \"a\"\n[[route]]\nname = \"b\"\npaths = [\"/b\"]"),
+            "b",
+        ),
+        (
+            routed("[[route]]\nname = \"f\"\npaths = [\"/f\"]\nzone = \"exempt\"\n[[route]]\nname = \"rest\""),
+            "exempt",
+        ),
+        (routed("[zone.games]\nper_ip = 4"), "games"),
+        (routed("[limits]\nreject_with = \"drop\""), "drop"),
+        (routed("[server]\nmax_connections = 5000"), "max_connections"),
+    ];
+    for (config, word) in cases {
+        let (_dir, file) = written(&config);
+        let output = ended(&["check", &file]);
+        assert_eq!(output.status.code(), Some(0), "{config}\n{}", text(&output));
+        assert!(
+            text(&output).contains(word) && text(&output).contains("warning"),
+            "{word}: {}",
+            text(&output)
+        );
+        let denied = ended(&["check", "--deny-warnings", &file]);
+        assert_eq!(denied.status.code(), Some(3), "{config}\n{}", text(&denied));
+    }
+}
+
+#[test]
+fn a_missing_file_is_named_and_ends_with_3() {
+    for arguments in [
+        ["check", "/nowhere/wsguard.toml"].as_slice(),
+        &["run", "-c", "/nowhere/wsguard.toml"],
+    ] {
+        let output = ended(arguments);
+        assert_eq!(output.status.code(), Some(3));
+        assert!(text(&output).contains("/nowhere/wsguard.toml"), "{}", text(&output));
+    }
+    let output = wsguard()
+        .arg("check")
+        .env("WSGUARD_CONFIG", "/nowhere/by-name.toml")
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(text(&output).contains("/nowhere/by-name.toml"), "{}", text(&output));
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_2_and_help_with_0() {
+    for arguments in [
+        ["rum"].as_slice(),
+        &["run", "--nonsense"],
+        &["run", "--listen", "127.0.0.1:0"],
+        &["run", "--upstream", "127.0.0.1:1"],
+        &["check", "a", "b"],
+        &[],
+    ] {
+        let output = ended(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
+        assert!(!text(&output).is_empty());
+    }
+    for arguments in [
+        ["--help"].as_slice(),
+        &["run", "--help"],
+        &["check", "--help"],
+        &["--version"],
+    ] {
+        let output = ended(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_ends_with_1_and_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = GOOD.replace("127.0.0.1:8080", &address) + "[admin]\nlisten = \"off\"";
+    let (_dir, file) = written(&config);
+    let output = ended(&["run", "-c", &file]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains(&address), "{}", text(&output));
+}
+
+/// A second guard on the same address must fail, not share the traffic with the first.
+#[test]
+fn a_second_guard_on_the_same_address_does_not_start() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "");
+    let config = GOOD.replace("127.0.0.1:8080", &rig.front().to_string()) + "[admin]\nlisten = \"off\"";
+    let (_dir, file) = written(&config);
+    let output = ended(&["run", "-c", &file]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    drop(rig.open());
+    rig.quiet();
+}
+
+#[test]
+fn run_needs_no_file() {
+    let backend = Backend::listening();
+    let upstream = backend.address().to_string();
+    let rig = Rig::run(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        &upstream,
+        "--per-ip",
+        "2",
+        "--connections",
+        "3",
+        "--trust",
+        "loopback",
+    ]);
+    let from = |client: &str| Request::to("/ws").add("X-Forwarded-For", client);
+    let mut open: Vec<Socket> = (0..2)
+        .map(|_| rig.try_open(ip(1), &from("203.0.113.7")).ok().unwrap())
+        .collect();
+    assert_eq!(rig.ask(from("203.0.113.7")).status(), 429);
+    open.push(rig.try_open(ip(1), &from("203.0.113.8")).ok().unwrap());
+    assert_eq!(rig.ask(from("203.0.113.9")).status(), 503);
+    assert_eq!(backend.dials(), 3);
+    assert_eq!(backend.visit(0).header("X-Real-IP"), ["203.0.113.7"]);
+}
+
+#[test]
+fn term_and_int_end_an_idle_guard_at_once_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let backend = Backend::listening();
+        let mut rig = Rig::start(&backend, "");
+        drop(rig.open());
+        rig.quiet();
+        rig.signal(signal);
+        assert_eq!(rig.ended().code(), Some(0));
+    }
+}
+
+fn written(config: &str) -> (TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file: PathBuf = dir.path().join("wsguard.toml");
+    fs::write(&file, config.trim_start_matches('\n')).unwrap();
+    let name = file.to_str().unwrap().to_owned();
+    (dir, name)
+}
+
+fn ended(arguments: &[&str]) -> Output {
+    wsguard()
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    [output.stdout.as_slice(), &output.stderr]
+        .iter()
+        .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        .collect()
+}

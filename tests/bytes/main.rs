@@ -1,0 +1,18 @@
+//! What wsguard promises, told at the level of bytes: the real binary, real sockets on both sides of it.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod cli;
+mod identity;
+mod limits;
+mod pending;
+mod proxy;
+mod rates;
+mod relay;
+mod requests;
+mod routes;
+mod seen;
+mod timeouts;
+mod upstream;

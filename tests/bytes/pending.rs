@@ -1,0 +1,222 @@
+//! Those who have not asked yet: how many there may be, who gives way, and how long they may take.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Answer, Backend, End, Request, Rig, Socket, all_read, ip, nth_ip};
+
+#[test]
+fn one_address_holds_only_so_many_seats() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("max_pending_per_ip = 3").start();
+    let mut held: Vec<Socket> = (0..3).map(|_| rig.connect()).collect();
+    rig.expect(PENDING, 3);
+    let (heard, _) = rig.send(Request::to("/ws")).read_to_end();
+    assert_eq!(heard, b"", "the fourth hears nothing");
+    let other = rig.open_from(ip(2));
+    held[0].send(Request::to("/ws").as_ref());
+    assert!(
+        held[0].read_head().starts_with(b"HTTP/1.1 101 "),
+        "those seated are served"
+    );
+    assert_eq!(backend.dials(), 2);
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="pending_per_ip"}"#,
+        1,
+    );
+    drop((held, other));
+    rig.quiet();
+}
+
+#[test]
+fn when_all_seats_are_taken_the_silent_one_that_waited_longest_gives_way() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("max_pending = 4\nmax_pending_per_ip = \"off\"")
+        .start();
+    // The one that waited longest of all, but has begun to speak.
+    let mut speaking = rig.send_from(nth_ip(0), "GET /ws HTTP/1.1\r\n");
+    all_read([&speaking]);
+    let mut silent: Vec<Socket> = Vec::new();
+    for n in 1..4 {
+        silent.push(rig.connect_from(nth_ip(n)));
+        rig.expect(PENDING, i64::from(n) + 1);
+    }
+    let newcomer = rig.open_from(nth_ip(9));
+    assert_eq!(silent[0].read_to_end().0, b"", "the oldest silent one hears nothing");
+    assert!(silent[1].is_silent() && silent[2].is_silent() && speaking.is_silent());
+
+    speaking.send(&Request::to("/ws").as_ref()[b"GET /ws HTTP/1.1\r\n".len()..]);
+    assert!(speaking.read_head().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(backend.dials(), 2);
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="pending_full"}"#,
+        1,
+    );
+    drop((silent, speaking, newcomer));
+    rig.quiet();
+}
+
+#[test]
+fn where_all_have_begun_the_one_that_waited_longest_gives_way() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("max_pending = 3\nmax_pending_per_ip = \"off\"")
+        .start();
+    let mut begun: Vec<Socket> = Vec::new();
+    for n in 0..3 {
+        begun.push(rig.send_from(nth_ip(n), "GET /ws"));
+        rig.expect(PENDING, i64::from(n) + 1);
+    }
+    all_read(&begun);
+    let newcomer = rig.open_from(nth_ip(9));
+    assert_eq!(begun[0].read_to_end().0, b"");
+    assert!(begun[1].is_silent() && begun[2].is_silent());
+    assert_eq!(backend.dials(), 1);
+    drop((begun, newcomer));
+    rig.quiet();
+}
+
+#[test]
+fn half_a_head_dripped_a_byte_at_a_time_ends_at_the_deadline() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("handshake_timeout = \"2s\"").start();
+    let start = Instant::now();
+    let mut dripping = rig.connect();
+    let head = Request::to("/ws");
+    let answer = thread::scope(|scope| {
+        let mut stream = dripping.stream().try_clone().unwrap();
+        scope.spawn(move || {
+            use std::io::Write;
+            for byte in &head.as_ref()[..40] {
+                if stream.write_all(&[*byte]).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let answer = dripping.answer();
+        let took = start.elapsed();
+        assert!(
+            (Duration::from_millis(1900)..Duration::from_secs(3)).contains(&took),
+            "ended after {took:?}"
+        );
+        answer
+    });
+    assert_eq!(answer.status(), 408, "{answer}");
+    assert_eq!(answer.values("X-Wsguard-Reason"), ["head_timeout"]);
+    assert_eq!(backend.dials(), 0);
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="head_timeout"}"#,
+        1,
+    );
+    rig.quiet();
+}
+
+#[test]
+fn a_silent_socket_is_closed_at_the_deadline_without_a_byte() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("handshake_timeout = \"1s\"").start();
+    let start = Instant::now();
+    let mut silent: Vec<Socket> = (0..20).map(|_| rig.connect()).collect();
+    let half = rig.send("GET /ws HTTP/1.1\r\nHost: a\r\n").answer();
+    half.assert_refusal("408 Request Timeout", "head_timeout", half.body_text().trim_end());
+    for socket in &mut silent {
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+    }
+    assert!(
+        start.elapsed() >= Duration::from_millis(950),
+        "too early: {:?}",
+        start.elapsed()
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "too late: {:?}",
+        start.elapsed()
+    );
+    assert_eq!(backend.dials(), 0);
+    rig.quiet();
+}
+
+#[test]
+fn who_leaves_before_asking_frees_the_seat_at_once() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).start();
+    let sockets: Vec<Socket> = (0..10).map(|_| rig.send("GET /ws")).collect();
+    rig.expect(PENDING, 10);
+    for (n, socket) in sockets.into_iter().enumerate() {
+        if n % 2 == 0 { drop(socket) } else { socket.reset() }
+    }
+    rig.quiet_within(Duration::from_secs(2));
+    assert_eq!(backend.dials(), 0);
+}
+
+/// Answered, and not yet closed by the client: the seat is given back only with the descriptor, and that soon.
+#[test]
+fn who_was_refused_and_stays_is_let_go_of_after_a_second() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).start();
+    let mut refused: Vec<Socket> = (0..5)
+        .map(|_| rig.send(Request::to("/ws").without("Sec-WebSocket-Key").followed_by("more")))
+        .collect();
+    let answers: Vec<Answer> = refused.iter_mut().map(Socket::answer).collect();
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.status() == 400 && answer.end == End::Fin)
+    );
+    rig.quiet_within(Duration::from_secs(4));
+    assert_eq!(backend.dials(), 0);
+    drop(refused);
+}
+
+#[test]
+fn where_half_of_the_seats_are_taken_nobody_who_was_refused_lingers() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("max_pending = 6").start();
+    let held: Vec<Socket> = (0..3).map(|n| rig.connect_from(nth_ip(n))).collect();
+    rig.expect(PENDING, 3);
+    let mut refused = rig.send(Request::to("/ws").without("Sec-WebSocket-Key").followed_by("more"));
+    let start = Instant::now();
+    refused.answer();
+    rig.expect(PENDING, 3);
+    assert!(
+        start.elapsed() < Duration::from_millis(700),
+        "lingered {:?}",
+        start.elapsed()
+    );
+    assert_eq!(backend.dials(), 0);
+    drop((held, refused));
+    rig.quiet();
+}
+
+/// A newcomer is served while hundreds say nothing.
+#[test]
+fn a_crowd_that_says_nothing_does_not_hold_up_an_honest_newcomer() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("max_pending = 300").start();
+    let crowd: Vec<Socket> = (0..400)
+        .map(|n| {
+            if n % 2 == 0 {
+                rig.connect_from(nth_ip(n))
+            } else {
+                rig.send_from(nth_ip(n), "GET /ws HTTP/1.1\r\nHo")
+            }
+        })
+        .collect();
+    rig.expect(PENDING, 300);
+    for _ in 0..10 {
+        let start = Instant::now();
+        drop(rig.open());
+        assert!(
+            start.elapsed() < Duration::from_millis(250),
+            "took {:?}",
+            start.elapsed()
+        );
+    }
+    assert_eq!(backend.dials(), 10);
+    drop(crowd);
+    rig.quiet();
+}
+
+const PENDING: &str = r#"wsguard_pending{listener="front"}"#;

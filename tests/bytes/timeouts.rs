@@ -1,0 +1,267 @@
+//! Every timeout of an open connection, and that each gives everything back.
+
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Backend, End, Gate, Rig, Socket, close_code, frame, ip, keepalive_in, keepalive_to, masked, nth_ip};
+
+#[test]
+fn an_idle_connection_is_closed_with_1001() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
+    let mut socket = rig.open();
+    let start = Instant::now();
+    let (heard, end) = socket.read_to_end();
+    let took = start.elapsed();
+    assert_eq!((close_code(&heard), end), (Some(1001), End::Fin));
+    assert!(
+        (Duration::from_millis(950)..Duration::from_millis(2500)).contains(&took),
+        "after {took:?}"
+    );
+    drop(socket);
+    backend.visit(0).ended();
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="idle"}"#, 1);
+    assert_eq!(rig.access("idle")["status"], 101);
+}
+
+#[test]
+fn a_byte_either_way_keeps_an_idle_clock_from_running_out() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        for _ in 0..8 {
+            thread::sleep(Duration::from_millis(300));
+            guest.say(&frame(9, b""));
+        }
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
+    let mut hearing = rig.open();
+    let mut speaking = rig.open();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2400) {
+        speaking.send(&masked(9, b""));
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 2);
+    let (heard, _) = hearing.read_to_end();
+    assert_eq!(
+        close_code(&heard[16..]),
+        Some(1001),
+        "eight pings, then the end: {heard:?}"
+    );
+    drop((hearing, speaking));
+    rig.quiet();
+}
+
+#[test]
+fn a_close_is_never_put_inside_a_frame() {
+    let half = frame(1, b"half a message")[..9].to_vec();
+    let sent = half.clone();
+    let backend = Backend::start(move |guest| {
+        guest.open();
+        guest.say(&sent);
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
+    let mut socket = rig.open();
+    assert_eq!(socket.read_to_end(), (half, End::Fin), "an end, and no byte of ours");
+    drop(socket);
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="idle"}"#, 1);
+}
+
+#[test]
+fn nothing_is_put_into_a_stream_that_is_no_websocket() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.say(&[0xff; 100]);
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
+    let mut socket = rig.open();
+    assert_eq!(socket.read_to_end(), (vec![0xff; 100], End::Fin));
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn lifetime_ends_even_a_busy_connection_with_1001_and_spreads_the_ends() {
+    let backend = Backend::echo_frames();
+    let rig = Rig::start(&backend, "[limits.timeouts]\nlifetime = \"2s\"");
+    let mut sockets: Vec<Socket> = (0..10).map(|n| rig.open_from(nth_ip(n))).collect();
+    let start = Instant::now();
+    let writers: Vec<_> = sockets
+        .iter()
+        .map(|socket| {
+            let mut stream = socket.stream().try_clone().unwrap();
+            thread::spawn(move || {
+                while stream.write_all(&masked(1, b"busy")).is_ok() && start.elapsed() < Duration::from_secs(6) {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            })
+        })
+        .collect();
+    for socket in &mut sockets {
+        let (last, code) = loop {
+            let (opcode, payload) = socket.read_frame();
+            if opcode == 0x88 {
+                break (start.elapsed(), u16::from_be_bytes([payload[0], payload[1]]));
+            }
+            assert_eq!((opcode, payload.as_slice()), (0x81, &b"busy"[..]));
+        };
+        assert_eq!(code, 1001);
+        assert!(
+            (Duration::from_millis(1750)..Duration::from_millis(3500)).contains(&last),
+            "after {last:?}"
+        );
+    }
+    drop(sockets);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="lifetime"}"#, 10);
+}
+
+#[test]
+fn after_one_sides_end_the_other_has_half_close_to_finish() {
+    let gate = Gate::default();
+    let door = gate.clone();
+    let backend = Backend::start(move |guest| {
+        guest.open();
+        guest.listen();
+        guest.say(b"still talking");
+        door.wait();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1s\"");
+    let mut socket = rig.open();
+    socket.fin();
+    let start = Instant::now();
+    let (heard, _) = socket.read_to_end();
+    assert_eq!(heard, b"still talking");
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_millis(950)..Duration::from_millis(2500)).contains(&took),
+        "after {took:?}"
+    );
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="half_close"}"#, 1);
+    gate.open();
+}
+
+#[test]
+fn a_client_that_stays_after_the_servers_end_is_ended_by_half_close_even_if_it_reads_nothing() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.say(&vec![b'x'; 1 << 20]);
+        guest.fin();
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1s\"");
+    let unread = rig.open();
+    let mut idle = rig.open_from(ip(2));
+    let (heard, _) = idle.read_to_end();
+    assert_eq!(heard.len(), 1 << 20);
+    rig.quiet_within(Duration::from_secs(4));
+    assert_eq!(backend.dials(), 2);
+    drop((unread, idle));
+}
+
+/// The cable is pulled with bytes under way: nobody acknowledges them.
+#[test]
+fn a_vanished_client_is_let_go_of_after_stalled() {
+    let backend = Backend::echo();
+    let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"2s\"");
+    let mut socket = rig.open();
+    socket.send(&masked(1, b"last words"));
+    socket.read_exactly(16);
+    socket.send(&masked(1, b"and an answer to them that can't arrive"));
+    socket.vanish();
+    socket.send(&masked(1, b"the last that is heard of it"));
+    let start = Instant::now();
+    rig.quiet_within(Duration::from_secs(8));
+    assert!(start.elapsed() < Duration::from_secs(6), "took {:?}", start.elapsed());
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="stalled"}"#, 1);
+    backend.visit(0).ended();
+}
+
+#[test]
+fn a_vanished_server_is_let_go_of_by_idle() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.vanish();
+        thread::sleep(Duration::from_secs(8));
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"\nhalf_close = \"1s\"");
+    let mut socket = rig.open();
+    socket.send(&masked(1, b"hello?"));
+    let (heard, _) = socket.read_to_end();
+    assert_eq!(close_code(&heard), Some(1001));
+    drop(socket);
+    rig.quiet_within(Duration::from_secs(6));
+}
+
+/// Waiting for the kernel to give up takes a minute; that it was told to watch both legs shows at once.
+#[test]
+fn both_legs_are_kept_alive_as_configured() {
+    for (config, seconds) in [("", 60), ("[limits.timeouts]\nkeepalive = \"20s\"", 20)] {
+        let backend = Backend::listening();
+        let rig = Rig::start(&backend, config);
+        let socket = rig.open();
+        let client_leg = keepalive_in(rig.front(), |remote| remote == socket.local());
+        let server_leg = keepalive_to(backend.address());
+        for leg in [client_leg, server_leg] {
+            let leg = leg.expect("a keepalive timer").as_secs();
+            assert!((seconds - 3..=seconds).contains(&leg), "{leg} s of {seconds}");
+        }
+        drop(socket);
+        rig.quiet();
+    }
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.timeouts]\nkeepalive = \"off\"");
+    let socket = rig.open();
+    assert_eq!(keepalive_in(rig.front(), |remote| remote == socket.local()), None);
+    assert_eq!(keepalive_to(backend.address()), None);
+}
+
+/// The slowest promise of all: a reader that has stopped costs next to no memory, and is ended in time.
+#[test]
+fn a_stopped_reader_costs_under_a_mebibyte_and_is_ended_within_twenty_seconds() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        let block = vec![b'x'; 1 << 16];
+        while guest.stream.write_all(&block).is_ok() {}
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"15s\"");
+    // Whatever a first connection makes the process keep is not this connection's cost.
+    let mut warm = rig.open();
+    warm.read_exactly(8 << 20);
+    drop(warm);
+    rig.quiet();
+
+    let before = proportional_memory(rig.pid());
+    let stopped = rig.open();
+    let start = Instant::now();
+    let wait = |until: u64| thread::sleep(Duration::from_secs(until).saturating_sub(start.elapsed()));
+    wait(10);
+    let grown = proportional_memory(rig.pid()).saturating_sub(before);
+    assert!(grown < 1024, "{grown} KiB more after ten seconds");
+    wait(13);
+    assert_eq!(
+        rig.count(r#"wsguard_connections{zone="default"}"#),
+        1,
+        "not ended too early"
+    );
+    rig.quiet_within(Duration::from_secs(20).saturating_sub(start.elapsed()));
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="stalled"}"#, 1);
+    drop(stopped);
+}
+
+/// PSS of a process in KiB.
+fn proportional_memory(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

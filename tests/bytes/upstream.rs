@@ -1,0 +1,603 @@
+//! What the server's answer becomes, which server is dialled, and that a client who leaves takes the dial along.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Backend, End, Gate, Request, Rig, Setup, Socket, frame, full_queue, ip, nth_ip, until};
+
+#[test]
+fn where_every_server_refuses_the_client_hears_502_and_the_slot_is_back() {
+    let rig = Setup::default().server(nobody()).server(nobody()).start();
+    for _ in 0..3 {
+        rig.ask(Request::to("/ws"))
+            .assert_refusal("502 Bad Gateway", "upstream_refused", "Bad gateway");
+    }
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="upstream_refused"}"#,
+        3,
+    );
+    let failures = rig.metrics();
+    let failures = failures.starting_with("wsguard_upstream_dial_failures_total{");
+    assert_eq!(
+        failures.iter().map(|(_, n)| *n).collect::<Vec<_>>(),
+        ["3", "3"],
+        "each server once a client"
+    );
+    rig.quiet();
+}
+
+#[test]
+fn a_dial_that_is_neither_taken_nor_refused_hears_504_in_time() {
+    let (address, _held) = full_queue();
+    let rig = Setup::default()
+        .server(address)
+        .config("[limits.timeouts]\ndial = \"300ms\"")
+        .start();
+    let start = Instant::now();
+    rig.ask(Request::to("/ws"))
+        .assert_refusal("504 Gateway Timeout", "upstream_timeout", "Gateway timeout");
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_millis(290)..Duration::from_secs(2)).contains(&took),
+        "took {took:?}"
+    );
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="upstream_timeout"}"#,
+        1,
+    );
+    rig.quiet();
+}
+
+#[test]
+fn a_failed_dial_goes_to_the_next_server() {
+    let backend = Backend::listening();
+    let (stuck, _held) = full_queue();
+    let rig = Setup::default()
+        .server(nobody())
+        .server(stuck)
+        .server(backend.address())
+        .config("[limits.timeouts]\ndial = \"300ms\"")
+        .start();
+    let open: Vec<Socket> = (0..3).map(|_| rig.open()).collect();
+    assert_eq!(backend.dials(), 3);
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn nothing_is_tried_again_once_the_request_was_written() {
+    let broken = || {
+        Backend::start(|guest| {
+            guest.hear_head();
+        })
+    };
+    let (one, other) = (broken(), broken());
+    let rig = Rig::before(&one).server(other.address()).start();
+    rig.ask(Request::to("/ws"))
+        .assert_refusal("502 Bad Gateway", "upstream_bad_reply", "Bad gateway");
+    assert_eq!(one.dials() + other.dials(), 1);
+    rig.quiet();
+}
+
+#[test]
+fn a_server_that_says_nothing_hears_the_end_and_the_client_504() {
+    let backend = Backend::start(|guest| {
+        guest.hear_head();
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"300ms\"");
+    rig.ask(Request::to("/ws"))
+        .assert_refusal("504 Gateway Timeout", "upstream_timeout", "Gateway timeout");
+    backend.visit(0).ended();
+    assert_eq!(backend.dials(), 1);
+    rig.quiet();
+}
+
+#[test]
+fn a_server_that_drips_its_reply_is_late_too() {
+    let backend = Backend::start(|guest| {
+        for byte in guest.switching() {
+            guest.say(&[byte]);
+            thread::sleep(Duration::from_millis(20));
+        }
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"500ms\"");
+    let start = Instant::now();
+    assert_eq!(rig.ask(Request::to("/ws")).status(), 504);
+    assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
+    rig.quiet();
+}
+
+#[test]
+fn a_server_that_vanished_before_its_101_costs_no_slot() {
+    let backend = Backend::start(|guest| {
+        guest.vanish();
+        thread::sleep(Duration::from_secs(2));
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"500ms\"");
+    assert_eq!(rig.ask(Request::to("/ws")).status(), 504);
+    rig.quiet();
+}
+
+#[test]
+fn what_is_no_reply_to_an_upgrade_hears_502_and_opens_no_tunnel() {
+    let long_head = format!("HTTP/1.1 404 Not Found\r\nX-A: {}\r\n\r\n", "a".repeat(40_000));
+    let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+    let many_interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(9);
+    let replies = [
+        ("a 200", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()),
+        ("a 204", "HTTP/1.1 204 No Content\r\n\r\n".to_owned()),
+        ("garbage", "220 mail.example.org ESMTP\r\n\r\n".to_owned()),
+        ("a long head", long_head),
+        ("no accept", "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n".to_owned()),
+        ("a wrong accept", "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOO=\r\n\r\n".to_owned()),
+        ("two accepts", format!("HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n{accept}\r\n\r\n")),
+        ("no Upgrade", format!("HTTP/1.1 101 S\r\nConnection: Upgrade\r\n{accept}\r\n\r\n")),
+        ("another Upgrade", format!("HTTP/1.1 101 S\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n{accept}\r\n\r\n")),
+        ("no Connection", format!("HTTP/1.1 101 S\r\nUpgrade: websocket\r\n{accept}\r\n\r\n")),
+        ("HTTP/1.0", format!("HTTP/1.0 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n\r\n")),
+        ("nine interim replies", many_interim),
+    ];
+    for (what, reply) in replies {
+        let backend = Backend::answering(&reply);
+        let rig = Rig::start(&backend, "");
+        let answer = rig.ask(Request::to("/ws"));
+        assert_eq!(answer.status(), 502, "{what}: {answer}");
+        answer.assert_refusal("502 Bad Gateway", "upstream_bad_reply", "Bad gateway");
+        backend.visit(0).ended();
+        assert_eq!(backend.dials(), 1, "{what}");
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="upstream_bad_reply"}"#,
+            1,
+        );
+        rig.quiet();
+    }
+}
+
+#[test]
+fn a_server_that_ends_instead_of_answering_makes_502() {
+    for (what, said) in [("nothing", ""), ("half a head", "HTTP/1.1 101 Switch")] {
+        for end in [End::Fin, End::Reset] {
+            let backend = Backend::start(move |guest| {
+                guest.hear_head();
+                guest.say(said.as_bytes());
+                if end == End::Reset {
+                    guest.reset();
+                }
+            });
+            let rig = Rig::start(&backend, "");
+            let answer = rig.ask(Request::to("/ws"));
+            assert_eq!(answer.status(), 502, "{what}, {end:?}: {answer}");
+            assert_eq!(
+                answer.values("X-Wsguard-Reason"),
+                ["upstream_bad_reply"],
+                "{what}, {end:?}"
+            );
+            assert_eq!(backend.dials(), 1);
+            rig.quiet();
+        }
+    }
+}
+
+#[test]
+fn an_honest_refusal_of_the_server_is_passed_on_with_its_body_and_closed() {
+    let cases = [
+        (
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer\r\nContent-Length: 4\r\n\r\nwho?",
+            "who?",
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: https://a.example/\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n",
+            "",
+        ),
+        (
+            "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nnot\r\n5;x=y\r\n here\r\n0\r\n\r\n",
+            "not here",
+        ),
+        (
+            "HTTP/1.1 500 Oops\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 4\r\n\r\noops",
+            "oops",
+        ),
+        (
+            "HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 4\r\n\r\nbusy",
+            "busy",
+        ),
+        (
+            "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
+            "",
+        ),
+    ];
+    for (reply, body) in cases {
+        let backend = Backend::answering(reply);
+        let rig = Rig::start(&backend, "");
+        let answer = rig.ask(Request::to("/ws"));
+        let (line, _) = reply.split_once("\r\n").unwrap();
+        assert!(answer.bytes.starts_with(line.as_bytes()), "{answer}");
+        assert_eq!((answer.body_text().as_str(), answer.end), (body, End::Fin), "{answer}");
+        assert_eq!(answer.values("Connection"), ["close"], "{answer}");
+        assert_eq!(answer.values("Transfer-Encoding"), [""; 0], "{answer}");
+        assert_eq!(answer.values("Keep-Alive"), [""; 0], "{answer}");
+        for header in [
+            "WWW-Authenticate",
+            "Location",
+            "Set-Cookie",
+            "Retry-After",
+            "Sec-WebSocket-Version",
+        ] {
+            assert_eq!(
+                answer.values(header).len(),
+                usize::from(reply.contains(header)),
+                "{answer}"
+            );
+        }
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="upstream_status"}"#,
+            1,
+        );
+        assert_eq!(
+            u64::from(answer.status()),
+            rig.access("upstream_status")["status"].as_u64().unwrap()
+        );
+        rig.quiet();
+    }
+}
+
+#[test]
+fn a_body_until_the_end_of_the_connection_is_passed_on_too() {
+    let backend = Backend::start(|guest| {
+        guest.hear_head();
+        guest.say(b"HTTP/1.1 403 Forbidden\r\n\r\nnot you");
+    });
+    let rig = Rig::start(&backend, "");
+    let answer = rig.ask(Request::to("/ws"));
+    assert_eq!((answer.status(), answer.body_text().as_str()), (403, "not you"));
+    rig.quiet();
+}
+
+#[test]
+fn of_a_long_refusal_at_most_64_kib_are_passed_on() {
+    let backend = Backend::start(|guest| {
+        guest.hear_head();
+        guest.say(b"HTTP/1.1 500 Oops\r\nContent-Length: 10000000\r\n\r\n");
+        guest.say(&vec![b'x'; 10_000_000]);
+    });
+    let rig = Rig::start(&backend, "");
+    let answer = rig.ask(Request::to("/ws"));
+    assert_eq!(answer.status(), 500);
+    assert!(
+        (1..=64 * 1024).contains(&answer.body().len()),
+        "{} bytes",
+        answer.body().len()
+    );
+    assert!(answer.body().iter().all(|byte| *byte == b'x'));
+    rig.quiet();
+}
+
+#[test]
+fn interim_replies_are_neither_final_nor_restart_the_clock() {
+    let backend = Backend::start(|guest| {
+        let switching = guest.switching();
+        for _ in 0..4 {
+            guest.say(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+        }
+        guest.say(&switching);
+        guest.say(&frame(1, b"hello"));
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "");
+    let mut open = rig.open();
+    assert_eq!(open.read_frame(), (0x81, b"hello".to_vec()));
+    drop(open);
+    rig.quiet();
+
+    let dripping = Backend::start(|guest| {
+        guest.hear_head();
+        for _ in 0..8 {
+            guest.say(b"HTTP/1.1 102 Processing\r\n\r\n");
+            thread::sleep(Duration::from_millis(150));
+        }
+        guest.listen();
+    });
+    let rig = Rig::start(&dripping, "[limits.timeouts]\nupgrade = \"500ms\"");
+    let start = Instant::now();
+    assert_eq!(rig.ask(Request::to("/ws")).status(), 504);
+    assert!(
+        start.elapsed() < Duration::from_millis(1100),
+        "took {:?}",
+        start.elapsed()
+    );
+    rig.quiet();
+}
+
+#[test]
+fn the_servers_101_reaches_the_client_as_the_server_wrote_it() {
+    let backend = Backend::start(|guest| {
+        guest.hear_head();
+        guest.say(
+            b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nupgrade: WebSocket\r\nCONNECTION: upgrade\r\n\
+              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
+              Sec-WebSocket-Extensions: permessage-deflate\r\nSet-Cookie: a=b\r\nServer: x\r\n\r\n",
+        );
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "");
+    let offers = Request::to("/ws")
+        .add("Sec-WebSocket-Protocol", "chat")
+        .add("Sec-WebSocket-Extensions", "permessage-deflate");
+    let mut socket = rig.send(&offers);
+    let head = socket.read_head();
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    let text = String::from_utf8(head).unwrap().to_ascii_lowercase();
+    for line in [
+        "sec-websocket-protocol: chat",
+        "sec-websocket-extensions: permessage-deflate",
+        "set-cookie: a=b",
+        "server: x",
+    ] {
+        assert_eq!(text.matches(line).count(), 1, "{line} in {text}");
+    }
+    assert_eq!(
+        backend.visit(0).header("Sec-WebSocket-Extensions"),
+        ["permessage-deflate"]
+    );
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn a_client_that_leaves_before_the_101_ends_the_wait_at_once() {
+    for end in [End::Fin, End::Reset] {
+        let backend = Backend::start(|guest| {
+            guest.hear_head();
+            guest.listen();
+        });
+        let rig = Rig::start(&backend, "");
+        let socket = rig.send(Request::to("/ws"));
+        backend.visit(0).head();
+        assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 1);
+        let left = Instant::now();
+        if end == End::Fin {
+            socket.fin();
+        } else {
+            socket.reset();
+        }
+        backend.visit(0).ended();
+        rig.quiet();
+        assert!(
+            left.elapsed() < Duration::from_secs(2),
+            "{end:?}: took {:?}",
+            left.elapsed()
+        );
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="client_gone"}"#,
+            1,
+        );
+        assert_eq!(backend.dials(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_it_is_dialled_for_ends_the_dial_at_once() {
+    for end in [End::Fin, End::Reset] {
+        let (address, _held) = full_queue();
+        let rig = Setup::default()
+            .server(address)
+            .config("[limits.timeouts]\ndial = \"60s\"")
+            .start();
+        let socket = rig.send(Request::to("/ws"));
+        rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
+        let left = Instant::now();
+        let socket = if end == End::Fin {
+            socket.fin();
+            Some(socket)
+        } else {
+            socket.reset();
+            None
+        };
+        rig.quiet();
+        assert!(
+            left.elapsed() < Duration::from_secs(2),
+            "{end:?}: took {:?}",
+            left.elapsed()
+        );
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="client_gone"}"#,
+            1,
+        );
+        drop(socket);
+    }
+}
+
+/// What a client has already sent behind its request must not hide that it left.
+#[test]
+fn a_client_that_sent_more_and_then_left_ends_the_wait_too() {
+    for (len, end) in [(1000, End::Fin), (50_000, End::Fin), (50_000, End::Reset)] {
+        let backend = Backend::start(|guest| {
+            guest.hear_head();
+            guest.listen();
+        });
+        let rig = Rig::start(&backend, "");
+        let socket = rig.send(Request::to("/ws").followed_by(vec![b'x'; len]));
+        backend.visit(0).head();
+        if end == End::Fin {
+            socket.fin();
+            rig.quiet_within(Duration::from_secs(3));
+        } else {
+            socket.reset();
+            rig.quiet_within(Duration::from_secs(3));
+        }
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="client_gone"}"#,
+            1,
+        );
+        assert_eq!(backend.visit(0).tail(), b"");
+        assert_eq!(backend.dials(), 1);
+    }
+}
+
+#[test]
+fn least_conn_dials_the_server_with_the_fewest_open() {
+    let backends = [Backend::listening(), Backend::listening(), Backend::listening()];
+    let rig = before_all(&backends, "least-conn");
+    let mut open: Vec<Socket> = (0..9).map(|n| rig.open_from(nth_ip(n))).collect();
+    assert_eq!(backends.each_ref().map(Backend::dials), [3, 3, 3]);
+
+    // Whatever the first one served is over; the next three are its.
+    let first: Vec<usize> = (0..9).filter(|n| is_at(&backends[0], &open[*n])).collect();
+    assert_eq!(first.len(), 3);
+    for n in first.into_iter().rev() {
+        drop(open.remove(n));
+    }
+    until("the first is idle", || {
+        let address = backends[0].address();
+        (rig.count(&format!(
+            "wsguard_upstream_connections{{upstream=\"chat\",server=\"{address}\"}}"
+        )) == 0)
+            .then_some(())
+    });
+    open.extend((10..13).map(|n| rig.open_from(nth_ip(n))));
+    assert_eq!(backends.each_ref().map(Backend::dials), [6, 3, 3]);
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn round_robin_dials_each_in_turn() {
+    let backends = [Backend::listening(), Backend::listening(), Backend::listening()];
+    let rig = before_all(&backends, "round-robin");
+    for _ in 0..4 {
+        let before = backends.each_ref().map(Backend::dials);
+        for _ in 0..3 {
+            drop(rig.open());
+        }
+        assert_eq!(backends.each_ref().map(Backend::dials), before.map(|dials| dials + 1));
+    }
+    rig.quiet();
+}
+
+#[test]
+fn hash_ip_keeps_an_address_at_its_server_and_spreads_the_addresses() {
+    let backends = [Backend::listening(), Backend::listening(), Backend::listening()];
+    let rig = before_all(&backends, "hash-ip");
+    let mut homes: BTreeMap<u16, usize> = BTreeMap::new();
+    for round in 0..3 {
+        for n in 0..20 {
+            let before = backends.each_ref().map(Backend::dials);
+            drop(rig.open_from(nth_ip(n)));
+            let home = (0..3).find(|b| backends[*b].dials() > before[*b]).unwrap();
+            let known = *homes.entry(n).or_insert(home);
+            assert_eq!(known, home, "address {n} in round {round}");
+        }
+    }
+    let used: std::collections::BTreeSet<_> = homes.values().collect();
+    assert_eq!(used.len(), 3, "twenty addresses, all at {used:?}");
+    rig.quiet();
+}
+
+#[test]
+fn a_server_may_be_a_unix_socket() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chat.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (told, seen) = mpsc::channel();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        told.send(head).unwrap();
+        let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
+        let reply = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\nhello"
+        );
+        stream.write_all(reply.as_bytes()).unwrap();
+        let _ = stream.read(&mut [0]);
+    });
+    let rig = Setup::default()
+        .config(&format!("[upstream.chat]\nservers = [\"unix:{}\"]", path.display()))
+        .start();
+    let mut open = rig.open();
+    assert_eq!(open.read_exactly(5), b"hello");
+    assert!(seen.recv().unwrap().starts_with(b"GET /ws HTTP/1.1\r\n"));
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn a_server_may_have_a_name() {
+    let backend = Backend::listening();
+    let port = backend.address().port();
+    let rig = Setup::default()
+        .config(&format!("[upstream.chat]\nservers = [\"localhost:{port}\"]"))
+        .start();
+    let open = until("the name is known", || rig.try_open(ip(1), &Request::to("/ws")).ok());
+    assert!(backend.dials() >= 1);
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn a_name_that_has_no_address_means_503() {
+    let rig = Setup::default()
+        .config("[upstream.chat]\nservers = [\"nowhere.invalid:80\"]")
+        .start();
+    let answer = rig.ask(Request::to("/ws"));
+    answer.assert_refusal("503 Service Unavailable", "upstream_down", "Service unavailable");
+    rig.quiet();
+}
+
+/// The slot is taken before the dial: while one waits for its 101, it counts.
+#[test]
+fn who_waits_for_the_server_holds_a_slot() {
+    let gate = Gate::default();
+    let door = gate.clone();
+    let backend = Backend::start(move |guest| {
+        guest.hear_head();
+        door.wait();
+        guest.open();
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
+    let mut waiting = rig.send(Request::to("/ws"));
+    backend.visit(0).head();
+    assert_eq!(rig.ask(Request::to("/ws")).status(), 429);
+    // No longer pending, but open.
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
+    assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 1);
+    gate.open();
+    assert!(waiting.read_head().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(backend.dials(), 1);
+    drop(waiting);
+    rig.quiet();
+}
+
+fn before_all(backends: &[Backend; 3], balance: &str) -> Rig {
+    let servers = backends.each_ref().map(|backend| backend.address().to_string());
+    Setup::default()
+        .config(&format!(
+            "[upstream.chat]\nservers = {servers:?}\nbalance = \"{balance}\""
+        ))
+        .start()
+}
+
+/// Whether this client's connection ended up at this server.
+fn is_at(backend: &Backend, socket: &Socket) -> bool {
+    let address = socket.local().ip().to_string();
+    (0..backend.dials()).any(|n| backend.visit(n).header("X-Real-IP") == [address.clone()])
+}
+
+/// An address where every dial is refused.
+fn nobody() -> SocketAddr {
+    let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 77, 1)), 0);
+    TcpListener::bind(any).unwrap().local_addr().unwrap()
+}

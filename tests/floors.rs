@@ -1,0 +1,461 @@
+//! The architecture as a test: folders are floors, and only the edges of this table exist. Reads the sources; what it
+//! finds is every place that names another folder, be it in a `use` or in the middle of an expression.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Floor, folder, and the folders it may use. The same table stands in `src/lib.rs`.
+const FLOORS: &[(u8, &str, &str)] = &[
+    (6, "cli", "admin guard config relay upstream net limit wire"),
+    (5, "admin", "guard config upstream limit"),
+    (4, "guard", "config relay upstream net limit wire"),
+    (3, "config", "relay upstream net limit wire"),
+    (2, "relay", "net limit wire"),
+    (2, "upstream", "net limit wire"),
+    (1, "net", ""),
+    (1, "limit", ""),
+    (1, "wire", ""),
+];
+
+#[test]
+fn no_file_names_a_folder_that_its_own_may_not_use() {
+    let mut wrong = Vec::new();
+    for file in sources() {
+        for path in file.paths() {
+            let Some(to) = path.first().filter(|to| is_floor(to)) else {
+                continue;
+            };
+            let own = file.floor();
+            if own != *to && !may_use(&own, to) {
+                wrong.push(format!("{}: {own} -> {to} (crate::{})", file.name, path.join("::")));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "edges that the table does not have:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn every_folder_is_a_floor_and_every_file_stands_on_one() {
+    for file in sources() {
+        let floor = file.floor();
+        assert!(is_floor(&floor) || floor == ROOF, "{} is on no floor", file.name);
+    }
+    for (_, folder, _) in FLOORS {
+        assert!(source_dir().join(folder).is_dir(), "there is no src/{folder}");
+    }
+}
+
+#[test]
+fn the_table_in_the_map_is_this_table() {
+    let map = fs::read_to_string(source_dir().join("lib.rs")).unwrap();
+    for (floor, folder, may_use) in FLOORS {
+        let begins = format!("//! | {floor} | `{folder}/` | ");
+        let row = map
+            .lines()
+            .find(|line| line.starts_with(&begins))
+            .unwrap_or_else(|| panic!("no row {begins:?}"));
+        let cell = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap();
+        let cell = if may_use.is_empty() {
+            row.trim_end().trim_end_matches('|').rsplit('|').next().unwrap()
+        } else {
+            cell
+        };
+        assert_eq!(cell.trim(), *may_use, "what {folder} may use");
+    }
+    let rows = map
+        .lines()
+        .filter(|line| line.starts_with("//! | ") && line.contains("/` | "))
+        .count();
+    assert_eq!(rows, FLOORS.len(), "a row for each floor and no other");
+}
+
+#[test]
+fn lower_floors_never_use_higher_ones_and_neighbours_never_each_other() {
+    for (floor, folder, may_use) in FLOORS {
+        for used in may_use.split_whitespace() {
+            let (below, ..) = FLOORS.iter().find(|(_, name, _)| *name == used).unwrap();
+            assert!(below < floor, "{folder} on {floor} uses {used} on {below}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_lives_in_one_file() {
+    for file in sources() {
+        let has = file
+            .tokens
+            .iter()
+            .any(|token| token == "unsafe" || token == "unsafe_code");
+        let may = ["net/sys.rs", "net/mod.rs", "lib.rs"].contains(&file.name.as_str());
+        assert!(!has || may, "unsafe code in {}", file.name);
+        let word = file.tokens.iter().any(|token| token == "unsafe");
+        assert!(!word || file.name == "net/sys.rs", "unsafe code in {}", file.name);
+    }
+}
+
+/// The parsers are pure: no clock, socket, lock or log; and admission has no clock of its own.
+#[test]
+fn what_is_said_to_be_pure_is_pure() {
+    let of_the_world: &[&str] = &[
+        "SystemTime",
+        "TcpStream",
+        "UdpSocket",
+        "TcpListener",
+        "UnixStream",
+        "tokio",
+        "thread",
+        "println",
+        "eprintln",
+        "rustix",
+        "libc",
+    ];
+    for file in sources() {
+        let (is_wire, is_limit) = (file.floor() == "wire", file.floor() == "limit");
+        if !is_wire && !is_limit || file.is_test() {
+            continue;
+        }
+        let body = file.without_tests();
+        for word in of_the_world {
+            assert!(!body.iter().any(|token| token == word), "{} names {word}", file.name);
+        }
+        let reads_the_clock = body.windows(4).any(|four| four == ["Instant", ":", ":", "now"]);
+        assert!(!reads_the_clock, "{} reads the clock", file.name);
+        let locks = body.iter().any(|token| token == "Mutex" || token == "RwLock");
+        assert!(!locks || is_limit, "{} locks", file.name);
+    }
+}
+
+const ROOF: &str = "";
+
+struct Source {
+    /// Below `src/`.
+    name: String,
+    tokens: Vec<String>,
+}
+
+impl Source {
+    /// The folder, or nothing for a file right in `src/`.
+    fn floor(&self) -> String {
+        self.name
+            .split_once('/')
+            .map_or(ROOF.to_owned(), |(folder, _)| folder.to_owned())
+    }
+
+    fn is_test(&self) -> bool {
+        self.name.ends_with("/tests.rs") || self.name.contains("/tests/")
+    }
+
+    /// Its module path: `net/sys.rs` is `net::sys`, `net/mod.rs` is `net`.
+    fn module(&self) -> Vec<String> {
+        let mut module: Vec<String> = self
+            .name
+            .trim_end_matches(".rs")
+            .split('/')
+            .map(str::to_owned)
+            .collect();
+        if module
+            .last()
+            .is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str()))
+        {
+            module.pop();
+        }
+        module
+    }
+
+    /// Up to the first module of tests.
+    fn without_tests(&self) -> &[String] {
+        let begins = self
+            .tokens
+            .windows(4)
+            .position(|four| four == ["cfg", "(", "test", ")"]);
+        &self.tokens[..begins.unwrap_or(self.tokens.len())]
+    }
+
+    /// Every path in it that begins at the crate's root, at `super` or (in the binary) at the library, as from the root.
+    /// Of a group, each member.
+    fn paths(&self) -> Vec<Vec<String>> {
+        let mut paths = Vec::new();
+        let mut modules = Inner {
+            module: self.module(),
+            ..Inner::default()
+        };
+        let mut at = 0;
+        while at < self.tokens.len() {
+            modules.step(&self.tokens, at);
+            let follows_a_path = at > 0 && self.tokens[at - 1] == ":";
+            let base = match self.tokens[at].as_str() {
+                "crate" | "wsguard" if !follows_a_path => Some(Vec::new()),
+                "super" if !follows_a_path => {
+                    let mut module = modules.module.clone();
+                    module.pop();
+                    Some(module)
+                }
+                _ => None,
+            };
+            if let Some(base) = base {
+                collect(&self.tokens, at + 1, base, &mut paths);
+            }
+            at += 1;
+        }
+        paths
+    }
+}
+
+/// Which module a token stands in: `mod tests {` opens one more.
+#[derive(Default)]
+struct Inner {
+    module: Vec<String>,
+    depth: usize,
+    opened: Vec<usize>,
+}
+
+impl Inner {
+    fn step(&mut self, tokens: &[String], at: usize) {
+        match tokens[at].as_str() {
+            "{" => {
+                self.depth += 1;
+                if at >= 2 && tokens[at - 2] == "mod" {
+                    self.module.push(tokens[at - 1].clone());
+                    self.opened.push(self.depth);
+                }
+            }
+            "}" => {
+                if self.opened.last() == Some(&self.depth) {
+                    self.opened.pop();
+                    self.module.pop();
+                }
+                self.depth = self.depth.saturating_sub(1);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Follows `::name`, `::super`, `::*` and `::{…}` behind a base; says where it ended.
+fn collect(tokens: &[String], mut at: usize, mut base: Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
+    while tokens.get(at).is_some_and(|t| t == ":") && tokens.get(at + 1).is_some_and(|t| t == ":") {
+        match tokens.get(at + 2).map(String::as_str) {
+            Some("{") => {
+                at += 3;
+                while tokens.get(at).is_some_and(|token| token != "}") {
+                    if tokens[at] == "," {
+                        at += 1;
+                        continue;
+                    }
+                    let mut member = base.clone();
+                    member.push(tokens[at].clone());
+                    at = collect(tokens, at + 1, member, paths);
+                    // `as name`
+                    while tokens.get(at).is_some_and(|token| token != "," && token != "}") {
+                        at += 1;
+                    }
+                }
+                return at + 1;
+            }
+            Some("super") => {
+                base.pop();
+            }
+            Some(name) => base.push(name.to_owned()),
+            None => break,
+        }
+        at += 3;
+    }
+    paths.push(base);
+    at
+}
+
+fn may_use(from: &str, to: &str) -> bool {
+    match FLOORS.iter().find(|(_, folder, _)| *folder == from) {
+        Some((_, _, may_use)) => may_use.split_whitespace().any(|used| used == to),
+        None => to == "cli",
+    }
+}
+
+fn is_floor(name: &str) -> bool {
+    FLOORS.iter().any(|(_, folder, _)| *folder == name)
+}
+
+fn source_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources() -> Vec<Source> {
+    let mut files = Vec::new();
+    let mut folders = vec![source_dir()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(source_dir()).unwrap().to_str().unwrap().to_owned();
+                if name != "build.rs" {
+                    files.push(Source {
+                        name,
+                        tokens: tokens(&fs::read_to_string(&path).unwrap()),
+                    });
+                }
+            }
+        }
+    }
+    assert!(files.len() > 20, "the sources are where this test looks for them");
+    files
+}
+
+/// Words and single signs; comments, strings, characters and lifetimes are left out.
+fn tokens(text: &str) -> Vec<String> {
+    let bytes = text.as_bytes();
+    let (mut tokens, mut at) = (Vec::new(), 0);
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        at += match rest[0] {
+            b'/' if rest.starts_with(b"//") => rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()),
+            b'/' if rest.starts_with(b"/*") => block_comment(rest),
+            b'"' => quoted(rest),
+            b'r' | b'b' | b'c' if let Some(len) = prefixed_string(rest) => len,
+            b'\'' => character_or_lifetime(rest),
+            byte if is_word(byte) => {
+                let len = rest.iter().position(|byte| !is_word(*byte)).unwrap_or(rest.len());
+                let word = text[at..at + len].trim_start_matches("r#");
+                tokens.push(word.to_owned());
+                len
+            }
+            byte if byte.is_ascii_whitespace() => 1,
+            byte => {
+                tokens.push(char::from(byte).to_string());
+                1
+            }
+        };
+    }
+    tokens
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+fn block_comment(rest: &[u8]) -> usize {
+    let (mut depth, mut at) = (0, 0);
+    while at < rest.len() {
+        if rest[at..].starts_with(b"/*") {
+            depth += 1;
+            at += 2;
+        } else if rest[at..].starts_with(b"*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return at;
+            }
+        } else {
+            at += 1;
+        }
+    }
+    rest.len()
+}
+
+/// From one `"` to the next that is not escaped.
+fn quoted(rest: &[u8]) -> usize {
+    let mut at = 1;
+    while at < rest.len() && rest[at] != b'"' {
+        at += if rest[at] == b'\\' { 2 } else { 1 };
+    }
+    at + 1
+}
+
+/// `b"…"`, `c"…"`, `r"…"`, `br#"…"#`, `b'…'`.
+fn prefixed_string(rest: &[u8]) -> Option<usize> {
+    let word = rest.iter().position(|byte| !is_word(*byte))?;
+    let prefix = &rest[..word];
+    let behind = &rest[word..];
+    if prefix == b"b" && behind[0] == b'\'' {
+        return Some(1 + character_or_lifetime(behind));
+    }
+    if [&b"b"[..], b"c"].contains(&prefix) && behind[0] == b'"' {
+        return Some(1 + quoted(behind));
+    }
+    if ![&b"r"[..], b"br", b"cr"].contains(&prefix) {
+        return None;
+    }
+    let hashes = behind.iter().position(|byte| *byte != b'#')?;
+    if behind[hashes] != b'"' {
+        return None;
+    }
+    let end = [b"\"", "#".repeat(hashes).as_bytes()].concat();
+    let inside = &behind[hashes + 1..];
+    let len = inside.windows(end.len()).position(|window| window == end)?;
+    Some(word + hashes + 1 + len + end.len())
+}
+
+fn character_or_lifetime(rest: &[u8]) -> usize {
+    if rest.get(1) == Some(&b'\\') {
+        return 3 + rest[3..].iter().position(|byte| *byte == b'\'').unwrap_or(0) + 1;
+    }
+    let text = std::str::from_utf8(&rest[1..rest.len().min(6)]);
+    let first = match text {
+        Ok(text) => text.chars().next(),
+        Err(error) => std::str::from_utf8(&rest[1..=error.valid_up_to()])
+            .ok()
+            .and_then(|text| text.chars().next()),
+    };
+    let len = first.map_or(1, char::len_utf8);
+    if rest.get(1 + len) == Some(&b'\'') { 2 + len } else { 1 }
+}
+
+#[test]
+fn this_test_finds_what_it_is_looking_for() {
+    let source = |name: &str, text: &str| Source {
+        name: name.into(),
+        tokens: tokens(text),
+    };
+    let edges = |name: &str, text: &str| -> BTreeSet<String> {
+        source(name, text)
+            .paths()
+            .into_iter()
+            .map(|path| path.join("::"))
+            .collect()
+    };
+    let found = edges(
+        "limit/table.rs",
+        r##"
+        //! crate::commented::out
+        use crate::{net::{a, b as c}, wire};
+        use super::super::guard::walk;
+        use super::key::ClientKey;
+        pub(crate) fn f<'a>(x: &'a str) -> char {
+            let text = "crate::quoted::out \" crate::still"; let raw = r#"crate::raw"::out"#;
+            let c = '"'; let d = '\''; let e = b'"';
+            crate::relay::relay::go(x); /* crate::block /* nested */ ::out */
+            'x'
+        }
+        mod tests { use super::super::key; use super::*; fn g() { super::super::super::cli::main() } }
+        fn h() { super::bucket::take() }
+        "##,
+    );
+    let expected = [
+        "",
+        "cli::main",
+        "guard::walk",
+        "limit::bucket::take",
+        "limit::key",
+        "limit::key::ClientKey",
+        "limit::table::*",
+        "net::a",
+        "net::b",
+        "relay::relay::go",
+        "wire",
+    ];
+    assert_eq!(found, expected.map(String::from).into());
+    assert!(may_use("cli", "wire") && !may_use("wire", "net") && !may_use("admin", "relay"));
+    assert!(
+        source("wire/a.rs", "let unsafe_name = \"unsafe\"; // unsafe")
+            .tokens
+            .iter()
+            .all(|token| token != "unsafe")
+    );
+}

@@ -1,0 +1,356 @@
+//! Servers behind the guard: each connection runs a script and is recorded to the byte.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use socket2::{Domain, SockFilter, SockRef, Type};
+
+use super::frames::frame;
+use super::request::accept_for;
+use super::socket::{End, header_values};
+use super::wait::{PATIENCE, until};
+
+/// A server on a port of its own, whose every connection runs the same script.
+pub struct Backend {
+    address: SocketAddr,
+    book: Arc<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    visits: Mutex<Vec<Arc<Visit>>>,
+    fences: Mutex<HashSet<u16>>,
+}
+
+/// What one connection of the guard brought.
+#[derive(Default)]
+pub struct Visit {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    bytes: Vec<u8>,
+    end: Option<End>,
+}
+
+/// One connection, in the hands of its script.
+pub struct Guest {
+    /// The stream, for what has no method here.
+    pub stream: TcpStream,
+    visit: Arc<Visit>,
+    place: usize,
+}
+
+impl Backend {
+    /// A server that runs this script for each connection; the connection is closed when the script ends.
+    pub fn start(script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Self {
+        Self::start_on(ANY_PORT, script)
+    }
+
+    /// The same at this address.
+    pub fn start_on(address: SocketAddr, script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let (address, book) = (listener.local_addr().unwrap(), Arc::new(Book::default()));
+        let (shared, script) = (Arc::clone(&book), Arc::new(script));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { continue };
+                let Ok(peer) = stream.peer_addr() else { continue };
+                if peer.ip() == FENCE {
+                    shared.fences.lock().unwrap().insert(peer.port());
+                    continue;
+                }
+                let visit = Arc::new(Visit::default());
+                let mut visits = shared.visits.lock().unwrap();
+                let place = visits.len();
+                visits.push(Arc::clone(&visit));
+                let script = Arc::clone(&script);
+                thread::spawn(move || script(&mut Guest { stream, visit, place }));
+            }
+        });
+        Self { address, book }
+    }
+
+    /// A server that opens every WebSocket and gives back each byte as it came.
+    pub fn echo() -> Self {
+        Self::start(|guest| {
+            guest.open();
+            guest.echo();
+        })
+    }
+
+    /// A server that opens every WebSocket and answers each frame with the same payload, a close with a close.
+    pub fn echo_frames() -> Self {
+        Self::start(|guest| {
+            guest.open();
+            guest.echo_frames();
+        })
+    }
+
+    /// A server that opens every WebSocket and listens.
+    pub fn listening() -> Self {
+        Self::start(|guest| {
+            guest.open();
+            guest.listen();
+        })
+    }
+
+    /// A server that answers every request with these bytes, and listens to what comes then.
+    pub fn answering(reply: impl AsRef<[u8]>) -> Self {
+        let reply = reply.as_ref().to_vec();
+        Self::start(move |guest| {
+            guest.hear_head();
+            guest.say(&reply);
+            guest.listen();
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How often it was dialled so far. Exact: a connection of our own, dialled after all of those, has been accepted.
+    pub fn dials(&self) -> usize {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(FENCE, 0).into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let port = TcpStream::from(socket).local_addr().unwrap().port();
+        until("the fence is accepted", || {
+            self.book.fences.lock().unwrap().remove(&port).then_some(())
+        });
+        self.book.visits.lock().unwrap().len()
+    }
+
+    /// Its n-th connection, from 0, once it is there.
+    pub fn visit(&self, n: usize) -> Arc<Visit> {
+        until(&format!("connection {n} at the server"), || {
+            self.book.visits.lock().unwrap().get(n).cloned()
+        })
+    }
+
+    /// The head that the newest connection brought.
+    pub fn last_head(&self) -> Vec<u8> {
+        let dials = self.dials();
+        assert!(dials > 0, "never dialled");
+        self.visit(dials - 1).head()
+    }
+}
+
+impl Visit {
+    /// The request head with its blank line, once it is whole.
+    pub fn head(&self) -> Vec<u8> {
+        until("a whole head at the server", || {
+            let seen = self.seen.lock().unwrap();
+            head_len(&seen.bytes).map(|len| seen.bytes[..len].to_vec())
+        })
+    }
+
+    /// Every value of a header in its head.
+    pub fn header(&self, name: &str) -> Vec<String> {
+        header_values(&self.head(), name)
+    }
+
+    /// All bytes so far.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.seen.lock().unwrap().bytes.clone()
+    }
+
+    /// What came behind the head so far.
+    pub fn tail(&self) -> Vec<u8> {
+        let bytes = self.bytes();
+        head_len(&bytes).map_or_else(Vec::new, |len| bytes[len..].to_vec())
+    }
+
+    /// Waits until so many bytes came behind the head.
+    pub fn tail_of(&self, len: usize) -> Vec<u8> {
+        until(&format!("{len} bytes behind the head"), || {
+            Some(self.tail()).filter(|tail| tail.len() >= len)
+        })
+    }
+
+    /// How the guard ended it, if it has.
+    pub fn end(&self) -> Option<End> {
+        self.seen.lock().unwrap().end
+    }
+
+    /// Waits until the guard ended it.
+    pub fn ended(&self) -> End {
+        until("the guard ends the connection to the server", || self.end())
+    }
+}
+
+impl Guest {
+    /// Which connection this is, from 0.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// Reads up to the blank line; what comes behind it is recorded too.
+    pub fn hear_head(&mut self) -> Vec<u8> {
+        loop {
+            let bytes = self.visit.bytes();
+            if let Some(len) = head_len(&bytes) {
+                return bytes[..len].to_vec();
+            }
+            if self.hear().is_none() {
+                return bytes;
+            }
+        }
+    }
+
+    /// The 101 that this request is owed.
+    pub fn switching(&mut self) -> Vec<u8> {
+        let head = self.hear_head();
+        let key = header_values(&head, "Sec-WebSocket-Key").concat();
+        let accept = accept_for(key);
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
+    /// Hears the head and opens the WebSocket.
+    pub fn open(&mut self) {
+        let reply = self.switching();
+        self.say(&reply);
+    }
+
+    /// Sends these bytes; a guard that is gone is not an error.
+    pub fn say(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Reads once and records it; nothing is the end.
+    pub fn hear(&mut self) -> Option<Vec<u8>> {
+        let mut buffer = vec![0; 64 * 1024];
+        let end = match self.stream.read(&mut buffer) {
+            Ok(0) => End::Fin,
+            Ok(n) => {
+                buffer.truncate(n);
+                self.visit.seen.lock().unwrap().bytes.extend(&buffer);
+                return Some(buffer);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Some(Vec::new()),
+            Err(_) => End::Reset,
+        };
+        self.visit.seen.lock().unwrap().end = Some(end);
+        None
+    }
+
+    /// Records everything until the guard ends.
+    pub fn listen(&mut self) {
+        while self.hear().is_some() {}
+    }
+
+    /// Gives every byte back, then the end.
+    pub fn echo(&mut self) {
+        self.say(&self.visit.tail());
+        while let Some(bytes) = self.hear() {
+            self.say(&bytes);
+        }
+        self.fin();
+    }
+
+    /// Answers each frame by one of the same opcode and payload; ends after a close.
+    pub fn echo_frames(&mut self) {
+        let mut waiting = self.visit.tail();
+        loop {
+            while let Some((used, opcode, payload)) = unmasked(&waiting) {
+                self.say(&frame(opcode, &payload));
+                waiting.drain(..used);
+                if opcode == 8 {
+                    self.fin();
+                    return self.listen();
+                }
+            }
+            let Some(bytes) = self.hear() else { return };
+            waiting.extend(bytes);
+        }
+    }
+
+    /// Our side is done sending.
+    pub fn fin(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The connection will end with a reset.
+    pub fn reset(&mut self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// From now on nothing of the guard arrives, nor is it acknowledged: the machine is gone.
+    pub fn vanish(&mut self) {
+        const BPF_RET_K: u16 = 0x06;
+        SockRef::from(&self.stream)
+            .attach_filter(&[SockFilter::new(BPF_RET_K, 0, 0, 0)])
+            .unwrap();
+    }
+}
+
+/// A door that scripts wait at, and a test opens.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets everyone pass from now on.
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    /// Waits until it is open; a test that ended early frees its scripts after a while.
+    pub fn wait(&self) {
+        let open = self.0.0.lock().unwrap();
+        drop(self.0.1.wait_timeout_while(open, 12 * PATIENCE, |open| !*open).unwrap());
+    }
+}
+
+/// An address where a dial is neither taken nor refused: its accept queue is full. Holds as long as the sockets do.
+pub fn full_queue() -> (SocketAddr, Vec<socket2::Socket>) {
+    let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&ANY_PORT.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap().as_socket().unwrap();
+    let mut held = vec![listener];
+    for _ in 0..4 {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let _ = socket.connect(&address.into());
+        held.push(socket);
+    }
+    (address, held)
+}
+
+fn head_len(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
+}
+
+/// The first whole frame of a client: its length on the wire, opcode and payload.
+fn unmasked(bytes: &[u8]) -> Option<(usize, u8, Vec<u8>)> {
+    let (start, len) = match bytes.get(1)? & 0x7f {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (
+            10,
+            usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?,
+        ),
+        short => (2, usize::from(short)),
+    };
+    let mask = bytes.get(start..start + 4)?;
+    let payload = bytes.get(start + 4..start + 4 + len)?;
+    let payload = payload
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    Some((start + 4 + len, bytes[0] & 0x0f, payload))
+}
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const FENCE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 253));

@@ -1,0 +1,386 @@
+//! The real guard between real sockets: a rig starts the binary with a configuration, and gives back raw sockets to its
+//! front, a view of its numbers and its log, and scripted servers behind it.
+
+mod backend;
+mod frames;
+mod metrics;
+mod queues;
+mod request;
+mod socket;
+mod wait;
+
+pub use backend::{Backend, Gate, full_queue};
+pub use frames::{close_code, frame, masked};
+pub use metrics::Metrics;
+pub use queues::{all_acknowledged, all_read, keepalive_in, keepalive_to};
+pub use request::{Request, accept_for};
+pub use socket::{Answer, End, Socket};
+pub use wait::{PATIENCE, until};
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A running guard. Dropping it ends the process.
+pub struct Rig {
+    child: Child,
+    front: Vec<SocketAddr>,
+    admin: Option<SocketAddr>,
+    log: Arc<Mutex<Vec<String>>>,
+    _dir: TempDir,
+}
+
+/// What stands in the file, beside the listener's and the admin's address.
+#[derive(Default)]
+pub struct Setup {
+    listener: String,
+    servers: Vec<SocketAddr>,
+    config: String,
+}
+
+impl Setup {
+    /// Lines inside the one `[[listener]]`.
+    pub fn listener(mut self, lines: &str) -> Self {
+        self.listener.push_str(lines);
+        self
+    }
+
+    /// Any further tables. The default upstream is left out when `[upstream.` stands here.
+    pub fn config(mut self, tables: &str) -> Self {
+        self.config.push_str(tables);
+        self.config.push('\n');
+        self
+    }
+
+    /// One more server of the default upstream.
+    pub fn server(mut self, address: SocketAddr) -> Self {
+        self.servers.push(address);
+        self
+    }
+
+    /// Starts the guard.
+    pub fn start(self) -> Rig {
+        Rig::start_with(&self)
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        if !self.config.contains("[[listener]]") {
+            text.push_str("[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]\n");
+            text.push_str(&self.listener);
+            text.push('\n');
+        }
+        if !self.config.contains("[admin]") {
+            text.push_str("[admin]\nlisten = \"127.0.0.1:0\"\n");
+        }
+        text.push_str(&self.config);
+        if !self.config.contains("[upstream.") {
+            let servers: Vec<String> = self.servers.iter().map(SocketAddr::to_string).collect();
+            text.push_str("\n[upstream.chat]\n");
+            text.push_str(&["servers = ", &format!("{servers:?}"), "\n"].concat());
+        }
+        text
+    }
+}
+
+impl Rig {
+    /// A guard before one server, with further tables of configuration.
+    pub fn start(backend: &Backend, config: &str) -> Self {
+        Self::before(backend).config(config).start()
+    }
+
+    /// A guard before one server, still to be configured.
+    pub fn before(backend: &Backend) -> Setup {
+        Setup::default().server(backend.address())
+    }
+
+    fn start_with(setup: &Setup) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("wsguard.toml");
+        std::fs::write(&file, setup.text()).unwrap();
+        Self::spawn(&["run".as_ref(), "-c".as_ref(), file.as_os_str()], dir)
+    }
+
+    /// A guard without a file: `wsguard run` with these arguments.
+    pub fn run(arguments: &[&str]) -> Self {
+        let mut all = vec!["run"];
+        all.extend_from_slice(arguments);
+        let all: Vec<&std::ffi::OsStr> = all.iter().map(AsRef::as_ref).collect();
+        Self::spawn(&all, tempfile::tempdir().unwrap())
+    }
+
+    fn spawn(arguments: &[&std::ffi::OsStr], dir: TempDir) -> Self {
+        let mut child = wsguard()
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        collect(child.stderr.take().unwrap(), Arc::clone(&log));
+        let mut rig = Self {
+            child,
+            front: Vec::new(),
+            admin: None,
+            log,
+            _dir: dir,
+        };
+        rig.wait_for_ready();
+        rig
+    }
+
+    fn wait_for_ready(&mut self) {
+        until("the guard is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!(
+                    "the guard ended with {status} instead of serving:\n{}",
+                    self.raw_log().join("\n")
+                );
+            }
+            self.lines().iter().any(|line| line["event"] == "ready").then_some(())
+        });
+        for line in self.lines() {
+            let address = || line["address"].as_str().expect("an address").parse().ok();
+            match line["event"].as_str() {
+                Some("listening") => self.front.extend(address()),
+                Some("admin") => self.admin = address(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Where the guard listens; with several binds the first.
+    pub fn front(&self) -> SocketAddr {
+        self.front[0]
+    }
+
+    /// Where it listens, a bind each.
+    pub fn fronts(&self) -> &[SocketAddr] {
+        &self.front
+    }
+
+    /// The admin's address.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin.expect("a line that names the admin's address")
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        until("the guard ends", || self.child.try_wait().unwrap())
+    }
+
+    /// A connection from 127.0.0.1 that has sent nothing.
+    pub fn connect(&self) -> Socket {
+        self.connect_from(ip(1))
+    }
+
+    /// The same from any 127.x.y.z.
+    pub fn connect_from(&self, source: IpAddr) -> Socket {
+        Socket::connect(source, self.front())
+    }
+
+    /// A connection that has sent these bytes.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) -> Socket {
+        self.send_from(ip(1), bytes)
+    }
+
+    /// The same from any 127.x.y.z.
+    pub fn send_from(&self, source: IpAddr, bytes: impl AsRef<[u8]>) -> Socket {
+        let mut socket = self.connect_from(source);
+        socket.send(bytes.as_ref());
+        socket
+    }
+
+    /// What these bytes are answered, to the end of the connection.
+    pub fn ask(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        self.send(bytes).answer()
+    }
+
+    /// The same from any 127.x.y.z.
+    pub fn ask_from(&self, source: IpAddr, bytes: impl AsRef<[u8]>) -> Answer {
+        self.send_from(source, bytes).answer()
+    }
+
+    /// An open WebSocket from 127.0.0.1.
+    pub fn open(&self) -> Socket {
+        self.open_from(ip(1))
+    }
+
+    /// The same from any 127.x.y.z.
+    pub fn open_from(&self, source: IpAddr) -> Socket {
+        self.try_open(source, &Request::to("/ws"))
+            .unwrap_or_else(|answer| panic!("not let in: {answer}"))
+    }
+
+    /// A tunnel, or what the guard answered instead.
+    pub fn try_open(&self, source: IpAddr, request: &Request) -> Result<Socket, Answer> {
+        let mut socket = self.send_from(source, request);
+        let head = socket.read_head();
+        if head.starts_with(b"HTTP/1.1 101 ") {
+            Ok(socket)
+        } else {
+            Err(socket.answer_after(head))
+        }
+    }
+
+    /// What the admin answers to a GET, head and body.
+    pub fn get(&self, path: &str) -> Answer {
+        let host = self.admin();
+        self.admin_ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    /// What the admin answers to these bytes.
+    pub fn admin_ask(&self, request: &str) -> Answer {
+        let mut socket = Socket::connect(ip(1), self.admin());
+        socket.send(request.as_bytes());
+        socket.answer()
+    }
+
+    /// All numbers as of now.
+    pub fn metrics(&self) -> Metrics {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.status(), 200, "{answer}");
+        Metrics::parse(&answer.body_text())
+    }
+
+    /// One number as of now: `wsguard_connections{zone="default"}`. A series that has not begun is 0.
+    pub fn count(&self, series: &str) -> i64 {
+        self.metrics().count(series)
+    }
+
+    /// Waits until a series has exactly this number, for what is counted a moment after the client heard of it.
+    pub fn expect(&self, series: &str, number: i64) {
+        let mut last = 0;
+        let reached = wait::reaches(PATIENCE, || {
+            last = self.count(series);
+            (last == number).then_some(())
+        });
+        assert!(reached.is_some(), "{series} is {last}, not {number}");
+    }
+
+    /// `/stats`.
+    pub fn stats(&self) -> Value {
+        let answer = self.get("/stats");
+        assert_eq!(answer.status(), 200, "{answer}");
+        serde_json::from_slice(answer.body()).expect("JSON")
+    }
+
+    /// Waits until nothing is open and nothing pending; then every count must have come back and no panic be counted.
+    pub fn quiet(&self) {
+        self.quiet_within(PATIENCE);
+    }
+
+    /// The same with a bound of its own.
+    pub fn quiet_within(&self, bound: Duration) {
+        let mut last = Vec::new();
+        let quiet = wait::reaches(bound, || {
+            let metrics = self.metrics();
+            assert_eq!(
+                metrics.count("wsguard_counter_drift"),
+                0,
+                "the counts differ from what is open"
+            );
+            last = metrics.open_counts();
+            last.is_empty().then_some(metrics)
+        });
+        let Some(metrics) = quiet else {
+            panic!("still held: {last:?}")
+        };
+        assert_eq!(metrics.count("wsguard_panics_total"), 0);
+        assert!(
+            metrics.has(r#"wsguard_connections{zone="default"}"#),
+            "the gauge that is meant to be 0 exists"
+        );
+    }
+
+    /// The log lines so far.
+    pub fn lines(&self) -> Vec<Value> {
+        self.log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect()
+    }
+
+    /// The log as it was written.
+    pub fn raw_log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a log line.
+    pub fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        until(what, || self.lines().into_iter().find(|line| is_it(line)))
+    }
+
+    /// Waits for the line of a connection that ended for this reason.
+    pub fn access(&self, reason: &str) -> Value {
+        self.line(&format!("a line with reason {reason}"), |line| line["reason"] == reason)
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let log = self.raw_log();
+            let tail = log.len().saturating_sub(25);
+            let _ = writeln!(std::io::stderr(), "the guard's last lines:\n{}", log[tail..].join("\n"));
+        }
+    }
+}
+
+/// The binary under test, in an environment that sets nothing.
+pub fn wsguard() -> Command {
+    let mut command = Command::new(binary());
+    command
+        .env_remove("WSGUARD_CONFIG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    command
+}
+
+/// 127.0.0.`last`.
+pub fn ip(last: u8) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, last).into()
+}
+
+/// The n-th of 64 770 loopback addresses that no test uses otherwise.
+pub fn nth_ip(n: u16) -> IpAddr {
+    let [high, low] = (n + 256).to_be_bytes();
+    Ipv4Addr::new(127, 9, high, low).into()
+}
+
+fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_wsguard").into()
+}
+
+fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) {
+    thread::spawn(move || {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let Ok(line) = line else { return };
+            log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+}

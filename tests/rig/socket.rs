@@ -1,0 +1,270 @@
+//! A client's socket: raw bytes out, exact bytes in.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, SockFilter, SockRef, Type};
+
+use super::wait::PATIENCE;
+
+/// How the other side ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// An orderly end.
+    Fin,
+    /// A reset.
+    Reset,
+}
+
+/// A connection whose every read is bounded in time.
+pub struct Socket {
+    stream: TcpStream,
+    ahead: Vec<u8>,
+}
+
+impl Socket {
+    /// Connects from an address of this machine.
+    pub fn connect(source: IpAddr, to: SocketAddr) -> Self {
+        Self::connect_with(source, to, |_| {})
+    }
+
+    /// The same, with a word on the socket before it connects.
+    pub fn connect_with(source: IpAddr, to: SocketAddr, prepare: impl Fn(&socket2::Socket)) -> Self {
+        let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+        // The usual source needs no binding: its ports are then shared by all destinations.
+        if to.is_ipv4() && source != Ipv4Addr::LOCALHOST {
+            socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
+        }
+        prepare(&socket);
+        socket.connect(&to.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true).unwrap();
+        Self::from(stream)
+    }
+
+    /// The stream itself.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Its own address.
+    pub fn local(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
+    }
+
+    /// Writes all of it. A peer that is gone is not an error: what was heard says so.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
+    /// Our side is done sending.
+    pub fn fin(&self) {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends with a reset.
+    pub fn reset(self) {
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// From now on nothing that the other side sends arrives, nor is it acknowledged: the cable is pulled.
+    pub fn vanish(&self) {
+        const BPF_RET_K: u16 = 0x06;
+        SockRef::from(&self.stream)
+            .attach_filter(&[SockFilter::new(BPF_RET_K, 0, 0, 0)])
+            .unwrap();
+    }
+
+    /// Exactly so many bytes.
+    pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
+        while self.ahead.len() < len {
+            if let Some(end) = self.read_more() {
+                panic!(
+                    "{end:?} after {} of {len} bytes: {:?}",
+                    self.ahead.len(),
+                    printable(&self.ahead)
+                );
+            }
+        }
+        self.ahead.drain(..len).collect()
+    }
+
+    /// A head with its blank line, or what came before the end.
+    pub fn read_head(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
+                return self.ahead.drain(..at + 4).collect();
+            }
+            if self.read_more().is_some() {
+                return std::mem::take(&mut self.ahead);
+            }
+        }
+    }
+
+    /// One frame as a server sends it: its first byte and its payload.
+    pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
+        let head = self.read_exactly(2);
+        let len = match head[1] {
+            126 => u64::from(u16::from_be_bytes(self.read_exactly(2).try_into().unwrap())),
+            127 => u64::from_be_bytes(self.read_exactly(8).try_into().unwrap()),
+            short => u64::from(short),
+        };
+        (head[0], self.read_exactly(usize::try_from(len).unwrap()))
+    }
+
+    /// Everything up to the end, and which end it was.
+    pub fn read_to_end(&mut self) -> (Vec<u8>, End) {
+        loop {
+            if let Some(end) = self.read_more() {
+                return (std::mem::take(&mut self.ahead), end);
+            }
+        }
+    }
+
+    /// An answer, up to the end of the connection.
+    pub fn answer(&mut self) -> Answer {
+        self.answer_after(Vec::new())
+    }
+
+    /// The same when its beginning was read.
+    pub fn answer_after(&mut self, mut bytes: Vec<u8>) -> Answer {
+        let (rest, end) = self.read_to_end();
+        bytes.extend(rest);
+        Answer { bytes, end }
+    }
+
+    /// Whether nothing has been heard so far, not even an end.
+    pub fn is_silent(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let heard = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        self.ahead.is_empty() && heard.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    fn read_more(&mut self) -> Option<End> {
+        let mut buffer = [0; 16 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => Some(End::Fin),
+            Ok(n) => {
+                self.ahead.extend(&buffer[..n]);
+                None
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => Some(End::Reset),
+            Err(error) => panic!("{error}, after {:?}", printable(&self.ahead)),
+        }
+    }
+}
+
+/// For what reads more than it wants to keep.
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            return self.stream.read(buffer);
+        }
+        let len = buffer.len().min(self.ahead.len());
+        buffer[..len].copy_from_slice(&self.ahead[..len]);
+        self.ahead.drain(..len);
+        Ok(len)
+    }
+}
+
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(2 * PATIENCE)).unwrap();
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
+    }
+}
+
+/// What a client heard from the first byte to the end.
+pub struct Answer {
+    /// To the byte.
+    pub bytes: Vec<u8>,
+    /// The end behind it.
+    pub end: End,
+}
+
+impl Answer {
+    /// The status, or 0 where nothing like one was heard.
+    pub fn status(&self) -> u16 {
+        let digits = self.bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+        digits
+            .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// What stands behind the head.
+    pub fn body(&self) -> &[u8] {
+        &self.bytes[self.head_len()..]
+    }
+
+    /// The same as text.
+    pub fn body_text(&self) -> String {
+        String::from_utf8_lossy(self.body()).into_owned()
+    }
+
+    /// Every value of a header.
+    pub fn values(&self, name: &str) -> Vec<String> {
+        header_values(&self.bytes[..self.head_len()], name)
+    }
+
+    /// Asserts that this is the guard's refusal of section "what a refused client gets", to the byte, and that the
+    /// connection ended in order. The only freedom is Retry-After, from 5 to 10 where the status calls for it.
+    pub fn assert_refusal(&self, status: &str, reason: &str, text: &str) {
+        let mut extra = String::new();
+        if status.starts_with("429") || status.starts_with("503") {
+            let seconds = self.retry_after();
+            assert!((5..=10).contains(&seconds), "Retry-After {seconds}");
+            extra = format!("Retry-After: {seconds}\r\n");
+        }
+        let whole = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: {}\r\n{extra}\
+             X-Wsguard-Reason: {reason}\r\n\r\n{text}\r\n",
+            text.len() + 2
+        );
+        assert_eq!(printable(&self.bytes), printable(whole.as_bytes()));
+        assert_eq!(self.end, End::Fin);
+    }
+
+    /// The seconds of Retry-After.
+    pub fn retry_after(&self) -> u32 {
+        let values = self.values("Retry-After");
+        assert_eq!(values.len(), 1, "one Retry-After in {self}");
+        values[0].parse().expect("seconds")
+    }
+
+    fn head_len(&self) -> usize {
+        self.bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .map_or(self.bytes.len(), |at| at + 4)
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} then {:?}", printable(&self.bytes), self.end)
+    }
+}
+
+/// Every value of a header in a head, in order.
+pub fn header_values(head: &[u8], name: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(head);
+    let lines = text.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    lines
+        .filter(|(known, _)| known.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim().to_owned())
+        .collect()
+}
+
+fn printable(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| std::ascii::escape_default(*byte))
+        .map(char::from)
+        .collect()
+}
