@@ -13,6 +13,7 @@ pub enum Reason {
     ZoneFull,
     ZoneRate,
     ProcessFull,
+    Draining,
     UpstreamDown,
     UpstreamRefused,
     UpstreamBadReply,
@@ -35,12 +36,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::PerIp,
         Self::PerIpRate,
         Self::ZoneFull,
         Self::ZoneRate,
         Self::ProcessFull,
+        Self::Draining,
         Self::UpstreamDown,
         Self::UpstreamRefused,
         Self::UpstreamBadReply,
@@ -69,6 +71,7 @@ impl Reason {
             Self::ZoneFull => "zone_full",
             Self::ZoneRate => "zone_rate",
             Self::ProcessFull => "process_full",
+            Self::Draining => "draining",
             Self::UpstreamDown => "upstream_down",
             Self::UpstreamRefused => "upstream_refused",
             Self::UpstreamBadReply => "upstream_bad_reply",
@@ -94,7 +97,7 @@ impl Reason {
     pub fn status(self) -> Option<u16> {
         Some(match self {
             Self::PerIp | Self::PerIpRate => 429,
-            Self::ZoneFull | Self::ZoneRate | Self::ProcessFull | Self::UpstreamDown => 503,
+            Self::ZoneFull | Self::ZoneRate | Self::ProcessFull | Self::Draining | Self::UpstreamDown => 503,
             Self::UpstreamRefused | Self::UpstreamBadReply => 502,
             Self::UpstreamTimeout => 504,
             Self::Network | Self::Origin => 403,
@@ -118,7 +121,7 @@ impl Reason {
             Self::PerIp => "Too many connections from this IP",
             Self::PerIpRate => "Too many connection attempts from this IP",
             Self::ZoneFull | Self::ZoneRate | Self::ProcessFull => "Server at capacity",
-            Self::UpstreamDown => "Service unavailable",
+            Self::Draining | Self::UpstreamDown => "Service unavailable",
             Self::UpstreamRefused | Self::UpstreamBadReply => "Bad gateway",
             Self::UpstreamTimeout => "Gateway timeout",
             Self::Network | Self::Origin => "Forbidden",
@@ -141,7 +144,13 @@ impl Reason {
     pub fn may_be_restyled(self) -> bool {
         matches!(
             self,
-            Self::PerIp | Self::PerIpRate | Self::ZoneFull | Self::ZoneRate | Self::ProcessFull | Self::UpstreamDown
+            Self::PerIp
+                | Self::PerIpRate
+                | Self::ZoneFull
+                | Self::ZoneRate
+                | Self::ProcessFull
+                | Self::Draining
+                | Self::UpstreamDown
         )
     }
 
@@ -173,19 +182,21 @@ pub enum CloseReason {
     Lifetime,
     HalfClose,
     Stalled,
+    Drain,
     Io,
     Panic,
 }
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Client,
         Self::Upstream,
         Self::Idle,
         Self::Lifetime,
         Self::HalfClose,
         Self::Stalled,
+        Self::Drain,
         Self::Io,
         Self::Panic,
     ];
@@ -199,6 +210,7 @@ impl CloseReason {
             Self::Lifetime => "lifetime",
             Self::HalfClose => "half_close",
             Self::Stalled => "stalled",
+            Self::Drain => "drain",
             Self::Io => "io",
             Self::Panic => "panic",
         }
@@ -214,6 +226,7 @@ impl From<Over> for CloseReason {
             Over::Lifetime => Self::Lifetime,
             Over::HalfClose => Self::HalfClose,
             Over::Stalled => Self::Stalled,
+            Over::Drain => Self::Drain,
             Over::Io => Self::Io,
         }
     }

@@ -6,6 +6,43 @@ use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::close_frame;
 
 use super::flow::{Flow, Moved, with_buffer};
+use super::tunnel::Over;
+
+/// The leave-taking of both directions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Goodbye {
+    pub(super) over: Over,
+    /// The close frame's status code.
+    pub(super) code: u16,
+    pub(super) to_client: Farewell,
+    pub(super) to_server: Farewell,
+}
+
+impl Goodbye {
+    /// One that begins now.
+    pub(super) fn new(over: Over, code: u16) -> Self {
+        Self {
+            over,
+            code,
+            to_client: Farewell::AwaitsBoundary,
+            to_server: Farewell::AwaitsBoundary,
+        }
+    }
+
+    /// Whether both close frames are out.
+    pub(super) fn is_said(self) -> bool {
+        [self.to_client, self.to_server]
+            .iter()
+            .all(|farewell| matches!(farewell, Farewell::Said | Farewell::Ended))
+    }
+
+    /// Whether both sides have ended as well.
+    pub(super) fn is_over(self) -> bool {
+        [self.to_client, self.to_server]
+            .iter()
+            .all(|farewell| *farewell == Farewell::Ended)
+    }
+}
 
 /// One direction's leave-taking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

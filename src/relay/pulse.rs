@@ -30,6 +30,10 @@ pub enum Order {
     Lifetime,
     /// The client takes nothing of what waits for it: end it.
     Stalled,
+    /// The process is about to end: close 1012, whenever a frame boundary comes.
+    Drain,
+    /// The process ends: half-close now, boundary or not.
+    Cut,
 }
 
 impl Pulse {
@@ -58,9 +62,13 @@ impl Pulse {
         self.over.load(Relaxed)
     }
 
-    /// Tells the relay to end; the first order stands.
+    /// Tells the relay to end. The first order stands, but for the last one that there is.
     pub fn order(&self, order: Order) {
-        let _already = self.order.compare_exchange(NONE, order as u8 + 1, Relaxed, Relaxed);
+        if order == Order::Cut {
+            self.order.store(CUT, Relaxed);
+        } else {
+            let _already = self.order.compare_exchange(NONE, order as u8 + 1, Relaxed, Relaxed);
+        }
         self.wake();
     }
 
@@ -120,6 +128,8 @@ impl Pulse {
             NONE => None,
             IDLE => Some(Order::Idle),
             LIFETIME => Some(Order::Lifetime),
+            DRAIN => Some(Order::Drain),
+            CUT => Some(Order::Cut),
             _ => Some(Order::Stalled),
         }
     }
@@ -128,3 +138,5 @@ impl Pulse {
 const NONE: u8 = 0;
 const IDLE: u8 = Order::Idle as u8 + 1;
 const LIFETIME: u8 = Order::Lifetime as u8 + 1;
+const DRAIN: u8 = Order::Drain as u8 + 1;
+const CUT: u8 = Order::Cut as u8 + 1;

@@ -12,7 +12,7 @@ use crate::net::stream::Stream;
 use crate::wire::frame::Sender;
 
 use super::flow::{End, Flow, Moved};
-use super::goodbye::{Farewell, To};
+use super::goodbye::{Goodbye, To};
 use super::pulse::{Order, Pulse};
 use super::tally::Tally;
 
@@ -66,6 +66,8 @@ pub enum Over {
     HalfClose,
     /// The client took nothing of what waited for it.
     Stalled,
+    /// The process was about to end.
+    Drain,
     /// A socket failed otherwise: its peer vanished, say.
     Io,
 }
@@ -92,7 +94,7 @@ struct Ending {
     timer: Pin<Box<Sleep>>,
     /// How long until acknowledgements are looked at again; the kernel tells of them to nobody.
     look_again: Duration,
-    farewell: Option<(Over, Farewell, Farewell)>,
+    goodbye: Option<Goodbye>,
 }
 
 impl Relay {
@@ -237,49 +239,56 @@ impl Relay {
         let Some(ending) = self.ending.as_mut() else {
             return Poll::Pending;
         };
-        let Some((over, to_client, to_server)) = &mut ending.farewell else {
+        let Some(goodbye) = &mut ending.goodbye else {
             return Poll::Pending;
         };
-        let over = *over;
-        let outward = to_client.poll(
-            &mut self.outbound,
-            (&self.server, &self.client, To::Client),
-            GOING_AWAY,
-            cx,
-        );
-        let inward = to_server.poll(
-            &mut self.inbound,
-            (&self.client, &self.server, To::Server),
-            GOING_AWAY,
-            cx,
-        );
-        let both_ended = *to_client == Farewell::Ended && *to_server == Farewell::Ended;
+        let (over, code) = (goodbye.over, goodbye.code);
+        let outward = goodbye
+            .to_client
+            .poll(&mut self.outbound, (&self.server, &self.client, To::Client), code, cx);
+        let inward = goodbye
+            .to_server
+            .poll(&mut self.inbound, (&self.client, &self.server, To::Server), code, cx);
+        let (is_said, is_over) = (goodbye.is_said(), goodbye.is_over());
+        if is_said {
+            ending.until.get_or_insert_with(|| Instant::now() + GOODBYE);
+        }
         let is_late = ending.poll_until(false, cx).is_ready();
         self.count(inward, outward);
-        if both_ended || is_late {
+        if is_over || is_late {
             Poll::Ready(over)
         } else {
             Poll::Pending
         }
     }
 
+    /// Begins to end, or ends at once.
     fn obey(&mut self, order: Order) -> Option<Over> {
-        let over = match order {
+        let (over, code, lasts) = match order {
             Order::Stalled => {
                 self.client.reset_on_close();
                 return Some(Over::Stalled);
             }
-            Order::Idle => Over::Idle,
-            Order::Lifetime => Over::Lifetime,
+            Order::Cut => {
+                self.client.shutdown_write();
+                self.server.shutdown_write();
+                return Some(Over::Drain);
+            }
+            Order::Idle => (Over::Idle, GOING_AWAY, Some(GOODBYE)),
+            Order::Lifetime => (Over::Lifetime, GOING_AWAY, Some(GOODBYE)),
+            // However long a frame takes: whoever drains knows when it is time to cut it.
+            Order::Drain => (Over::Drain, SERVICE_RESTART, None),
         };
-        let mut ending = Ending::new(Some(GOODBYE));
-        ending.farewell = Some((over, Farewell::AwaitsBoundary, Farewell::AwaitsBoundary));
-        self.ending = Some(Box::new(ending));
+        if !self.says_goodbye() {
+            let mut ending = Ending::new(lasts);
+            ending.goodbye = Some(Goodbye::new(over, code));
+            self.ending = Some(Box::new(ending));
+        }
         None
     }
 
     fn says_goodbye(&self) -> bool {
-        self.ending.as_ref().is_some_and(|ending| ending.farewell.is_some())
+        self.ending.as_ref().is_some_and(|ending| ending.goodbye.is_some())
     }
 
     fn count(&mut self, inward: Moved, outward: Moved) {
@@ -327,8 +336,7 @@ impl Future for Relay {
         if !std::mem::replace(&mut relay.listens, true) {
             relay.pulse.listen(cx.waker());
         }
-        if !relay.says_goodbye()
-            && let Some(order) = relay.pulse.ordered()
+        if let Some(order) = relay.pulse.ordered()
             && let Some(over) = relay.obey(order)
         {
             return Poll::Ready(relay.totals(over));
@@ -361,7 +369,7 @@ impl Ending {
             until,
             timer,
             look_again: FIRST_LOOK,
-            farewell: None,
+            goodbye: None,
         }
     }
 
@@ -394,6 +402,8 @@ impl Ending {
 
 /// 1001: the endpoint is going away (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
+/// 1012: the service restarts, come back (the registry of close codes of RFC 6455 section 11.7).
+const SERVICE_RESTART: u16 = 1012;
 /// With the sweep's quarter of a second, a connection that we end is gone within a second of its time.
 const GOODBYE: Duration = Duration::from_millis(500);
 const FIRST_LOOK: Duration = Duration::from_micros(500);
