@@ -96,12 +96,12 @@ mod files {
 
     #[test]
     fn what_is_not_built_yet_is_a_mistake_and_never_ignored() {
-        let text = "[server]\ndrain_delay = \"0s\"\ndrain_timeout = \"25s\"\nwatch_config = true\n[limits.timeouts]\n\
+        let text = "[limits.timeouts]\n\
                     first_message = \"off\"\n[limits.messages]\nrate = \"5/s\"\n[zone.a.messages]\nrate = \"5/s\"\n\
                     [[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
                     servers = [\"a:1\"]\nbalance = \"hash-sid\"\nrelay = \"auto\"\nmax_connections = 1\n[upstream.u.health]\n";
         let rejected = compile(text, "x").unwrap_err();
-        assert_eq!(rejected.mistakes.len(), 12, "{rejected}");
+        assert_eq!(rejected.mistakes.len(), 9, "{rejected}");
         assert!(
             rejected
                 .mistakes

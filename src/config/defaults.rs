@@ -11,6 +11,10 @@ use super::policy::{RejectWith, ZonePolicy};
 
 /// `server.table_size`.
 pub const TABLE_SIZE: u32 = 1_000_000;
+/// `server.drain_delay`.
+pub const DRAIN_DELAY: Duration = Duration::ZERO;
+/// `server.drain_timeout`.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 /// `listener.backlog`.
 pub const BACKLOG: u32 = 4096;
 /// `listener.handshake_timeout`.

@@ -4,7 +4,6 @@
 
 /// Keys by the table they would stand in; `limits` is also every `zone.*`.
 pub const KEYS: &[(&str, &[&str])] = &[
-    ("server", &["drain_delay", "drain_timeout", "watch_config"]),
     ("listener", &["tls"]),
     ("limits", &["messages"]),
     ("limits.timeouts", &["first_message"]),

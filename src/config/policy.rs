@@ -45,6 +45,12 @@ pub struct ServerPolicy {
     pub max_connections: Option<u32>,
     /// Client keys remembered.
     pub table_size: u32,
+    /// How long, when the process is told to stop, it goes on accepting while /readyz says 503.
+    pub drain_delay: Duration,
+    /// How long it then sees its connections off.
+    pub drain_timeout: Duration,
+    /// A changed file is applied by itself.
+    pub watch_config: bool,
 }
 
 /// `[[listener]]`.

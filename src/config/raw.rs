@@ -61,7 +61,10 @@ table! {
 }
 table! {
     /// `[server]`.
-    Server "server" { workers: Entry, max_connections: Entry, table_size: Entry }
+    Server "server" {
+        workers: Entry, max_connections: Entry, table_size: Entry, drain_delay: Entry, drain_timeout: Entry,
+        watch_config: Entry,
+    }
 }
 table! {
     /// `[[listener]]`.

@@ -1,5 +1,7 @@
 //! `[server]`.
 
+use std::time::Duration;
+
 use crate::config::defaults;
 use crate::config::finding::{Finding, Findings};
 use crate::config::policy::ServerPolicy;
@@ -15,6 +17,15 @@ pub fn compile(raw: &raw::Server, found: &mut Findings) -> ServerPolicy {
         workers: raw.workers.number_or("auto", &(1..=1024), found).over(None),
         max_connections,
         table_size: table_size.unwrap_or(defaults::TABLE_SIZE),
+        drain_delay: raw
+            .drain_delay
+            .duration(&(Duration::ZERO..=AN_HOUR), found)
+            .unwrap_or(defaults::DRAIN_DELAY),
+        drain_timeout: raw
+            .drain_timeout
+            .duration(&(Duration::ZERO..=AN_HOUR), found)
+            .unwrap_or(defaults::DRAIN_TIMEOUT),
+        watch_config: raw.watch_config.flag(found).unwrap_or(true),
     };
     let table_is_known = table_size.is_some() || !raw.table_size.is_written();
     if let Some(most) = max_connections.filter(|most| table_is_known && policy.table_size < *most) {
@@ -28,6 +39,8 @@ pub fn compile(raw: &raw::Server, found: &mut Findings) -> ServerPolicy {
     }
     policy
 }
+
+const AN_HOUR: Duration = Duration::from_secs(3600);
 
 /// Above what a machine has descriptors for.
 pub const MOST_CONNECTIONS: u32 = 100_000_000;
