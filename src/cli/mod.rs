@@ -63,22 +63,16 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Demo(args) => done(demo::run(args)),
+        Command::Demo(args) => demo::run(args).map_or_else(|error| failed(&error), |()| Exit::Done),
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
     }
     .into()
 }
 
-/// How a command ended that can only fail as a whole.
-fn done(result: anyhow::Result<()>) -> Exit {
-    match result {
-        Ok(()) => Exit::Done,
-        Err(error) => {
-            eprintln!("wsguard: {error:#}");
-            Exit::Failed
-        }
-    }
+fn failed(error: &anyhow::Error) -> Exit {
+    eprintln!("wsguard: {error:#}");
+    Exit::Failed
 }
 
 impl From<Exit> for ExitCode {

@@ -2,19 +2,22 @@
 
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{self, AdminServer};
 use crate::config::policy::LogLevel;
 use crate::config::{self, Checked, QuickOptions, Rejected};
 use crate::guard::Guard;
 use crate::guard::log::Line;
+use crate::guard::reload::is_writable_by_others;
+use crate::guard::watch;
 
-use super::{ConfigFile, Exit, done};
+use super::{ConfigFile, Exit, failed};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
@@ -51,7 +54,11 @@ pub fn run(options: &Options) -> Exit {
     if !checked.warnings.is_empty() {
         eprintln!("{}", checked.render_warnings(in_color));
     }
-    done(serve(checked))
+    let file = options.listen.is_empty().then_some(options.config.config.as_path());
+    match serve(checked, file) {
+        Ok(exit) => exit,
+        Err(error) => failed(&error),
+    }
 }
 
 fn configured(options: &Options) -> Result<Checked, Rejected> {
@@ -67,20 +74,89 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-fn serve(checked: Checked) -> anyhow::Result<()> {
+fn serve(checked: Checked, file: Option<&Path>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
+    let (mut hangup, mut ends) =
+        runtime.block_on(async { io::Result::Ok((signal(SignalKind::hangup())?, Ends::new()?)) })?;
     let (guard, _admin) = start(checked)?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    if let Some(file) = file {
+        look_after(file, &guard);
+    }
+    let exit = runtime.block_on(async {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => reload(&guard, file),
+                () = ends.next() => break,
+            }
         }
-        io::Result::Ok(())
-    })?;
-    guard.log().event(LogLevel::Info, "stopping", Line::default());
+        tokio::select! {
+            () = guard.drain() => Exit::Done,
+            () = ends.next() => Exit::Failed,
+        }
+    });
+    guard.log().event(LogLevel::Info, "stopped", Line::default());
     guard.stop();
-    Ok(())
+    Ok(exit)
+}
+
+/// The signals that end the process.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next TERM or INT.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Says what is odd about the file itself, and has it watched.
+fn look_after(file: &Path, guard: &Arc<Guard>) {
+    let log = guard.log();
+    if is_writable_by_others(file).unwrap_or(false) {
+        log.warn(
+            "config_warning",
+            &format!("{} may be written by anybody on this machine", file.display()),
+        );
+    }
+    if let Err(error) = watch::start(Arc::downgrade(guard), file.to_path_buf()) {
+        log.warn(
+            "watch",
+            &format!("{} is not watched, HUP applies it: {error}", file.display()),
+        );
+    }
+}
+
+/// On a thread of its own: reading a file and resolving names may take their time, and the next signal must be heard.
+fn reload(guard: &Arc<Guard>, file: Option<&Path>) {
+    let Some(file) = file.map(Path::to_path_buf) else {
+        guard.log().warn(
+            "reload_refused",
+            "wsguard was started without a file: there is nothing to reload",
+        );
+        return;
+    };
+    let reloads = Arc::clone(guard);
+    // It tells the log what came of it, and so it does where no thread can be had.
+    let started = std::thread::Builder::new()
+        .name("reload".into())
+        .spawn(move || reloads.reload_file(&file));
+    if let Err(error) = started {
+        guard.log().warn("reload_refused", &error.to_string());
+    }
 }
 
 /// Starts a guard and its admin server, and says in the log where they are.

@@ -1,53 +1,74 @@
 //! The way in: sockets are accepted, given a pending seat, and sent on their walk.
 
+use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::net::listen::Listener as Door;
+use crate::config::policy::LogLevel;
+use crate::net::listen::{Listener as Door, Spare, is_out_of_descriptors};
 use crate::net::stream::Stream;
 
 use super::identify::Hop;
 use super::ledger::Entry;
 use super::log::Line;
+use super::post::Post;
 use super::reason::Reason;
-use super::running::Listener;
 use super::stop::Stop;
 use super::walk::{Arrival, serve};
 use super::worker::Worker;
-use crate::config::policy::LogLevel;
 
-/// Accepts on one socket for as long as the worker runs.
-pub async fn accept(door: Door, listener: Arc<Listener>, worker: Arc<Worker>) {
+/// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
+/// reset, and closes it.
+pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
+    let mut closes = post.closes();
+    let mut spare = Spare::new();
+    let mut back_off = FIRST_BACK_OFF;
     loop {
-        match door.accept().await {
-            Ok((stream, peer)) => arrive(stream, peer, &listener, &worker),
+        let accepted = tokio::select! {
+            biased;
+            accepted = door.accept() => accepted,
+            _ = closes.wait_for(|closes| *closes) => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                back_off = FIRST_BACK_OFF;
+                arrive(stream, peer, &post, &worker);
+            }
             Err(error) => {
-                let shared = Arc::clone(&worker.guard().running().shared);
-                shared.metrics.accept_errors.inc();
-                let line = Line {
-                    listener: Some(Arc::clone(&listener.policy.name)),
-                    message: Some(error.to_string()),
-                    ..Line::default()
-                };
-                shared.log.event(LogLevel::Warn, "accept_error", line);
-                // Without descriptors the next accept would fail the same at once.
-                tokio::time::sleep(BACK_OFF).await;
+                complain(&error, &post, &worker);
+                if is_out_of_descriptors(&error) {
+                    // Whoever waits hears at once that there is no room, instead of nothing.
+                    spare.refuse_one(&door);
+                }
+                // The next accept would most likely fail the same.
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
             }
         }
     }
+    while let Ok(Some((stream, peer))) = door.accept_queued() {
+        arrive(stream, peer, &post, &worker);
+    }
 }
 
-fn arrive(stream: Stream, peer: Option<SocketAddr>, listener: &Arc<Listener>, worker: &Arc<Worker>) {
+/// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
+fn arrive(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+    let _told_by_the_entry = catch_unwind(AssertUnwindSafe(|| seat(stream, peer, post, worker)));
+}
+
+fn seat(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
     let now = Instant::now();
     let running = worker.guard().running();
+    let listener = post.listener();
     let identity = &running.policy.identity;
     let peer = peer.map(|peer| peer.ip().to_canonical());
     let hop = Hop {
         address: peer,
         may_forward: true,
     };
-    let mut entry = Entry::begin(&running.shared, listener, hop, now);
+    let mut entry = Entry::begin(&running.shared, &listener, hop, now);
     listener.accepted.inc();
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
     match listener.room.enter(charged, now) {
@@ -56,7 +77,7 @@ fn arrive(stream: Stream, peer: Option<SocketAddr>, listener: &Arc<Listener>, wo
                 stream,
                 peer,
                 seat,
-                listener: Arc::clone(listener),
+                listener,
                 entry,
             };
             tokio::spawn(serve(arrival, running, Arc::clone(worker)));
@@ -65,4 +86,16 @@ fn arrive(stream: Stream, peer: Option<SocketAddr>, listener: &Arc<Listener>, wo
     }
 }
 
-const BACK_OFF: Duration = Duration::from_millis(50);
+fn complain(error: &io::Error, post: &Post, worker: &Worker) {
+    let shared = Arc::clone(&worker.guard().running().shared);
+    shared.metrics.accept_errors.inc();
+    let line = Line {
+        listener: Some(Arc::clone(&post.listener().policy.name)),
+        message: Some(error.to_string()),
+        ..Line::default()
+    };
+    shared.log.event(LogLevel::Warn, "accept_error", line);
+}
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);

@@ -12,6 +12,7 @@ use crate::wire::request::{Forwarding, request_for_server};
 use crate::wire::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
 
 use super::identify::{Client, Hop, identify};
+use super::phase::Phase;
 use super::reason::Reason;
 use super::running::{Listener, Running, Zone};
 use super::stop::{Offer, Place, Stop};
@@ -60,7 +61,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             .as_deref()
             .is_some_and(|path| path.as_bytes() == head.path())
     {
-        return Err(Stop::health());
+        return Err(Stop::health(running.shared.phase.is(Phase::Serving)));
     }
     let client = identify(head, peer.hop, &policy.identity);
     let upgrade = check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client))?;
@@ -72,6 +73,12 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
     };
     allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place))?;
     let offer = offered(&upgrade, &running.zones[place.zone]);
+    if running.shared.phase.is(Phase::Draining) {
+        return Err(Stop::new(Reason::Draining)
+            .by(client)
+            .at(&place)
+            .offering(offer.as_ref()));
+    }
     let granted = admit(client, &running.zones[place.zone], running, now)
         .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
     let forwarding = Forwarding {

@@ -124,7 +124,7 @@ impl Entry {
         };
         let status = match &stop.cause {
             Cause::Server { status, .. } => Some(*status),
-            Cause::Health | Cause::Refused(_) | Cause::Silent(_) => status,
+            Cause::Health { .. } | Cause::Refused(_) | Cause::Silent(_) => status,
         };
         let note = known
             .rule
@@ -251,8 +251,10 @@ impl Entry {
         };
         let is_ours = client.hop.is_none_or(is_local);
         let looks_alike = reason.is_by_client() && client.forwarded == Forwarded::Ignored && is_ours;
-        (looks_alike && self.shared.trusts_nobody && self.shared.advice.give(Hint::TrustNobody, SystemTime::now()))
-            .then_some(Hint::TrustNobody)
+        (looks_alike
+            && self.shared.trusts_nobody.load(Relaxed)
+            && self.shared.advice.give(Hint::TrustNobody, SystemTime::now()))
+        .then_some(Hint::TrustNobody)
     }
 
     fn line(&self, class: Class, hint: Option<Hint>) -> Line {

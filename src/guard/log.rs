@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 
 use crate::config::policy::{LogAccess, LogFormat, LogLevel, LogPolicy};
@@ -79,7 +80,7 @@ enum Item {
 
 #[derive(Debug)]
 struct Shared {
-    policy: LogPolicy,
+    policy: ArcSwap<LogPolicy>,
     dropped: AtomicU64,
     sampler: Sampler,
 }
@@ -88,16 +89,15 @@ impl Log {
     /// Starts the thread that writes to standard error.
     pub fn start(policy: LogPolicy) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let sampler = Sampler::new(policy.sample, Instant::now());
+        let sampler = Sampler::new(Instant::now());
         let shared = Arc::new(Shared {
-            policy,
+            policy: ArcSwap::from_pointee(policy),
             dropped: AtomicU64::new(0),
             sampler,
         });
         let writer = Writer {
             shared: Arc::clone(&shared),
             lines,
-            is_json: is_json(shared.policy.format),
         };
         std::thread::Builder::new()
             .name("log".into())
@@ -107,7 +107,7 @@ impl Log {
 
     /// Writes a line about anything but a connection.
     pub fn event(&self, level: LogLevel, event: &'static str, line: Line) {
-        if level >= self.shared.policy.level {
+        if level >= self.shared.policy.load().level {
             self.send(level, event, line);
         }
     }
@@ -126,7 +126,7 @@ impl Log {
 
     /// Writes a connection's line, unless lines equal to it are being summed. `line` is only built when it is written.
     pub fn access(&self, class: Class, key: Option<ClientKey>, line: impl FnOnce() -> Line) {
-        let policy = &self.shared.policy;
+        let policy = self.shared.policy.load();
         let is_wanted = match policy.access {
             LogAccess::All => true,
             LogAccess::Rejected => class.is_refusal(),
@@ -135,9 +135,14 @@ impl Log {
         if !is_wanted || class.level() < policy.level {
             return;
         }
-        if self.shared.sampler.passes(class, key) {
+        if self.shared.sampler.passes(class, key, policy.sample) {
             self.send(class.level(), class.event(), line());
         }
+    }
+
+    /// Goes on by another policy.
+    pub fn set_policy(&self, policy: LogPolicy) {
+        self.shared.policy.store(Arc::new(policy));
     }
 
     /// Lines that nobody read in time.
@@ -178,7 +183,6 @@ pub fn shown(value: &[u8]) -> String {
 struct Writer {
     shared: Arc<Shared>,
     lines: Receiver<Item>,
-    is_json: bool,
 }
 
 impl Writer {
@@ -220,7 +224,11 @@ impl Writer {
         let Ok(json) = serde_json::to_string(&stamped) else {
             return;
         };
-        let mut text = if self.is_json { json } else { for_people(&json) };
+        let mut text = if is_json(self.shared.policy.load().format) {
+            json
+        } else {
+            for_people(&json)
+        };
         text.push('\n');
         // Where standard error is gone there is nobody to tell.
         let _gone = io::stderr().write_all(text.as_bytes());

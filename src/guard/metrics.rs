@@ -316,6 +316,25 @@ impl Gauges {
     }
 }
 
+impl Gauges {
+    /// Forgets what a reload may have removed: who is still there is set anew before anybody reads.
+    pub(super) fn forget_labels(&self) {
+        for gauges in [
+            &self.connections,
+            &self.connections_limit,
+            &self.pending,
+            &self.clients,
+            &self.client_connections_max,
+            &self.clients_by_connections,
+            &self.silent_connections,
+            &self.upstream_up,
+            &self.upstream_connections,
+        ] {
+            gauges.reset();
+        }
+    }
+}
+
 impl ProcessGauges {
     fn new(r: &Registry) -> Self {
         Self {

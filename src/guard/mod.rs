@@ -4,28 +4,33 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use crate::config::policy::{LogLevel, Policy};
 use crate::net::address::Bind;
 use crate::net::listen::Bound;
+use crate::relay::pulse::Pulse;
 
 pub mod accept;
 pub mod advice;
 pub mod decide;
 pub mod descriptors;
+pub mod drain;
 pub mod handshake;
 pub mod identify;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+pub mod phase;
+pub mod post;
 pub mod process;
 pub mod reason;
 pub mod refuse;
+pub mod reload;
 pub mod resolve;
 pub mod running;
 pub mod sample;
@@ -34,20 +39,25 @@ pub mod stats;
 pub mod stop;
 mod sweep;
 pub mod walk;
+pub mod watch;
 pub mod worker;
 
 use descriptors::TooFew;
 use log::{Line, Log};
+use phase::Phase;
+use post::Post;
 use running::{Running, Shared};
-use worker::{Share, Worker};
+use worker::{Handle, Share, Worker};
 
 /// A guard that is running.
 #[derive(Debug)]
 pub struct Guard {
     running: ArcSwap<Running>,
-    addresses: Vec<(Arc<str>, Bind)>,
-    stop: watch::Sender<bool>,
-    workers: Mutex<Vec<JoinHandle<()>>>,
+    posts: Mutex<Vec<Arc<Post>>>,
+    workers: Mutex<Vec<Handle>>,
+    /// One reload at a time.
+    reloading: Mutex<()>,
+    /// One scrape at a time: it writes the gauges before it reads them.
     scraping: Mutex<()>,
 }
 
@@ -55,21 +65,23 @@ pub struct Guard {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be bound.
-    #[error("listener {listener}: cannot bind {bind}: {error}")]
-    Bind {
-        /// The listener's name.
-        listener: Arc<str>,
-        /// The address.
-        bind: Bind,
-        /// What the system says.
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Bind(#[from] BindError),
     /// The descriptor limit is too low.
     #[error(transparent)]
     TooFewDescriptors(#[from] TooFew),
     /// A thread or a runtime could not be made.
     #[error("cannot start: {0}")]
     Thread(#[from] io::Error),
+}
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot bind {bind}: {error}")]
+pub struct BindError {
+    listener: Arc<str>,
+    bind: Bind,
+    error: io::Error,
 }
 
 impl Guard {
@@ -79,47 +91,23 @@ impl Guard {
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
         let limit = descriptors::raise_limit();
         let room = descriptors::deal(&policy, limit, workers)?;
-        for (listener, cut) in descriptors::cuts(&policy, &room, limit) {
-            log.event(
-                LogLevel::Warn,
-                "cut",
-                Line {
-                    listener,
-                    message: Some(cut),
-                    ..Line::default()
-                },
-            );
-        }
-        let bound = bind_all(&policy, workers)?;
-        let shared = Arc::new(Shared::begin(&policy, &room, workers, log));
-        let running = Running::begin(policy, shared, &room);
-        let addresses = bound
-            .iter()
-            .map(|(at, bound)| (Arc::clone(&running.listeners[*at].policy.name), bound.address.clone()));
-        let addresses: Vec<(Arc<str>, Bind)> = addresses.collect();
-        let mut by_worker: Vec<Vec<Share>> = (0..workers).map(|_| Vec::new()).collect();
-        for (at, bound) in bound {
-            for (worker, socket) in bound.into_sockets().into_iter().enumerate() {
-                by_worker[worker].push(Share {
-                    listener: Arc::clone(&running.listeners[at]),
-                    socket,
-                });
-            }
-        }
-        let (stop, stopped) = watch::channel(false);
+        tell_cuts(&policy, &room, limit, &log);
+        let bound = bind(&policy, &[], workers)?;
+        let shared = Arc::new(Shared::begin(&policy, &room, workers, limit, log));
+        let running = Running::build(policy, shared, &room, None);
         let guard = Arc::new(Self {
             running: ArcSwap::from_pointee(running),
-            addresses,
-            stop,
+            posts: Mutex::default(),
             workers: Mutex::default(),
+            reloading: Mutex::default(),
             scraping: Mutex::default(),
         });
         resolve::start(&guard)?;
-        for (index, shares) in by_worker.into_iter().enumerate() {
-            let worker = Worker::start(index, Arc::clone(&guard), shares, stopped.clone())?;
+        for index in 0..workers {
+            let worker = Worker::start(index, Arc::clone(&guard))?;
             guard.workers.lock().push(worker);
         }
-        guard.tell_addresses();
+        guard.man(bound);
         Ok(guard)
     }
 
@@ -129,8 +117,12 @@ impl Guard {
     }
 
     /// Where each listener is bound; a port 0 has become the real one.
-    pub fn addresses(&self) -> &[(Arc<str>, Bind)] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<(Arc<str>, Bind)> {
+        let posts = self.posts.lock();
+        posts
+            .iter()
+            .map(|post| (Arc::clone(&post.listener().policy.name), post.address().clone()))
+            .collect()
     }
 
     /// What /metrics says, in Prometheus' text format.
@@ -146,7 +138,7 @@ impl Guard {
 
     /// Whether load balancers should send clients here.
     pub fn is_ready(&self) -> bool {
-        !*self.stop.borrow()
+        self.running().shared.phase.is(Phase::Serving)
     }
 
     /// The log.
@@ -156,39 +148,80 @@ impl Guard {
 
     /// Ends the workers and every connection.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
-        for worker in std::mem::take(&mut *self.workers.lock()) {
-            // A worker that panicked has told so already.
-            let _panicked = worker.join();
+        let workers = std::mem::take(&mut *self.workers.lock());
+        workers.into_iter().for_each(Handle::stop);
+        for post in self.posts.lock().drain(..) {
+            post.close();
         }
         self.log().flush();
     }
 
-    fn tell_addresses(&self) {
-        let log = self.log();
-        for (listener, bind) in &self.addresses {
+    /// Connections that hold a permit.
+    fn alive(&self) -> i64 {
+        self.running().shared.alive.load(Relaxed)
+    }
+
+    /// The open connections, the longest silent first.
+    fn open(&self) -> Vec<Arc<Pulse>> {
+        let mut open: Vec<(Instant, Arc<Pulse>)> = self.workers.lock().iter().flat_map(Handle::open).collect();
+        open.sort_by_key(|(moved, _)| *moved);
+        open.into_iter().map(|(_, pulse)| pulse).collect()
+    }
+
+    /// Has the workers accept on what was bound for the policy in force.
+    fn man(&self, bound: Vec<(usize, Bind, Bound)>) {
+        let running = self.running();
+        let workers = self.workers.lock();
+        for (at, asked, bound) in bound {
+            let post = Post::new(asked, bound.address.clone(), Arc::clone(&running.listeners[at]));
             let line = Line {
-                listener: Some(Arc::clone(listener)),
-                address: Some(bind.to_string()),
+                listener: Some(Arc::clone(&running.policy.listeners[at].name)),
+                address: Some(bound.address.to_string()),
                 ..Line::default()
             };
-            log.event(LogLevel::Info, "listening", line);
+            running.shared.log.event(LogLevel::Info, "listening", line);
+            for (worker, socket) in workers.iter().zip(bound.into_sockets()) {
+                worker.serve(Share {
+                    post: Arc::clone(&post),
+                    socket,
+                });
+            }
+            self.posts.lock().push(post);
         }
     }
 }
 
-/// Binds what every listener asks for; the number is the listener's place.
-fn bind_all(policy: &Policy, workers: usize) -> Result<Vec<(usize, Bound)>, StartError> {
+/// Binds what the policy's listeners ask for and nobody in `manned` has yet; the number is the listener's place.
+fn bind(policy: &Policy, manned: &[Arc<Post>], workers: usize) -> Result<Vec<(usize, Bind, Bound)>, BindError> {
     let mut all = Vec::new();
     for (at, listener) in policy.listeners.iter().enumerate() {
-        for bind in &listener.bind {
-            let bound = Bound::bind(bind, listener.backlog, workers).map_err(|error| StartError::Bind {
+        for asked in listener
+            .bind
+            .iter()
+            .filter(|asked| !manned.iter().any(|post| post.asked() == *asked))
+        {
+            let bound = Bound::bind(asked, listener.backlog, workers).map_err(|error| BindError {
                 listener: Arc::clone(&listener.name),
-                bind: bind.clone(),
+                bind: asked.clone(),
                 error,
             })?;
-            all.push((at, bound));
+            all.push((at, asked.clone(), bound));
         }
     }
     Ok(all)
+}
+
+/// What was asked for and does not fit is cut, and said.
+fn tell_cuts(policy: &Policy, room: &descriptors::Room, limit: u64, log: &Log) {
+    for (listener, cut) in descriptors::cuts(policy, room, limit) {
+        log.event(
+            LogLevel::Warn,
+            "cut",
+            Line {
+                listener,
+                message: Some(cut),
+                ..Line::default()
+            },
+        );
+    }
 }

@@ -35,13 +35,7 @@ impl Refusal {
     /// The one place that decides what a client hears of a stop.
     pub fn of(stop: &Stop, running: &Running) -> Self {
         let reason = match &stop.cause {
-            Cause::Health => {
-                return Self::say(Answer {
-                    status: 200,
-                    headers: &[],
-                    text: "OK",
-                });
-            }
+            Cause::Health { is_serving } => return Self::health(*is_serving),
             Cause::Server { status, answer } => {
                 return Self::Say {
                     status: *status,
@@ -64,6 +58,19 @@ impl Refusal {
             Some(RejectWith::Close) if reason.may_be_restyled() => Self::closed(stop, reason),
             _ => Self::answered(stop, reason, status, zone.map(|zone| zone.retry_after)),
         }
+    }
+
+    fn health(is_serving: bool) -> Self {
+        let (status, text) = if is_serving {
+            (200, "OK")
+        } else {
+            (503, Reason::Draining.text())
+        };
+        Self::say(Answer {
+            status,
+            headers: &[],
+            text,
+        })
     }
 
     fn closed(stop: &Stop, reason: Reason) -> Self {

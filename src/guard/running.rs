@@ -1,8 +1,8 @@
-//! What is in force: one policy, and the state it is applied to. A reload builds another and swaps the pointer; zones
-//! and servers are carried over by name, so that their counts outlive it.
+//! What is in force: one policy, and the state it is applied to. A reload builds another and swaps the pointer; zones,
+//! listeners' rooms and servers are carried over by name, so that their counts outlive it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
 
 use prometheus::IntCounter;
@@ -21,6 +21,8 @@ use super::advice::Advice;
 use super::descriptors::Room;
 use super::log::Log;
 use super::metrics::{Metrics, ZoneMetrics};
+use super::phase;
+use super::reload::Reloads;
 
 /// A policy in force and the state it is applied to.
 #[derive(Debug)]
@@ -29,10 +31,14 @@ pub struct Running {
     pub policy: Policy,
     /// As `policy.zones`.
     pub zones: Vec<Zone>,
+    /// Zones that a reload has removed, while they are not empty.
+    pub removed_zones: Vec<Zone>,
     /// As `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// As `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
+    /// Listeners that a reload has removed, while somebody is pending there.
+    pub removed_listeners: Vec<Arc<Listener>>,
     /// What every policy shares.
     pub shared: Arc<Shared>,
 }
@@ -45,25 +51,33 @@ pub struct Shared {
     /// The process ceiling, less what is set aside for exempt zones.
     pub process: Arc<Budget>,
     /// The whole process ceiling.
-    pub process_limit: u32,
+    pub process_limit: AtomicU32,
     /// Connections that the walk knows to hold a permit: what the drift metric compares the counts with.
     pub alive: AtomicI64,
     /// Worker threads.
     pub workers: usize,
+    /// The descriptor limit.
+    pub descriptors: u64,
     /// What is counted.
     pub metrics: Metrics,
     /// Where lines go.
     pub log: Log,
     /// No proxy is trusted, so forwarding headers are ignored.
-    pub trusts_nobody: bool,
+    pub trusts_nobody: AtomicBool,
     /// What operators should look at.
     pub advice: Advice,
+    /// What became of reloads.
+    pub reloads: Reloads,
+    /// Whether the process serves, or is about to end.
+    pub phase: phase::Current,
     /// When the process began to serve.
     pub started: SystemTime,
+    /// Ids for zones: none is ever used twice.
+    next_zone: AtomicU32,
 }
 
 /// A zone in force.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Zone {
     /// Its policy.
     pub policy: Arc<ZonePolicy>,
@@ -100,67 +114,113 @@ pub struct Listener {
 }
 
 impl Running {
-    /// The first policy of a process.
-    pub fn begin(policy: Policy, shared: Arc<Shared>, room: &Room) -> Self {
+    /// Applies `policy` to what is carried over from `before`: nothing, for the first policy of a process.
+    pub fn build(policy: Policy, shared: Arc<Shared>, room: &Room, before: Option<&Self>) -> Self {
         let zones: Vec<Zone> = policy
             .zones
             .iter()
             .zip(&room.zone_connections)
-            .zip(0..)
-            .map(|((zone, connections), id)| Zone::begin(zone, *connections, id, &shared))
+            .map(|(zone, connections)| Zone::build(zone, *connections, &shared, before))
             .collect();
-        let mut servers: Vec<Arc<Server>> = Vec::new();
+        let listeners: Vec<Arc<Listener>> = policy
+            .listeners
+            .iter()
+            .zip(&room.max_pending)
+            .map(|(listener, max_pending)| Arc::new(Listener::build(listener, *max_pending, &shared.metrics, before)))
+            .collect();
+        let mut servers: Vec<Arc<Server>> = before.into_iter().flat_map(Self::servers).collect();
         let upstreams = policy
             .upstreams
             .iter()
             .map(|rules| Arc::new(Upstream::new(rules, |target| server(&mut servers, target))))
             .collect();
-        let listeners = policy
-            .listeners
-            .iter()
-            .zip(&room.max_pending)
-            .map(|(listener, max_pending)| Arc::new(Listener::begin(listener, *max_pending, &shared.metrics)))
+        let removed_zones = before
+            .into_iter()
+            .flat_map(Self::all_zones)
+            .filter(|old| !zones.iter().any(|zone| Arc::ptr_eq(&zone.state, &old.state)) && !old.is_empty())
+            .cloned()
+            .collect();
+        let removed_listeners = before
+            .into_iter()
+            .flat_map(|before| before.listeners.iter().chain(&before.removed_listeners))
+            .filter(|old| !listeners.iter().any(|new| Arc::ptr_eq(&new.room, &old.room)) && old.room.taken() > 0)
+            .cloned()
             .collect();
         Self {
             policy,
             zones,
+            removed_zones,
             upstreams,
             listeners,
+            removed_listeners,
             shared,
         }
+    }
+
+    /// The zones of the policy, then those that live on until they are empty.
+    pub fn all_zones(&self) -> impl Iterator<Item = &Zone> {
+        self.zones.iter().chain(&self.removed_zones)
+    }
+
+    /// Everywhere somebody may be pending.
+    pub fn rooms(&self) -> impl Iterator<Item = &Arc<PendingRoom>> {
+        self.listeners
+            .iter()
+            .chain(&self.removed_listeners)
+            .map(|listener| &listener.room)
+    }
+
+    fn servers(&self) -> impl Iterator<Item = Arc<Server>> {
+        self.upstreams
+            .iter()
+            .flat_map(|upstream| upstream.servers().iter().cloned())
     }
 }
 
 impl Zone {
-    fn begin(policy: &Arc<ZonePolicy>, connections: Option<u32>, id: u32, shared: &Shared) -> Self {
-        let rules = ZoneRules {
-            connections,
-            ..policy.rules
-        };
-        let state = ZoneState {
-            name: Arc::clone(&policy.name),
-            counts: ZoneCounts::new(id, connections),
-            tallies: (0..shared.workers).map(|_| Arc::default()).collect(),
-            metrics: shared.metrics.zone(&policy.name),
+    fn build(policy: &Arc<ZonePolicy>, connections: Option<u32>, shared: &Shared, before: Option<&Running>) -> Self {
+        let known = before.and_then(|before| before.all_zones().find(|zone| zone.policy.name == policy.name));
+        let state = match known {
+            Some(zone) => Arc::clone(&zone.state),
+            None => Arc::new(ZoneState {
+                name: Arc::clone(&policy.name),
+                counts: ZoneCounts::new(shared.next_zone.fetch_add(1, Relaxed), connections),
+                tallies: (0..shared.workers).map(|_| Arc::default()).collect(),
+                metrics: shared.metrics.zone(&policy.name),
+            }),
         };
         Self {
             policy: Arc::clone(policy),
-            rules,
-            state: Arc::new(state),
+            rules: ZoneRules {
+                connections,
+                ..policy.rules
+            },
+            state,
         }
+    }
+
+    /// Whether nothing is open in it.
+    pub fn is_empty(&self) -> bool {
+        self.state.counts.budget.used() == 0
     }
 }
 
 impl Listener {
-    fn begin(policy: &Arc<ListenerPolicy>, max_pending: u32, metrics: &Metrics) -> Self {
+    fn build(policy: &Arc<ListenerPolicy>, max_pending: u32, metrics: &Metrics, before: Option<&Running>) -> Self {
         let rules = PendingRules {
             max: max_pending,
             max_per_ip: policy.max_pending_per_ip,
             timeout: policy.handshake_timeout,
         };
+        let known = before.and_then(|before| {
+            let mut all = before.listeners.iter().chain(&before.removed_listeners);
+            all.find(|listener| listener.policy.name == policy.name)
+        });
+        let room = known.map_or_else(|| PendingRoom::new(rules), |listener| Arc::clone(&listener.room));
+        room.set_rules(rules);
         Self {
             policy: Arc::clone(policy),
-            room: PendingRoom::new(rules),
+            room,
             accepted: metrics.accepted.with_label_values(&[&*policy.name]),
             untrusted_forwarded: metrics.untrusted_forwarded.with_label_values(&[&*policy.name]),
         }
@@ -168,20 +228,35 @@ impl Listener {
 }
 
 impl Shared {
-    /// State for a process that begins now.
-    pub fn begin(policy: &Policy, room: &Room, workers: usize, log: Log) -> Self {
-        Self {
+    /// State for a process that begins now, with so many descriptors.
+    pub fn begin(policy: &Policy, room: &Room, workers: usize, descriptors: u64, log: Log) -> Self {
+        let shared = Self {
             admission: Admission::new(policy.server.table_size, Instant::now()),
-            process: Arc::new(Budget::new(Some(room.common_connections))),
-            process_limit: room.process_connections,
+            process: Arc::new(Budget::new(None)),
+            process_limit: AtomicU32::new(0),
             alive: AtomicI64::new(0),
             workers,
+            descriptors,
             metrics: Metrics::new(),
             log,
-            trusts_nobody: policy.identity.trusted.is_empty() && !policy.identity.trust_unix,
+            trusts_nobody: AtomicBool::new(false),
             advice: Advice::default(),
+            reloads: Reloads::begin(SystemTime::now()),
+            phase: phase::Current::default(),
             started: SystemTime::now(),
-        }
+            next_zone: AtomicU32::new(0),
+        };
+        shared.adopt(policy, room);
+        shared
+    }
+
+    /// Takes over what a policy says about the process as a whole.
+    pub fn adopt(&self, policy: &Policy, room: &Room) {
+        self.process.set_limit(Some(room.common_connections));
+        self.process_limit.store(room.process_connections, Relaxed);
+        let trusts_nobody = policy.identity.trusted.is_empty() && !policy.identity.trust_unix;
+        self.trusts_nobody.store(trusts_nobody, Relaxed);
+        self.log.set_policy(policy.log.clone());
     }
 }
 

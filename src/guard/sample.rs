@@ -27,7 +27,6 @@ pub enum Class {
 /// Decides which lines are written, and sums the others.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    rate: Option<Rate>,
     windows: Mutex<BTreeMap<Class, Window>>,
     since: Mutex<Instant>,
 }
@@ -95,17 +94,16 @@ impl Class {
 }
 
 impl Sampler {
-    pub(super) fn new(rate: Option<Rate>, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            rate,
             windows: Mutex::default(),
             since: Mutex::new(now),
         }
     }
 
-    /// Whether this line is written.
-    pub(super) fn passes(&self, class: Class, key: Option<ClientKey>) -> bool {
-        let Some(rate) = self.rate else { return true };
+    /// Whether this line is written, where equal ones may come at `rate`.
+    pub(super) fn passes(&self, class: Class, key: Option<ClientKey>, rate: Option<Rate>) -> bool {
+        let Some(rate) = rate else { return true };
         let mut windows = self.windows.lock();
         let window = windows.entry(class).or_default();
         window.lines += 1;
@@ -204,17 +202,15 @@ mod tests {
     fn a_flood_becomes_one_line_that_names_the_busiest() {
         let ten = NonZeroU32::new(10).expect("ten");
         let t0 = Instant::now();
-        let sampler = Sampler::new(
-            Some(Rate {
-                tokens: ten,
-                per: Duration::from_secs(1),
-                burst: ten,
-            }),
-            t0,
-        );
+        let rate = Some(Rate {
+            tokens: ten,
+            per: Duration::from_secs(1),
+            burst: ten,
+        });
+        let sampler = Sampler::new(t0);
         let class = Class::Rejected(Reason::PerIp);
         let passed = (0..12_345)
-            .filter(|n| sampler.passes(class, Some(key(if n % 100 == 0 { 1 } else { 7 }))))
+            .filter(|n| sampler.passes(class, Some(key(if n % 100 == 0 { 1 } else { 7 })), rate))
             .count();
         assert_eq!(passed, 10);
         let sums = sampler.sums(t0 + Duration::from_secs(1));
@@ -223,7 +219,7 @@ mod tests {
             text,
             ["12 345 refusals in 1 s: per_ip, top client 203.0.113.7 with 12 221"]
         );
-        assert!(sampler.passes(class, None), "the next second begins anew");
+        assert!(sampler.passes(class, None, rate), "the next second begins anew");
         assert_eq!(sampler.sums(t0 + Duration::from_secs(2)), []);
     }
 

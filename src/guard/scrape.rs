@@ -16,10 +16,11 @@ use super::running::{Running, Shared, Zone};
 /// What /metrics says.
 pub fn metrics_text(running: &Running) -> String {
     let gauges = &running.shared.metrics.gauges;
-    for (zone, census) in running.zones.iter().zip(census(running)) {
+    gauges.forget_labels();
+    for (zone, census) in running.all_zones().zip(census(running)) {
         set_zone(zone, &census, running);
     }
-    for listener in &running.listeners {
+    for listener in running.listeners.iter().chain(&running.removed_listeners) {
         gauges
             .pending
             .with_label_values(&[&*listener.policy.name])
@@ -28,7 +29,7 @@ pub fn metrics_text(running: &Running) -> String {
     gauges.process_connections.set(open_in_zones(running));
     gauges
         .process_connections_limit
-        .set(running.shared.process_limit.into());
+        .set(running.shared.process_limit.load(Relaxed).into());
     catch_up(&gauges.client_evictions, running.shared.admission.evictions());
     gauges.counter_drift.set(drift(running));
     for upstream in &running.upstreams {
@@ -56,15 +57,14 @@ pub fn metrics_text(running: &Running) -> String {
 /// Connections that hold a permit, by the zones' own counts.
 pub fn open_in_zones(running: &Running) -> i64 {
     running
-        .zones
-        .iter()
+        .all_zones()
         .map(|zone| i64::from(zone.state.counts.budget.used()))
         .sum()
 }
 
 /// What each zone's clients hold, in the order of the zones.
 pub fn census(running: &Running) -> Vec<ZoneCensus> {
-    let zones: Vec<u32> = running.zones.iter().map(|zone| zone.state.counts.id()).collect();
+    let zones: Vec<u32> = running.all_zones().map(|zone| zone.state.counts.id()).collect();
     running.shared.admission.census(&zones)
 }
 
@@ -94,7 +94,10 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
         .with_label_values(&[name])
         .set(counts.budget.used().into());
     // Where a budget is off, the process ceiling is what limits the zone.
-    let limit = zone.rules.connections.unwrap_or(running.shared.process_limit);
+    let limit = zone
+        .rules
+        .connections
+        .unwrap_or(running.shared.process_limit.load(Relaxed));
     gauges.connections_limit.with_label_values(&[name]).set(limit.into());
     let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
     catch_up(
@@ -136,11 +139,18 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
 fn set_process(shared: &Shared) {
     let gauges = &shared.metrics.gauges;
     catch_up(&gauges.log_lines_dropped, shared.log.dropped());
-    let started = shared.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-    gauges.start_time.set(seconds(started));
-    gauges.config_generation.set(1);
-    gauges.config_last_reload_successful.set(1);
-    gauges.config_last_reload_success_timestamp.set(seconds(started));
+    let started = since_1970(shared.started);
+    gauges.start_time.set(started);
+    let reloads = &shared.reloads;
+    let (generation, failures) = (reloads.generation.load(Relaxed), reloads.failures.load(Relaxed));
+    let last = reloads.last();
+    gauges.config_generation.set(whole(generation));
+    gauges.config_last_reload_successful.set(last.error.is_none().into());
+    gauges
+        .config_last_reload_success_timestamp
+        .set(since_1970(last.succeeded_at));
+    catch_up(&gauges.config_reloads.with_label_values(&["success"]), generation - 1);
+    catch_up(&gauges.config_reloads.with_label_values(&["failure"]), failures);
     let Some(used) = ProcessUse::now() else { return };
     let process = &gauges.process;
     process
@@ -151,7 +161,7 @@ fn set_process(shared: &Shared) {
     process.open_fds.set(whole(used.open_fds));
     process.max_fds.set(whole(used.max_fds));
     process.threads.set(whole(used.threads));
-    process.start_time.set(used.started.unwrap_or_else(|| seconds(started)));
+    process.start_time.set(used.started.unwrap_or(started));
 }
 
 fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
@@ -161,6 +171,10 @@ fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
 /// Brings a counter up to a total that is kept elsewhere and only ever grows.
 fn catch_up(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn since_1970(time: SystemTime) -> f64 {
+    seconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 fn whole(number: u64) -> i64 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
@@ -22,7 +23,7 @@ pub struct Stats {
     rejected: BTreeMap<&'static str, u64>,
     generation: u64,
     last_reload: LastReload,
-    advice: Vec<&'static str>,
+    advice: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -53,17 +54,19 @@ struct TopClient {
 struct LastReload {
     successful: bool,
     time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 impl Stats {
     /// The state as it is now.
     pub fn of(running: &Running) -> Self {
+        let last = running.shared.reloads.last();
         Self {
             connections: open_in_zones(running),
-            connections_limit: running.shared.process_limit,
+            connections_limit: running.shared.process_limit.load(Relaxed),
             zones: running
-                .zones
-                .iter()
+                .all_zones()
                 .zip(census(running))
                 .map(|(zone, census)| {
                     let stats = ZoneStats {
@@ -90,21 +93,34 @@ impl Stats {
                 .collect(),
             top: top(running),
             rejected: running.shared.metrics.rejected(),
-            generation: 1,
+            generation: running.shared.reloads.generation.load(Relaxed),
             last_reload: LastReload {
-                successful: true,
-                time: stamp(running.shared.started),
+                successful: last.error.is_none(),
+                time: stamp(last.at),
+                error: last.error.clone(),
             },
-            advice: running.shared.advice.given(),
+            advice: advice(running, last.error),
         }
     }
+}
+
+fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
+    let refused =
+        refused.map(|error| format!("the configuration file is refused, and the one before is in force: {error}"));
+    running
+        .shared
+        .advice
+        .given()
+        .into_iter()
+        .map(str::to_owned)
+        .chain(refused)
+        .collect()
 }
 
 fn top(running: &Running) -> Vec<TopClient> {
     let named = |id| {
         running
-            .zones
-            .iter()
+            .all_zones()
             .find(|zone| zone.state.counts.id() == id)
             .map(|zone| zone.state.name.to_string())
     };

@@ -39,8 +39,11 @@ pub struct Stop {
 /// What a stop is about.
 #[derive(Debug)]
 pub enum Cause {
-    /// No stop at all: a load balancer asked whether we live, and is answered.
-    Health,
+    /// No stop at all: a load balancer asked whether to send clients here, and is answered.
+    Health {
+        /// Whether it should.
+        is_serving: bool,
+    },
     /// The server's own answer, passed on.
     Server {
         /// Its status.
@@ -83,8 +86,8 @@ impl Stop {
     }
 
     /// Answers a load balancer.
-    pub fn health() -> Self {
-        Self::of(Cause::Health)
+    pub fn health(is_serving: bool) -> Self {
+        Self::of(Cause::Health { is_serving })
     }
 
     /// Passes on what the server said.
@@ -142,7 +145,7 @@ impl Stop {
     /// The reason; `None` for a health check.
     pub fn reason(&self) -> Option<Reason> {
         match self.cause {
-            Cause::Health => None,
+            Cause::Health { .. } => None,
             Cause::Server { .. } => Some(Reason::UpstreamStatus),
             Cause::Refused(reason) | Cause::Silent(reason) => Some(reason),
         }

@@ -36,6 +36,16 @@ impl Watched {
         }
     }
 
+    /// Whether it is still open.
+    pub(super) fn is_open(&mut self) -> bool {
+        !self.pulse.is_over()
+    }
+
+    /// When something last moved, to the sweep's tick, and how to reach it.
+    pub(super) fn last_move(&self) -> (Instant, Arc<Pulse>) {
+        (self.moved_at, Arc::clone(&self.pulse))
+    }
+
     /// Looks at the connection; false when it is over and need not be watched any more.
     pub(super) fn look(&mut self, now: Instant) -> bool {
         if self.pulse.is_over() {

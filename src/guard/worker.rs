@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::Socket;
-use tokio::sync::watch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 
 use crate::net::listen::Listener as Door;
@@ -17,7 +17,7 @@ use crate::relay::pulse::Pulse;
 
 use super::Guard;
 use super::accept::accept;
-use super::running::Listener;
+use super::post::Post;
 use super::sweep::Watched;
 
 /// What the tasks of one worker share.
@@ -29,23 +29,26 @@ pub struct Worker {
     watched: Mutex<Vec<Watched>>,
 }
 
-/// A listener's socket for one worker.
+/// A worker as the guard holds it: dropping it ends the worker and its connections.
+#[derive(Debug)]
+pub struct Handle {
+    worker: Arc<Worker>,
+    shares: UnboundedSender<Share>,
+    thread: JoinHandle<()>,
+}
+
+/// A post's socket for one worker.
 #[derive(Debug)]
 pub struct Share {
-    /// The listener.
-    pub listener: Arc<Listener>,
+    /// The post.
+    pub post: Arc<Post>,
     /// Its socket.
     pub socket: Socket,
 }
 
 impl Worker {
-    /// Starts worker number `index` on `shares`; it ends when `stop` says so.
-    pub fn start(
-        index: usize,
-        guard: Arc<Guard>,
-        shares: Vec<Share>,
-        stop: watch::Receiver<bool>,
-    ) -> io::Result<JoinHandle<()>> {
+    /// Starts worker number `index`.
+    pub fn start(index: usize, guard: Arc<Guard>) -> io::Result<Handle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = Arc::new(Self {
             index,
@@ -53,9 +56,12 @@ impl Worker {
             jitter: RandomState::new(),
             watched: Mutex::default(),
         });
-        std::thread::Builder::new()
+        let (shares, receives) = unbounded_channel();
+        let runs = Arc::clone(&worker);
+        let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(worker.run(shares, stop)))
+            .spawn(move || runtime.block_on(runs.run(receives)))?;
+        Ok(Handle { worker, shares, thread })
     }
 
     /// Its number, from 0.
@@ -79,27 +85,45 @@ impl Worker {
         pulse
     }
 
-    async fn run(self: Arc<Self>, shares: Vec<Share>, mut stop: watch::Receiver<bool>) {
+    /// Serves what it is given, until nobody can give it more.
+    async fn run(self: Arc<Self>, mut shares: UnboundedReceiver<Share>) {
         if self.index == 0 {
-            for listener in &self.guard.running().listeners {
-                tokio::spawn(expire(Arc::clone(listener)));
-            }
-        }
-        for Share { listener, socket } in shares {
-            match Door::register(socket) {
-                Ok(door) => {
-                    tokio::spawn(accept(door, listener, Arc::clone(&self)));
-                }
-                Err(error) => self
-                    .guard
-                    .running()
-                    .shared
-                    .log
-                    .warn("listener", &format!("not served: {error}")),
-            }
+            tokio::spawn(expire(Arc::clone(&self)));
         }
         tokio::spawn(sweep(Arc::clone(&self)));
-        let _guard_is_gone = stop.wait_for(|stop| *stop).await;
+        while let Some(Share { post, socket }) = shares.recv().await {
+            match Door::register(socket) {
+                Ok(door) => {
+                    tokio::spawn(accept(door, post, Arc::clone(&self)));
+                }
+                Err(error) => {
+                    let log = self.guard.log();
+                    log.warn("listener", &format!("{} is not served: {error}", post.address()));
+                }
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// Has the worker accept on one more socket.
+    pub fn serve(&self, share: Share) {
+        // It fails for a worker whose thread has ended, which it does when the guard does.
+        let _ended = self.shares.send(share);
+    }
+
+    /// The connections that are open, and when something last moved on each.
+    pub fn open(&self) -> Vec<(Instant, Arc<Pulse>)> {
+        let mut watched = self.worker.watched.lock();
+        watched.retain_mut(Watched::is_open);
+        watched.iter().map(Watched::last_move).collect()
+    }
+
+    /// Ends the worker and every connection of its.
+    pub fn stop(self) {
+        drop(self.shares);
+        // A worker that panicked has told so already.
+        let _panicked = self.thread.join();
     }
 }
 
@@ -119,15 +143,23 @@ async fn sweep(worker: Arc<Worker>) {
     }
 }
 
-/// Ends pending sockets at their deadline. The timeout is the same for all of a listener's, so the oldest is the next
-/// to end, and nobody that comes while this sleeps ends sooner.
-async fn expire(listener: Arc<Listener>) {
+/// Ends pending sockets at their deadline. A room tells when its next one is due; who comes meanwhile is due later than
+/// this looks again, unless a reload has made the timeout shorter than that.
+async fn expire(worker: Arc<Worker>) {
     loop {
         let now = Instant::now();
-        let next = listener
-            .room
-            .expire(now)
-            .unwrap_or(now + listener.policy.handshake_timeout);
+        let running = worker.guard.running();
+        let next = running
+            .rooms()
+            .filter_map(|room| room.expire(now))
+            .fold(now + EVERY, Instant::min);
+        let shortest = running
+            .listeners
+            .iter()
+            .map(|listener| listener.policy.handshake_timeout)
+            .min();
+        let next = shortest.map_or(next, |timeout| next.min(now + timeout));
+        drop(running);
         tokio::time::sleep_until(next.into()).await;
     }
 }

@@ -2,12 +2,15 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::Path;
 
+use rustix::event::EventfdFlags;
 use rustix::io::Errno;
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Bind;
 use super::stream::Stream;
@@ -68,6 +71,63 @@ impl Listener {
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), None)),
         }
     }
+}
+
+impl Listener {
+    /// The next connection that is queued already, `None` when none is. Asks the kernel and not the runtime, which may not
+    /// have heard of it yet.
+    pub fn accept_queued(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
+        let fd = match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        };
+        let socket = match rustix::net::accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        match self {
+            Self::Tcp(_) => {
+                let stream = TcpStream::from_std(socket.into())?;
+                let peer = stream.peer_addr()?;
+                Ok(Some((Stream::Tcp(stream), Some(peer))))
+            }
+            Self::Unix(_) => Ok(Some((Stream::Unix(UnixStream::from_std(socket.into())?), None))),
+        }
+    }
+}
+
+/// A descriptor that is kept for the time when there is none left: with it one more socket can be accepted, and closed, so
+/// that its peer learns at once that there is no room.
+#[derive(Debug)]
+pub struct Spare(Option<OwnedFd>);
+
+impl Spare {
+    /// Takes one; without one there is nothing to give up later.
+    pub fn new() -> Self {
+        Self(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).ok())
+    }
+
+    /// Gives the spare up for as long as it takes to turn one socket away.
+    pub fn refuse_one(&mut self, door: &Listener) {
+        self.0 = None;
+        let _refused = door.accept_queued();
+        *self = Self::new();
+    }
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Whether an accept failed because this process, or the machine, has no descriptor left.
+pub fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let out = [Errno::MFILE, Errno::NFILE];
+    error
+        .raw_os_error()
+        .is_some_and(|code| out.iter().any(|errno| errno.raw_os_error() == code))
 }
 
 fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bound> {

@@ -1,0 +1,320 @@
+//! A new policy in place of the old one: whole or not at all, one at a time, and no connection is closed for it.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::config::finding::{Finding, Source};
+use crate::config::policy::{LogLevel, Policy};
+use crate::config::{Checked, Rejected, load};
+
+use super::descriptors::{self, TooFew};
+use super::log::Line;
+use super::phase::Phase;
+use super::running::Running;
+use super::{BindError, Guard, bind, resolve, tell_cuts};
+
+/// Why a policy could not take the place of the one in force. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has mistakes, or can't be read.
+    #[error("{}", first_mistake(.0))]
+    Rejected(Rejected),
+    /// It changes what can't be changed while the process runs.
+    #[error("`{0}` can't be changed by a reload; restart wsguard for it")]
+    Fixed(&'static str),
+    /// A new address can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The descriptor limit leaves no room.
+    #[error(transparent)]
+    TooFewDescriptors(#[from] TooFew),
+    /// The process is on its way out.
+    #[error("wsguard is stopping")]
+    Stopping,
+}
+
+/// What became of reloads so far.
+#[derive(Debug)]
+pub struct Reloads {
+    /// Policies that were put in force, the first included.
+    pub generation: AtomicU64,
+    /// Reloads that were refused.
+    pub failures: AtomicU64,
+    last: Mutex<Last>,
+}
+
+/// The last attempt to put a policy in force.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// When it was made.
+    pub at: SystemTime,
+    /// When one last succeeded.
+    pub succeeded_at: SystemTime,
+    /// Why it was refused.
+    pub error: Option<String>,
+}
+
+impl Reloads {
+    /// The first policy is in force since `now`.
+    pub fn begin(now: SystemTime) -> Self {
+        let last = Mutex::new(Last {
+            at: now,
+            succeeded_at: now,
+            error: None,
+        });
+        Self {
+            generation: AtomicU64::new(1),
+            failures: AtomicU64::new(0),
+            last,
+        }
+    }
+
+    /// The last attempt.
+    pub fn last(&self) -> Last {
+        self.last.lock().clone()
+    }
+
+    fn note(&self, outcome: Result<(), String>, now: SystemTime) {
+        let mut last = self.last.lock();
+        last.at = now;
+        last.error = outcome.err();
+        if last.error.is_none() {
+            last.succeeded_at = now;
+            self.generation.fetch_add(1, Relaxed);
+        } else {
+            self.failures.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Guard {
+    /// Puts the file's policy in force, and says in the log what changed, or why nothing did.
+    pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
+        let _one_at_a_time = self.reloading.lock();
+        let outcome = load(path)
+            .map_err(ReloadError::Rejected)
+            .and_then(|checked| self.put_in_force(checked));
+        let shared = Arc::clone(&self.running().shared);
+        match outcome {
+            Ok(changes) => {
+                shared.reloads.note(Ok(()), SystemTime::now());
+                let line = Line {
+                    message: Some(changes),
+                    ..Line::default()
+                };
+                shared.log.event(LogLevel::Info, "reloaded", line);
+                Ok(())
+            }
+            Err(error) => {
+                shared.reloads.note(Err(error.to_string()), SystemTime::now());
+                for mistake in mistakes(&error) {
+                    let line = Line {
+                        message: Some(mistake),
+                        ..Line::default()
+                    };
+                    shared.log.event(LogLevel::Error, "reload_refused", line);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything that can fail comes first; from the swap on nothing can.
+    fn put_in_force(&self, checked: Checked) -> Result<String, ReloadError> {
+        let before = self.running();
+        let shared = Arc::clone(&before.shared);
+        if !shared.phase.is(Phase::Serving) {
+            return Err(ReloadError::Stopping);
+        }
+        for warning in &checked.warnings {
+            shared.log.warn("config_warning", &placed(&checked.source, warning));
+        }
+        let policy = checked.policy;
+        refuse_fixed(&before.policy, &policy)?;
+        let room = descriptors::deal(&policy, shared.descriptors, shared.workers)?;
+        let bound = bind(&policy, &self.posts.lock(), shared.workers)?;
+        tell_cuts(&policy, &room, shared.descriptors, &shared.log);
+        let changes = changes(&before.policy, &policy);
+        let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));
+        resolve::resolve_new(&after);
+        for zone in &after.zones {
+            zone.state.counts.budget.set_limit(zone.rules.connections);
+        }
+        shared.adopt(&after.policy, &room);
+        self.running.store(Arc::new(after));
+        self.relieve();
+        self.man(bound);
+        Ok(changes)
+    }
+
+    /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more.
+    fn relieve(&self) {
+        let running = self.running();
+        self.posts.lock().retain(|post| {
+            let heir = running
+                .listeners
+                .iter()
+                .find(|listener| listener.policy.bind.contains(post.asked()));
+            match heir {
+                Some(listener) => post.hand_over(Arc::clone(listener)),
+                None => post.close(),
+            }
+            heir.is_some()
+        });
+    }
+}
+
+/// What the process was built around can't be exchanged under it.
+fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
+    let fixed = [
+        ("server.workers", before.server.workers == after.server.workers),
+        ("server.table_size", before.server.table_size == after.server.table_size),
+        (
+            "client_ip.ipv4_prefix",
+            before.identity.prefixes.v4 == after.identity.prefixes.v4,
+        ),
+        (
+            "client_ip.ipv6_prefix",
+            before.identity.prefixes.v6 == after.identity.prefixes.v6,
+        ),
+        ("admin.listen", before.admin.listen == after.admin.listen),
+        ("admin.hosts", before.admin.hosts == after.admin.hosts),
+        ("admin.clients", before.admin.clients == after.admin.clients),
+    ];
+    match fixed.iter().find(|(_, is_same)| !is_same) {
+        Some((key, _)) => Err(ReloadError::Fixed(key)),
+        None => Ok(()),
+    }
+}
+
+/// What a reload changes, in a line.
+fn changes(before: &Policy, after: &Policy) -> String {
+    let mut text = String::new();
+    let named = |what: &str, before: Vec<(String, String)>, after: Vec<(String, String)>, text: &mut String| {
+        for (name, value) in &after {
+            match before.iter().find(|(known, _)| known == name) {
+                None => note(text, &format!("{what} {name} added")),
+                Some((_, old)) if old != value => note(text, &format!("{what} {name} changed")),
+                Some(_) => {}
+            }
+        }
+        for (name, _) in before
+            .iter()
+            .filter(|(name, _)| !after.iter().any(|(known, _)| known == name))
+        {
+            note(text, &format!("{what} {name} removed"));
+        }
+    };
+    let listeners = |policy: &Policy| {
+        policy
+            .listeners
+            .iter()
+            .map(|l| (l.name.to_string(), shown(l)))
+            .collect()
+    };
+    named("listener", listeners(before), listeners(after), &mut text);
+    let zones = |policy: &Policy| {
+        policy
+            .zones
+            .iter()
+            .map(|zone| (zone.name.to_string(), shown(zone)))
+            .collect()
+    };
+    named("zone", zones(before), zones(after), &mut text);
+    let networks = |policy: &Policy| {
+        policy
+            .networks
+            .iter()
+            .map(|(net, caps)| (net.to_string(), shown(caps)))
+            .collect()
+    };
+    named("network", networks(before), networks(after), &mut text);
+    let routes = |policy: &Policy| {
+        policy
+            .routes
+            .iter()
+            .map(|route| (route.name.to_string(), shown(route)))
+            .collect()
+    };
+    named("route", routes(before), routes(after), &mut text);
+    let upstreams = |policy: &Policy| {
+        policy
+            .upstreams
+            .iter()
+            .map(|up| (up.name.to_string(), shown(up)))
+            .collect()
+    };
+    named("upstream", upstreams(before), upstreams(after), &mut text);
+    for (what, is_same) in [
+        ("server", shown(&before.server) == shown(&after.server)),
+        ("client_ip", shown(&before.identity) == shown(&after.identity)),
+        ("log", before.log == after.log),
+    ] {
+        if !is_same {
+            note(&mut text, &format!("{what} changed"));
+        }
+    }
+    if text.is_empty() {
+        "nothing changed".to_owned()
+    } else {
+        text
+    }
+}
+
+fn note(text: &mut String, change: &str) {
+    let separator = if text.is_empty() { "" } else { ", " };
+    // Writing to a string does not fail.
+    let _never = write!(text, "{separator}{change}");
+}
+
+/// Two values that print alike are alike: all of a policy is derived from what the file says.
+fn shown(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}")
+}
+
+/// Every mistake, with its place.
+fn mistakes(error: &ReloadError) -> Vec<String> {
+    match error {
+        ReloadError::Rejected(rejected) => rejected
+            .mistakes
+            .iter()
+            .map(|mistake| placed(&rejected.source, mistake))
+            .collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+fn first_mistake(rejected: &Rejected) -> String {
+    rejected
+        .mistakes
+        .first()
+        .map_or_else(String::new, |mistake| placed(&rejected.source, mistake))
+}
+
+/// "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
+fn placed(source: &Source, finding: &Finding) -> String {
+    let place = match finding.span {
+        Some(_) => {
+            let (line, column) = source.place(finding);
+            format!("{}:{line}:{column}: ", source.name)
+        }
+        None => String::new(),
+    };
+    let hint = finding
+        .hint
+        .as_ref()
+        .map_or_else(String::new, |hint| format!(" ({hint})"));
+    format!("{place}{}{hint}", finding.title)
+}
+
+/// Whether others than its owner and group may write a file.
+pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)
+}
