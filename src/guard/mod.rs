@@ -211,17 +211,20 @@ fn bind(policy: &Policy, manned: &[Arc<Post>], workers: usize) -> Result<Vec<(us
     Ok(all)
 }
 
-/// What was asked for and does not fit is cut, and said.
+/// What was asked for and does not fit is cut, and said. Pending seats are so by default on a machine with few
+/// descriptors, which is no reason to worry anybody.
 fn tell_cuts(policy: &Policy, room: &descriptors::Room, limit: u64, log: &Log) {
     for (listener, cut) in descriptors::cuts(policy, room, limit) {
-        log.event(
-            LogLevel::Warn,
-            "cut",
-            Line {
-                listener,
-                message: Some(cut),
-                ..Line::default()
-            },
-        );
+        let level = if listener.is_some() {
+            LogLevel::Info
+        } else {
+            LogLevel::Warn
+        };
+        let line = Line {
+            listener,
+            message: Some(cut),
+            ..Line::default()
+        };
+        log.event(level, "cut", line);
     }
 }

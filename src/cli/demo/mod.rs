@@ -105,6 +105,7 @@ fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: Soc
     format!(
         "[[listener]]\n\
          bind = [\"{guard}\"]\n\
+         max_pending = {PENDING}\n\
          \n\
          [limits]\n\
          connections = {CONNECTIONS}\n\
@@ -164,4 +165,6 @@ fn runtime() -> io::Result<Runtime> {
 const CONNECTIONS: u32 = 100;
 const GUARD_PORT: u16 = 9181;
 const PAGE_PORT: u16 = 9180;
+/// Small enough for any descriptor limit, so that the demo does not begin with a line about one.
+const PENDING: u32 = 200;
 const PER_IP: u32 = 5;
