@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -236,6 +236,22 @@ fn run_needs_no_file() {
     assert_eq!(rig.ask(from("203.0.113.9")).status(), 503);
     assert_eq!(backend.dials(), 3);
     assert_eq!(backend.visit(0).header("X-Real-IP"), ["203.0.113.7"]);
+}
+
+#[test]
+fn with_too_few_descriptors_it_says_how_many_it_needs() {
+    let (_dir, file) = written(&GOOD.replace("8080", "0"));
+    let output = Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 100 && exec \"$0\" run -c \"$1\"",
+            env!("CARGO_BIN_EXE_wsguard"),
+            &file,
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("descriptor"), "{}", text(&output));
 }
 
 #[test]

@@ -411,6 +411,27 @@ fn off_switches_a_limit_off() {
 }
 
 #[test]
+fn no_more_clients_are_remembered_than_the_table_has_room_for() {
+    let backend = Backend::listening();
+    let server = "[server]\nmax_connections = 20\ntable_size = 20";
+    let rig = Rig::start(&backend, &format!("{server}\n[limits]\nper_ip_rate = \"1/min\""));
+    let held = rig.open();
+    for n in 0..60 {
+        drop(rig.open_from(nth_ip(n)));
+    }
+    let evicted = rig.count("wsguard_client_evictions_total");
+    assert!((20..=60).contains(&evicted), "{evicted} of 61 clients evicted");
+    assert_eq!(
+        rig.ask(Request::to("/ws")).values("X-Wsguard-Reason"),
+        ["per_ip_rate"],
+        "who has something open is not forgotten"
+    );
+    assert_eq!(backend.dials(), 61);
+    drop(held);
+    rig.quiet();
+}
+
+#[test]
 fn an_address_may_hold_its_full_share_in_each_zone() {
     let backend = Backend::listening();
     let rig = Rig::start(

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, End, Gate, Request, Rig, Setup, Socket, frame, full_queue, ip, nth_ip, until};
+use crate::rig::{Backend, End, Gate, Request, Rig, Setup, Socket, close_code, frame, full_queue, ip, nth_ip, until};
 
 #[test]
 fn where_every_server_refuses_the_client_hears_502_and_the_slot_is_back() {
@@ -553,6 +553,29 @@ fn a_name_that_has_no_address_means_503() {
         .start();
     let answer = rig.ask(Request::to("/ws"));
     answer.assert_refusal("503 Service Unavailable", "upstream_down", "Service unavailable");
+    rig.quiet();
+}
+
+#[test]
+fn an_upstream_that_is_down_can_be_put_as_a_close_too() {
+    let rig = Setup::default()
+        .config("[limits]\nreject_with = \"close\"\n[upstream.chat]\nservers = [\"nowhere.invalid:80\"]")
+        .start();
+    let answer = rig.ask(Request::to("/ws"));
+    assert_eq!(
+        (answer.status(), close_code(answer.body())),
+        (101, Some(1013)),
+        "{answer}"
+    );
+    assert_eq!(&answer.body()[4..], b"Service unavailable");
+    rig.quiet();
+
+    let rig = Setup::default()
+        .config("[limits]\nreject_with = \"drop\"")
+        .server(nobody())
+        .start();
+    let answer = rig.ask(Request::to("/ws"));
+    answer.assert_refusal("502 Bad Gateway", "upstream_refused", "Bad gateway");
     rig.quiet();
 }
 

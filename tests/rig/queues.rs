@@ -11,13 +11,10 @@ use super::wait::until;
 pub fn all_read<'a>(sockets: impl IntoIterator<Item = &'a Socket>) {
     let ours: HashSet<SocketAddr> = sockets.into_iter().map(Socket::local).collect();
     until("the guard reads what was sent", || {
-        let waiting = table()
-            .into_iter()
-            .any(|entry| ours.contains(&entry.remote) && entry.unread > 0);
-        let unsent = table()
-            .into_iter()
-            .any(|entry| ours.contains(&entry.local) && entry.unsent > 0);
-        (!waiting && !unsent).then_some(())
+        let is_under_way = |entry: &Entry| {
+            ours.contains(&entry.remote) && entry.unread > 0 || ours.contains(&entry.local) && entry.unsent > 0
+        };
+        (!table().iter().any(is_under_way)).then_some(())
     });
 }
 
@@ -59,7 +56,9 @@ struct Entry {
 /// `/proc/net/tcp`: addresses as the machine stores them, queues in hexadecimal.
 fn table() -> Vec<Entry> {
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    text.lines().skip(1).filter_map(entry).collect()
+    // Thousands of closed connections linger in it.
+    let is_alive = |line: &&str| !line.contains(TIME_WAIT);
+    text.lines().skip(1).filter(is_alive).filter_map(entry).collect()
 }
 
 fn entry(line: &str) -> Option<Entry> {
@@ -87,4 +86,5 @@ fn address(field: &str) -> Option<SocketAddr> {
 }
 
 const ESTABLISHED: &str = "01";
+const TIME_WAIT: &str = " 06 ";
 const KEEPALIVE: &str = "02";
