@@ -347,8 +347,8 @@ fn many_ways_to_end_leave_every_count_at_zero() {
 /// A server that neither reads nor writes for a while is not gone; what was sent meanwhile waits for it.
 #[test]
 fn a_frozen_and_thawed_server_keeps_its_connections() {
-    let mut server = frozen::Server::start();
-    let rig = crate::rig::Setup::default().server(server.address).start();
+    let server = frozen::Server::start();
+    let rig = crate::rig::Setup::default().server(server.address()).start();
     let mut sockets: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
     for socket in &mut sockets {
         socket.send(&masked(1, b"before"));
@@ -370,49 +370,35 @@ fn a_frozen_and_thawed_server_keeps_its_connections() {
     rig.quiet();
 }
 
+/// A server in a process of its own, so that it can be stopped whole: another guard, before an echo.
 mod frozen {
-    //! An echo server in a process of its own, so that it can be stopped whole: this test binary, run again.
-
-    use super::{Child, Command, Stdio};
-    use crate::rig::{Backend, until};
-    use rustix::process::{Pid, Signal, kill_process};
+    use rustix::process::Signal;
     use std::fs;
-    use std::io::{BufRead, BufReader, Read};
     use std::net::SocketAddr;
 
+    use crate::rig::{Backend, Rig, until};
+
     pub struct Server {
-        child: Child,
-        pub address: SocketAddr,
+        _echo: Backend,
+        rig: Rig,
     }
 
     impl Server {
         pub fn start() -> Self {
-            let mut child = Command::new(std::env::current_exe().unwrap())
-                .args([
-                    "relay::frozen::is_a_server_when_asked_to",
-                    "--exact",
-                    "--nocapture",
-                    "--ignored",
-                ])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let address = lines
-                .map_while(Result::ok)
-                .find_map(|line| line.strip_prefix("at ")?.parse().ok());
-            Self {
-                child,
-                address: address.expect("the server's address"),
-            }
+            let echo = Backend::echo();
+            let rig = Rig::start(&echo, "");
+            Self { _echo: echo, rig }
         }
 
-        pub fn stop(&mut self) {
-            self.signal(Signal::STOP);
+        pub fn address(&self) -> SocketAddr {
+            self.rig.front()
+        }
+
+        pub fn stop(&self) {
+            self.rig.signal(Signal::STOP);
             // A thread goes on until the signal has reached it.
             until("the server stands still", || {
-                let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+                let threads = fs::read_dir(format!("/proc/{}/task", self.rig.pid())).unwrap();
                 let stopped = |status: String| status.contains("\nState:\tT");
                 threads
                     .flatten()
@@ -421,29 +407,9 @@ mod frozen {
             });
         }
 
-        pub fn carry_on(&mut self) {
-            self.signal(Signal::CONT);
+        pub fn carry_on(&self) {
+            self.rig.signal(Signal::CONT);
         }
-
-        fn signal(&self, signal: Signal) {
-            let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
-            kill_process(pid, signal).unwrap();
-        }
-    }
-
-    impl Drop for Server {
-        fn drop(&mut self) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-
-    #[test]
-    #[ignore = "no test: the server that another test freezes"]
-    fn is_a_server_when_asked_to() {
-        println!("\nat {}", Backend::echo().address());
-        // Ends with the test that started it.
-        let _ = std::io::stdin().read(&mut [0]);
     }
 }
 
@@ -558,7 +524,5 @@ fn a_real_websocket_library_talks_through_it() {
         "RFC 6455, 1.3"
     );
 }
-
-use std::process::{Child, Command, Stdio};
 
 const UNLIMITED: &str = "[limits]\nper_ip = \"off\"\nper_ip_rate = \"off\"";
