@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::policy::LogLevel;
-use crate::net::listen::{Listener as Door, Spare, is_out_of_descriptors};
+use crate::net::listen::{AcceptFault, Listener as Door, Spare};
 use crate::net::stream::Stream;
 
 use super::identify::Hop;
@@ -25,7 +25,8 @@ pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
     let mut closes = post.closes();
     let mut spare = Spare::new();
     let mut back_off = FIRST_BACK_OFF;
-    loop {
+    // Asked each time: where the next one always waits already, the select below would never come to it.
+    while !*closes.borrow() {
         let accepted = tokio::select! {
             biased;
             accepted = door.accept() => accepted,
@@ -34,22 +35,34 @@ pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
         match accepted {
             Ok((stream, peer)) => {
                 back_off = FIRST_BACK_OFF;
+                spare.replenish();
                 arrive(stream, peer, &post, &worker);
             }
             Err(error) => {
                 complain(&error, &post, &worker);
-                if is_out_of_descriptors(&error) {
+                match AcceptFault::of(&error) {
+                    AcceptFault::Connection => continue,
                     // Whoever waits hears at once that there is no room, instead of nothing.
-                    spare.refuse_one(&door);
+                    AcceptFault::Descriptors => spare.refuse_one(&door),
+                    AcceptFault::Machine => {}
                 }
-                // The next accept would most likely fail the same.
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(LONGEST_BACK_OFF);
             }
         }
     }
-    while let Ok(Some((stream, peer))) = door.accept_queued() {
-        arrive(stream, peer, &post, &worker);
+    // No more than can have been queued when it closed: a flood goes on knocking.
+    for _ in 0..=post.listener().policy.backlog {
+        match door.accept_queued() {
+            Ok(Some((stream, peer))) => arrive(stream, peer, &post, &worker),
+            Ok(None) => break,
+            Err(error) => {
+                complain(&error, &post, &worker);
+                if AcceptFault::of(&error) != AcceptFault::Connection {
+                    break;
+                }
+            }
+        }
     }
 }
 

@@ -81,16 +81,16 @@ impl Listener {
             Self::Tcp(listener) => listener.as_fd(),
             Self::Unix(listener) => listener.as_fd(),
         };
-        let socket = match rustix::net::accept_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(socket) => socket,
+        // The peer is asked for in the same call: of a socket that was reset while it waited nobody could tell it later.
+        let (socket, peer) = match rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            Ok(accepted) => accepted,
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         match self {
             Self::Tcp(_) => {
-                let stream = TcpStream::from_std(socket.into())?;
-                let peer = stream.peer_addr()?;
-                Ok(Some((Stream::Tcp(stream), Some(peer))))
+                let peer = peer.ok_or(ErrorKind::InvalidData)?.try_into()?;
+                Ok(Some((Stream::Tcp(TcpStream::from_std(socket.into())?), Some(peer))))
             }
             Self::Unix(_) => Ok(Some((Stream::Unix(UnixStream::from_std(socket.into())?), None))),
         }
@@ -108,6 +108,13 @@ impl Spare {
         Self(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).ok())
     }
 
+    /// Takes one again where somebody was quicker than the last [`Spare::refuse_one`].
+    pub fn replenish(&mut self) {
+        if self.0.is_none() {
+            *self = Self::new();
+        }
+    }
+
     /// Gives the spare up for as long as it takes to turn one socket away.
     pub fn refuse_one(&mut self, door: &Listener) {
         self.0 = None;
@@ -122,12 +129,42 @@ impl Default for Spare {
     }
 }
 
-/// Whether an accept failed because this process, or the machine, has no descriptor left.
-pub fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let out = [Errno::MFILE, Errno::NFILE];
-    error
-        .raw_os_error()
-        .is_some_and(|code| out.iter().any(|errno| errno.raw_os_error() == code))
+/// What a failed accept says of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFault {
+    /// It was about one connection, and took it from the queue: the next one is another.
+    Connection,
+    /// This process, or the machine, has no descriptor left.
+    Descriptors,
+    /// No memory, or whatever else the next accept would most likely meet too.
+    Machine,
+}
+
+impl AcceptFault {
+    /// Of the error of an accept. A kind that is not known here counts as the machine's: of the two mistakes to make,
+    /// waiting for nothing is the smaller one. EPERM is such a kind, as a sandbox that forbids the call answers so for good.
+    pub fn of(error: &io::Error) -> Self {
+        let Some(errno) = Errno::from_io_error(error) else {
+            return Self::Machine;
+        };
+        match errno {
+            Errno::MFILE | Errno::NFILE => Self::Descriptors,
+            // Linux passes errors that wait on the new socket as those of the accept (accept(2), error handling).
+            Errno::CONNABORTED
+            | Errno::CONNRESET
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::INTR
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::OPNOTSUPP
+            | Errno::PROTO
+            | Errno::TIMEDOUT => Self::Connection,
+            _ => Self::Machine,
+        }
+    }
 }
 
 fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bound> {
@@ -188,4 +225,46 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<Bound> {
 /// Whether a socket file belongs to nobody: a guard that was killed leaves its own.
 fn is_left_behind(path: &Path) -> bool {
     matches!(StdUnixStream::connect(path), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_connections_own_error_lets_the_next_accept_follow_at_once() {
+        let of = |errno: Errno| AcceptFault::of(&errno.into());
+        for errno in [Errno::CONNABORTED, Errno::PROTO, Errno::NETUNREACH, Errno::INTR] {
+            assert_eq!(of(errno), AcceptFault::Connection, "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE] {
+            assert_eq!(of(errno), AcceptFault::Descriptors, "{errno}");
+        }
+        for errno in [Errno::NOMEM, Errno::NOBUFS, Errno::NOSPC, Errno::PERM, Errno::INVAL] {
+            assert_eq!(of(errno), AcceptFault::Machine, "{errno}");
+        }
+        assert_eq!(AcceptFault::of(&ErrorKind::Other.into()), AcceptFault::Machine);
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_was_reset_in_the_queue_is_accepted_like_any_other() {
+        let bound = Bound::bind(&Bind::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))), 8, 1).unwrap();
+        let Bind::Tcp(address) = bound.address else {
+            panic!("a TCP address")
+        };
+        let door = Listener::register(bound.into_sockets().remove(0)).unwrap();
+        let gone = std::net::TcpStream::connect(address).unwrap();
+        let gone_from = gone.local_addr().unwrap();
+        socket2::SockRef::from(&gone)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(gone);
+        let there = std::net::TcpStream::connect(address).unwrap();
+        let (_, peer) = door.accept_queued().unwrap().unwrap();
+        assert_eq!(peer, Some(gone_from));
+        let (_, peer) = door.accept_queued().unwrap().unwrap();
+        assert_eq!(peer, Some(there.local_addr().unwrap()));
+        assert!(door.accept_queued().unwrap().is_none());
+    }
 }
