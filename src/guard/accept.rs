@@ -2,17 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::policy::LogLevel;
+use crate::net::fault;
 use crate::net::listen::{AcceptFault, Listener as Door, Spare};
 use crate::net::stream::Stream;
 
 use super::identify::Hop;
 use super::ledger::Entry;
 use super::log::Line;
+use super::panics::survive;
 use super::post::Post;
 use super::reason::Reason;
 use super::stop::Stop;
@@ -39,7 +40,7 @@ pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
                 arrive(stream, peer, &post, &worker);
             }
             Err(error) => {
-                complain(&error, &post, &worker);
+                survive(|| complain(&error, &post, &worker));
                 match AcceptFault::of(&error) {
                     AcceptFault::Connection => continue,
                     // Whoever waits hears at once that there is no room, instead of nothing.
@@ -68,7 +69,7 @@ pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
 fn arrive(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
-    let _told_by_the_entry = catch_unwind(AssertUnwindSafe(|| seat(stream, peer, post, worker)));
+    let _told = survive(|| seat(stream, peer, post, worker));
 }
 
 fn seat(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
@@ -86,6 +87,7 @@ fn seat(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
     match listener.room.enter(charged, now) {
         Ok(seat) => {
+            fault::point("accept");
             let arrival = Arrival {
                 stream,
                 peer,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::config::policy::{NetworkPolicy, RejectWith};
 use crate::config::routes::{Matched, Route};
 use crate::limit::admission::{Granted, Request};
+use crate::net::fault;
 use crate::wire::head::Head;
 use crate::wire::path::PathReading;
 use crate::wire::request::{Forwarding, request_for_server};
@@ -81,6 +82,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
     }
     let granted = admit(client, &running.zones[place.zone], running, now)
         .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    fault::point("decide");
     let forwarding = Forwarding {
         hop: client.hop,
         hop_trusted: client.hop_is_trusted,

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::net::address::Target;
 use crate::net::client::Client;
 use crate::net::dial;
+use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
@@ -127,7 +128,10 @@ async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Resul
     let mut scan = ReplyScan::default();
     loop {
         match scan.parse(bytes, accept) {
-            Ok(Step::Done { value, used }) => return Ok((value, used)),
+            Ok(Step::Done { value, used }) => {
+                fault::point("reply");
+                return Ok((value, used));
+            }
             Ok(Step::More) => {}
             Err(fault) => return Err(bad_reply(&fault.to_string())),
         }
@@ -154,6 +158,7 @@ async fn dial_any(
         entry.dialled(lease.server().label());
         match within(limit, dial_one(lease.server())).await {
             Some(Ok(stream)) => {
+                fault::point("dial");
                 return Ok((stream, lease));
             }
             Some(Err(_)) if reason == Reason::UpstreamTimeout => {}

@@ -183,21 +183,17 @@ impl Entry {
     /// Counts and writes what became of the connection.
     fn close(&mut self) {
         let is_panic = std::thread::panicking();
-        if is_panic {
-            self.shared.metrics.panics.inc();
-        } else if matches!(self.state, State::Walking | State::Open) {
-            // The process is about to exit and ends its tasks.
-            return;
-        }
         let had_permit = self.permit.is_some();
         let class = match &self.state {
-            State::Health => return,
-            State::Open => Class::Closed(CloseReason::Panic),
-            State::Walking if had_permit => Class::Failed(Reason::Panic),
-            State::Walking => Class::Rejected(Reason::Panic),
+            State::Over(totals) => Class::Closed(totals.over.into()),
+            State::Open if is_panic => Class::Closed(CloseReason::Panic),
+            // Whatever else it was to hear: nobody knows whether it did.
+            _ if is_panic && had_permit => Class::Failed(Reason::Panic),
+            _ if is_panic => Class::Rejected(Reason::Panic),
             State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
-            State::Over(totals) => Class::Closed(totals.over.into()),
+            // A health check leaves nothing; nor does a task that the process ends because it is about to exit.
+            State::Health | State::Walking | State::Open => return,
         };
         self.count(class);
         // Given back before the line is written, so that whoever reads the line may use the slot.

@@ -116,7 +116,7 @@ impl Metrics {
             panics: counter(
                 r,
                 "wsguard_panics_total",
-                "Connections ended by a fault of wsguard's own",
+                "Faults of wsguard's own; each ends one connection at most",
             ),
             accept_errors: counter(r, "wsguard_accept_errors_total", "Failed accepts"),
             handshakes: counters(

@@ -25,6 +25,7 @@ pub mod identify;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+mod panics;
 pub mod phase;
 pub mod post;
 pub mod process;
@@ -94,6 +95,7 @@ impl Guard {
         tell_cuts(&policy, &room, limit, &log);
         let bound = bind(&policy, &[], workers)?;
         let shared = Arc::new(Shared::begin(&policy, &room, workers, limit, log));
+        panics::tell(&shared.metrics, shared.log.clone());
         let running = Running::build(policy, shared, &room, None);
         let guard = Arc::new(Self {
             running: ArcSwap::from_pointee(running),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::policy::RejectWith;
 use crate::limit::pending::{Ended, Pending, PendingRoom};
 use crate::net::client::Client;
+use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::answer::{Answer, accepted_then_closed};
 
@@ -143,6 +144,7 @@ impl Refusal {
 /// along: then our side half-closes, and what comes is thrown away for a while.
 async fn say(client: &Client, bytes: &[u8], ends_in_close_frame: bool, room: &PendingRoom) {
     let stream = client.stream();
+    fault::point("deliver");
     let written = tokio::time::timeout(WRITES, stream.write_all(bytes)).await;
     if !matches!(written, Ok(Ok(()))) {
         return;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::net::fault;
 use crate::relay::pace::Pace;
 use crate::relay::pulse::{Order, Pulse};
 
@@ -48,6 +49,7 @@ impl Watched {
 
     /// Looks at the connection; false when it is over and need not be watched any more.
     pub(super) fn look(&mut self, now: Instant) -> bool {
+        fault::point("sweep");
         if self.pulse.is_over() {
             return false;
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::limit::pending::{Ended, Pending};
 use crate::net::client::Client;
+use crate::net::fault;
 use crate::net::stream::{LegOptions, Stream};
 use crate::relay::tunnel::{Relay, Tunnel};
 use crate::wire::Step;
@@ -98,6 +99,7 @@ async fn proxy_header(
             may_forward: true,
         });
     }
+    fault::point("proxy_header");
     let source = loop {
         match parse_proxy(client.ahead()) {
             Ok(Step::Done { value, used }) => {
@@ -144,6 +146,7 @@ async fn head(
         max_headers: policy.max_headers,
     };
     let mut scan = HeadScan::default();
+    fault::point("head");
     loop {
         let proxy = if policy.accept_proxy_protocol {
             announces(client.ahead())
@@ -251,7 +254,6 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     });
     let now = Instant::now();
     entry.opened(now);
-    let pulse = worker.watch(pace, now);
     let tunnel = Tunnel {
         client,
         server,
@@ -260,7 +262,10 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         reply_size,
     };
     let tally = Arc::clone(&zone.state.tallies[worker.index()]);
-    let mut relay = Relay::new(tunnel, pace.half_close, pulse, tally);
+    let pulse = Arc::default();
+    let mut relay = Relay::new(tunnel, pace.half_close, Arc::clone(&pulse), tally);
+    worker.watch(pulse, pace, now);
+    fault::point("open");
     tokio::spawn(async move {
         // By reference: awaited by value it would stand in the future twice.
         let totals = (&mut relay).await;

@@ -12,6 +12,7 @@ use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, R
 use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
 
 use super::Guard;
+use super::panics::survive;
 
 /// Watches `path` on a thread of its own, for as long as the guard lives.
 ///
@@ -54,17 +55,22 @@ impl Watch {
             if event.is_ok_and(|event| !puts_in_place(event.kind)) {
                 continue;
             }
-            // A folder that can't be watched now is tried again after the next event; the file itself is read anyway.
-            let _until_then = self.follow_links();
             let Some(guard) = self.guard.upgrade() else { return };
-            if guard.running().policy.server.watch_config
-                && let Some(text) = self.settled()
-                && text != self.seen
-            {
-                // It has told the log why it refused, if it did; the same text would be refused again.
-                let _told = guard.reload_file(&self.path);
-                self.seen = text;
-            }
+            survive(|| self.look(&guard));
+        }
+    }
+
+    /// Applies the file if it has changed.
+    fn look(&mut self, guard: &Guard) {
+        // A folder that can't be watched now is tried again after the next event; the file itself is read anyway.
+        let _until_then = self.follow_links();
+        if guard.running().policy.server.watch_config
+            && let Some(text) = self.settled()
+            && text != self.seen
+        {
+            self.seen = text;
+            // It has told the log why it refused, if it did; the same text would be refused again.
+            let _told = guard.reload_file(&self.path);
         }
     }
 

@@ -11,13 +11,16 @@ use socket2::Socket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::MissedTickBehavior;
 
+use crate::net::fault;
 use crate::net::listen::Listener as Door;
 use crate::relay::pace::Pace;
 use crate::relay::pulse::Pulse;
 
 use super::Guard;
 use super::accept::accept;
+use super::panics::survive;
 use super::post::Post;
+use super::running::Running;
 use super::sweep::Watched;
 
 /// What the tasks of one worker share.
@@ -74,15 +77,11 @@ impl Worker {
         &self.guard
     }
 
-    /// Has the sweep watch a connection that opens `now`.
-    pub fn watch(&self, pace: Pace, now: Instant) -> Arc<Pulse> {
-        let pulse = Arc::new(Pulse::default());
+    /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
+    pub fn watch(&self, pulse: Arc<Pulse>, pace: Pace, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
-        self.watched
-            .lock()
-            .push(Watched::new(Arc::clone(&pulse), pace, share, now));
-        pulse
+        self.watched.lock().push(Watched::new(pulse, pace, share, now));
     }
 
     /// Serves what it is given, until nobody can give it more.
@@ -135,10 +134,14 @@ async fn sweep(worker: Arc<Worker>) {
     loop {
         // The tick's own time: measured by the clock, a limit would be missed by a hair and cost another tick.
         let now = every.tick().await.into_std();
-        worker.watched.lock().retain_mut(|watched| watched.look(now));
+        // Each by itself: a fault over one connection must not keep those behind it from being looked at.
+        worker
+            .watched
+            .lock()
+            .retain_mut(|watched| survive(|| watched.look(now)).unwrap_or(true));
         ticks = ticks.wrapping_add(1);
         if worker.index == 0 && ticks.is_multiple_of(A_SECOND) {
-            worker.guard.running().shared.admission.sweep(now);
+            survive(|| worker.guard.running().shared.admission.sweep(now));
         }
     }
 }
@@ -148,20 +151,24 @@ async fn sweep(worker: Arc<Worker>) {
 async fn expire(worker: Arc<Worker>) {
     loop {
         let now = Instant::now();
-        let running = worker.guard.running();
-        let next = running
-            .rooms()
-            .filter_map(|room| room.expire(now))
-            .fold(now + EVERY, Instant::min);
-        let shortest = running
-            .listeners
-            .iter()
-            .map(|listener| listener.policy.handshake_timeout)
-            .min();
-        let next = shortest.map_or(next, |timeout| next.min(now + timeout));
-        drop(running);
-        tokio::time::sleep_until(next.into()).await;
+        let next = survive(|| expire_due(&worker.guard.running(), now));
+        tokio::time::sleep_until(next.unwrap_or(now + EVERY).into()).await;
     }
+}
+
+/// Ends those whose deadline has passed; says when to look again.
+fn expire_due(running: &Running, now: Instant) -> Instant {
+    fault::point("expire");
+    let next = running
+        .rooms()
+        .filter_map(|room| room.expire(now))
+        .fold(now + EVERY, Instant::min);
+    let shortest = running
+        .listeners
+        .iter()
+        .map(|listener| listener.policy.handshake_timeout)
+        .min();
+    shortest.map_or(next, |timeout| next.min(now + timeout))
 }
 
 const EVERY: Duration = Duration::from_millis(250);

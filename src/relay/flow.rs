@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
+use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::{FrameScanner, Sender};
 
@@ -164,6 +165,7 @@ impl Flow {
     fn pass_on(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
         let messages = u64::from(self.scanner.scan(bytes));
         self.count(bytes.len(), messages, moved);
+        fault::point("relay");
         match sink.try_write(bytes) {
             Ok(written) => {
                 self.written += written as u64;

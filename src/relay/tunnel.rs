@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::net::fault;
 use crate::net::stream::Stream;
 use crate::wire::frame::Sender;
 
@@ -242,6 +243,7 @@ impl Relay {
         let Some(goodbye) = &mut ending.goodbye else {
             return Poll::Pending;
         };
+        fault::point("goodbye");
         let (over, code) = (goodbye.over, goodbye.code);
         let outward = goodbye
             .to_client

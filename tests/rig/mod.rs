@@ -44,6 +44,7 @@ pub struct Setup {
     listener: String,
     servers: Vec<SocketAddr>,
     config: String,
+    under: Vec<String>,
 }
 
 impl Setup {
@@ -63,6 +64,12 @@ impl Setup {
     /// One more server of the default upstream.
     pub fn server(mut self, address: SocketAddr) -> Self {
         self.servers.push(address);
+        self
+    }
+
+    /// A program that is given the guard's command line to run in its own place: `env A=B`, say.
+    pub fn under(mut self, program: &[&str]) -> Self {
+        self.under = program.iter().map(ToString::to_string).collect();
         self
     }
 
@@ -106,23 +113,20 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("wsguard.toml");
         std::fs::write(&file, setup.text()).unwrap();
-        Self::spawn(&["run".as_ref(), "-c".as_ref(), file.as_os_str()], dir)
+        let mut command = wsguard_under(&setup.under);
+        command.args(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
+        Self::spawn(command, dir)
     }
 
     /// A guard without a file: `wsguard run` with these arguments.
     pub fn run(arguments: &[&str]) -> Self {
-        let mut all = vec!["run"];
-        all.extend_from_slice(arguments);
-        let all: Vec<&std::ffi::OsStr> = all.iter().map(AsRef::as_ref).collect();
-        Self::spawn(&all, tempfile::tempdir().unwrap())
+        let mut command = wsguard();
+        command.arg("run").args(arguments);
+        Self::spawn(command, tempfile::tempdir().unwrap())
     }
 
-    fn spawn(arguments: &[&std::ffi::OsStr], dir: TempDir) -> Self {
-        let mut child = wsguard()
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
+    fn spawn(mut command: Command, dir: TempDir) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
         collect(child.stderr.take().unwrap(), Arc::clone(&log));
         let mut rig = Self {
@@ -295,6 +299,15 @@ impl Rig {
 
     /// The same with a bound of its own.
     pub fn quiet_within(&self, bound: Duration) {
+        assert_eq!(self.settled_within(bound).count("wsguard_panics_total"), 0);
+    }
+
+    /// Waits until nothing is open and nothing pending; then every count must have come back.
+    pub fn settled(&self) -> Metrics {
+        self.settled_within(PATIENCE)
+    }
+
+    fn settled_within(&self, bound: Duration) -> Metrics {
         let mut last = Vec::new();
         let quiet = wait::reaches(bound, || {
             let metrics = self.metrics();
@@ -309,11 +322,11 @@ impl Rig {
         let Some(metrics) = quiet else {
             panic!("still held: {last:?}")
         };
-        assert_eq!(metrics.count("wsguard_panics_total"), 0);
         assert!(
             metrics.has(r#"wsguard_connections{zone="default"}"#),
             "the gauge that is meant to be 0 exists"
         );
+        metrics
     }
 
     /// The log lines so far.
@@ -356,7 +369,14 @@ impl Drop for Rig {
 
 /// The binary under test, in an environment that sets nothing.
 pub fn wsguard() -> Command {
-    let mut command = Command::new(binary());
+    wsguard_under(&[])
+}
+
+/// The same, started by another program.
+fn wsguard_under(program: &[String]) -> Command {
+    let mut words = program.iter().map(PathBuf::from).chain([binary()]);
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
     command
         .env_remove("WSGUARD_CONFIG")
         .stdin(Stdio::null())

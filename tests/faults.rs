@@ -1,0 +1,235 @@
+//! A fault of our own, raised on every stage of the walk and in the loops around it: one connection ends, all is given back,
+//! and nobody else notices. Needs the feature `faults`: `cargo test --features faults --test faults`.
+#![allow(clippy::unwrap_used)]
+
+// It has more to offer than this needs.
+#[allow(dead_code, unused_imports)]
+#[path = "rig/mod.rs"]
+mod rig;
+
+use std::time::Duration;
+
+use rig::{Backend, End, Request, Rig, Setup, Socket, ip, masked, until};
+
+/// What a fault is counted as, beside `wsguard_panics_total`.
+const REJECTED: &str = r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="panic"}"#;
+const FAILED: &str = r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="panic"}"#;
+const CLOSED: &str = r#"wsguard_closes_total{zone="default",reason="panic"}"#;
+
+#[test]
+fn before_a_tunnel_it_ends_one_handshake() {
+    for (stage, counted) in [
+        ("accept", REJECTED),
+        ("proxy_header", REJECTED),
+        ("head", REJECTED),
+        ("decide", REJECTED),
+        ("dial", FAILED),
+        ("reply", FAILED),
+        ("open", CLOSED),
+    ] {
+        let backend = Backend::echo();
+        let rig = on_the_second(stage, &backend);
+        let mut bystander = opened(&rig, 2);
+        let (heard, _) = rig.send(request(3)).read_to_end();
+        assert!(heard.is_empty(), "{stage}: {heard:?}");
+        left_no_trace(&rig, counted, &mut bystander);
+    }
+}
+
+#[test]
+fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
+    // Each echo passes twice: the bystander's is one and two.
+    for (nth, direction) in [(3, "in"), (4, "out")] {
+        let backend = Backend::echo();
+        let rig = faulty(&format!("relay:{nth}"), &backend, "").start();
+        let mut bystander = opened(&rig, 2);
+        let mut victim = rig.try_open_announced(3);
+        victim.send(&masked(1, b"fatal"));
+        let (heard, _) = victim.read_to_end();
+        assert!(heard.is_empty(), "{direction}: {heard:?}");
+        until("the server is let go", || backend.visit(1).end());
+        left_no_trace(&rig, CLOSED, &mut bystander);
+    }
+}
+
+#[test]
+fn while_one_is_told_to_go_it_goes_all_the_same() {
+    let backend = Backend::echo();
+    let rig = faulty("goodbye", &backend, "[limits.timeouts]\nidle = \"1s\"").start();
+    let mut victim = rig.try_open_announced(3);
+    let mut bystander = opened(&rig, 2);
+    until("the silent one is ended", || {
+        echoes(&mut bystander);
+        (!victim.is_silent()).then_some(())
+    });
+    let (heard, _) = victim.read_to_end();
+    assert!(heard.is_empty(), "no close frame: {heard:?}");
+    left_no_trace(&rig, CLOSED, &mut bystander);
+}
+
+#[test]
+fn while_a_refusal_is_delivered_its_seat_comes_back() {
+    let backend = Backend::echo();
+    let rig = faulty("deliver", &backend, "").start();
+    let mut bystander = opened(&rig, 2);
+    let (heard, _) = rig
+        .send([announced(3), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()].concat())
+        .read_to_end();
+    assert!(heard.is_empty(), "{heard:?}");
+    left_no_trace(&rig, REJECTED, &mut bystander);
+}
+
+#[test]
+fn the_sweep_goes_on_after_one_and_still_ends_who_is_idle() {
+    let backend = Backend::echo();
+    let rig = faulty("sweep:2", &backend, "[limits.timeouts]\nidle = \"1s\"").start();
+    let open: Vec<Socket> = (2..5).map(|n| rig.try_open_announced(n)).collect();
+    rig.expect("wsguard_panics_total", 1);
+    for mut socket in open {
+        assert_eq!(socket.read_frame().0, 0x88, "a close frame for being idle");
+        socket.fin();
+    }
+    let metrics = rig.settled();
+    assert_eq!(
+        metrics.count(r#"wsguard_closes_total{zone="default",reason="idle"}"#),
+        3
+    );
+    told(&rig);
+}
+
+#[test]
+fn deadlines_hold_after_one_in_their_queue() {
+    let rig = faulty("expire:2", &Backend::echo(), "").start();
+    rig.expect("wsguard_panics_total", 1);
+    let mut dawdler = rig.send([announced(3), b"GET /ws".to_vec()].concat());
+    let answer = dawdler.answer();
+    assert_eq!((answer.status(), answer.end), (408, End::Fin), "{answer}");
+    rig.settled();
+    told(&rig);
+}
+
+#[test]
+fn a_hundred_connections_and_a_transfer_live_through_one() {
+    let backend = Backend::echo();
+    let rig = faulty(
+        "relay:150",
+        &backend,
+        "[limits]\nper_ip = \"off\"\nper_ip_rate = \"off\"",
+    )
+    .start();
+    let mut others: Vec<Socket> = (0..100).map(|_| rig.try_open_announced(2)).collect();
+    // 200 passings: one of them is the fault, and takes one connection with it.
+    let message = masked(1, b"still here");
+    let mut lost = 0;
+    for socket in &mut others {
+        socket.send(&message);
+        let mut heard = vec![0; message.len()];
+        lost += usize::from(std::io::Read::read_exact(socket, &mut heard).is_err());
+    }
+    assert_eq!(lost, 1);
+    let alive = rig.count(r#"wsguard_connections{zone="default"}"#);
+    assert_eq!(alive, 99);
+    drop(others);
+    assert_eq!(rig.settled().count(CLOSED), 1);
+}
+
+/// A guard in which the second connection that comes by this stage meets a fault there.
+fn on_the_second(stage: &str, backend: &Backend) -> Rig {
+    faulty(&format!("{stage}:2"), backend, "").start()
+}
+
+/// One worker, so that whoever is served afterwards is served by the one that met the fault.
+fn faulty(fault: &str, backend: &Backend, config: &str) -> Setup {
+    let common = "[server]\nworkers = 1\n[client_ip]\ntrusted_proxies = [\"loopback\"]\n";
+    Rig::before(backend)
+        .listener("accept_proxy_protocol = true\nhandshake_timeout = \"1s\"")
+        .config(&format!("{common}{config}"))
+        .under(&["env", &format!("WSGUARD_FAULT={fault}")])
+}
+
+/// The PROXY header of client number `n`.
+fn announced(n: u8) -> Vec<u8> {
+    format!("PROXY TCP4 203.0.113.{n} 127.0.0.1 1000 80\r\n").into_bytes()
+}
+
+fn request(n: u8) -> Vec<u8> {
+    [announced(n), Request::to("/ws").into_bytes()].concat()
+}
+
+trait Announced {
+    fn try_open_announced(&self, n: u8) -> Socket;
+}
+
+impl Announced for Rig {
+    fn try_open_announced(&self, n: u8) -> Socket {
+        let mut socket = self.send_from(ip(1), request(n));
+        let head = socket.read_head();
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+        socket
+    }
+}
+
+/// A connection that is open and has echoed once.
+fn opened(rig: &Rig, n: u8) -> Socket {
+    let mut socket = rig.try_open_announced(n);
+    echoes(&mut socket);
+    socket
+}
+
+fn echoes(socket: &mut Socket) {
+    let message = masked(1, b"are you there?");
+    socket.send(&message);
+    assert_eq!(socket.read_exactly(message.len()), message);
+}
+
+/// The fault is counted once and told once, nothing is held for it, who was there goes on, and the next one is served.
+fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
+    rig.expect(counted, 1);
+    echoes(bystander);
+    let mut next = opened(rig, 4);
+    for (series, number) in [
+        ("wsguard_panics_total", 1),
+        ("wsguard_counter_drift", 0),
+        ("wsguard_process_connections", 2),
+        (r#"wsguard_connections{zone="default"}"#, 2),
+        (r#"wsguard_clients{zone="default"}"#, 2),
+        (r#"wsguard_silent_connections{zone="default"}"#, 0),
+        (r#"wsguard_pending{listener="front"}"#, 0),
+    ] {
+        rig.expect(series, number);
+    }
+    let panics = |metrics: &rig::Metrics| -> i64 {
+        let all = metrics.starting_with("wsguard_");
+        let of = all.iter().filter(|(name, _)| name.contains(r#"reason="panic""#));
+        of.map(|(_, number)| number.parse::<i64>().unwrap()).sum()
+    };
+    assert_eq!(panics(&rig.metrics()), 1, "as {counted} and as nothing else");
+    told(rig);
+    let line = rig.access("panic");
+    assert_eq!(line["level"], "error", "{line}");
+    echoes(&mut next);
+    drop(next);
+    bystander.fin();
+    let (heard, end) = bystander.read_to_end();
+    assert!(heard.is_empty() && end == End::Fin);
+    let metrics = rig.settled();
+    assert_eq!(metrics.count("wsguard_panics_total"), 1);
+    let upstream = metrics.starting_with("wsguard_upstream_connections");
+    assert!(upstream.iter().all(|(_, number)| *number == "0"), "{upstream:?}");
+}
+
+/// One line says where it was, and nothing but lines is written.
+fn told(rig: &Rig) {
+    let line = rig.line("a line about the panic", |line| line["event"] == "panic");
+    assert_eq!(line["level"], "error");
+    let message = line["message"].as_str().unwrap();
+    assert!(
+        message.contains("a fault on stage") && message.contains(" at src/") && message.contains("worker-0"),
+        "{message}"
+    );
+    std::thread::sleep(Duration::from_millis(20));
+    for line in rig.raw_log() {
+        assert!(line.starts_with('{'), "raw text in the log: {line}");
+    }
+    assert_eq!(rig.lines().iter().filter(|line| line["event"] == "panic").count(), 1);
+}
