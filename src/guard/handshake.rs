@@ -161,6 +161,9 @@ async fn dial_any(
                 fault::point("dial");
                 return Ok((stream, lease));
             }
+            Some(Err(error)) if dial::is_out_of_room(&error) => {
+                return Err(Stop::seen(Reason::ProcessFull, error.to_string().as_bytes()));
+            }
             Some(Err(_)) if reason == Reason::UpstreamTimeout => {}
             Some(Err(_)) => reason = Reason::UpstreamRefused,
             None => reason = Reason::UpstreamTimeout,

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, UnixStream};
 
@@ -23,6 +24,13 @@ pub async fn tcp(address: SocketAddr) -> io::Result<Stream> {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(Stream::Tcp(stream))
+}
+
+/// Whether a dial failed for want of something of our own, a descriptor or memory: then no server is at fault, and no other
+/// one can be dialled either.
+pub fn is_out_of_room(error: &io::Error) -> bool {
+    let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
 }
 
 /// Connects to a Unix socket.
