@@ -131,6 +131,20 @@ fn what_is_said_to_be_pure_is_pure() {
     }
 }
 
+/// The wall clock may jump, so nothing is timed by it: it stamps lines and says when something happened.
+#[test]
+fn the_wall_clock_is_shown_and_never_reckoned_with() {
+    let shows = ["guard/log.rs", "guard/reload.rs", "guard/running.rs", "guard/scrape.rs"];
+    for file in sources() {
+        let names_it = file.without_tests().iter().any(|token| token == "SystemTime");
+        assert!(
+            !names_it || shows.contains(&file.name.as_str()),
+            "{} asks for the time of day",
+            file.name
+        );
+    }
+}
+
 const ROOF: &str = "";
 
 struct Source {

@@ -1,7 +1,7 @@
 //! What operators should look at: found while serving, and told in /stats and, once a minute, in the log.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Something that surely isn't meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,10 @@ pub enum Hint {
 }
 
 /// The hints given so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Advice {
+    began: Instant,
+    /// When each was last logged, in seconds since `began`, plus one: 0 is never.
     told: [AtomicU64; Hint::ALL.len()],
 }
 
@@ -34,9 +36,17 @@ impl Hint {
 }
 
 impl Advice {
+    /// Nothing is to be said yet. By a clock that never jumps: one that is set back must not silence a hint.
+    pub fn begin(now: Instant) -> Self {
+        Self {
+            began: now,
+            told: Default::default(),
+        }
+    }
+
     /// Remembers a hint; says whether it is time to log it again.
-    pub fn give(&self, hint: Hint, now: SystemTime) -> bool {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    pub fn give(&self, hint: Hint, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.began).as_secs() + 1;
         let told = &self.told[hint as usize];
         let last = told.load(Relaxed);
         let is_due = last == 0 || now.saturating_sub(last) >= EVERY.as_secs();
@@ -61,9 +71,9 @@ mod tests {
 
     #[test]
     fn a_hint_is_logged_once_a_minute_and_stays_in_the_list() {
-        let advice = Advice::default();
+        let t0 = Instant::now();
+        let advice = Advice::begin(t0);
         assert!(advice.given().is_empty());
-        let t0 = UNIX_EPOCH + Duration::from_secs(1_000);
         let due = [0, 1, 59, 60, 61].map(|s| advice.give(Hint::TrustNobody, t0 + Duration::from_secs(s)));
         assert_eq!(due, [true, false, false, true, false]);
         assert_eq!(advice.given(), [Hint::TrustNobody.text()]);

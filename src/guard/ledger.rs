@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::limit::admission::{Full, Granted, Permit};
 use crate::relay::tunnel::Totals;
@@ -166,7 +166,7 @@ impl Entry {
         self.who = Who::Client(client);
         match client.forwarded {
             Forwarded::Ignored => self.listener.untrusted_forwarded.inc(),
-            Forwarded::Missing if self.shared.advice.give(Hint::NoForwarding, SystemTime::now()) => {
+            Forwarded::Missing if self.shared.advice.give(Hint::NoForwarding, Instant::now()) => {
                 self.shared.log.warn("advice", Hint::NoForwarding.text());
             }
             Forwarded::Missing | Forwarded::Read | Forwarded::None => {}
@@ -249,7 +249,7 @@ impl Entry {
         let looks_alike = reason.is_by_client() && client.forwarded == Forwarded::Ignored && is_ours;
         (looks_alike
             && self.shared.trusts_nobody.load(Relaxed)
-            && self.shared.advice.give(Hint::TrustNobody, SystemTime::now()))
+            && self.shared.advice.give(Hint::TrustNobody, Instant::now()))
         .then_some(Hint::TrustNobody)
     }
 

@@ -240,7 +240,7 @@ impl Shared {
             metrics: Metrics::new(),
             log,
             trusts_nobody: AtomicBool::new(false),
-            advice: Advice::default(),
+            advice: Advice::begin(Instant::now()),
             reloads: Reloads::begin(SystemTime::now()),
             phase: phase::Current::default(),
             started: SystemTime::now(),
