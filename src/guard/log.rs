@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::config::policy::{LogAccess, LogFormat, LogLevel, LogPolicy};
 use crate::limit::key::ClientKey;
 
+use super::panics::survive;
 use super::sample::{Class, Sampler};
 
 /// Where lines go. Clones write to the same place.
@@ -145,7 +146,7 @@ impl Log {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// Lines that nobody read in time.
+    /// Lines that nobody read in time, or that could not be written.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
@@ -193,7 +194,9 @@ impl Writer {
                 .lines
                 .recv_timeout(next_sum.saturating_duration_since(Instant::now()))
             {
-                Ok(Item::Line(time, level, event, line)) => self.write(time, level, event, &line),
+                Ok(Item::Line(time, level, event, line)) => {
+                    survive(|| self.write(time, level, event, &line));
+                }
                 Ok(Item::Flush(done)) => {
                     let _nobody_waits = done.try_send(());
                 }
@@ -230,8 +233,10 @@ impl Writer {
             for_people(&json)
         };
         text.push('\n');
-        // Where standard error is gone there is nobody to tell.
-        let _gone = io::stderr().write_all(text.as_bytes());
+        // Where standard error is gone, or its disk is full, there is nobody to tell.
+        if io::stderr().write_all(text.as_bytes()).is_err() {
+            self.shared.dropped.fetch_add(1, Relaxed);
+        }
     }
 }
 

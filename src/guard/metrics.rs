@@ -302,7 +302,7 @@ impl Gauges {
             log_lines_dropped: counter(
                 r,
                 "wsguard_log_lines_dropped_total",
-                "Log lines that nobody read in time",
+                "Log lines that nobody read in time, or that could not be written",
             ),
             start_time: float(r, "wsguard_start_time_seconds", "When wsguard began to serve"),
             build_info: gauges(r, "wsguard_build_info", "1, labelled with the version", &["version"]),
