@@ -8,7 +8,7 @@ use clap::Args;
 use crate::config::load;
 use crate::guard::descriptors;
 
-use super::{ConfigFile, Exit};
+use super::{ConfigFile, Exit, tell};
 
 /// `check [FILE] [--deny-warnings]`.
 #[derive(Debug, Args)]
@@ -29,18 +29,18 @@ pub fn check(options: &Options) -> Exit {
     let checked = match load(path) {
         Ok(checked) => checked,
         Err(rejected) => {
-            eprintln!("{}", rejected.render(in_color));
+            tell(rejected.render(in_color));
             return Exit::Config;
         }
     };
     for note in descriptors::notes(&checked.policy) {
-        eprintln!("note: {note}");
+        tell(format_args!("note: {note}"));
     }
     if checked.warnings.is_empty() {
         println!("{}: no mistakes", path.display());
         return Exit::Done;
     }
-    eprintln!("{}", checked.render_warnings(in_color));
+    tell(checked.render_warnings(in_color));
     if options.deny_warnings {
         Exit::Config
     } else {

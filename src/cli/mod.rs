@@ -1,5 +1,7 @@
 //! The command line: one file a command.
 
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -71,8 +73,14 @@ pub fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
-    eprintln!("wsguard: {error:#}");
+    tell(format_args!("wsguard: {error:#}"));
     Exit::Failed
+}
+
+/// Writes a line to standard error. Where it can't be written, on a full disk say, there is nobody to tell, and that is no
+/// reason not to go on: `eprintln!` panics.
+fn tell(what: impl Display) {
+    let _unheard = writeln!(io::stderr(), "{what}");
 }
 
 impl From<Exit> for ExitCode {

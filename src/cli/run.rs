@@ -17,7 +17,7 @@ use crate::guard::log::Line;
 use crate::guard::reload::is_writable_by_others;
 use crate::guard::watch;
 
-use super::{ConfigFile, Exit, failed};
+use super::{ConfigFile, Exit, failed, tell};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
@@ -47,12 +47,12 @@ pub fn run(options: &Options) -> Exit {
     let checked = match configured(options) {
         Ok(checked) => checked,
         Err(rejected) => {
-            eprintln!("{}", rejected.render(in_color));
+            tell(rejected.render(in_color));
             return Exit::Config;
         }
     };
     if !checked.warnings.is_empty() {
-        eprintln!("{}", checked.render_warnings(in_color));
+        tell(checked.render_warnings(in_color));
     }
     let file = options.listen.is_empty().then_some(options.config.config.as_path());
     match serve(checked, file) {

@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::flood::Flood;
 use self::page::Page;
+use super::tell;
 use crate::guard::Guard;
 use crate::{admin, config};
 
@@ -81,7 +82,7 @@ fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
         runtime.block_on(async {
             match listener(socket) {
                 Ok(listener) => chat::serve(listener).await,
-                Err(error) => eprintln!("the chat server can't listen: {error}"),
+                Err(error) => tell(format_args!("the chat server can't listen: {error}")),
             }
         });
     })?;
