@@ -17,6 +17,10 @@ pub fn tell(metrics: &Metrics, log: Log) {
             ..Line::default()
         };
         log.event(LogLevel::Error, "panic", line);
+        // With the main thread the process ends, and what is not written by then never is.
+        if std::thread::current().name() == Some("main") {
+            log.flush();
+        }
     }));
 }
 
