@@ -9,7 +9,7 @@ mod rig;
 
 use std::time::Duration;
 
-use rig::{Backend, End, Request, Rig, Setup, Socket, ip, masked, until};
+use rig::{Backend, End, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
 
 /// What a fault is counted as, beside `wsguard_panics_total`.
 const REJECTED: &str = r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="panic"}"#;
@@ -89,7 +89,7 @@ fn the_sweep_goes_on_after_one_and_still_ends_who_is_idle() {
         assert_eq!(socket.read_frame().0, 0x88, "a close frame for being idle");
         socket.fin();
     }
-    let metrics = rig.settled();
+    let metrics = rig.settled_within(PATIENCE);
     assert_eq!(
         metrics.count(r#"wsguard_closes_total{zone="default",reason="idle"}"#),
         3
@@ -104,7 +104,7 @@ fn deadlines_hold_after_one_in_their_queue() {
     let mut dawdler = rig.send([announced(3), b"GET /ws".to_vec()].concat());
     let answer = dawdler.answer();
     assert_eq!((answer.status(), answer.end), (408, End::Fin), "{answer}");
-    rig.settled();
+    rig.settled_within(PATIENCE);
     told(&rig);
 }
 
@@ -130,7 +130,7 @@ fn a_hundred_connections_and_a_transfer_live_through_one() {
     let alive = rig.count(r#"wsguard_connections{zone="default"}"#);
     assert_eq!(alive, 99);
     drop(others);
-    assert_eq!(rig.settled().count(CLOSED), 1);
+    assert_eq!(rig.settled_within(PATIENCE).count(CLOSED), 1);
 }
 
 /// A guard in which the second connection that comes by this stage meets a fault there.
@@ -212,7 +212,7 @@ fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     bystander.fin();
     let (heard, end) = bystander.read_to_end();
     assert!(heard.is_empty() && end == End::Fin);
-    let metrics = rig.settled();
+    let metrics = rig.settled_within(PATIENCE);
     assert_eq!(metrics.count("wsguard_panics_total"), 1);
     let upstream = metrics.starting_with("wsguard_upstream_connections");
     assert!(upstream.iter().all(|(_, number)| *number == "0"), "{upstream:?}");

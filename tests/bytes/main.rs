@@ -14,5 +14,6 @@ mod relay;
 mod requests;
 mod routes;
 mod seen;
+mod stalls;
 mod timeouts;
 mod upstream;

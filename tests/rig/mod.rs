@@ -21,6 +21,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct Rig {
     front: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
+    reads: Arc<AtomicBool>,
     _dir: TempDir,
 }
 
@@ -128,12 +130,14 @@ impl Rig {
     fn spawn(mut command: Command, dir: TempDir) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Mutex::new(Vec::new()));
-        collect(child.stderr.take().unwrap(), Arc::clone(&log));
+        let reads = Arc::new(AtomicBool::new(true));
+        collect(child.stderr.take().unwrap(), Arc::clone(&log), Arc::clone(&reads));
         let mut rig = Self {
             child,
             front: Vec::new(),
             admin: None,
             log,
+            reads,
             _dir: dir,
         };
         rig.wait_for_ready();
@@ -302,12 +306,8 @@ impl Rig {
         assert_eq!(self.settled_within(bound).count("wsguard_panics_total"), 0);
     }
 
-    /// Waits until nothing is open and nothing pending; then every count must have come back.
-    pub fn settled(&self) -> Metrics {
-        self.settled_within(PATIENCE)
-    }
-
-    fn settled_within(&self, bound: Duration) -> Metrics {
+    /// The same where a panic was asked for; says what is counted then.
+    pub fn settled_within(&self, bound: Duration) -> Metrics {
         let mut last = Vec::new();
         let quiet = wait::reaches(bound, || {
             let metrics = self.metrics();
@@ -327,6 +327,16 @@ impl Rig {
             "the gauge that is meant to be 0 exists"
         );
         metrics
+    }
+
+    /// Leaves the guard's standard error unread from now on, so that the pipe runs full.
+    pub fn stop_reading(&self) {
+        self.reads.store(false, Relaxed);
+    }
+
+    /// Asserts that the process has not ended.
+    pub fn lives(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None);
     }
 
     /// The log lines so far.
@@ -399,11 +409,14 @@ fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_wsguard").into()
 }
 
-fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) {
+fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, reads: Arc<AtomicBool>) {
     thread::spawn(move || {
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
             log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            while !reads.load(Relaxed) && Arc::strong_count(&reads) > 1 {
+                thread::sleep(Duration::from_millis(5));
+            }
         }
     });
 }
