@@ -1,9 +1,9 @@
-//! Listening sockets: bound once for each address, then one sibling a worker.
+//! Listening sockets: bound once for each address, then one sibling a worker; or given, and shared by duplicates.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 
 use rustix::event::EventfdFlags;
@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Bind;
+use super::inherit::Inherited;
 use super::stream::Stream;
 
 /// A bound address: one listening socket for each worker, not yet known to any runtime.
@@ -20,6 +21,8 @@ use super::stream::Stream;
 pub struct Bound {
     /// Where it is bound; a port 0 has become the real one.
     pub address: Bind,
+    /// Somebody else bound it, and holds it too: its file, if it has one, is not ours to remove.
+    pub is_inherited: bool,
     sockets: Vec<Socket>,
 }
 
@@ -43,6 +46,16 @@ impl Bound {
             Bind::Tcp(address) => bind_tcp(*address, backlog, workers),
             Bind::Unix(path) => bind_unix(path, backlog, workers),
         }
+    }
+
+    /// Shares a socket that the process was started with among `workers`, through duplicates: others can't be bound beside
+    /// it. Its backlog is what it was made with.
+    pub fn share(inherited: Inherited, workers: usize) -> io::Result<Self> {
+        Ok(Self {
+            address: inherited.address,
+            is_inherited: true,
+            sockets: duplicates(inherited.socket, workers)?,
+        })
     }
 
     /// The sockets, one for each worker.
@@ -183,6 +196,7 @@ fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bou
     }
     Ok(Bound {
         address: Bind::Tcp(bound),
+        is_inherited: false,
         sockets,
     })
 }
@@ -210,16 +224,21 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<Bound> {
         other => other?,
     }
     first.listen(backlog)?;
-    let first = StdUnixListener::from(first);
-    let mut sockets = Vec::with_capacity(workers);
-    for _ in 1..workers {
-        sockets.push(Socket::from(first.try_clone()?));
-    }
-    sockets.push(Socket::from(first));
     Ok(Bound {
         address: Bind::Unix(path.to_path_buf()),
-        sockets,
+        is_inherited: false,
+        sockets: duplicates(first, workers)?,
     })
+}
+
+/// As many descriptors of one socket as there are workers (at least one); all of them accept from its one queue.
+fn duplicates(first: Socket, workers: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::with_capacity(workers);
+    for _ in 1..workers {
+        sockets.push(first.try_clone()?);
+    }
+    sockets.push(first);
+    Ok(sockets)
 }
 
 /// Whether a socket file belongs to nobody: a guard that was killed leaves its own.

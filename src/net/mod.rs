@@ -4,6 +4,7 @@ pub mod address;
 pub mod client;
 pub mod dial;
 pub mod fault;
+pub mod inherit;
 pub mod listen;
 pub mod stream;
 pub mod sys;
