@@ -12,10 +12,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::admin::{self, AdminServer};
 use crate::config::policy::LogLevel;
 use crate::config::{self, Checked, QuickOptions, Rejected};
-use crate::guard::Guard;
 use crate::guard::log::Line;
 use crate::guard::reload::is_writable_by_others;
-use crate::guard::watch;
+use crate::guard::{Guard, Systemd, watch};
+use crate::net::inherit::take_inherited;
 
 use super::{ConfigFile, Exit, failed, tell};
 
@@ -43,6 +43,8 @@ pub struct Options {
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Exit {
+    // First of all, while there is one thread.
+    let systemd = from_systemd();
     let in_color = io::stderr().is_terminal();
     let checked = match configured(options) {
         Ok(checked) => checked,
@@ -55,10 +57,16 @@ pub fn run(options: &Options) -> Exit {
         tell(checked.render_warnings(in_color));
     }
     let file = options.listen.is_empty().then_some(options.config.config.as_path());
-    match serve(checked, file) {
-        Ok(exit) => exit,
-        Err(error) => failed(&error),
-    }
+    systemd
+        .and_then(|systemd| serve(checked, systemd, file))
+        .unwrap_or_else(|error| failed(&error))
+}
+
+/// What systemd gave us, if it was systemd that started us.
+fn from_systemd() -> anyhow::Result<Systemd> {
+    Ok(Systemd {
+        sockets: take_inherited()?,
+    })
 }
 
 fn configured(options: &Options) -> Result<Checked, Rejected> {
@@ -74,12 +82,12 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-fn serve(checked: Checked, file: Option<&Path>) -> anyhow::Result<Exit> {
+fn serve(checked: Checked, systemd: Systemd, file: Option<&Path>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
     let (mut hangup, mut ends) =
         runtime.block_on(async { io::Result::Ok((signal(SignalKind::hangup())?, Ends::new()?)) })?;
-    let (guard, _admin) = start(checked)?;
+    let (guard, _admin) = start(checked, systemd)?;
     if let Some(file) = file {
         look_after(file, &guard);
     }
@@ -160,14 +168,14 @@ fn reload(guard: &Arc<Guard>, file: Option<&Path>) {
 }
 
 /// Starts a guard and its admin server, and says in the log where they are.
-pub fn start(checked: Checked) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
+pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
     // Bound before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin
         .listen
         .map(|address| TcpListener::bind(address).with_context(|| format!("admin: cannot bind {address}")))
         .transpose()?;
-    let guard = Guard::start(checked.policy)?;
+    let guard = Guard::start(checked.policy, systemd)?;
     let log = guard.log();
     let server = match listener {
         None => None,

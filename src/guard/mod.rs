@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::config::policy::{LogLevel, Policy};
 use crate::net::address::Bind;
+use crate::net::inherit::Inherited;
 use crate::net::listen::Bound;
 use crate::relay::pulse::Pulse;
 
@@ -36,6 +37,7 @@ pub mod resolve;
 pub mod running;
 pub mod sample;
 pub mod scrape;
+pub mod sockets;
 pub mod stats;
 pub mod stop;
 mod sweep;
@@ -48,6 +50,7 @@ use log::{Line, Log};
 use phase::Phase;
 use post::Post;
 use running::{Running, Shared};
+use sockets::{ShareError, share};
 use worker::{Handle, Share, Worker};
 
 /// A guard that is running.
@@ -62,12 +65,22 @@ pub struct Guard {
     scraping: Mutex<()>,
 }
 
+/// What systemd gave the process: nothing, where something else started it.
+#[derive(Debug, Default)]
+pub struct Systemd {
+    /// Sockets that it has bound.
+    pub sockets: Vec<Inherited>,
+}
+
 /// Why a guard could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A socket from systemd could not be given to a listener.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// The descriptor limit is too low.
     #[error(transparent)]
     TooFewDescriptors(#[from] TooFew),
@@ -86,14 +99,20 @@ pub struct BindError {
 }
 
 impl Guard {
-    /// Binds every listener, starts the workers and serves.
-    pub fn start(policy: Policy) -> Result<Arc<Self>, StartError> {
+    /// Binds every listener that systemd has not bound already, starts the workers and serves.
+    pub fn start(policy: Policy, systemd: Systemd) -> Result<Arc<Self>, StartError> {
         let log = Log::start(policy.log.clone())?;
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
         let limit = descriptors::raise_limit();
         let room = descriptors::deal(&policy, limit, workers)?;
         tell_cuts(&policy, &room, limit, &log);
-        let bound = bind(&policy, &[], workers)?;
+        let mut bound = share(&policy, systemd.sockets, workers)?;
+        let missing = bind(
+            &policy,
+            |asked| bound.iter().any(|(_, given, _)| given == asked),
+            workers,
+        )?;
+        bound.extend(missing);
         let shared = Arc::new(Shared::begin(&policy, &room, workers, limit, log));
         panics::tell(&shared.metrics, shared.log.clone());
         let running = Running::build(policy, shared, &room, None);
@@ -175,10 +194,11 @@ impl Guard {
         let running = self.running();
         let workers = self.workers.lock();
         for (at, asked, bound) in bound {
-            let post = Post::new(asked, bound.address.clone(), Arc::clone(&running.listeners[at]));
+            let post = Post::new(asked, &bound, Arc::clone(&running.listeners[at]));
             let line = Line {
                 listener: Some(Arc::clone(&running.policy.listeners[at].name)),
                 address: Some(bound.address.to_string()),
+                message: bound.is_inherited.then(|| "a socket from systemd".to_owned()),
                 ..Line::default()
             };
             running.shared.log.event(LogLevel::Info, "listening", line);
@@ -193,15 +213,15 @@ impl Guard {
     }
 }
 
-/// Binds what the policy's listeners ask for and nobody in `manned` has yet; the number is the listener's place.
-fn bind(policy: &Policy, manned: &[Arc<Post>], workers: usize) -> Result<Vec<(usize, Bind, Bound)>, BindError> {
+/// Binds what the policy's listeners ask for and is not there yet; the number is the listener's place.
+fn bind(
+    policy: &Policy,
+    is_there: impl Fn(&Bind) -> bool,
+    workers: usize,
+) -> Result<Vec<(usize, Bind, Bound)>, BindError> {
     let mut all = Vec::new();
     for (at, listener) in policy.listeners.iter().enumerate() {
-        for asked in listener
-            .bind
-            .iter()
-            .filter(|asked| !manned.iter().any(|post| post.asked() == *asked))
-        {
+        for asked in listener.bind.iter().filter(|asked| !is_there(asked)) {
             let bound = Bound::bind(asked, listener.backlog, workers).map_err(|error| BindError {
                 listener: Arc::clone(&listener.name),
                 bind: asked.clone(),

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::net::address::Bind;
+use crate::net::listen::Bound;
 
 use super::running::Listener;
 
@@ -14,16 +15,19 @@ use super::running::Listener;
 pub struct Post {
     asked: Bind,
     address: Bind,
+    is_inherited: bool,
     listener: ArcSwap<Listener>,
     closes: watch::Sender<bool>,
 }
 
 impl Post {
-    /// A post that was bound as `asked` and is now at `address`; the two differ where port 0 was asked for.
-    pub fn new(asked: Bind, address: Bind, listener: Arc<Listener>) -> Arc<Self> {
+    /// A post for what was `asked` for. Where it is bound differs from that where port 0 was asked for, and may where
+    /// the socket was inherited.
+    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>) -> Arc<Self> {
         Arc::new(Self {
             asked,
-            address,
+            address: bound.address.clone(),
+            is_inherited: bound.is_inherited,
             listener: ArcSwap::new(listener),
             closes: watch::Sender::new(false),
         })
@@ -52,7 +56,9 @@ impl Post {
     /// Has the accept loops accept what is queued, and close their sockets.
     pub fn close(&self) {
         self.closes.send_replace(true);
-        if let Bind::Unix(path) = &self.address {
+        if let Bind::Unix(path) = &self.address
+            && !self.is_inherited
+        {
             // Whoever finds the file would find nobody behind it. Where it is gone already, all the better.
             let _gone = std::fs::remove_file(path);
         }

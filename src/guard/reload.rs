@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::config::finding::{Finding, Source};
 use crate::config::policy::{LogLevel, Policy};
 use crate::config::{Checked, Rejected, load};
+use crate::net::address::Bind;
 
 use super::descriptors::{self, TooFew};
 use super::log::Line;
@@ -138,7 +139,8 @@ impl Guard {
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
         let room = descriptors::deal(&policy, shared.descriptors, shared.workers)?;
-        let bound = bind(&policy, &self.posts.lock(), shared.workers)?;
+        let is_manned = |asked: &Bind| self.posts.lock().iter().any(|post| post.asked() == asked);
+        let bound = bind(&policy, is_manned, shared.workers)?;
         tell_cuts(&policy, &room, shared.descriptors, &shared.log);
         let changes = changes(&before.policy, &policy);
         let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));

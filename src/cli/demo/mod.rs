@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::flood::Flood;
 use self::page::Page;
 use super::tell;
-use crate::guard::Guard;
+use crate::guard::{Guard, Systemd};
 use crate::{admin, config};
 
 /// What `wsguard demo` takes.
@@ -73,7 +73,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// Starts the guard in threads of its own.
 fn start_guard(text: &str) -> anyhow::Result<Arc<Guard>> {
     let checked = config::compile(text, "demo").map_err(|rejected| anyhow::anyhow!(rejected.render(false)))?;
-    Guard::start(checked.policy).context("starting the guard")
+    Guard::start(checked.policy, Systemd::default()).context("starting the guard")
 }
 
 fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
