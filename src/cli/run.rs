@@ -13,6 +13,7 @@ use crate::admin::{self, AdminServer};
 use crate::config::policy::LogLevel;
 use crate::config::{self, Checked, QuickOptions, Rejected};
 use crate::guard::log::Line;
+use crate::guard::notify::{self, Notifier, Reloading};
 use crate::guard::reload::is_writable_by_others;
 use crate::guard::{Guard, Systemd, watch};
 use crate::net::inherit::take_inherited;
@@ -66,6 +67,7 @@ pub fn run(options: &Options) -> Exit {
 fn from_systemd() -> anyhow::Result<Systemd> {
     Ok(Systemd {
         sockets: take_inherited()?,
+        notifier: Notifier::from_env()?,
     })
 }
 
@@ -151,6 +153,7 @@ fn look_after(file: &Path, guard: &Arc<Guard>) {
 /// On a thread of its own: reading a file and resolving names may take their time, and the next signal must be heard.
 fn reload(guard: &Arc<Guard>, file: Option<&Path>) {
     let Some(file) = file.map(Path::to_path_buf) else {
+        let _told = Reloading::begin(guard);
         guard.log().warn(
             "reload_refused",
             "wsguard was started without a file: there is nothing to reload",
@@ -163,6 +166,7 @@ fn reload(guard: &Arc<Guard>, file: Option<&Path>) {
         .name("reload".into())
         .spawn(move || reloads.reload_file(&file));
     if let Err(error) = started {
+        let _told = Reloading::begin(guard);
         guard.log().warn("reload_refused", &error.to_string());
     }
 }
@@ -190,5 +194,6 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
         }
     };
     log.event(LogLevel::Info, "ready", Line::default());
+    notify::start(&guard)?;
     Ok((guard, server))
 }

@@ -22,6 +22,7 @@ impl Guard {
         let (delay, timeout) = (running.policy.server.drain_delay, running.policy.server.drain_timeout);
         let phase = &running.shared.phase;
         phase.enter(Phase::Leaving);
+        self.notify_stopping();
         self.tell("draining", &format!("{} open, load balancers are told", self.alive()));
         sleep(delay).await;
         phase.enter(Phase::Draining);

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -26,6 +26,7 @@ pub mod identify;
 pub mod ledger;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 mod panics;
 pub mod phase;
 pub mod post;
@@ -47,6 +48,7 @@ pub mod worker;
 
 use descriptors::TooFew;
 use log::{Line, Log};
+use notify::Notifier;
 use phase::Phase;
 use post::Post;
 use running::{Running, Shared};
@@ -63,6 +65,7 @@ pub struct Guard {
     reloading: Mutex<()>,
     /// One scrape at a time: it writes the gauges before it reads them.
     scraping: Mutex<()>,
+    notifier: Notifier,
 }
 
 /// What systemd gave the process: nothing, where something else started it.
@@ -70,6 +73,8 @@ pub struct Guard {
 pub struct Systemd {
     /// Sockets that it has bound.
     pub sockets: Vec<Inherited>,
+    /// A way to tell it how we are.
+    pub notifier: Notifier,
 }
 
 /// Why a guard could not be started.
@@ -122,6 +127,7 @@ impl Guard {
             workers: Mutex::default(),
             reloading: Mutex::default(),
             scraping: Mutex::default(),
+            notifier: systemd.notifier,
         });
         resolve::start(&guard)?;
         for index in 0..workers {
@@ -187,6 +193,13 @@ impl Guard {
         let mut open: Vec<(Instant, Arc<Pulse>)> = self.workers.lock().iter().flat_map(Handle::open).collect();
         open.sort_by_key(|(moved, _)| *moved);
         open.into_iter().map(|(_, pulse)| pulse).collect()
+    }
+
+    /// The number of a worker that has done nothing for longer than `limit`.
+    fn silent_worker(&self, limit: Duration, now: Instant) -> Option<usize> {
+        let workers = self.workers.lock();
+        let silent = workers.iter().find(|worker| worker.silent_for(now) > limit)?;
+        Some(silent.index())
     }
 
     /// Has the workers accept on what was bound for the policy in force.

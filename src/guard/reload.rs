@@ -16,6 +16,7 @@ use crate::net::address::Bind;
 
 use super::descriptors::{self, TooFew};
 use super::log::Line;
+use super::notify::Reloading;
 use super::phase::Phase;
 use super::running::Running;
 use super::{BindError, Guard, bind, resolve, tell_cuts};
@@ -98,6 +99,7 @@ impl Guard {
     /// Puts the file's policy in force, and says in the log what changed, or why nothing did.
     pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let _one_at_a_time = self.reloading.lock();
+        let _told = Reloading::begin(self);
         let outcome = load(path)
             .map_err(ReloadError::Rejected)
             .and_then(|checked| self.put_in_force(checked));

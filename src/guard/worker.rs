@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ pub struct Worker {
     guard: Arc<Guard>,
     jitter: RandomState,
     watched: Mutex<Vec<Watched>>,
+    started: Instant,
+    /// Milliseconds from then to the last sweep: a worker that is stuck in something does not sweep.
+    swept: AtomicU64,
 }
 
 /// A worker as the guard holds it: dropping it ends the worker and its connections.
@@ -58,6 +62,8 @@ impl Worker {
             guard,
             jitter: RandomState::new(),
             watched: Mutex::default(),
+            started: Instant::now(),
+            swept: AtomicU64::new(0),
         });
         let (shares, receives) = unbounded_channel();
         let runs = Arc::clone(&worker);
@@ -111,6 +117,17 @@ impl Handle {
         let _ended = self.shares.send(share);
     }
 
+    /// The worker's number.
+    pub fn index(&self) -> usize {
+        self.worker.index
+    }
+
+    /// For how long it has not come round to its sweep.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        let swept = self.worker.started + Duration::from_millis(self.worker.swept.load(Relaxed));
+        now.saturating_duration_since(swept)
+    }
+
     /// The connections that are open, and when something last moved on each.
     pub fn open(&self) -> Vec<(Instant, Arc<Pulse>)> {
         let mut watched = self.worker.watched.lock();
@@ -139,6 +156,8 @@ async fn sweep(worker: Arc<Worker>) {
             .watched
             .lock()
             .retain_mut(|watched| survive(|| watched.look(now)).unwrap_or(true));
+        let swept = worker.started.elapsed().as_millis();
+        worker.swept.store(u64::try_from(swept).unwrap_or(u64::MAX), Relaxed);
         ticks = ticks.wrapping_add(1);
         if worker.index == 0 && ticks.is_multiple_of(A_SECOND) {
             survive(|| worker.guard.running().shared.admission.sweep(now));
