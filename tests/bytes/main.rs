@@ -15,5 +15,6 @@ mod requests;
 mod routes;
 mod seen;
 mod stalls;
+mod systemd;
 mod timeouts;
 mod upstream;

@@ -7,6 +7,7 @@ mod metrics;
 mod queues;
 mod request;
 mod socket;
+mod systemd;
 mod wait;
 
 pub use backend::{Backend, Gate, full_queue};
@@ -15,6 +16,7 @@ pub use metrics::Metrics;
 pub use queues::{all_acknowledged, all_read, keepalive_in, keepalive_to};
 pub use request::{Request, accept_for};
 pub use socket::{Answer, End, Socket};
+pub use systemd::{Systemd, said};
 pub use wait::{PATIENCE, until};
 
 use std::io::{BufRead, BufReader, Write};
