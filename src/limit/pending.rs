@@ -27,8 +27,9 @@ pub struct PendingRules {
 /// count is that of descriptors.
 ///
 /// When a newcomer needs a seat, silent ones give way first. Who was not looked at yet is not silent: a request may lie
-/// there unread. And one that has begun a head and dawdles ([`DAWDLES`]) gives way before one that has only just come
-/// ([`GRACE`]): else a room full of half heads would have every newcomer give way to the next.
+/// there unread. And where the silent ones are few among many ([`FEW`]), one that has begun a head and dawdles
+/// ([`DAWDLES`]) gives way before one that has only just come ([`GRACE`]): else a room full of half heads would have every
+/// newcomer give way to the next.
 pub struct PendingRoom {
     // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
     state: Mutex<State>,
@@ -283,8 +284,11 @@ impl State {
     fn end_longest_waiting(&mut self, now: Instant) -> Option<Waker> {
         let now = self.nanos(now);
         let waited = |seat: &Seat, span: Duration| u128::from(now.saturating_sub(seat.arrived)) >= span.as_nanos();
+        let few = self.silent.len().saturating_mul(FEW) < self.others.len();
         let arrival = match (self.silent.first_key_value(), self.others.first_key_value()) {
-            (Some((_, silent)), Some((other, begun))) if !waited(silent, GRACE) && waited(begun, DAWDLES) => *other,
+            (Some((_, silent)), Some((other, begun))) if few && !waited(silent, GRACE) && waited(begun, DAWDLES) => {
+                *other
+            }
             (Some((silent, _)), _) => *silent,
             (None, Some((other, _))) => *other,
             (None, None) => return None,
@@ -346,6 +350,9 @@ impl State {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
+
+/// Silent ones are few where there are less than one for so many others.
+pub const FEW: usize = 8;
 
 /// How long an honest client's first bytes may be on their way behind its connection.
 pub const GRACE: Duration = Duration::from_millis(100);
