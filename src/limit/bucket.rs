@@ -1,9 +1,9 @@
 //! The token bucket, as GCRA: one number instead of a level and a time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rules::Rate;
+use super::sync::{AtomicU64, Ordering};
 
 /// Nanoseconds since an epoch that the caller keeps; 0 to 146 years, what lies outside counts as the nearer end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

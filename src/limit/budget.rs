@@ -1,6 +1,6 @@
 //! How many may be open at once, counted across all shards.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use super::sync::{AtomicU32, Ordering};
 
 /// A count of what is open and its ceiling. The count is kept whether or not there is a ceiling.
 #[derive(Debug)]

@@ -10,4 +10,5 @@ pub mod key;
 pub mod network;
 pub mod pending;
 pub mod rules;
+mod sync;
 mod table;

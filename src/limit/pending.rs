@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::key::ClientKey;
+use super::sync::Mutex;
 
 /// The rules of a room. What they are changed to holds for newcomers; nobody is sent out for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,15 +6,14 @@
 //! open never goes. No two shards are ever locked at once.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashTable;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::bucket::{Bucket, Meter, Moment};
 use super::key::ClientKey;
+use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RandomState};
 
 /// The table. Its size bounds what idles: entries with something open stay even beyond it, because a count that is
 /// thrown away is a leak. The configuration sees to it that the size is at least the ceiling on open connections, so
@@ -321,7 +320,8 @@ impl Entry {
     }
 }
 
-const SHARDS: usize = 64;
+/// Fewer in a model: each is a thing to keep track of.
+const SHARDS: usize = if cfg!(loom) { 8 } else { 64 };
 
 /// Idle entries of one shard that one sweep looks at: some tens of microseconds under its lock.
 pub(super) const SWEPT_A_SHARD: usize = 256;

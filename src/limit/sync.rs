@@ -1,0 +1,45 @@
+//! What the counters are made of: std and `parking_lot`, or under `cfg(loom)` what loom offers in their place, so that
+//! `tests/loom` checks this very code. Nothing else may differ.
+
+#[cfg(not(loom))]
+pub(super) use {
+    parking_lot::{Mutex, MutexGuard},
+    std::hash::RandomState,
+    std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+};
+
+#[cfg(loom)]
+pub(super) use {
+    loom::sync::MutexGuard,
+    loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    seeded::RandomState,
+    unpoisoned::Mutex,
+};
+
+/// loom repeats a run to the letter, so hashes must be the same every time.
+#[cfg(loom)]
+mod seeded {
+    use std::collections::hash_map::DefaultHasher;
+    use std::hash::BuildHasherDefault;
+
+    pub type RandomState = BuildHasherDefault<DefaultHasher>;
+}
+
+/// loom's mutex with the face of `parking_lot`'s.
+#[cfg(loom)]
+mod unpoisoned {
+    use loom::sync::MutexGuard;
+
+    #[derive(Debug, Default)]
+    pub struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().expect("nobody panics while holding it")
+        }
+    }
+}
