@@ -1,0 +1,58 @@
+//! Replays the configurations of `tests/corpus/config/`: texts that a machine, a broken disk or a tired person might write.
+//!
+//! A file whose name begins with `passes-` must compile, every other one must be refused; both with words that can be shown.
+//! A comment before it must change nothing but the places. Whatever once went wrong belongs there as one more file.
+
+use std::fs;
+use std::path::Path;
+
+use wsguard::config::finding::Finding;
+use wsguard::config::{compile, load};
+
+#[test]
+fn every_configuration_is_compiled_or_refused_and_told() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/config");
+    let mut replayed = 0;
+    for entry in fs::read_dir(&folder).expect("the corpus has a folder for configurations") {
+        let file = entry.expect("a readable folder").path();
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        println!("replaying {name}");
+        let loaded = load(&file);
+        match &loaded {
+            Ok(checked) => assert_eq!(checked.render_warnings(true).is_empty(), checked.warnings.is_empty()),
+            Err(rejected) => assert!(!rejected.mistakes.is_empty() && !rejected.render(true).is_empty()),
+        }
+        assert_eq!(loaded.is_ok(), name.starts_with("passes-"), "{name}: {loaded:?}");
+        if let Ok(text) = fs::read_to_string(&file) {
+            a_comment_changes_nothing(&text);
+        }
+        replayed += 1;
+    }
+    assert!(replayed > 10, "the corpus is here");
+}
+
+fn a_comment_changes_nothing(text: &str) {
+    // A byte order mark is one only where the text begins.
+    if text.starts_with('\u{feff}') {
+        return;
+    }
+    let comment = "# A comment.\n";
+    match (compile(text, "x"), compile(&format!("{comment}{text}"), "x")) {
+        (Ok(before), Ok(after)) => {
+            assert_eq!(format!("{:?}", before.policy), format!("{:?}", after.policy));
+            assert_eq!(places(&before.warnings, comment.len()), places(&after.warnings, 0));
+        }
+        (Err(before), Err(after)) => {
+            assert_eq!(places(&before.mistakes, comment.len()), places(&after.mistakes, 0));
+        }
+        (before, after) => panic!("{before:?} becomes {after:?}"),
+    }
+}
+
+fn places(findings: &[Finding], moved: usize) -> Vec<(&str, Option<usize>)> {
+    let place = |finding: &Finding| finding.span.as_ref().map(|span| span.start + moved);
+    findings
+        .iter()
+        .map(|finding| (finding.title.as_str(), place(finding)))
+        .collect()
+}
