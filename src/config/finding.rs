@@ -91,10 +91,10 @@ impl Findings {
         self.mistakes.push(finding);
     }
 
-    /// Puts everything in the order of the text.
+    /// Puts everything in the order of the text, what is about the file as a whole first.
     pub fn sort(&mut self) {
         for findings in [&mut self.mistakes, &mut self.warnings] {
-            findings.sort_by_key(|finding| finding.span.as_ref().map_or(0, |span| span.start));
+            findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
         }
     }
 
