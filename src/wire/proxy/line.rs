@@ -64,24 +64,31 @@ impl<'a> Line<'a> {
             decimal_port(text).ok_or(Pause::Fault(ProxyFault::Port))
         };
         let (from_port, _to_port) = (port(b' ')?, port(b'\r')?);
-        match self.next()? {
-            b'\n' => Ok(Source::Address(SocketAddr::new(from.into(), from_port))),
-            _ => Err(ProxyFault::LineEnd.into()),
-        }
+        self.line_feed(Source::Address(SocketAddr::new(from.into(), from_port)))
     }
 
-    /// What follows UNKNOWN: whatever it is, up to the line's end.
+    /// What follows UNKNOWN: the line's end, or a blank and whatever it is up to the line's end.
     fn anything(&mut self) -> Result<Source, Pause> {
-        let mut before = self.next()?;
-        if !matches!(before, b' ' | b'\r') {
-            return Err(ProxyFault::Family.into());
+        match self.next()? {
+            b' ' => {}
+            b'\r' => return self.line_feed(Source::Socket),
+            _ => return Err(ProxyFault::Family.into()),
         }
+        let mut before = b' ';
         loop {
             let byte = self.next()?;
             if before == b'\r' && byte == b'\n' {
                 return Ok(Source::Socket);
             }
             before = byte;
+        }
+    }
+
+    /// `source`, if an LF follows the CR that was there.
+    fn line_feed(&mut self, source: Source) -> Result<Source, Pause> {
+        match self.next()? {
+            b'\n' => Ok(source),
+            _ => Err(ProxyFault::LineEnd.into()),
         }
     }
 

@@ -95,6 +95,7 @@ fn unknown_means_the_socket_whatever_follows_within_107_bytes() {
     );
     assert_fault(b"PROXY UNKNOWNS\r\n", ProxyFault::Family);
     assert_fault(b"PROXY UNKNOWN\n", ProxyFault::Family);
+    assert_fault(b"PROXY UNKNOWN\r1 2\r\n", ProxyFault::LineEnd);
 }
 
 #[test]
