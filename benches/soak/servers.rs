@@ -1,0 +1,66 @@
+//! The servers behind the guard, and what becomes of them.
+
+use std::io;
+
+use tokio::time::sleep;
+
+use crate::backend::Backend;
+use crate::book::Fault;
+use crate::dice::Dice;
+use crate::places::Places;
+use crate::scene::Scene;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Servers {
+    moody: Backend,
+    sleepy: Backend,
+    /// Only there to be dropped at the end.
+    _others: [Backend; 2],
+}
+
+impl Servers {
+    /// Running when they accept.
+    pub async fn start(places: &Places) -> io::Result<Self> {
+        Ok(Self {
+            moody: Backend::start(places.moody).await?,
+            sleepy: Backend::start(places.sleepy).await?,
+            _others: [
+                Backend::start(places.steady).await?,
+                Backend::start(places.spare).await?,
+            ],
+        })
+    }
+
+    /// One is killed and comes back, one stops and goes on, until the season ends; then all run.
+    pub async fn suffer(mut self, scene: Scene, mut dice: Dice) -> Self {
+        while !scene.waits(dice.millis(6000, 14_000)).await {
+            let done = if dice.one_in(2) {
+                self.restart(&scene, &mut dice).await
+            } else {
+                self.freeze(&scene, &mut dice).await
+            };
+            if let Err(error) = done {
+                scene.book.fault(Fault::Guard, format!("a server of ours: {error}"));
+            }
+        }
+        self
+    }
+
+    async fn restart(&mut self, scene: &Scene, dice: &mut Dice) -> io::Result<()> {
+        self.moody.kill()?;
+        scene.book.killed();
+        sleep(dice.millis(300, 2500)).await;
+        self.moody.restart().await?;
+        scene.book.count("servers: restarts");
+        Ok(())
+    }
+
+    async fn freeze(&mut self, scene: &Scene, dice: &mut Dice) -> io::Result<()> {
+        self.sleepy.freeze()?;
+        sleep(dice.millis(1000, 9000)).await;
+        self.sleepy.thaw()?;
+        scene.book.count("servers: freezes");
+        Ok(())
+    }
+}
