@@ -131,7 +131,8 @@ impl Spare {
     /// Gives the spare up for as long as it takes to turn one socket away.
     pub fn refuse_one(&mut self, door: &Listener) {
         self.0 = None;
-        let _refused = door.accept_queued();
+        // Closed before the spare is taken again: the two are one descriptor.
+        drop(door.accept_queued());
         *self = Self::new();
     }
 }
