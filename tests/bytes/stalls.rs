@@ -49,9 +49,8 @@ fn when_descriptors_run_out_newcomers_are_turned_away_and_those_who_are_in_stay(
     let mut rig = Rig::start(&backend, "[server]\nworkers = 2");
     let mut open: Vec<Socket> = (0..40).map(|n| rig.open_from(nth_ip(n))).collect();
     let before = rig.count(ACCEPT_ERRORS);
-    // No descriptor above those in use: whoever knocks takes the few that are free below. Then each worker's spare turns away
-    // one socket at a time.
-    let whole = limit(&rig, highest_descriptor(&rig) + 1);
+    // None is free. Each worker's spare now turns away one socket at a time.
+    let whole = limit(&rig, lowest_free_descriptor(&rig));
     let knocking: Vec<Socket> = (100..140).map(|n| rig.connect_from(nth_ip(n))).collect();
     until("some are told", || {
         (knocking.iter().filter(|socket| !socket.is_silent()).count() >= 10).then_some(())
@@ -252,10 +251,9 @@ fn echoes(socket: &mut Socket) {
     assert_eq!(socket.read_exactly(message.len()), message);
 }
 
-fn highest_descriptor(rig: &Rig) -> u64 {
-    let all = fs::read_dir(format!("/proc/{}/fd", rig.pid())).unwrap();
-    let numbers = all.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
-    numbers.max().unwrap()
+fn lowest_free_descriptor(rig: &Rig) -> u64 {
+    let is_open = |number: &u64| fs::exists(format!("/proc/{}/fd/{number}", rig.pid())).unwrap();
+    (0..10_000).find(|number| !is_open(number)).unwrap()
 }
 
 /// Sets the running guard's soft descriptor limit; says what it was.
