@@ -95,6 +95,7 @@ fn five_are_let_in_and_the_sixth_hears_429() {
     let mut open: Vec<_> = (0..5).map(|_| upgrade(&demo, "")).collect();
     assert!(open.iter().all(|(_, status)| *status == 101));
     assert_eq!(upgrade(&demo, "").1, 429);
+    eventually("the refusal is counted", || numbers(&demo)["refused"] == 1);
     let now = numbers(&demo);
     assert_eq!(now["connections"], json!({"open": 5, "limit": 100}));
     assert_eq!(now["mine"], json!({"open": 5, "limit": 5}));
