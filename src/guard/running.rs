@@ -31,13 +31,15 @@ pub struct Running {
     pub policy: Policy,
     /// As `policy.zones`.
     pub zones: Vec<Zone>,
-    /// Zones that a reload has removed, while they are not empty.
+    /// Zones that a reload has removed: the last one, and those before it while they are not empty.
     pub removed_zones: Vec<Zone>,
     /// As `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Servers that a reload has removed, while connections to them are open.
+    pub removed_servers: Vec<Arc<Server>>,
     /// As `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
-    /// Listeners that a reload has removed, while somebody is pending there.
+    /// Listeners that a reload has removed: the last one, and those before it while somebody is pending there.
     pub removed_listeners: Vec<Arc<Listener>>,
     /// What every policy shares.
     pub shared: Arc<Shared>,
@@ -129,21 +131,34 @@ impl Running {
             .map(|(listener, max_pending)| Arc::new(Listener::build(listener, *max_pending, &shared.metrics, before)))
             .collect();
         let mut servers: Vec<Arc<Server>> = before.into_iter().flat_map(Self::servers).collect();
-        let upstreams = policy
+        let upstreams: Vec<Arc<Upstream>> = policy
             .upstreams
             .iter()
             .map(|rules| Arc::new(Upstream::new(rules, |target| server(&mut servers, target))))
             .collect();
+        servers.retain(|server| {
+            let is_asked_for = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));
+            server.open() > 0 && !upstreams.iter().any(is_asked_for)
+        });
+        let is_removed = |old: &&Zone| !zones.iter().any(|zone| zone.is(old));
+        // Somebody may be deciding by the policy before at this very moment, so its zones stay although they look empty.
         let removed_zones = before
             .into_iter()
-            .flat_map(Self::all_zones)
-            .filter(|old| !zones.iter().any(|zone| Arc::ptr_eq(&zone.state, &old.state)) && !old.is_empty())
+            .flat_map(|before| {
+                let earlier = before.removed_zones.iter().filter(|old| !old.is_empty());
+                before.zones.iter().chain(earlier)
+            })
+            .filter(is_removed)
             .cloned()
             .collect();
+        // Likewise whoever is queued on a socket that closes comes in after this.
         let removed_listeners = before
             .into_iter()
-            .flat_map(|before| before.listeners.iter().chain(&before.removed_listeners))
-            .filter(|old| !listeners.iter().any(|new| Arc::ptr_eq(&new.room, &old.room)) && old.room.taken() > 0)
+            .flat_map(|before| {
+                let earlier = before.removed_listeners.iter().filter(|old| old.room.taken() > 0);
+                before.listeners.iter().chain(earlier)
+            })
+            .filter(|old| !listeners.iter().any(|new| Arc::ptr_eq(&new.room, &old.room)))
             .cloned()
             .collect();
         Self {
@@ -151,6 +166,7 @@ impl Running {
             zones,
             removed_zones,
             upstreams,
+            removed_servers: servers,
             listeners,
             removed_listeners,
             shared,
@@ -160,6 +176,11 @@ impl Running {
     /// The zones of the policy, then those that live on until they are empty.
     pub fn all_zones(&self) -> impl Iterator<Item = &Zone> {
         self.zones.iter().chain(&self.removed_zones)
+    }
+
+    /// Whether nobody is in a zone, and nobody can come in any more.
+    pub fn is_gone(&self, zone: &Zone) -> bool {
+        zone.is_empty() && !self.zones.iter().any(|new| new.is(zone))
     }
 
     /// Everywhere somebody may be pending.
@@ -173,7 +194,9 @@ impl Running {
     fn servers(&self) -> impl Iterator<Item = Arc<Server>> {
         self.upstreams
             .iter()
-            .flat_map(|upstream| upstream.servers().iter().cloned())
+            .flat_map(|upstream| upstream.servers())
+            .chain(&self.removed_servers)
+            .cloned()
     }
 }
 
@@ -197,6 +220,11 @@ impl Zone {
             },
             state,
         }
+    }
+
+    /// Whether two zones, under whatever policies, are the same one.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     /// Whether nothing is open in it.

@@ -18,9 +18,15 @@ pub fn metrics_text(running: &Running) -> String {
     let gauges = &running.shared.metrics.gauges;
     gauges.forget_labels();
     for (zone, census) in running.all_zones().zip(census(running)) {
-        set_zone(zone, &census, running);
+        if !running.is_gone(zone) {
+            set_zone(zone, &census, running);
+        }
     }
-    for listener in running.listeners.iter().chain(&running.removed_listeners) {
+    let removed = running
+        .removed_listeners
+        .iter()
+        .filter(|listener| listener.room.taken() > 0);
+    for listener in running.listeners.iter().chain(removed) {
         gauges
             .pending
             .with_label_values(&[&*listener.policy.name])

@@ -68,6 +68,7 @@ impl Stats {
             zones: running
                 .all_zones()
                 .zip(census(running))
+                .filter(|(zone, _)| !running.is_gone(zone))
                 .map(|(zone, census)| {
                     let stats = ZoneStats {
                         connections: zone.state.counts.budget.used(),

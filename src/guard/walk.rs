@@ -14,6 +14,7 @@ use crate::wire::Step;
 use crate::wire::head::{HeadCaps, HeadFault, HeadScan};
 use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
 
+use super::Guard;
 use super::decide::{Admitted, Passage, Peer, decide};
 use super::handshake::{Connected, connect};
 use super::identify::Hop;
@@ -40,7 +41,7 @@ pub struct Arrival {
 }
 
 /// The life of a connection until its tunnel is open, or until it has heard why there is none.
-pub async fn serve(arrival: Arrival, running: Arc<Running>, worker: Arc<Worker>) {
+pub async fn serve(arrival: Arrival, mut running: Arc<Running>, worker: Arc<Worker>) {
     let Arrival {
         stream,
         peer,
@@ -50,7 +51,12 @@ pub async fn serve(arrival: Arrival, running: Arc<Running>, worker: Arc<Worker>)
     } = arrival;
     let mut client = Client::new(stream);
     let mut seat = Some(seat);
-    let stop = match walk(&mut client, peer, &mut seat, &listener, &running, &mut entry).await {
+    let door = Door {
+        peer,
+        listener: &listener,
+        guard: worker.guard(),
+    };
+    let stop = match walk(&mut client, door, &mut seat, &mut running, &mut entry).await {
         Ok((passage, connected)) => return open(&passage, connected, client, entry, &running, &worker),
         Err(stop) => stop,
     };
@@ -59,19 +65,27 @@ pub async fn serve(arrival: Arrival, running: Arc<Running>, worker: Arc<Worker>)
     refusal.deliver(client, seat, &listener.room).await;
 }
 
-/// Each line's output is the next one's input, and the first that says no ends the walk.
+/// By which way a socket came in.
+#[derive(Clone, Copy)]
+struct Door<'a> {
+    peer: Option<IpAddr>,
+    listener: &'a Listener,
+    guard: &'a Guard,
+}
+
+/// Each line's output is the next one's input, and the first that says no ends the walk. `running` is what was in force
+/// when the socket came in; once it has sent its head, it is what decided on it.
 async fn walk(
     client: &mut Client,
-    peer: Option<IpAddr>,
+    door: Door<'_>,
     seat: &mut Option<Pending>,
-    listener: &Listener,
-    running: &Running,
+    running: &mut Arc<Running>,
     entry: &mut Entry,
 ) -> Result<(Passage, Connected), Stop> {
     let pending = seat.as_mut().expect("whoever arrives has a seat");
-    let hop = proxy_header(client, peer, pending, listener, running).await?;
+    let hop = proxy_header(client, door, pending, running).await?;
     entry.came_from(hop);
-    let Admitted { granted, passage } = head(client, hop, pending, listener, running).await?;
+    let Admitted { granted, passage } = head(client, hop, pending, door, running).await?;
     entry.admitted(&passage, granted, running);
     *seat = None;
     // Boxed, so that the many that are still pending do not pay for what only an admitted one needs.
@@ -85,13 +99,8 @@ async fn walk(
 }
 
 /// The near end of the connection: the peer, or whom a PROXY header of a trusted one names.
-async fn proxy_header(
-    client: &mut Client,
-    peer: Option<IpAddr>,
-    seat: &mut Pending,
-    listener: &Listener,
-    running: &Running,
-) -> Result<Hop, Stop> {
+async fn proxy_header(client: &mut Client, door: Door<'_>, seat: &mut Pending, running: &Running) -> Result<Hop, Stop> {
+    let Door { peer, listener, .. } = door;
     let identity = &running.policy.identity;
     if !listener.policy.accept_proxy_protocol || !identity.trusts(peer) {
         return Ok(Hop {
@@ -132,14 +141,16 @@ async fn proxy_header(
     Ok(hop)
 }
 
-/// Reads the request head and decides on it.
+/// Reads the request head and decides on it, by the policy that is in force when the head is whole: a slow one must not be
+/// let in by limits, or into a zone, that a reload has removed meanwhile.
 async fn head(
     client: &mut Client,
     hop: Hop,
     seat: &Pending,
-    listener: &Listener,
-    running: &Running,
+    door: Door<'_>,
+    running: &mut Arc<Running>,
 ) -> Result<Admitted, Stop> {
+    let Door { listener, guard, .. } = door;
     let policy = &listener.policy;
     let caps = HeadCaps {
         max_size: policy.max_head_size,
@@ -159,6 +170,7 @@ async fn head(
             Announces::Maybe => {}
             Announces::No => match scan.parse(client.ahead(), caps) {
                 Ok(Step::Done { value: head, used }) => {
+                    *running = guard.running();
                     let decided = decide(&head, Peer { hop, listener }, running, Instant::now());
                     let has_body = head.announces_body();
                     client.consume(used);
