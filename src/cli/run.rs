@@ -89,7 +89,9 @@ fn serve(checked: Checked, systemd: Systemd, file: Option<&Path>) -> anyhow::Res
     // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
     let (mut hangup, mut ends) =
         runtime.block_on(async { io::Result::Ok((signal(SignalKind::hangup())?, Ends::new()?)) })?;
+    let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, systemd)?;
+    guard.began_with(text);
     if let Some(file) = file {
         look_after(file, &guard);
     }

@@ -61,8 +61,8 @@ pub struct Guard {
     running: ArcSwap<Running>,
     posts: Mutex<Vec<Arc<Post>>>,
     workers: Mutex<Vec<Handle>>,
-    /// One reload at a time.
-    reloading: Mutex<()>,
+    /// One reload at a time; the text that the last one read.
+    reloading: Mutex<Option<String>>,
     /// One scrape at a time: it writes the gauges before it reads them.
     scraping: Mutex<()>,
     notifier: Notifier,

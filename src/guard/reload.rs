@@ -98,9 +98,14 @@ impl Reloads {
 impl Guard {
     /// Puts the file's policy in force, and says in the log what changed, or why nothing did.
     pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
-        let _one_at_a_time = self.reloading.lock();
+        let mut last_read = self.reloading.lock();
         let _told = Reloading::begin(self);
-        let outcome = load(path)
+        let loaded = load(path);
+        last_read.clone_from(match &loaded {
+            Ok(checked) => &checked.source.text,
+            Err(rejected) => &rejected.source.text,
+        });
+        let outcome = loaded
             .map_err(ReloadError::Rejected)
             .and_then(|checked| self.put_in_force(checked));
         let shared = Arc::clone(&self.running().shared);
@@ -126,6 +131,19 @@ impl Guard {
                 Err(error)
             }
         }
+    }
+
+    /// Says which text the policy in force came from when there has been no reload yet.
+    pub fn began_with(&self, text: Option<String>) {
+        *self.reloading.lock() = text;
+    }
+
+    /// Whether the last reload, whatever became of it, read this text.
+    pub fn has_read(&self, text: &[u8]) -> bool {
+        self.reloading
+            .lock()
+            .as_ref()
+            .is_some_and(|last| last.as_bytes() == text)
     }
 
     /// Everything that can fail comes first; from the swap on nothing can.

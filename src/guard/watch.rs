@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 use std::{fs, thread};
 
-use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
 
 use super::Guard;
@@ -23,7 +23,7 @@ pub fn start(guard: Weak<Guard>, path: PathBuf) -> notify::Result<()> {
     let (events, received) = channel();
     let watcher = INotifyWatcher::new(events, notify::Config::default())?;
     let mut watch = Watch {
-        seen: fs::read(&path).unwrap_or_default(),
+        names: BTreeSet::new(),
         folders: BTreeSet::new(),
         watcher,
         guard,
@@ -44,15 +44,15 @@ struct Watch {
     /// The folders of the file and of every link on the way to it. Folders and not files: an editor that renames a new file
     /// into place leaves a watch on the old one behind.
     folders: BTreeSet<PathBuf>,
-    /// What the file said when it was last looked at.
-    seen: Vec<u8>,
+    /// The names in those folders that matter; whatever else happens there is nobody's sign that our file is whole.
+    names: BTreeSet<PathBuf>,
 }
 
 impl Watch {
     fn run(mut self, events: &Receiver<notify::Result<Event>>) {
         while let Ok(event) = events.recv() {
             // An error may stand for events that were lost.
-            if event.is_ok_and(|event| !puts_in_place(event.kind)) {
+            if event.is_ok_and(|event| !self.matters(&event)) {
                 continue;
             }
             let Some(guard) = self.guard.upgrade() else { return };
@@ -66,12 +66,20 @@ impl Watch {
         let _until_then = self.follow_links();
         if guard.running().policy.server.watch_config
             && let Some(text) = self.settled()
-            && text != self.seen
+            && !guard.has_read(&text)
         {
-            self.seen = text;
             // It has told the log why it refused, if it did; the same text would be refused again.
             let _told = guard.reload_file(&self.path);
         }
+    }
+
+    /// Whether an event may have put another file, or another content, where we look.
+    fn matters(&self, event: &Event) -> bool {
+        event.need_rescan()
+            || event
+                .paths
+                .iter()
+                .any(|path| self.names.contains(path) && puts_in_place(event.kind, path))
     }
 
     /// The file, once it holds still.
@@ -90,7 +98,8 @@ impl Watch {
 
     /// Watches the folders that the file's path now leads through, and no others.
     fn follow_links(&mut self) -> notify::Result<()> {
-        let folders = folders_on_the_way(&self.path);
+        self.names = names_on_the_way(&self.path);
+        let folders = folders_of(&self.names);
         for gone in self.folders.difference(&folders) {
             // A folder that was removed has taken its watch along.
             let _gone = self.watcher.unwatch(gone);
@@ -106,37 +115,36 @@ impl Watch {
     }
 }
 
-/// Whether an event may have put another file, or another content, where we look; a mere modification is not yet one.
-fn puts_in_place(kind: EventKind) -> bool {
+/// Whether this has put a whole file, or a link, at `path`; a mere modification is not yet one.
+fn puts_in_place(kind: EventKind, path: &Path) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Modify(ModifyKind::Name(how)) => how != RenameMode::From,
-        // A link that was made anew; of a file's creation its close is the end.
-        EventKind::Create(kind) => kind != CreateKind::Folder,
+        // A link is whole when it is made; of a file its writer has yet to write all, and to close it.
+        EventKind::Create(_) => path.is_symlink(),
         _ => false,
     }
 }
 
-/// The folder of `path`, and those of every link that it leads through: the file itself may be one, and so may any folder
-/// above it.
-fn folders_on_the_way(path: &Path) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
+/// `path`, and whatever every link that it leads through makes of it, and those links: the file itself may be one, and so
+/// may any folder above it.
+fn names_on_the_way(path: &Path) -> BTreeSet<PathBuf> {
     let mut at = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut names = BTreeSet::from([at.clone()]);
     for _ in 0..MOST_LINKS {
-        let Some(folder) = at.parent() else { break };
-        folders.insert(folder.to_path_buf());
-        match next_link(&at) {
-            Some((link, target)) => {
-                if let Some(folder) = link.parent() {
-                    folders.insert(folder.to_path_buf());
-                }
-                at = target;
-            }
-            None => break,
-        }
+        let Some((link, target)) = next_link(&at) else { break };
+        names.extend([link, target.clone()]);
+        at = target;
     }
-    folders.retain(|folder| folder.is_dir());
+    names
+}
+
+fn folders_of(names: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let folders = names.iter().filter_map(|name| name.parent());
     folders
+        .filter(|folder| folder.is_dir())
+        .map(Path::to_path_buf)
+        .collect()
 }
 
 /// The first part of `path` that is a link, and `path` with that part replaced by what it points to.
@@ -178,17 +186,25 @@ mod tests {
         fs::write(first.join("wsguard.toml"), "").unwrap();
         symlink("..2026", mounted.join("..data")).unwrap();
         symlink("..data/wsguard.toml", mounted.join("wsguard.toml")).unwrap();
-        let folders = folders_on_the_way(&mounted.join("wsguard.toml"));
+        let names = names_on_the_way(&mounted.join("wsguard.toml"));
+        let told = ["wsguard.toml", "..data", "..data/wsguard.toml", "..2026/wsguard.toml"];
+        assert_eq!(names, told.map(|name| mounted.join(name)).into());
+        let folders = folders_of(&names);
         assert!(folders.contains(&mounted) && folders.contains(&mounted.join("..data")) && folders.contains(&first));
     }
 
     #[test]
     fn only_what_puts_a_whole_file_in_place_counts() {
-        use notify::event::DataChange;
-        let told = puts_in_place;
+        use notify::event::{CreateKind, DataChange};
+        let root = tempfile::tempdir().unwrap();
+        let (file, link) = (root.path().join("file"), root.path().join("link"));
+        fs::write(&file, "").unwrap();
+        symlink("file", &link).unwrap();
+        let told = |kind| puts_in_place(kind, &file);
         assert!(told(EventKind::Access(AccessKind::Close(AccessMode::Write))));
         assert!(told(EventKind::Modify(ModifyKind::Name(RenameMode::To))));
-        assert!(told(EventKind::Create(CreateKind::Other)));
+        assert!(puts_in_place(EventKind::Create(CreateKind::File), &link));
+        assert!(!told(EventKind::Create(CreateKind::File)));
         assert!(!told(EventKind::Modify(ModifyKind::Data(DataChange::Any))));
         assert!(!told(EventKind::Access(AccessKind::Close(AccessMode::Read))));
         assert!(!told(EventKind::Modify(ModifyKind::Name(RenameMode::From))));
