@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 
@@ -59,8 +60,21 @@ impl Bound {
     }
 
     /// The sockets, one for each worker.
-    pub fn into_sockets(self) -> Vec<Socket> {
-        self.sockets
+    pub fn into_sockets(mut self) -> Vec<Socket> {
+        std::mem::take(&mut self.sockets)
+    }
+}
+
+impl Drop for Bound {
+    /// Whoever binds and then gives up leaves no file behind at which nobody listens.
+    fn drop(&mut self) {
+        if let Bind::Unix(path) = &self.address
+            && !self.is_inherited
+            && !self.sockets.is_empty()
+        {
+            // Where it is gone already, all the better.
+            let _gone = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -242,9 +256,11 @@ fn duplicates(first: Socket, workers: usize) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Whether a socket file belongs to nobody: a guard that was killed leaves its own.
+/// Whether a socket file belongs to nobody: a guard that was killed leaves its own. A file of another kind refuses
+/// connections just the same, and is somebody's.
 fn is_left_behind(path: &Path) -> bool {
-    matches!(StdUnixStream::connect(path), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket && matches!(StdUnixStream::connect(path), Err(error) if error.kind() == ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]
