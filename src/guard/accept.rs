@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::config::policy::LogLevel;
 use crate::net::fault;
 use crate::net::listen::{AcceptFault, Listener as Door, Spare};
@@ -22,8 +24,7 @@ use super::worker::Worker;
 
 /// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
 /// reset, and closes it.
-pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
-    let mut closes = post.closes();
+pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<bool>, worker: Arc<Worker>) {
     let mut spare = Spare::new();
     let mut back_off = FIRST_BACK_OFF;
     // Asked each time: where the next one always waits already, the select below would never come to it.
@@ -51,6 +52,13 @@ pub async fn accept(door: Door, post: Arc<Post>, worker: Arc<Worker>) {
                 back_off = (back_off * 2).min(LONGEST_BACK_OFF);
             }
         }
+    }
+    // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
+    if !post.is_inherited() {
+        if let Err(error) = door.turn_away() {
+            complain(&error, &post, &worker);
+        }
+        tokio::time::sleep(HAS_BEGUN).await;
     }
     // No more than can have been queued when it closed: a flood goes on knocking.
     for _ in 0..=post.listener().policy.backlog {
@@ -113,4 +121,6 @@ fn complain(error: &io::Error, post: &Post, worker: &Worker) {
 }
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+/// Whoever has begun to connect when a socket is about to close has a round trip to finish it.
+const HAS_BEGUN: Duration = Duration::from_millis(150);
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);

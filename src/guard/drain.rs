@@ -1,8 +1,9 @@
 //! The way out: nobody new comes in, and those who are there are seen off one after the other, not all at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::policy::LogLevel;
 use crate::relay::pulse::Order;
@@ -10,6 +11,7 @@ use crate::relay::pulse::Order;
 use super::Guard;
 use super::log::Line;
 use super::phase::Phase;
+use super::post::Post;
 
 impl Guard {
     /// Sees everybody off; returns when nothing is open any more, `drain_delay` and `drain_timeout` from now at most.
@@ -19,21 +21,36 @@ impl Guard {
     /// boundary at the end is cut there.
     pub async fn drain(&self) {
         let running = self.running();
-        let (delay, timeout) = (running.policy.server.drain_delay, running.policy.server.drain_timeout);
+        let (delay, span) = (running.policy.server.drain_delay, running.policy.server.drain_timeout);
         let phase = &running.shared.phase;
         phase.enter(Phase::Leaving);
         self.notify_stopping();
         self.tell("draining", &format!("{} open, load balancers are told", self.alive()));
         sleep(delay).await;
         phase.enter(Phase::Draining);
-        for post in self.posts.lock().drain(..) {
+        let begin = Instant::now();
+        self.close_posts().await;
+        self.all_gone_by(begin + span / 2).await;
+        self.see_off(begin + span / 2, begin + span).await;
+    }
+
+    /// Closes every post. Whoever stood in a queue is answered before anybody looks at how many are open.
+    async fn close_posts(&self) {
+        let posts: Vec<Arc<Post>> = self.posts.lock().drain(..).collect();
+        for post in &posts {
             post.close();
         }
-        let begin = Instant::now();
-        // The queues are accepted dry in passing; whoever stood there is answered before anybody looks at the count.
-        sleep(PASSING).await;
-        self.all_gone_by(begin + timeout / 2).await;
-        self.see_off(begin + timeout / 2, begin + timeout).await;
+        let all_left = async {
+            for post in &posts {
+                post.left().await;
+            }
+            // Who has sent a head is answered now, and who has not has no claim to be waited for longer than this.
+            let answered_by = Instant::now() + ANSWERS;
+            while self.pending() > 0 && Instant::now() < answered_by {
+                sleep(LOOKS).await;
+            }
+        };
+        let _stuck = timeout(CLOSES, all_left).await;
     }
 
     async fn see_off(&self, from: Instant, end: Instant) {
@@ -46,6 +63,10 @@ impl Guard {
             if self.alive() == 0 {
                 return;
             }
+            pulse.order(Order::Drain);
+        }
+        // Some were still on their way to a server when they were counted.
+        for pulse in self.open() {
             pulse.order(Order::Drain);
         }
         self.all_gone_by(end - LAST_MOMENT.min((end - from) / 4) / 2).await;
@@ -62,6 +83,10 @@ impl Guard {
         }
     }
 
+    fn pending(&self) -> u32 {
+        self.running().rooms().map(|room| room.taken()).sum()
+    }
+
     fn tell(&self, event: &'static str, message: &str) {
         let line = Line {
             message: Some(message.to_owned()),
@@ -71,6 +96,8 @@ impl Guard {
     }
 }
 
-const PASSING: Duration = Duration::from_millis(50);
+/// Listeners are closed within a second, also those of a worker that is stuck.
+const CLOSES: Duration = Duration::from_millis(900);
+const ANSWERS: Duration = Duration::from_millis(250);
 const LOOKS: Duration = Duration::from_millis(10);
 const LAST_MOMENT: Duration = Duration::from_millis(500);

@@ -218,10 +218,16 @@ impl Guard {
             for (worker, socket) in workers.iter().zip(bound.into_sockets()) {
                 worker.serve(Share {
                     post: Arc::clone(&post),
+                    closes: post.closes(),
                     socket,
                 });
             }
-            self.posts.lock().push(post);
+            let mut posts = self.posts.lock();
+            // The process may have begun to drain while a reload was under way, and closed every post there was.
+            if running.shared.phase.is(Phase::Draining) {
+                post.close();
+            }
+            posts.push(post);
         }
     }
 }

@@ -43,6 +43,11 @@ impl Post {
         &self.address
     }
 
+    /// Whether its sockets are systemd's too, and outlive the post.
+    pub fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
     /// Whose connections come in here now.
     pub fn listener(&self) -> Arc<Listener> {
         self.listener.load_full()
@@ -64,8 +69,13 @@ impl Post {
         }
     }
 
-    /// Becomes true when the post closes.
+    /// What an accept loop holds while it is at the post; it becomes true when the post closes.
     pub fn closes(&self) -> watch::Receiver<bool> {
         self.closes.subscribe()
+    }
+
+    /// Waits until every accept loop has left.
+    pub async fn left(&self) {
+        self.closes.closed().await;
     }
 }

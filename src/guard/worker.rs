@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use socket2::Socket;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::net::fault;
@@ -49,6 +50,8 @@ pub struct Handle {
 pub struct Share {
     /// The post.
     pub post: Arc<Post>,
+    /// What says that it closes.
+    pub closes: watch::Receiver<bool>,
     /// Its socket.
     pub socket: Socket,
 }
@@ -96,10 +99,10 @@ impl Worker {
             tokio::spawn(expire(Arc::clone(&self)));
         }
         tokio::spawn(sweep(Arc::clone(&self)));
-        while let Some(Share { post, socket }) = shares.recv().await {
+        while let Some(Share { post, closes, socket }) = shares.recv().await {
             match Door::register(socket) {
                 Ok(door) => {
-                    tokio::spawn(accept(door, post, Arc::clone(&self)));
+                    tokio::spawn(accept(door, post, closes, Arc::clone(&self)));
                 }
                 Err(error) => {
                     let log = self.guard.log();

@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Bind;
@@ -114,15 +114,40 @@ impl Listener {
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
+        let stream = match self {
+            Self::Tcp(_) => Stream::Tcp(TcpStream::from_std(socket.into())?),
+            Self::Unix(_) => Stream::Unix(UnixStream::from_std(socket.into())?),
+        };
+        // A Unix peer has an address of another kind, or none.
+        Ok(Some((stream, peer.and_then(|peer| peer.try_into().ok()))))
+    }
+
+    /// Hears nobody who begins to connect from now on; who has begun may finish, and be accepted. Whoever connected between
+    /// the last accept and the close would be reset, where one whose first packet is lost sends it again, and is refused.
+    pub fn turn_away(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(_) => {
-                let peer = peer.ok_or(ErrorKind::InvalidData)?.try_into()?;
-                Ok(Some((Stream::Tcp(TcpStream::from_std(socket.into())?), Some(peer))))
-            }
-            Self::Unix(_) => Ok(Some((Stream::Unix(UnixStream::from_std(socket.into())?), None))),
+            Self::Tcp(listener) => SockRef::from(listener).attach_filter(&NO_NEWCOMERS),
+            // There is no beginning to tell from the end; what keeps newcomers away is that the file is gone.
+            Self::Unix(_) => Ok(()),
         }
     }
 }
+
+/// Drops a TCP segment with SYN and without ACK, passes every other one (classic BPF, linux/filter.h; a socket's filter sees
+/// a segment from its TCP header on, whose byte 13 holds the flags, RFC 9293 section 3.1).
+const NO_NEWCOMERS: [SockFilter; 5] = [
+    SockFilter::new(BPF_LOAD_BYTE, 0, 0, 13),
+    SockFilter::new(BPF_AND, 0, 0, TCP_SYN | TCP_ACK),
+    SockFilter::new(BPF_JUMP_IF_EQUAL, 0, 1, TCP_SYN),
+    SockFilter::new(BPF_RETURN, 0, 0, 0),
+    SockFilter::new(BPF_RETURN, 0, 0, u32::MAX),
+];
+const BPF_LOAD_BYTE: u16 = 0x30;
+const BPF_AND: u16 = 0x54;
+const BPF_JUMP_IF_EQUAL: u16 = 0x15;
+const BPF_RETURN: u16 = 0x06;
+const TCP_SYN: u32 = 0x02;
+const TCP_ACK: u32 = 0x10;
 
 /// A descriptor that is kept for the time when there is none left: with it one more socket can be accepted, and closed, so
 /// that its peer learns at once that there is no room.
