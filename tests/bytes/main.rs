@@ -11,6 +11,7 @@ mod pending;
 mod proxy;
 mod rates;
 mod relay;
+mod reload;
 mod requests;
 mod routes;
 mod seen;

@@ -5,6 +5,7 @@ mod backend;
 mod frames;
 mod metrics;
 mod queues;
+mod reload;
 mod request;
 mod socket;
 mod systemd;
@@ -39,7 +40,7 @@ pub struct Rig {
     admin: Option<SocketAddr>,
     log: Arc<Mutex<Vec<String>>>,
     reads: Arc<AtomicBool>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// What stands in the file, beside the listener's and the admin's address.
@@ -82,7 +83,8 @@ impl Setup {
         Rig::start_with(&self)
     }
 
-    fn text(&self) -> String {
+    /// What stands in the file.
+    pub fn text(&self) -> String {
         let mut text = String::new();
         if !self.config.contains("[[listener]]") {
             text.push_str("[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]\n");
@@ -115,9 +117,18 @@ impl Rig {
 
     fn start_with(setup: &Setup) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wsguard.toml"), setup.text()).unwrap();
+        Self::start_under(&setup.under, dir)
+    }
+
+    /// A guard whose file stands in this directory already.
+    pub fn start_in(dir: TempDir) -> Self {
+        Self::start_under(&[], dir)
+    }
+
+    fn start_under(under: &[String], dir: TempDir) -> Self {
         let file = dir.path().join("wsguard.toml");
-        std::fs::write(&file, setup.text()).unwrap();
-        let mut command = wsguard_under(&setup.under);
+        let mut command = wsguard_under(under);
         command.args(["run".as_ref(), "-c".as_ref(), file.as_os_str()]);
         Self::spawn(command, dir)
     }
@@ -140,7 +151,7 @@ impl Rig {
             admin: None,
             log,
             reads,
-            _dir: dir,
+            dir,
         };
         rig.wait_for_ready();
         rig
@@ -194,7 +205,21 @@ impl Rig {
 
     /// Waits for the process to end by itself.
     pub fn ended(&mut self) -> ExitStatus {
-        until("the guard ends", || self.child.try_wait().unwrap())
+        self.ended_within(PATIENCE)
+    }
+
+    /// The same with a bound of its own.
+    pub fn ended_within(&mut self, bound: Duration) -> ExitStatus {
+        wait::reaches(bound, || self.child.try_wait().unwrap())
+            .unwrap_or_else(|| panic!("the guard has not ended within {bound:?}"))
+    }
+
+    /// The address of a listener, once it is bound.
+    pub fn address_of(&self, listener: &str) -> SocketAddr {
+        let line = self.line(&format!("listener {listener} is bound"), |line| {
+            line["event"] == "listening" && line["listener"] == listener
+        });
+        line["address"].as_str().unwrap().parse().unwrap()
     }
 
     /// A connection from 127.0.0.1 that has sent nothing.

@@ -1,0 +1,840 @@
+//! A new policy in place of the old one: whole or not at all, and nobody who is connected notices.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::rig::{
+    Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, ip, masked, nth_ip, until,
+};
+
+#[test]
+fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_is_lost() {
+    let (backend, kept) = keeping();
+    let zoned = |limits: &str| {
+        unwatched(
+            &backend,
+            &format!(
+                "[limits]\nper_ip_rate = \"off\"\n{limits}\n[zone.special]\n\
+                 [[route]]\nname = \"special\"\npaths = [\"/special\"]\nzone = \"special\"\n[[route]]\nname = \"rest\"\n"
+            ),
+        )
+    };
+    let rig = start(&zoned(""));
+    let mut open: Vec<Socket> = (0..2000)
+        .map(|n| {
+            let path = if n % 2 == 0 { "/special" } else { "/ws" };
+            rig.try_open(nth_ip(n % 100), &Request::to(path)).ok().unwrap()
+        })
+        .collect();
+    let over = Arc::new(AtomicBool::new(false));
+    let transfers: Vec<JoinHandle<u64>> = (0..8).map(|n| transfer(&rig, 1000 + n, &over)).collect();
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 1008);
+    rig.expect(r#"wsguard_connections{zone="special"}"#, 1000);
+
+    let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = spare.local_addr().unwrap();
+    for round in 0..10 {
+        let good = |text: &str| {
+            assert_eq!(rig.reload(text), Ok(()), "round {round}");
+            assert_all_open(&rig, &open, 2008);
+        };
+        let bad = |text: &str, why: &str| {
+            let error = rig.reload(text).unwrap_err();
+            assert!(error.contains(why), "round {round}: {error}");
+            assert_all_open(&rig, &open, 2008);
+        };
+        // A limit that is lowered, off, and on again, counts whoever is open and ends nobody.
+        good(&zoned("per_ip = 5"));
+        assert_eq!(refusal(&rig, nth_ip(1)), 429);
+        good(&zoned("per_ip = \"off\"\nconnections = \"off\""));
+        rig.open_from(nth_ip(1)).reset();
+        rig.expect("wsguard_process_connections", 2008);
+        good(&zoned("per_ip = \"off\"\nconnections = 1008"));
+        assert_eq!(refusal(&rig, nth_ip(200)), 503);
+        // The zone of a thousand goes while they are in it, and comes back with its counts.
+        good(&unwatched(&backend, "[limits]\nper_ip_rate = \"off\""));
+        assert_eq!(rig.count(r#"wsguard_connections{zone="special"}"#), 1000);
+        good(&zoned(""));
+        assert_eq!(rig.count(r#"wsguard_connections{zone="special"}"#), 1000);
+        // Mistakes change nothing.
+        let whole = zoned("");
+        match round % 5 {
+            0 => bad(&whole.replace("per_ip_rate", "per_ip_rat"), "did you mean"),
+            1 => bad(&whole[..whole.find("upstream.chat").unwrap()], "wsguard.toml:"),
+            2 => bad("", "listener"),
+            3 => bad(&whole.replace("[limits]", "[limits]\nper_ip = -1"), "wsguard.toml:"),
+            _ => {
+                fs::remove_file(rig.file()).unwrap();
+                assert!(rig.hup().unwrap_err().contains("wsguard.toml"));
+                assert_all_open(&rig, &open, 2008);
+            }
+        }
+        bad(&format!("{whole}\n[[listener]]\nbind = [\"{taken}\"]"), "in use");
+        // Whatever else may come and go.
+        good(&format!(
+            "{whole}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]"
+        ));
+        good(&format!(
+            "{whole}\n[[listener]]\nname = \"third\"\nbind = [\"127.0.0.3:0\"]\n\
+             [[network]]\nname = \"school\"\nnetworks = [\"127.9.0.0/16\"]\nper_ip = 9"
+        ));
+        let routed = whole
+            .replace("zone = \"special\"", "zone = \"special\"\nupstream = \"other\"")
+            .replace("name = \"rest\"", "name = \"rest\"\nupstream = \"chat\"");
+        good(&format!("{routed}\n[upstream.other]\nservers = [\"127.0.0.1:9\"]"));
+    }
+    over.store(true, Relaxed);
+    for transfer in transfers {
+        assert!(
+            transfer.join().unwrap() > 0,
+            "a transfer that moved nothing proves nothing"
+        );
+    }
+    assert_eq!((rig.attempts(), rig.count("wsguard_config_generation")), (100, 81));
+    assert_eq!(backend.dials(), 2018);
+
+    // Each of them still carries a frame each way.
+    for (n, socket) in open.iter_mut().enumerate() {
+        socket.send(&masked(2, &u16::try_from(n).unwrap().to_be_bytes()));
+    }
+    let mut heard = HashSet::new();
+    for stream in kept.lock().unwrap().iter_mut() {
+        let mut bytes = [0; 8];
+        // The ten that came and went have ended.
+        if stream.read_exact(&mut bytes).is_ok() {
+            assert!(heard.insert(bytes));
+            stream.write_all(&frame(2, b"still here")).unwrap();
+        }
+    }
+    assert_eq!(heard.len(), 2000);
+    for socket in &mut open {
+        assert_eq!(socket.read_frame(), (0x82, b"still here".to_vec()));
+    }
+    kept.lock().unwrap().clear();
+    drop(open);
+    rig.quiet_within(Duration::from_secs(30));
+}
+
+#[test]
+fn a_limit_that_is_switched_on_counts_what_is_open_and_a_lower_one_ends_nobody() {
+    let (backend, kept) = keeping();
+    let rig = start(&unwatched(
+        &backend,
+        "[limits]\nper_ip = \"off\"\nconnections = \"off\"",
+    ));
+    let mut open: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    for (limits, status) in [
+        ("per_ip = 5", 429),
+        ("per_ip = 3", 429),
+        ("connections = 5", 503),
+        ("connections = 3", 503),
+    ] {
+        assert_eq!(rig.reload(&unwatched(&backend, &format!("[limits]\n{limits}"))), Ok(()));
+        assert_eq!(refusal(&rig, ip(1)), status, "{limits}");
+        assert_all_open(&rig, &open, 5);
+    }
+    // One may come when so many have gone that it fits.
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 3")), Ok(()));
+    open.drain(3..).for_each(Socket::reset);
+    rig.expect("wsguard_process_connections", 3);
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    open.drain(2..).for_each(Socket::reset);
+    rig.expect("wsguard_process_connections", 2);
+    open.push(rig.open());
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 4")), Ok(()));
+    open.push(rig.open());
+    assert_eq!(backend.dials(), 7);
+    drop(open);
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+#[test]
+fn what_can_not_change_is_refused_whole_and_by_name_and_stays_refused_where_operators_look() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 2"));
+    let _open = [rig.open(), rig.open()];
+    for (key, tables) in [
+        ("server.workers", "[server]\nwatch_config = false\nworkers = 7\n"),
+        (
+            "server.table_size",
+            "[server]\nwatch_config = false\ntable_size = 500_000\n",
+        ),
+        ("client_ip.ipv4_prefix", "[client_ip]\nipv4_prefix = 24\n"),
+        ("client_ip.ipv6_prefix", "[client_ip]\nipv6_prefix = 56\n"),
+        ("admin.listen", "[admin]\nlisten = \"127.0.0.1:1\"\n"),
+        (
+            "admin.hosts",
+            "[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"admin.example\"]\n",
+        ),
+        (
+            "admin.clients",
+            "[admin]\nlisten = \"127.0.0.1:0\"\nclients = \"hide\"\n",
+        ),
+    ] {
+        // Another change beside it, which must not come into force either.
+        let text = Rig::before(&backend)
+            .config(tables)
+            .config("[limits]\nper_ip = 9")
+            .text();
+        let before = rig.count("wsguard_config_generation");
+        rig.put(&text);
+        let error = rig.hup().unwrap_err();
+        assert!(error.contains(&format!("`{key}`")), "{key}: {error}");
+        assert_eq!(refusal(&rig, ip(1)), 429, "{key}: nothing of it is in force");
+
+        let stats = rig.stats();
+        assert_eq!(stats["last_reload"]["successful"], false);
+        let advice = stats["advice"].to_string();
+        assert!(advice.contains(key), "{advice}");
+        assert_eq!(stats["generation"], before);
+        assert_eq!(rig.count("wsguard_config_generation"), before);
+        assert_eq!(rig.count("wsguard_config_last_reload_successful"), 0);
+        rig.line("the log names the key", |line| {
+            line["event"] == "reload_refused" && line["message"].as_str().unwrap().contains(key)
+        });
+    }
+    assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="failure"}"#), 7);
+    assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="success"}"#), 0);
+    assert_eq!(
+        rig.get("/readyz").status(),
+        200,
+        "the old policy serves as well as ever"
+    );
+
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 3")), Ok(()));
+    let stats = rig.stats();
+    assert_eq!(
+        (&stats["last_reload"]["successful"], &stats["generation"]),
+        (&true.into(), &2.into())
+    );
+    assert_eq!(stats["last_reload"]["error"].as_str(), None);
+    assert!(!stats["advice"].to_string().contains("refused"), "{stats}");
+    assert_eq!(rig.count("wsguard_config_last_reload_successful"), 1);
+    assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="success"}"#), 1);
+}
+
+#[test]
+fn the_log_says_what_changed() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, ""));
+    let changed = [
+        ("", "nothing changed"),
+        ("[limits]\nper_ip = 7", "zone default changed"),
+        ("[limits]\nper_ip = 7\n[zone.more]", "zone more added"),
+        ("[limits]\nper_ip = 7", "zone more removed"),
+        (
+            "[limits]\nper_ip = 7\n[[network]]\nname = \"school\"\nnetworks = [\"127.9.0.0/16\"]\nper_ip = 9",
+            "network 127.9.0.0/16 added",
+        ),
+        ("[limits]\nper_ip = 7", "network 127.9.0.0/16 removed"),
+        ("[limits]\nper_ip = 7\n[[route]]\nname = \"all\"", "route all added"),
+        ("[limits]\nper_ip = 7\n[log]\nlevel = \"debug\"", "log changed"),
+    ];
+    for (n, (config, change)) in changed.into_iter().enumerate() {
+        assert_eq!(rig.reload(&unwatched(&backend, config)), Ok(()), "{config}");
+        let told = until("the log says so", || {
+            let mut told = rig.told("reloaded").into_iter();
+            told.nth(n)
+        });
+        assert!(told.contains(change), "{config}: {told:?}");
+    }
+    assert_eq!(rig.told("reloaded").len(), changed.len());
+    assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn the_log_says_every_mistake_with_its_place() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, ""));
+    let text = unwatched(
+        &backend,
+        "[limits]\nper_ip = \"many\"\nconnections = -1\nretry_after = \"soon\"",
+    );
+    let first = text.lines().position(|line| line == "per_ip = \"many\"").unwrap() + 1;
+    assert!(rig.reload(&text).is_err());
+    let told = until("three lines", || {
+        Some(rig.told("reload_refused")).filter(|told| told.len() >= 3)
+    });
+    for line in first..first + 3 {
+        let place = format!("wsguard.toml:{line}:");
+        assert_eq!(
+            told.iter().filter(|told| told.contains(&place)).count(),
+            1,
+            "{place} {told:?}"
+        );
+    }
+    assert_eq!(told.len(), 3);
+    assert!(rig.told("reloaded").is_empty());
+}
+
+#[test]
+fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
+    let (backend, kept) = keeping();
+    let zoned = unwatched(
+        &backend,
+        "[zone.special]\nper_ip = 2\n[[route]]\nname = \"special\"\nzone = \"special\"\n",
+    );
+    let rig = start(&zoned);
+    let open = [rig.open(), rig.open()];
+    let special = r#"wsguard_connections{zone="special"}"#;
+    assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
+    let other = rig.open();
+    assert_eq!(
+        (rig.count(special), rig.count(r#"wsguard_connections{zone="default"}"#)),
+        (2, 1)
+    );
+    assert_eq!(rig.stats()["zones"]["special"]["connections"], 2);
+
+    assert_eq!(rig.reload(&zoned), Ok(()));
+    assert_eq!(refusal(&rig, ip(1)), 429, "two are open in it");
+    assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
+    open.into_iter().for_each(Socket::reset);
+    rig.expect(special, 0);
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 9")), Ok(()));
+    assert!(!rig.metrics().has(special), "nobody is in it, and nobody can come in");
+    assert_eq!(rig.count("wsguard_counter_drift"), 0);
+    drop(other);
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+/// A head may be under way while its zone is removed: what it is admitted to must still be counted.
+#[test]
+fn a_head_that_a_reload_overtakes_is_decided_by_the_new_policy_and_leaves_no_drift() {
+    let (backend, kept) = keeping();
+    let zoned = unwatched(
+        &backend,
+        "[limits]\nper_ip = 9\n[zone.special]\n[[route]]\nname = \"special\"\nzone = \"special\"\n",
+    );
+    let rig = start(&zoned);
+    let request = Request::to("/ws").into_bytes();
+    let (first, rest) = request.split_at(30);
+    let mut under_way = rig.send(first);
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 1")), Ok(()));
+    under_way.send(rest);
+    assert!(under_way.read_head().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!(rig.count("wsguard_counter_drift"), 0);
+    assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 1);
+    assert!(!rig.metrics().has(r#"wsguard_connections{zone="special"}"#));
+    assert_eq!(refusal(&rig, ip(1)), 429);
+
+    let mut late = rig.send(first);
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 2")), Ok(()));
+    late.send(rest);
+    assert!(
+        late.read_head().starts_with(b"HTTP/1.1 101 "),
+        "the raised limit is its limit"
+    );
+    drop((under_way, late));
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+#[test]
+fn a_reload_that_adds_a_listener_whose_port_is_taken_changes_nothing() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    let spare = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = rig.file().with_file_name("beside.sock");
+    let more = format!(
+        "{}\n[[listener]]\nname = \"beside\"\nbind = [\"unix:{}\"]\n[[listener]]\nname = \"taken\"\nbind = [\"{}\"]",
+        unwatched(&backend, "[limits]\nper_ip = 5"),
+        path.display(),
+        spare.local_addr().unwrap()
+    );
+    let error = rig.reload(&more).unwrap_err();
+    assert!(error.contains("taken") && error.contains("in use"), "{error}");
+    assert!(!path.exists(), "the other address was given up again");
+    assert_eq!(refusal(&rig, ip(1)), 429, "the limit is the old one");
+    assert!(open.is_silent());
+    assert_eq!(
+        rig.lines().iter().filter(|line| line["event"] == "listening").count(),
+        1
+    );
+
+    drop(spare);
+    assert_eq!(rig.reload(&more), Ok(()), "the same file, once the port is free");
+    let taken = rig.address_of("taken");
+    let _second = opened_at(taken);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_listener_that_goes_resets_none_of_a_hundred_that_are_queued_on_it_and_its_connections_live_on() {
+    let (backend, kept) = keeping();
+    let without = unwatched(&backend, "[limits]\nper_ip = 500\nper_ip_rate = \"off\"");
+    let with = format!("{without}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]");
+    let rig = start(&with);
+    let mut lived = opened_at(rig.address_of("second"));
+    for round in 0..5 {
+        let second = second_address(&rig, round);
+        // A stopped process accepts nobody: all of them are in the kernel's queue when it learns of the new file.
+        rig.signal(Signal::STOP);
+        let reset = Socket::connect(ip(1), second);
+        let mut queued: Vec<Socket> = (0..100).map(|n| Socket::connect(nth_ip(n), second)).collect();
+        for socket in &mut queued {
+            socket.send(Request::to("/ws").as_ref());
+        }
+        // One that has gone already must not cost the others anything.
+        reset.reset();
+        rig.put(&without);
+        rig.signal(Signal::HUP);
+        rig.signal(Signal::CONT);
+        for (n, socket) in queued.iter_mut().enumerate() {
+            let head = socket.read_head();
+            assert!(
+                head.starts_with(b"HTTP/1.1 101 "),
+                "round {round}, number {n}: {head:?}"
+            );
+        }
+        until("nobody listens there any more", || {
+            TcpStream::connect(second).is_err().then_some(())
+        });
+        assert_eq!(rig.count("wsguard_process_connections"), 101);
+        assert!(queued.iter().all(Socket::is_silent));
+        queued.into_iter().for_each(Socket::reset);
+        rig.expect("wsguard_process_connections", 1);
+        assert_eq!(rig.reload(&with), Ok(()));
+    }
+    assert!(lived.is_silent());
+    lived.send(&masked(1, b"hello"));
+    let visit = backend.visit(0);
+    all_acknowledged(lived.local(), lived.stream().peer_addr().unwrap());
+    assert_eq!(visit.end(), None);
+    drop(lived);
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+/// Whoever connects is answered, or was refused before; a listener that goes never resets one that it had taken.
+#[test]
+fn under_a_storm_of_connects_a_listener_goes_at_once_and_resets_nobody() {
+    let backend = Backend::listening();
+    let without = unwatched(&backend, "");
+    let with =
+        format!("{without}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]\nhealth_path = \"/healthz\"");
+    let rig = start(&with);
+    for round in 0..5 {
+        let second = second_address(&rig, round);
+        let storm: Vec<JoinHandle<u32>> = (0..4)
+            .map(|_| {
+                thread::spawn(move || {
+                    let mut answered = 0;
+                    loop {
+                        let Ok(stream) = TcpStream::connect_timeout(&second, Duration::from_secs(10)) else {
+                            return answered;
+                        };
+                        let mut socket = Socket::from(stream);
+                        socket.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+                        let answer = socket.answer();
+                        assert_eq!(
+                            (answer.status(), answer.end),
+                            (200, End::Fin),
+                            "after {answered}: {answer}"
+                        );
+                        answered += 1;
+                    }
+                })
+            })
+            .collect();
+        until("the storm is heard", || {
+            (rig.count(r#"wsguard_accepted_total{listener="second"}"#) > 200).then_some(())
+        });
+        assert_eq!(rig.reload(&without), Ok(()));
+        for thread in storm {
+            assert!(thread.join().unwrap() > 0);
+        }
+        assert_eq!(rig.reload(&with), Ok(()));
+    }
+    assert_eq!(backend.dials(), 0);
+    rig.quiet();
+}
+
+#[test]
+fn a_kept_listener_accepts_throughout() {
+    let backend = Backend::listening();
+    let file = |limits: &str, name: &str| {
+        format!(
+            "[server]\nwatch_config = false\n[[listener]]\nname = \"{name}\"\nbind = [\"127.0.0.1:0\"]\n\
+             health_path = \"/healthz\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[limits]\n{limits}\n\
+             [upstream.chat]\nservers = [\"{}\"]\n",
+            backend.address()
+        )
+    };
+    let rig = start(&file("per_ip = 1", "front"));
+    let over = Arc::new(AtomicBool::new(false));
+    let (front, done) = (rig.front(), Arc::clone(&over));
+    let connects = thread::spawn(move || {
+        let mut answered = 0;
+        while !done.load(Relaxed) {
+            let mut socket = Socket::connect(ip(1), front);
+            socket.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = socket.answer();
+            assert_eq!(
+                (answer.status(), answer.end),
+                (200, End::Fin),
+                "after {answered}: {answer}"
+            );
+            answered += 1;
+        }
+        answered
+    });
+    for n in 1..=20 {
+        // Also when the listener at the same address gets another name.
+        let name = if n % 3 == 0 { "renamed" } else { "front" };
+        assert_eq!(rig.reload(&file(&format!("per_ip = {n}"), name)), Ok(()));
+    }
+    over.store(true, Relaxed);
+    assert!(connects.join().unwrap() > 0);
+    assert_eq!(
+        rig.lines().iter().filter(|line| line["event"] == "listening").count(),
+        1
+    );
+    rig.quiet();
+}
+
+#[test]
+fn other_servers_are_for_newcomers_and_a_server_that_returns_has_its_connections() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let file = |backend: &Backend| unwatched(backend, "");
+    let rig = start(&file(&first));
+    let mut old = rig.open();
+    assert_eq!(rig.reload(&file(&second)), Ok(()));
+    let mut new = rig.open();
+    for socket in [&mut old, &mut new] {
+        socket.send(&masked(1, b"to whom?"));
+        assert_eq!(socket.read_exactly(14), masked(1, b"to whom?"));
+    }
+    assert_eq!((first.dials(), second.dials()), (1, 1));
+
+    assert_eq!(rig.reload(&file(&first)), Ok(()));
+    let series = format!(
+        r#"wsguard_upstream_connections{{upstream="chat",server="{}"}}"#,
+        first.address()
+    );
+    assert_eq!(rig.count(&series), 1, "the old one is still open there");
+    drop(old);
+    rig.expect(&series, 0);
+    assert!(new.is_silent());
+    drop(new);
+    rig.quiet();
+}
+
+#[test]
+fn an_open_connection_keeps_the_timeouts_of_its_admission() {
+    let (backend, kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits.timeouts]\nidle = \"3s\""));
+    let mut early = rig.open();
+    let admitted = Instant::now();
+    assert_eq!(
+        rig.reload(&unwatched(&backend, "[limits.timeouts]\nidle = \"1s\"")),
+        Ok(())
+    );
+    let mut late = rig.open();
+    assert_eq!(close_code(&late.read_to_end().0), Some(1001));
+    assert!(early.is_silent(), "{:?} after its admission", admitted.elapsed());
+    assert_eq!(
+        rig.reload(&unwatched(&backend, "[limits.timeouts]\nidle = \"off\"")),
+        Ok(())
+    );
+    assert_eq!(close_code(&early.read_to_end().0), Some(1001));
+    assert!(
+        admitted.elapsed() >= Duration::from_millis(2900),
+        "{:?}",
+        admitted.elapsed()
+    );
+    drop((early, late));
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+#[test]
+fn a_flurry_of_hups_is_taken_one_after_the_other_and_the_last_file_wins() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    for n in 0..60 {
+        rig.put(&unwatched(&backend, &format!("[limits]\nper_ip = {}", 1 + n % 7)));
+        rig.signal(Signal::HUP);
+    }
+    rig.put(&unwatched(&backend, "[limits]\nper_ip = 2"));
+    rig.signal(Signal::HUP);
+    // Signals of one kind merge while they wait, so how many reloads these are is not known; but each was told of, and
+    // none of them is still to come when the last file's limit holds and the last signal was taken.
+    until("the last file is in force", || {
+        let newcomers: Vec<Option<Socket>> = (0..2).map(|_| rig.try_open(ip(1), &Request::to("/ws")).ok()).collect();
+        let let_in = newcomers.iter().flatten().count();
+        newcomers.into_iter().flatten().for_each(Socket::reset);
+        rig.expect("wsguard_process_connections", 1);
+        (let_in == 1).then_some(())
+    });
+    assert!(rig.told("reload_refused").is_empty());
+    let second = rig.open();
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert_all_open(&rig, &[open, second], 2);
+}
+
+#[test]
+fn a_slow_writer_is_waited_for_until_it_closes() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    // Each pause is longer than it takes two reads to agree.
+    for (attempt, limit) in [(1, 2), (2, 3)] {
+        if limit == 3 {
+            // Also where it writes a file that was not there.
+            fs::remove_file(rig.file()).unwrap();
+        }
+        let mut file = File::create(rig.file()).unwrap();
+        let text = watched(&backend, &format!("[limits]\nper_ip = {limit}"));
+        for piece in text.as_bytes().chunks(text.len() / 4) {
+            file.write_all(piece).unwrap();
+            thread::sleep(Duration::from_millis(400));
+            // Somebody else is done with something else in the same folder.
+            fs::write(rig.file().with_file_name("other.txt"), piece).unwrap();
+        }
+        thread::sleep(Duration::from_millis(400));
+        assert_eq!(rig.attempts(), attempt - 1, "the file is not closed yet");
+        drop(file);
+        assert_eq!(rig.attempt(attempt), Ok(()));
+    }
+    let _more = [rig.open(), rig.open()];
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert!(open.is_silent());
+    assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn a_mere_modification_does_nothing() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let _open = rig.open();
+    let text = watched(&backend, "[limits]\nper_ip = 2");
+    let mut file = fs::OpenOptions::new().write(true).open(rig.file()).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file.set_len(text.len() as u64).unwrap();
+    // Four times what it takes two reads to agree.
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(rig.attempts(), 0);
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    drop(file);
+    assert_eq!(rig.attempt(1), Ok(()));
+    let _second = rig.open();
+}
+
+#[test]
+fn a_file_that_is_renamed_over_is_applied_once_and_the_same_text_is_not_applied_again() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
+    assert_eq!(rig.attempt(1), Ok(()));
+    rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
+    rig.put("[limits");
+    assert!(rig.attempt(2).is_err());
+    // Gone is not changed: what is in force stays in force.
+    fs::remove_file(rig.file()).unwrap();
+    rig.put(&watched(&backend, "[limits]\nper_ip = 3"));
+    assert_eq!(rig.attempt(3), Ok(()));
+    let _more = [rig.open(), rig.open()];
+    assert!(open.is_silent());
+    assert_eq!(rig.count("wsguard_config_generation"), 3);
+}
+
+#[test]
+fn a_file_behind_a_link_is_applied_when_the_link_changes_its_target() {
+    let (backend, _kept) = keeping();
+    let dir = tempfile::tempdir().unwrap();
+    let releases = dir.path().join("releases");
+    fs::create_dir(&releases).unwrap();
+    fs::write(releases.join("1.toml"), watched(&backend, "[limits]\nper_ip = 1")).unwrap();
+    symlink("releases/1.toml", dir.path().join("wsguard.toml")).unwrap();
+    let rig = Rig::start_in(dir);
+    let open = rig.open();
+    fs::write(releases.join("2.toml"), watched(&backend, "[limits]\nper_ip = 2")).unwrap();
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    point(&rig.file(), "releases/2.toml");
+    assert_eq!(rig.attempt(1), Ok(()));
+    // And where it leads to now is watched too.
+    fs::write(releases.join("2.toml"), watched(&backend, "[limits]\nper_ip = 3")).unwrap();
+    assert_eq!(rig.attempt(2), Ok(()));
+    // `ln -sfn`, which removes the link before it makes the new one.
+    fs::write(releases.join("3.toml"), watched(&backend, "[limits]\nper_ip = 4")).unwrap();
+    fs::remove_file(rig.file()).unwrap();
+    symlink("releases/3.toml", rig.file()).unwrap();
+    assert_eq!(rig.attempt(3), Ok(()));
+    let _more: Vec<Socket> = (0..3).map(|_| rig.open()).collect();
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert!(open.is_silent());
+}
+
+#[test]
+fn a_mounted_config_map_is_applied_when_its_data_link_is_swapped() {
+    let (backend, _kept) = keeping();
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = dir.path().to_path_buf();
+    let version = |n: u32| {
+        let name = format!("..2026_01_0{n}");
+        fs::create_dir(mounted.join(&name)).unwrap();
+        let text = watched(&backend, &format!("[limits]\nper_ip = {n}"));
+        fs::write(mounted.join(&name).join("wsguard.toml"), text).unwrap();
+        name
+    };
+    symlink(version(1), mounted.join("..data")).unwrap();
+    symlink("..data/wsguard.toml", mounted.join("wsguard.toml")).unwrap();
+    let rig = Rig::start_in(dir);
+    let open = rig.open();
+    for n in 2..=4 {
+        let name = version(n);
+        point(&mounted.join("..data"), &name);
+        fs::remove_dir_all(mounted.join(format!("..2026_01_0{}", n - 1))).unwrap();
+        assert_eq!(rig.attempt(i64::from(n) - 1), Ok(()));
+    }
+    let _more: Vec<Socket> = (0..3).map(|_| rig.open()).collect();
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert!(open.is_silent());
+    assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn without_watch_config_only_a_hup_applies_the_file() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let _open = rig.open();
+    rig.put(&unwatched(&backend, "[limits]\nper_ip = 2"));
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(rig.attempts(), 0);
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert_eq!(rig.hup(), Ok(()));
+    // From the moment the file says so it is watched, and no longer.
+    assert_eq!(rig.reload(&watched(&backend, "[limits]\nper_ip = 3")), Ok(()));
+    rig.put(&unwatched(&backend, "[limits]\nper_ip = 4"));
+    until("the watched file is in force", || {
+        let switched = rig
+            .told("reloaded")
+            .into_iter()
+            .filter(|told| told.contains("server changed"));
+        (switched.count() == 2).then_some(())
+    });
+    let _more = [rig.open(), rig.open(), rig.open()];
+    assert_eq!(refusal(&rig, ip(1)), 429);
+}
+
+/// A server that keeps what it opened without a thread each, and echoes on `/echo`.
+fn keeping() -> (Backend, Arc<Mutex<Vec<TcpStream>>>) {
+    let kept: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+    let keeps = Arc::clone(&kept);
+    let backend = Backend::start(move |guest| {
+        let head = guest.hear_head();
+        let is_echo = head.starts_with(b"GET /echo ");
+        // Kept before the client hears of it, so that a test that ends can let go of all.
+        if !is_echo {
+            keeps.lock().unwrap().push(guest.stream.try_clone().unwrap());
+        }
+        guest.open();
+        if is_echo {
+            guest.echo();
+        }
+    });
+    (backend, kept)
+}
+
+/// Sends block after block and compares what comes back, until it is over; gives back how many blocks.
+fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
+    let mut socket = rig.try_open(nth_ip(n), &Request::to("/echo")).ok().unwrap();
+    let over = Arc::clone(over);
+    thread::spawn(move || {
+        let mut blocks = 0_u64;
+        while !over.load(Relaxed) {
+            let block: Vec<u8> = (0..4000)
+                .flat_map(|word| (blocks * 4000 + word).to_be_bytes())
+                .collect();
+            let sent = masked(2, &block);
+            socket.send(&sent);
+            assert!(
+                socket.read_exactly(sent.len()) == sent,
+                "block {blocks} of transfer {n}"
+            );
+            blocks += 1;
+            thread::sleep(Duration::from_millis(5));
+        }
+        socket.fin();
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+        blocks
+    })
+}
+
+fn assert_all_open(rig: &Rig, open: &[Socket], count: i64) {
+    assert!(
+        open.iter().all(Socket::is_silent),
+        "nobody is ended, and nobody is told anything"
+    );
+    let metrics = rig.metrics();
+    assert_eq!(metrics.count("wsguard_process_connections"), count);
+    assert_eq!(metrics.count("wsguard_counter_drift"), 0);
+}
+
+/// The status that a newcomer hears who is not let in.
+fn refusal(rig: &Rig, source: std::net::IpAddr) -> u16 {
+    let answer: Option<Answer> = rig.try_open(source, &Request::to("/ws")).err();
+    answer.expect("a refusal").status()
+}
+
+/// Where the listener `second` is, which is bound for the n-th time, from 0.
+fn second_address(rig: &Rig, n: usize) -> std::net::SocketAddr {
+    let line = until("the listener is bound", || {
+        let lines = rig.lines().into_iter();
+        let mut bound = lines.filter(|line| line["event"] == "listening" && line["listener"] == "second");
+        bound.nth(n)
+    });
+    line["address"].as_str().unwrap().parse().unwrap()
+}
+
+fn opened_at(address: std::net::SocketAddr) -> Socket {
+    let mut socket = Socket::connect(ip(1), address);
+    socket.send(Request::to("/ws").as_ref());
+    assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
+    socket
+}
+
+/// A guard with this file.
+fn start(text: &str) -> Rig {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("wsguard.toml"), text).unwrap();
+    Rig::start_in(dir)
+}
+
+/// A file that only HUP applies, so that each reload has one cause.
+fn unwatched(backend: &Backend, config: &str) -> String {
+    let server = if config.contains("[server]") {
+        ""
+    } else {
+        "[server]\nwatch_config = false"
+    };
+    Rig::before(backend).config(server).config(config).text()
+}
+
+fn watched(backend: &Backend, config: &str) -> String {
+    Rig::before(backend).config(config).text()
+}
+
+/// Has a link point elsewhere, in one step.
+fn point(link: &Path, target: &str) {
+    let new = link.with_file_name("new-link");
+    symlink(target, &new).unwrap();
+    fs::rename(new, link).unwrap();
+}
