@@ -16,6 +16,7 @@ mod requests;
 mod routes;
 mod seen;
 mod stalls;
+mod stopping;
 mod systemd;
 mod timeouts;
 mod upstream;

@@ -1,0 +1,330 @@
+//! The way out: nobody new, everybody seen off, and exit 0; or at once, and exit 1.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::rig::{
+    Backend, End, Gate, Request, Rig, Socket, accept_for, all_read, close_code, frame, masked, nth_ip, until,
+};
+
+#[test]
+fn two_hundred_are_seen_off_with_1012_over_the_second_half_the_longest_silent_first() {
+    let backend = Backend::listening();
+    let mut rig = Rig::start(
+        &backend,
+        "[server]\ndrain_timeout = \"6s\"\n[limits]\nper_ip_rate = \"off\"",
+    );
+    let mut open: Vec<Socket> = (0..200).map(|n| rig.open_from(nth_ip(n % 20))).collect();
+    // The first to come are the last to say something: silence counts, not age. The looks at it are 250 ms apart.
+    thread::sleep(Duration::from_millis(700));
+    for socket in &mut open[..100] {
+        socket.send(&masked(1, b"not silent"));
+    }
+    all_read(&open[..100]);
+    thread::sleep(Duration::from_millis(300));
+
+    let start = Instant::now();
+    rig.signal(Signal::TERM);
+    let waits: Vec<_> = open
+        .into_iter()
+        .map(|mut socket| {
+            thread::spawn(move || {
+                let (heard, end) = socket.read_to_end();
+                (start.elapsed(), close_code(&heard), end)
+            })
+        })
+        .collect();
+    let seen_off: Vec<_> = waits.into_iter().map(|wait| wait.join().unwrap()).collect();
+    assert_eq!(rig.ended().code(), Some(0));
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(6500), "exit after {took:?}");
+
+    for (at, code, end) in &seen_off {
+        assert_eq!((*code, *end), (Some(1012), End::Fin));
+        assert!(
+            (Duration::from_millis(2950)..Duration::from_millis(6500)).contains(at),
+            "{at:?}"
+        );
+    }
+    let mut times: Vec<Duration> = seen_off.iter().map(|(at, ..)| *at).collect();
+    times.sort_unstable();
+    // In each fifth of the time some go, and never more than half of them.
+    for fifth in 0..5 {
+        let from = Duration::from_millis(3000 + fifth * 500);
+        let gone = times
+            .iter()
+            .filter(|at| (from..from + Duration::from_millis(500)).contains(at))
+            .count();
+        assert!((10..=100).contains(&gone), "{gone} from {from:?} on: {times:?}");
+    }
+    let first_of_the_talkers = seen_off[..100].iter().map(|(at, ..)| *at).min().unwrap();
+    let after_it = seen_off[100..]
+        .iter()
+        .filter(|(at, ..)| *at > first_of_the_talkers)
+        .count();
+    assert!(
+        after_it <= 10,
+        "{after_it} that were silent longer went after one that had spoken"
+    );
+
+    // To the server it is said too, masked as a client's frames are.
+    for n in 0..200 {
+        let visit = backend.visit(n);
+        assert_eq!(visit.ended(), End::Fin);
+        let heard = visit.tail();
+        let close = &heard[heard.len() - 8..];
+        assert_eq!(close[..2], [0x88, 0x82], "{heard:?}");
+        assert_eq!([close[2] ^ close[6], close[3] ^ close[7]], 1012_u16.to_be_bytes());
+    }
+    let closed = rig.lines().into_iter().filter(|line| line["reason"] == "drain");
+    assert_eq!(closed.count() + dropped(&rig), 200);
+}
+
+#[test]
+fn a_frame_under_way_is_finished_first_and_one_that_never_is_ends_without_a_close_frame() {
+    let whole = frame(1, b"a message that is under way");
+    let (half, gate) = (whole[..9].to_vec(), Gate::default());
+    let (says, door) = (whole.clone(), gate.clone());
+    let backend = Backend::start(move |guest| {
+        guest.open();
+        if guest.place() < 2 {
+            guest.say(&says[..9]);
+        }
+        if guest.place() == 0 {
+            door.wait();
+            guest.say(&says[9..]);
+        }
+        guest.listen();
+    });
+    let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"6s\"");
+    let mut finishes = rig.open();
+    let mut never = rig.open();
+    let mut half_sent = rig.open();
+    half_sent.send(&masked(1, b"half of a client's")[..9]);
+    thread::sleep(Duration::from_millis(700));
+    let mut last = rig.open();
+    last.send(&masked(1, b"spoke last"));
+    all_read([&last, &half_sent]);
+    thread::sleep(Duration::from_millis(300));
+
+    rig.signal(Signal::TERM);
+    // The last one is told when all of the others have been.
+    assert_eq!(last.read_to_end(), (frame(8, &1012_u16.to_be_bytes()), End::Fin));
+    assert_eq!(finishes.read_exactly(9), half);
+    assert!(finishes.is_silent(), "no close frame inside a frame");
+    gate.open();
+    let (rest, end) = finishes.read_to_end();
+    assert_eq!(rest, [&whole[9..], &frame(8, &1012_u16.to_be_bytes())].concat());
+    assert_eq!(end, End::Fin);
+    assert_eq!(never.read_to_end(), (half, End::Fin), "an end, and no byte of ours");
+    let (heard, end) = half_sent.read_to_end();
+    assert_eq!((close_code(&heard), end), (Some(1012), End::Fin));
+    assert_eq!(rig.ended().code(), Some(0));
+    assert_eq!(backend.visit(2).tail(), masked(1, b"half of a client's")[..9]);
+    assert_eq!(backend.visit(2).ended(), End::Fin);
+}
+
+#[test]
+fn with_nobody_there_it_ends_at_once_with_0() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let backend = Backend::listening();
+        let mut rig = Rig::start(&backend, "");
+        let mut was_open = rig.open();
+        was_open.fin();
+        was_open.read_to_end();
+        rig.quiet();
+        let start = Instant::now();
+        rig.signal(signal);
+        assert_eq!(rig.ended().code(), Some(0));
+        assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+        rig.line("it says that it stopped", |line| line["event"] == "stopped");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_1() {
+    for (first, second) in [
+        (Signal::TERM, Signal::TERM),
+        (Signal::INT, Signal::INT),
+        (Signal::TERM, Signal::INT),
+    ] {
+        let backend = Backend::listening();
+        let mut rig = Rig::start(&backend, "");
+        let mut open = rig.open();
+        rig.signal(first);
+        refuses(&rig);
+        assert!(open.is_silent(), "the first one ends nobody yet");
+        let start = Instant::now();
+        rig.signal(second);
+        assert_eq!(rig.ended().code(), Some(1));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        assert_eq!(open.read_to_end().0, b"");
+    }
+}
+
+#[test]
+fn newcomers_are_refused_within_a_second_and_those_inside_and_operators_are_served_on() {
+    let backend = Backend::echo();
+    let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"8s\"");
+    let mut open = rig.open();
+    assert_eq!(rig.get("/readyz").status(), 200);
+    let start = Instant::now();
+    rig.signal(Signal::TERM);
+    refuses(&rig);
+    assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
+    for n in 0..5_u8 {
+        let said = masked(1, &[n; 40]);
+        open.send(&said);
+        assert_eq!(open.read_exactly(said.len()), said);
+        assert_eq!(rig.get("/readyz").status(), 503);
+        assert_eq!(rig.get("/healthz").status(), 200);
+        assert_eq!(rig.stats()["connections"], 1);
+        assert_eq!(rig.count("wsguard_counter_drift"), 0);
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "all that in the first half");
+    open.fin();
+    open.read_to_end();
+    assert_eq!(rig.ended().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(6), "it does not wait for nobody");
+    assert_eq!(backend.dials(), 1);
+}
+
+#[test]
+fn a_head_that_is_completed_during_the_drain_hears_draining_in_its_zones_manner() {
+    for style in ["http", "close", "drop"] {
+        let backend = Backend::listening();
+        let mut rig = Rig::start(
+            &backend,
+            &format!("[server]\ndrain_timeout = \"6s\"\n[limits]\nreject_with = \"{style}\""),
+        );
+        let mut open = rig.open();
+        let request = Request::to("/ws").into_bytes();
+        let mut late = rig.send(&request[..40]);
+        rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+        rig.signal(Signal::TERM);
+        refuses(&rig);
+        assert!(late.is_silent(), "it may still complete its head");
+        late.send(&request[40..]);
+        let answer = late.answer();
+        match style {
+            "http" => answer.assert_refusal("503 Service Unavailable", "draining", "Service unavailable"),
+            "close" => {
+                assert!(answer.bytes.starts_with(b"HTTP/1.1 101 "), "{answer}");
+                let key = "dGhlIHNhbXBsZSBub25jZQ==";
+                assert_eq!(answer.values("Sec-WebSocket-Accept"), [accept_for(key)]);
+                assert_eq!(close_code(answer.body()), Some(1013));
+                assert_eq!(
+                    (&answer.body()[4..], answer.end),
+                    (&b"Service unavailable"[..], End::Fin)
+                );
+            }
+            _ => assert_eq!((answer.bytes.as_slice(), answer.end), (&b""[..], End::Reset)),
+        }
+        assert_eq!(backend.dials(), 1);
+        rig.expect(
+            r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="draining"}"#,
+            1,
+        );
+        assert!(open.is_silent());
+        assert_eq!(close_code(&open.read_to_end().0), Some(1012));
+        assert_eq!(rig.ended().code(), Some(0));
+    }
+}
+
+/// A stopped process accepts nobody: all of them are in the kernel's queue when it is told to end.
+#[test]
+fn whoever_is_queued_when_it_ends_is_answered_and_not_reset() {
+    let backend = Backend::listening();
+    let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"2s\"");
+    rig.signal(Signal::STOP);
+    let gone = rig.connect();
+    let mut queued: Vec<Socket> = (0..100).map(|n| rig.send_from(nth_ip(n), Request::to("/ws"))).collect();
+    gone.reset();
+    rig.signal(Signal::TERM);
+    rig.signal(Signal::CONT);
+    for (n, socket) in queued.iter_mut().enumerate() {
+        let head = socket.read_head();
+        let (rest, end) = socket.read_to_end();
+        assert_eq!(end, End::Fin, "number {n}");
+        if head.starts_with(b"HTTP/1.1 101 ") {
+            assert_eq!(close_code(&rest), Some(1012), "number {n}");
+        } else {
+            let head = String::from_utf8(head).unwrap();
+            assert!(head.contains("X-Wsguard-Reason: draining"), "number {n}: {head:?}");
+        }
+    }
+    assert_eq!(rig.ended().code(), Some(0));
+}
+
+#[test]
+fn while_load_balancers_are_told_newcomers_are_still_served() {
+    let backend = Backend::echo_frames();
+    let mut rig = Rig::before(&backend)
+        .listener("health_path = \"/up\"\n")
+        .config("[server]\nwatch_config = false\ndrain_delay = \"3s\"\ndrain_timeout = \"2s\"")
+        .start();
+    let up = b"GET /up HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!((rig.ask(up).status(), rig.get("/readyz").status()), (200, 200));
+    let start = Instant::now();
+    rig.signal(Signal::TERM);
+    until("load balancers are told", || {
+        (rig.get("/readyz").status() == 503).then_some(())
+    });
+    assert_eq!(rig.ask(up).status(), 503);
+    let mut open = rig.open();
+    open.send(&masked(1, b"welcome"));
+    assert_eq!(open.read_frame(), (0x81, b"welcome".to_vec()));
+    assert!(
+        start.elapsed() < Duration::from_millis(2900),
+        "all that within drain_delay"
+    );
+    refuses(&rig);
+    assert!(start.elapsed() >= Duration::from_millis(2900), "{:?}", start.elapsed());
+    assert_eq!(close_code(&open.read_to_end().0), Some(1012));
+    assert_eq!(rig.ended().code(), Some(0));
+}
+
+#[test]
+fn a_reload_and_a_signal_to_end_at_once_end_it_in_order() {
+    for round in 0..5 {
+        let backend = Backend::listening();
+        let text = |more: &str| {
+            let config = format!("[server]\nwatch_config = false\ndrain_timeout = \"1s\"\n{more}");
+            Rig::before(&backend).config(&config).text()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("wsguard.toml"), text("")).unwrap();
+        let mut rig = Rig::start_in(dir);
+        let mut open = rig.open();
+        rig.put(&format!(
+            "{}\n[[listener]]\nname = \"more\"\nbind = [\"127.0.0.2:0\"]",
+            text("[limits]\nper_ip = 7")
+        ));
+        rig.signal(Signal::HUP);
+        if round % 2 == 1 {
+            thread::sleep(Duration::from_millis(round));
+        }
+        rig.signal(Signal::TERM);
+        assert_eq!(close_code(&open.read_to_end().0), Some(1012), "round {round}");
+        assert_eq!(rig.ended().code(), Some(0), "round {round}");
+    }
+}
+
+/// Waits until nobody listens at the front.
+fn refuses(rig: &Rig) {
+    until("newcomers are refused", || {
+        TcpStream::connect_timeout(&rig.front(), Duration::from_secs(5))
+            .is_err()
+            .then_some(())
+    });
+}
+
+/// Lines that were summed into others.
+fn dropped(rig: &Rig) -> usize {
+    let lines = rig.lines();
+    let sums = lines.iter().filter_map(|line| line["count"].as_u64());
+    usize::try_from(sums.sum::<u64>()).unwrap()
+}
