@@ -7,6 +7,7 @@ mod rig;
 mod cli;
 mod identity;
 mod limits;
+mod listeners;
 mod pending;
 mod proxy;
 mod rates;
