@@ -53,35 +53,36 @@ error: there is no zone "realtme"
 
 #[test]
 fn keys_of_another_table_and_of_another_version() {
-    let text = r#"[server]
-drain_timeout = "25s"
+    let text = r#"[limits.timeouts]
+first_message = "off"
+[server]
 per_ip = 3
 foo = 1"#;
     assert_eq!(
         told(text),
-        r#"error: `drain_timeout` is not in this version
+        r#"error: `first_message` is not in this version
  --> wsguard.toml:2:1
   |
-2 | drain_timeout = "25s"
+2 | first_message = "off"
   | ^^^^^^^^^^^^^
   |
   = help: it is planned; take it out until a version has it, it would have no effect
 
 error: unknown key `per_ip`
- --> wsguard.toml:3:1
+ --> wsguard.toml:4:1
   |
-3 | per_ip = 3
+4 | per_ip = 3
   | ^^^^^^
   |
   = help: `per_ip` belongs in [limits] or a [zone.NAME]
 
 error: unknown key `foo`
- --> wsguard.toml:4:1
+ --> wsguard.toml:5:1
   |
-4 | foo = 1
+5 | foo = 1
   | ^^^
   |
-  = help: known here: `workers`, `max_connections`, `table_size`"#
+  = help: known here: `workers`, `max_connections`, `table_size`, `drain_delay`, `drain_timeout`, `watch_config`"#
     );
 }
 
