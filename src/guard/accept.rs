@@ -73,6 +73,8 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
             }
         }
     }
+    // Before the post is let go of: whoever waits for that binds the address anew.
+    drop(door);
 }
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.

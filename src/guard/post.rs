@@ -74,6 +74,11 @@ impl Post {
         self.closes.subscribe()
     }
 
+    /// Whether every accept loop has left and closed its socket; for whoever holds the post last.
+    pub fn is_left(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) == 1
+    }
+
     /// Waits until every accept loop has left.
     pub async fn left(&self) {
         self.closes.closed().await;

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,7 @@ use super::descriptors::{self, TooFew};
 use super::log::Line;
 use super::notify::Reloading;
 use super::phase::Phase;
+use super::post::Post;
 use super::running::Running;
 use super::{BindError, Guard, bind, resolve, tell_cuts};
 
@@ -170,14 +172,16 @@ impl Guard {
         }
         shared.adopt(&after.policy, &room);
         self.running.store(Arc::new(after));
-        self.relieve();
+        let leaving = self.relieve();
         self.man(bound);
+        see_left(&leaving);
         Ok(changes)
     }
 
-    /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more.
-    fn relieve(&self) {
+    /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more; these.
+    fn relieve(&self) -> Vec<Arc<Post>> {
         let running = self.running();
+        let mut leaving = Vec::new();
         self.posts.lock().retain(|post| {
             let heir = running
                 .listeners
@@ -185,10 +189,23 @@ impl Guard {
                 .find(|listener| listener.policy.bind.contains(post.asked()));
             match heir {
                 Some(listener) => post.hand_over(Arc::clone(listener)),
-                None => post.close(),
+                None => {
+                    post.close();
+                    leaving.push(Arc::clone(post));
+                }
             }
             heir.is_some()
         });
+        leaving
+    }
+}
+
+/// Waits until the workers have closed what nobody asks for any more: the next reload may ask for it again, and would find
+/// the address in use. A worker that is too busy for that is not waited for long.
+fn see_left(leaving: &[Arc<Post>]) {
+    let late = Instant::now() + LEAVING;
+    while !leaving.iter().all(Post::is_left) && Instant::now() < late {
+        thread::sleep(LOOKS);
     }
 }
 
@@ -340,3 +357,6 @@ pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)
 }
+
+const LEAVING: Duration = Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_millis(1);

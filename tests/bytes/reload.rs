@@ -420,6 +420,22 @@ fn a_listener_that_goes_resets_none_of_a_hundred_that_are_queued_on_it_and_its_c
     rig.quiet();
 }
 
+#[test]
+fn a_listener_that_went_may_come_back_with_the_next_reload() {
+    let (backend, kept) = keeping();
+    let without = unwatched(&backend, "[limits]\nper_ip_rate = \"off\"");
+    let port = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
+    let with = format!("{without}\n[[listener]]\nname = \"second\"\nbind = [\"{port}\"]");
+    let rig = start(&without);
+    for round in 0..10 {
+        assert_eq!(rig.reload(&with), Ok(()), "round {round}");
+        opened_at(port).reset();
+        assert_eq!(rig.reload(&without), Ok(()), "round {round}");
+    }
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
 /// Whoever connects is answered, or was refused before; a listener that goes never resets one that it had taken.
 #[test]
 fn under_a_storm_of_connects_a_listener_goes_at_once_and_resets_nobody() {
