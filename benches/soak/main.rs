@@ -11,7 +11,7 @@
 //!
 //! For the whole time there are clients that stay and check every echoed byte, clients that come and go by FIN, reset and
 //! close frame, readers that are slow or take nothing, and floods; a new file is put in place every few seconds by every
-//! way there is (one in four is broken and must change nothing), one server is killed and started again, another is
+//! way there is (some are broken and must change nothing), one server is killed and started again, another is
 //! stopped and goes on. Traffic stops after two minutes for a first measure at rest, and again at the end for the second;
 //! a line every ten seconds tells how it stands.
 //!

@@ -21,8 +21,11 @@ pub struct Reloads {
 impl Reloads {
     /// Until the season ends; then the calm file is in force again.
     pub async fn go_on(mut self, scene: Scene, mut dice: Dice) -> Self {
+        let mut is_broken = false;
         while !scene.waits(dice.millis(1500, 4500)).await {
-            if dice.one_in(4) {
+            // Never twice: a file that is what it was is not looked at again.
+            is_broken = !is_broken && dice.one_in(3);
+            if is_broken {
                 self.breaks(&scene, &mut dice).await;
             } else {
                 self.changes(self.plan.next(&mut dice), &scene, &mut dice).await;

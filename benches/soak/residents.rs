@@ -58,15 +58,16 @@ impl Resident {
     async fn lives(self, scene: Scene, mut dice: Dice) {
         // They move in over two seconds, and come back as slowly.
         while !scene.waits(dice.millis(50, 2000)).await {
+            // Its server may be killed between its 101 and our reading it.
+            let since = Instant::now();
             match upgrade(self.from, self.to, self.quarter.target()).await {
-                Answer::Open(client) => self.stays(client, &scene, &mut dice).await,
+                Answer::Open(client) => self.stays(client, since, &scene, &mut dice).await,
                 answer => self.was_refused(&answer, &scene),
             }
         }
     }
 
-    async fn stays(self, mut client: Client, scene: &Scene, dice: &mut Dice) {
-        let since = Instant::now();
+    async fn stays(self, mut client: Client, since: Instant, scene: &Scene, dice: &mut Dice) {
         scene.book.count("resident: came");
         loop {
             match self.talks(&mut client, scene, dice).await {
