@@ -187,12 +187,11 @@ impl Guard {
                 .listeners
                 .iter()
                 .find(|listener| listener.policy.bind.contains(post.asked()));
-            match heir {
-                Some(listener) => post.hand_over(Arc::clone(listener)),
-                None => {
-                    post.close();
-                    leaving.push(Arc::clone(post));
-                }
+            if let Some(listener) = heir {
+                post.hand_over(Arc::clone(listener));
+            } else {
+                post.close();
+                leaving.push(Arc::clone(post));
             }
             heir.is_some()
         });
