@@ -436,6 +436,31 @@ fn a_listener_that_went_may_come_back_with_the_next_reload() {
     rig.quiet();
 }
 
+/// What is accepted out of a removed listener's queue is held to that listener's deadline, and seen by operators.
+#[test]
+fn a_silent_socket_that_was_queued_on_a_listener_that_goes_is_ended_in_time() {
+    let backend = Backend::listening();
+    let without = unwatched(&backend, "");
+    let with =
+        format!("{without}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]\nhandshake_timeout = \"5s\"");
+    let rig = start(&with);
+    let second = second_address(&rig, 0);
+    rig.signal(Signal::STOP);
+    let mut silent: Vec<Socket> = (0..10).map(|n| Socket::connect(nth_ip(n), second)).collect();
+    rig.put(&without);
+    rig.signal(Signal::HUP);
+    rig.signal(Signal::CONT);
+    assert_eq!(rig.attempt(1), Ok(()));
+    // Before their deadline, one more reload must not lose sight of them.
+    rig.expect(r#"wsguard_pending{listener="second"}"#, 10);
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 9")), Ok(()));
+    assert!(silent.iter().all(Socket::is_silent), "not before their time");
+    for socket in &mut silent {
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+    }
+    rig.quiet();
+}
+
 /// Whoever connects is answered, or was refused before; a listener that goes never resets one that it had taken.
 #[test]
 fn under_a_storm_of_connects_a_listener_goes_at_once_and_resets_nobody() {
