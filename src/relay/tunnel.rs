@@ -265,28 +265,35 @@ impl Relay {
     }
 
     /// Begins to end, or ends at once.
-    fn obey(&mut self, order: Order) -> Option<Over> {
-        let (over, code, lasts) = match order {
+    fn obey(&mut self, order: Order, cx: &mut Context<'_>) -> Option<Over> {
+        match order {
+            Order::Idle => self.say_goodbye(Over::Idle, GOING_AWAY, Some(GOODBYE)),
+            Order::Lifetime => self.say_goodbye(Over::Lifetime, GOING_AWAY, Some(GOODBYE)),
+            // However long a frame takes: whoever drains knows when it is time to cut it.
+            Order::Drain => self.say_goodbye(Over::Drain, SERVICE_RESTART, None),
             Order::Stalled => {
                 self.client.reset_on_close();
                 return Some(Over::Stalled);
             }
             Order::Cut => {
+                // Where no frame is unfinished there is still room for a word, should there have been no time for it before.
+                self.say_goodbye(Over::Drain, SERVICE_RESTART, None);
+                let _all_that_can_be_said = self.poll_goodbye(cx);
                 self.client.shutdown_write();
                 self.server.shutdown_write();
                 return Some(Over::Drain);
             }
-            Order::Idle => (Over::Idle, GOING_AWAY, Some(GOODBYE)),
-            Order::Lifetime => (Over::Lifetime, GOING_AWAY, Some(GOODBYE)),
-            // However long a frame takes: whoever drains knows when it is time to cut it.
-            Order::Drain => (Over::Drain, SERVICE_RESTART, None),
-        };
+        }
+        None
+    }
+
+    /// Begins a goodbye, unless one is under way.
+    fn say_goodbye(&mut self, over: Over, code: u16, lasts: Option<Duration>) {
         if !self.says_goodbye() {
             let mut ending = Ending::new(lasts);
             ending.goodbye = Some(Goodbye::new(over, code));
             self.ending = Some(Box::new(ending));
         }
-        None
     }
 
     fn says_goodbye(&self) -> bool {
@@ -339,7 +346,7 @@ impl Future for Relay {
             relay.pulse.listen(cx.waker());
         }
         if let Some(order) = relay.pulse.ordered()
-            && let Some(over) = relay.obey(order)
+            && let Some(over) = relay.obey(order, cx)
         {
             return Poll::Ready(relay.totals(over));
         }
