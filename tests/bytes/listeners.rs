@@ -137,11 +137,14 @@ fn an_ipv6_address_takes_ipv6_only() {
     };
     drop(probe);
     let backend = Backend::listening();
-    let rig = Rig::start(&backend, "[[listener]]\nname = \"front\"\nbind = [\"[::]:0\"]");
+    let front = || Rig::start(&backend, "[[listener]]\nname = \"front\"\nbind = [\"[::]:0\"]");
+    // Every IPv4 address of that port is still to be had; but for once another test may have it.
+    let is_free = |rig: &Rig| TcpListener::bind(("0.0.0.0", rig.front().port())).is_ok();
+    let rig = (0..5)
+        .map(|_| front())
+        .find(is_free)
+        .expect("a port that IPv4 may have too");
     let port = rig.front().port();
-    // Every IPv4 address of that port is still to be had.
-    let other = TcpListener::bind(("0.0.0.0", port)).unwrap();
-    drop(other);
     let mut socket = Socket::connect(
         Ipv6Addr::LOCALHOST.into(),
         SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
