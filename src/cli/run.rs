@@ -13,9 +13,10 @@ use crate::admin::{self, AdminServer};
 use crate::config::policy::LogLevel;
 use crate::config::{self, Checked, QuickOptions, Rejected};
 use crate::guard::log::Line;
-use crate::guard::notify::{self, Notifier, Reloading};
-use crate::guard::reload::is_writable_by_others;
-use crate::guard::{Guard, Systemd, watch};
+use crate::guard::notify::{self as systemd_notify, Notifier, Reloading};
+use crate::guard::reload::{Reloader, is_writable_by_others};
+use crate::guard::watch::Watch;
+use crate::guard::{Guard, Systemd};
 use crate::net::inherit::take_inherited;
 
 use super::{ConfigFile, Exit, failed, tell};
@@ -47,6 +48,7 @@ pub fn run(options: &Options) -> Exit {
     // First of all, while there is one thread.
     let systemd = from_systemd();
     let in_color = io::stderr().is_terminal();
+    let file = options.listen.is_empty().then(|| File::of(&options.config.config));
     let checked = match configured(options) {
         Ok(checked) => checked,
         Err(rejected) => {
@@ -57,10 +59,25 @@ pub fn run(options: &Options) -> Exit {
     if !checked.warnings.is_empty() {
         tell(checked.render_warnings(in_color));
     }
-    let file = options.listen.is_empty().then_some(options.config.config.as_path());
     systemd
         .and_then(|systemd| serve(checked, systemd, file))
         .unwrap_or_else(|error| failed(&error))
+}
+
+/// The file that we were started with.
+struct File<'a> {
+    path: &'a Path,
+    watch: notify::Result<Watch>,
+}
+
+impl<'a> File<'a> {
+    /// Before it is read: what is put in its place from here on is seen.
+    fn of(path: &'a Path) -> Self {
+        Self {
+            path,
+            watch: Watch::begin(path),
+        }
+    }
 }
 
 /// What systemd gave us, if it was systemd that started us.
@@ -84,7 +101,7 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-fn serve(checked: Checked, systemd: Systemd, file: Option<&Path>) -> anyhow::Result<Exit> {
+fn serve(checked: Checked, systemd: Systemd, file: Option<File<'_>>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
     let (mut hangup, mut ends) =
@@ -92,13 +109,17 @@ fn serve(checked: Checked, systemd: Systemd, file: Option<&Path>) -> anyhow::Res
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, systemd)?;
     guard.began_with(text);
+    let reloader = file
+        .as_ref()
+        .map(|file| Reloader::start(&guard, file.path))
+        .transpose()?;
     if let Some(file) = file {
         look_after(file, &guard);
     }
     let exit = runtime.block_on(async {
         loop {
             tokio::select! {
-                _ = hangup.recv() => reload(&guard, file),
+                _ = hangup.recv() => reload(&guard, reloader.as_ref()),
                 () = ends.next() => break,
             }
         }
@@ -135,42 +156,33 @@ impl Ends {
     }
 }
 
-/// Says what is odd about the file itself, and has it watched.
-fn look_after(file: &Path, guard: &Arc<Guard>) {
+/// Says what is odd about the file itself, and has its changes applied.
+fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     let log = guard.log();
-    if is_writable_by_others(file).unwrap_or(false) {
+    let path = file.path.display();
+    if is_writable_by_others(file.path).unwrap_or(false) {
         log.warn(
             "config_warning",
-            &format!("{} may be written by anybody on this machine", file.display()),
+            &format!("{path} may be written by anybody on this machine"),
         );
     }
-    if let Err(error) = watch::start(Arc::downgrade(guard), file.to_path_buf()) {
-        log.warn(
-            "watch",
-            &format!("{} is not watched, HUP applies it: {error}", file.display()),
-        );
+    let watched = file.watch.map_err(anyhow::Error::from);
+    let started = watched.and_then(|watch| Ok(watch.start(Arc::downgrade(guard))?));
+    if let Err(error) = started {
+        log.warn("watch", &format!("{path} is not watched, HUP applies it: {error}"));
     }
 }
 
-/// On a thread of its own: reading a file and resolving names may take their time, and the next signal must be heard.
-fn reload(guard: &Arc<Guard>, file: Option<&Path>) {
-    let Some(file) = file.map(Path::to_path_buf) else {
-        let _told = Reloading::begin(guard);
-        guard.log().warn(
-            "reload_refused",
-            "wsguard was started without a file: there is nothing to reload",
-        );
-        return;
-    };
-    let reloads = Arc::clone(guard);
-    // It tells the log what came of it, and so it does where no thread can be had.
-    let started = std::thread::Builder::new()
-        .name("reload".into())
-        .spawn(move || reloads.reload_file(&file));
-    if let Err(error) = started {
-        let _told = Reloading::begin(guard);
-        guard.log().warn("reload_refused", &error.to_string());
+/// What HUP asks for; it happens on a thread of its own, so that the next signal is heard meanwhile.
+fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
+    if let Some(reloader) = reloader {
+        return reloader.ask();
     }
+    let _told = Reloading::begin(guard);
+    guard.log().warn(
+        "reload_refused",
+        "wsguard was started without a file: there is nothing to reload",
+    );
 }
 
 /// Starts a guard and its admin server, and says in the log where they are.
@@ -196,6 +208,6 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
         }
     };
     log.event(LogLevel::Info, "ready", Line::default());
-    notify::start(&guard)?;
+    systemd_notify::start(&guard)?;
     Ok((guard, server))
 }

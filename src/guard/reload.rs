@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +19,7 @@ use crate::net::address::Bind;
 use super::descriptors::{self, TooFew};
 use super::log::Line;
 use super::notify::Reloading;
+use super::panics::survive;
 use super::phase::Phase;
 use super::post::Post;
 use super::running::Running;
@@ -94,6 +96,35 @@ impl Reloads {
         } else {
             self.failures.fetch_add(1, Relaxed);
         }
+    }
+}
+
+/// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take their time,
+/// and a thread for each would leave the memory of its arena behind.
+#[derive(Debug)]
+pub struct Reloader {
+    requests: Sender<()>,
+}
+
+impl Reloader {
+    /// Starts the thread, which ends with the guard or with this.
+    pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
+        let (requests, asked) = channel();
+        let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
+        thread::Builder::new().name("reload".into()).spawn(move || {
+            for () in asked {
+                let Some(guard) = guard.upgrade() else { return };
+                // It has told the log what came of it.
+                survive(|| guard.reload_file(&path));
+            }
+        })?;
+        Ok(Self { requests })
+    }
+
+    /// Asks for a reload, which comes behind those that were asked for before.
+    pub fn ask(&self) {
+        // It fails when the thread has ended, which it does when the guard does.
+        let _ended = self.requests.send(());
     }
 }
 

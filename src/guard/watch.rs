@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Weak;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
-use std::{fs, thread};
+use std::{fs, io, thread};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
@@ -14,33 +14,16 @@ use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
 use super::Guard;
 use super::panics::survive;
 
-/// Watches `path` on a thread of its own, for as long as the guard lives.
+/// What happens to a configuration file, and what is done about it.
 ///
 /// It acts when the file was written and closed, renamed into place, or when a link on the way to it changed its target
 /// (Kubernetes swaps a `..data` link beside it), and then only if two reads a moment apart are equal and differ from what
 /// is in force. While a writer is at it, nothing happens.
-pub fn start(guard: Weak<Guard>, path: PathBuf) -> notify::Result<()> {
-    let (events, received) = channel();
-    let watcher = INotifyWatcher::new(events, notify::Config::default())?;
-    let mut watch = Watch {
-        names: BTreeSet::new(),
-        folders: BTreeSet::new(),
-        watcher,
-        guard,
-        path,
-    };
-    watch.follow_links()?;
-    thread::Builder::new()
-        .name("watcher".into())
-        .spawn(move || watch.run(&received))
-        .map_err(notify::Error::io)?;
-    Ok(())
-}
-
-struct Watch {
-    guard: Weak<Guard>,
+#[derive(Debug)]
+pub struct Watch {
     path: PathBuf,
     watcher: INotifyWatcher,
+    events: Receiver<notify::Result<Event>>,
     /// The folders of the file and of every link on the way to it. Folders and not files: an editor that renames a new file
     /// into place leaves a watch on the old one behind.
     folders: BTreeSet<PathBuf>,
@@ -49,13 +32,35 @@ struct Watch {
 }
 
 impl Watch {
-    fn run(mut self, events: &Receiver<notify::Result<Event>>) {
-        while let Ok(event) = events.recv() {
+    /// Takes note of what happens to `path` from here on. To be called before the file is read, so that no change falls
+    /// between the two.
+    pub fn begin(path: &Path) -> notify::Result<Self> {
+        let (sender, events) = channel();
+        let mut watch = Self {
+            path: path.to_path_buf(),
+            watcher: INotifyWatcher::new(sender, notify::Config::default())?,
+            events,
+            folders: BTreeSet::new(),
+            names: BTreeSet::new(),
+        };
+        watch.follow_links()?;
+        Ok(watch)
+    }
+
+    /// Acts on it, on a thread of its own, for as long as the guard lives.
+    pub fn start(self, guard: Weak<Guard>) -> io::Result<()> {
+        let watcher = thread::Builder::new().name("watcher".into());
+        watcher.spawn(move || self.run(&guard))?;
+        Ok(())
+    }
+
+    fn run(mut self, guard: &Weak<Guard>) {
+        while let Ok(event) = self.events.recv() {
             // An error may stand for events that were lost.
             if event.is_ok_and(|event| !self.matters(&event)) {
                 continue;
             }
-            let Some(guard) = self.guard.upgrade() else { return };
+            let Some(guard) = guard.upgrade() else { return };
             survive(|| self.look(&guard));
         }
     }
