@@ -10,5 +10,38 @@
 // The tests in those files are wsguard's own.
 #![cfg(all(loom, not(test)))]
 
+use std::sync::Arc;
+
+use loom::thread;
+
 #[path = "../../../src/limit/mod.rs"]
 pub mod limit;
+
+/// Runs `run` in every order of its threads' steps; where there are too many, in those with at most so many preemptions.
+pub fn model(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 10_000;
+    builder.check(run);
+}
+
+/// What each of `threads` makes of what they share; the last of them is this one.
+///
+/// # Panics
+/// Where one of them does.
+pub fn of_all<S, T>(threads: usize, shared: &Arc<S>, act: impl Fn(usize, &Arc<S>) -> T + Clone + 'static) -> Vec<T>
+where
+    S: 'static,
+    T: 'static,
+{
+    let others: Vec<_> = (0..threads - 1)
+        .map(|thread| {
+            let (shared, act) = (Arc::clone(shared), act.clone());
+            thread::spawn(move || act(thread, &shared))
+        })
+        .collect();
+    let own = act(threads - 1, shared);
+    let mut all: Vec<T> = others.into_iter().map(|other| other.join().expect("it ends")).collect();
+    all.push(own);
+    all
+}

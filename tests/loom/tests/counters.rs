@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use loom::sync::atomic::{AtomicU32, Ordering};
-use loom::thread;
 use wsguard_loom::limit::admission::{Admission, Full, Granted, Limit, Permit, Request, ZoneCounts};
 use wsguard_loom::limit::bucket::{Meter, Moment, SharedBucket};
 use wsguard_loom::limit::budget::Budget;
 use wsguard_loom::limit::key::{ClientKey, Prefixes};
 use wsguard_loom::limit::rules::{ClientRules, Rate, ZoneRules};
+use wsguard_loom::{model, of_all};
 
 mod budget {
     use super::*;
@@ -380,32 +380,6 @@ mod admission {
             assert_eq!(counts, (open, open, u64::from(open)));
         }
     }
-}
-
-/// Runs `run` in every order of its threads' steps; where there are too many, in those with at most so many preemptions.
-fn model(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = preemptions;
-    builder.max_branches = 10_000;
-    builder.check(run);
-}
-
-/// What each of `threads` makes of what they share; the last of them is this one.
-fn of_all<S, T>(threads: usize, shared: &Arc<S>, act: impl Fn(usize, &Arc<S>) -> T + Clone + 'static) -> Vec<T>
-where
-    S: 'static,
-    T: 'static,
-{
-    let others: Vec<_> = (0..threads - 1)
-        .map(|thread| {
-            let (shared, act) = (Arc::clone(shared), act.clone());
-            thread::spawn(move || act(thread, &shared))
-        })
-        .collect();
-    let own = act(threads - 1, shared);
-    let mut all: Vec<T> = others.into_iter().map(|other| other.join().expect("it ends")).collect();
-    all.push(own);
-    all
 }
 
 fn rate(tokens: u32, per: u64, burst: u32) -> Rate {
