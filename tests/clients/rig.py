@@ -35,12 +35,19 @@ class Program:
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.pid = self.process.pid
+        self._reads = threading.Event()
+        self._reads.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
         for line in self.process.stdout:
+            self._reads.wait()
             self.lines.append(line.decode(errors="replace").rstrip())
+
+    def stop_reading(self):
+        """What the program writes from here on fills its pipe, and waits there."""
+        self._reads.clear()
 
     def find(self, wanted, what, seconds=10):
         """The first line that `wanted` gives something true for; what it gives."""
@@ -61,6 +68,7 @@ class Program:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        self._reads.set()
         self._reader.join()
         self.process.stdout.close()
 

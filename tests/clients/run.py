@@ -30,7 +30,7 @@ FILES = {
         "proxies.test.mjs": 360,
         "chromium.test.mjs": 480,
     },
-    "load": {"test_idle.py": 240, "test_flood.py": 480},
+    "load": {"test_idle.py": 240, "test_stalls.py": 240, "test_flood.py": 480},
 }
 
 
