@@ -18,10 +18,18 @@ fn every_configuration_is_compiled_or_refused_and_told() {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         println!("replaying {name}");
         let loaded = load(&file);
-        match &loaded {
-            Ok(checked) => assert_eq!(checked.render_warnings(true).is_empty(), checked.warnings.is_empty()),
-            Err(rejected) => assert!(!rejected.mistakes.is_empty() && !rejected.render(true).is_empty()),
-        }
+        let findings = match &loaded {
+            Ok(checked) => {
+                assert_eq!(checked.render_warnings(true).is_empty(), checked.warnings.is_empty());
+                &checked.warnings
+            }
+            Err(rejected) => {
+                assert!(!rejected.mistakes.is_empty() && !rejected.render(true).is_empty());
+                &rejected.mistakes
+            }
+        };
+        let many_lines = findings.iter().find(|finding| finding.title.contains('\n'));
+        assert_eq!(many_lines, None, "{name}: a finding is one line");
         assert_eq!(loaded.is_ok(), name.starts_with("passes-"), "{name}: {loaded:?}");
         if let Ok(text) = fs::read_to_string(&file) {
             a_comment_changes_nothing(&text);

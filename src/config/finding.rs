@@ -31,7 +31,7 @@ impl Finding {
     /// A finding about the file as a whole.
     pub fn nowhere(title: impl Into<String>) -> Self {
         Self {
-            title: title.into(),
+            title: in_one_line(title.into()),
             span: None,
             label: None,
             beside: None,
@@ -43,7 +43,7 @@ impl Finding {
     #[must_use]
     pub fn label(self, label: impl Into<String>) -> Self {
         Self {
-            label: Some(label.into()),
+            label: Some(in_one_line(label.into())),
             ..self
         }
     }
@@ -52,7 +52,7 @@ impl Finding {
     #[must_use]
     pub fn beside(self, span: Range<usize>, label: impl Into<String>) -> Self {
         Self {
-            beside: Some((span, label.into())),
+            beside: Some((span, in_one_line(label.into()))),
             ..self
         }
     }
@@ -61,7 +61,7 @@ impl Finding {
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
-            hint: Some(hint.into()),
+            hint: Some(in_one_line(hint.into())),
             ..self
         }
     }
@@ -70,10 +70,22 @@ impl Finding {
     #[must_use]
     pub fn maybe_hint(self, hint: Option<String>) -> Self {
         Self {
-            hint: hint.or(self.hint),
+            hint: hint.map(in_one_line).or(self.hint),
             ..self
         }
     }
+}
+
+/// Words may quote the file, where a string can hold any character: one that would break the line is shown as its escape.
+fn in_one_line(words: String) -> String {
+    if !words.contains(char::is_control) {
+        return words;
+    }
+    let escaped = |char: char| match char.is_control() {
+        true => char.escape_default().to_string(),
+        false => char.to_string(),
+    };
+    words.chars().map(escaped).collect()
 }
 
 /// Everything found so far. Reading goes on after a mistake, so that all of them are told at once.
