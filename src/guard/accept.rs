@@ -1,7 +1,6 @@
 //! The way in: sockets are accepted, given a pending seat, and sent on their walk.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::config::policy::LogLevel;
 use crate::net::fault;
-use crate::net::listen::{AcceptFault, Listener as Door, Spare};
-use crate::net::stream::Stream;
+use crate::net::listen::{AcceptFault, Knock, Listener as Door, Spare};
+use crate::net::newcomer::Newcomer;
 
 use super::identify::Hop;
 use super::ledger::Entry;
@@ -19,7 +18,7 @@ use super::panics::survive;
 use super::post::Post;
 use super::reason::Reason;
 use super::stop::Stop;
-use super::walk::{Arrival, serve};
+use super::walk::{Arrival, arrive};
 use super::worker::Worker;
 
 /// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
@@ -29,16 +28,16 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     let mut back_off = FIRST_BACK_OFF;
     // Asked each time: where the next one always waits already, the select below would never come to it.
     while !*closes.borrow() {
-        let accepted = tokio::select! {
+        let knock = tokio::select! {
             biased;
-            accepted = door.accept() => accepted,
+            knock = door.knock() => knock,
             _ = closes.wait_for(|closes| *closes) => break,
         };
-        match accepted {
-            Ok((stream, peer)) => {
+        match knock.and_then(|knock| accept_batch(&door, knock, &mut spare, &post, &worker)) {
+            Ok(()) => {
                 back_off = FIRST_BACK_OFF;
-                spare.replenish();
-                arrive(stream, peer, &post, &worker);
+                // Whoever is in already has its turn, however many knock.
+                tokio::task::yield_now().await;
             }
             Err(error) => {
                 survive(|| complain(&error, &post, &worker));
@@ -63,7 +62,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     // No more than can have been queued when it closed: a flood goes on knocking.
     for _ in 0..=post.listener().policy.backlog {
         match door.accept_queued() {
-            Ok(Some((stream, peer))) => arrive(stream, peer, &post, &worker),
+            Ok(Some(newcomer)) => receive(newcomer, &post, &worker),
             Ok(None) => break,
             Err(error) => {
                 complain(&error, &post, &worker);
@@ -77,17 +76,36 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     drop(door);
 }
 
-/// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
-fn arrive(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
-    let _told = survive(|| seat(stream, peer, post, worker));
+/// Accepts whoever waits, at most [`BATCH`].
+fn accept_batch(
+    door: &Door,
+    knock: Knock<'_>,
+    spare: &mut Spare,
+    post: &Arc<Post>,
+    worker: &Arc<Worker>,
+) -> io::Result<()> {
+    for _ in 0..BATCH {
+        let Some(newcomer) = door.accept_queued()? else {
+            knock.answered();
+            break;
+        };
+        spare.replenish();
+        receive(newcomer, post, worker);
+    }
+    Ok(())
 }
 
-fn seat(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+/// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
+fn receive(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
+    let _told = survive(|| seat(newcomer, post, worker));
+}
+
+fn seat(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
     let now = Instant::now();
     let running = worker.guard().running();
     let listener = post.listener();
     let identity = &running.policy.identity;
-    let peer = peer.map(|peer| peer.ip().to_canonical());
+    let peer = newcomer.peer().map(|peer| peer.ip().to_canonical());
     let hop = Hop {
         address: peer,
         may_forward: true,
@@ -99,13 +117,13 @@ fn seat(stream: Stream, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc
         Ok(seat) => {
             fault::point("accept");
             let arrival = Arrival {
-                stream,
+                newcomer,
                 peer,
                 seat,
                 listener,
                 entry,
             };
-            tokio::spawn(serve(arrival, running, Arc::clone(worker)));
+            arrive(arrival, running, worker);
         }
         Err(_) => entry.stopped(&Stop::new(Reason::PendingPerIp), None, &running),
     }
@@ -125,4 +143,6 @@ fn complain(error: &io::Error, post: &Post, worker: &Worker) {
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 /// Whoever has begun to connect when a socket is about to close has a round trip to finish it.
 const HAS_BEGUN: Duration = Duration::from_millis(150);
+/// Sockets that are accepted before others have their turn.
+const BATCH: usize = 64;
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);

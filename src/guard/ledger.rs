@@ -89,9 +89,11 @@ impl Entry {
         }
     }
 
-    /// A PROXY header put another address in the peer's place.
-    pub fn came_from(&mut self, hop: Hop) {
-        self.who = Who::Hop(hop);
+    /// The near end that the connection's greeting has told of; a PROXY header puts another in the peer's place.
+    pub fn came_from(&mut self, hop: Option<Hop>) {
+        if let Some(hop) = hop {
+            self.who = Who::Hop(hop);
+        }
     }
 
     /// The client was admitted: from here on its permit is the entry's to give back.

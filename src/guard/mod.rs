@@ -21,6 +21,7 @@ pub mod advice;
 pub mod decide;
 pub mod descriptors;
 pub mod drain;
+pub mod greeting;
 pub mod handshake;
 pub mod identify;
 pub mod ledger;

@@ -9,6 +9,7 @@ use crate::config::policy::RejectWith;
 use crate::limit::pending::{Ended, Pending, PendingRoom};
 use crate::net::client::Client;
 use crate::net::fault;
+use crate::net::newcomer::Newcomer;
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::answer::{Answer, accepted_then_closed};
 
@@ -115,6 +116,27 @@ impl Refusal {
         })
     }
 
+    /// Gives a newcomer what it is to get, as far as that takes no waiting. What remains, if anything does, is for
+    /// [`Refusal::deliver`].
+    pub fn deliver_at_once(self, newcomer: &mut Newcomer) -> Option<Self> {
+        let (status, mut bytes) = match self {
+            Self::Close => return None,
+            Self::Reset => {
+                newcomer.reset_on_close();
+                return None;
+            }
+            Self::Say { status, bytes } => (status, bytes),
+        };
+        fault::point("deliver");
+        match newcomer.write_at_once(&bytes) {
+            Ok(written) => drop(bytes.drain(..written)),
+            Err(error) if is_passing(&error) => {}
+            Err(_) => return None,
+        }
+        let is_done = bytes.is_empty() && newcomer.ahead().is_drained() && !ends_in_close_frame(status);
+        (!is_done).then_some(Self::Say { status, bytes })
+    }
+
     /// Gives the client what it is to get. The seat is kept until the socket is closed, so that refused sockets are
     /// bounded as pending ones are.
     pub async fn deliver(self, client: Client, seat: Option<Pending>, room: &PendingRoom) {
@@ -122,7 +144,7 @@ impl Refusal {
             Self::Close => {}
             Self::Reset => client.stream().reset_on_close(),
             Self::Say { status, bytes } => {
-                let saying = say(&client, &bytes, status == 101, room);
+                let saying = say(&client, &bytes, ends_in_close_frame(status), room);
                 // Past its deadline it is owed its answer all the same, and that takes no longer than the linger.
                 let gives_way = std::future::poll_fn(|cx| match seat.as_ref().map(|seat| seat.poll_ended(cx)) {
                     Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
@@ -142,21 +164,25 @@ impl Refusal {
 
 /// Writes `bytes`. Where more of the client's may follow, a plain close would reset the connection and take the answer
 /// along: then our side half-closes, and what comes is thrown away for a while.
-async fn say(client: &Client, bytes: &[u8], ends_in_close_frame: bool, room: &PendingRoom) {
+async fn say(client: &Client, bytes: &[u8], awaits_answer: bool, room: &PendingRoom) {
     let stream = client.stream();
     fault::point("deliver");
     let written = tokio::time::timeout(WRITES, stream.write_all(bytes)).await;
     if !matches!(written, Ok(Ok(()))) {
         return;
     }
-    // A close frame is answered by one, so something does follow it.
-    if client.is_drained() && !ends_in_close_frame {
+    if client.is_drained() && !awaits_answer {
         return;
     }
     stream.shutdown_write();
     if !room.is_half_taken() {
         let _late = tokio::time::timeout(LINGER, discard(stream)).await;
     }
+}
+
+/// A close frame is answered by one, so something does follow it.
+fn ends_in_close_frame(status: u16) -> bool {
+    status == 101
 }
 
 /// Reads to the end of the stream, or until more came than an honest client sends in vain.

@@ -8,16 +8,14 @@ use std::time::Instant;
 use crate::limit::pending::{Ended, Pending};
 use crate::net::client::Client;
 use crate::net::fault;
-use crate::net::stream::{LegOptions, Stream};
+use crate::net::newcomer::Newcomer;
+use crate::net::stream::{LegOptions, is_passing};
 use crate::relay::tunnel::{Relay, Tunnel};
-use crate::wire::Step;
-use crate::wire::head::{HeadCaps, HeadFault, HeadScan};
-use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
 
 use super::Guard;
-use super::decide::{Admitted, Passage, Peer, decide};
+use super::decide::{Admitted, Passage};
+use super::greeting::{Greeting, Unheard};
 use super::handshake::{Connected, connect};
-use super::identify::Hop;
 use super::ledger::Entry;
 use super::reason::Reason;
 use super::refuse::Refusal;
@@ -29,8 +27,8 @@ use super::worker::Worker;
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket.
-    pub stream: Stream,
-    /// The socket's peer; `None` for a Unix peer.
+    pub newcomer: Newcomer,
+    /// The socket's peer; `None` for a Unix peer without an address.
     pub peer: Option<IpAddr>,
     /// Its right to be pending.
     pub seat: Pending,
@@ -40,23 +38,56 @@ pub struct Arrival {
     pub entry: Entry,
 }
 
-/// The life of a connection until its tunnel is open, or until it has heard why there is none.
-pub async fn serve(arrival: Arrival, mut running: Arc<Running>, worker: Arc<Worker>) {
+/// Where the life of a connection begins: what it has said already is heard before the runtime knows its socket, so that
+/// who is refused at once costs a few system calls and no task. Only who is admitted, or has more to say, walks on.
+pub fn arrive(arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Worker>) {
     let Arrival {
-        stream,
+        mut newcomer,
         peer,
-        seat,
+        mut seat,
         listener,
         mut entry,
     } = arrival;
-    let mut client = Client::new(stream);
-    let mut seat = Some(seat);
-    let door = Door {
-        peer,
-        listener: &listener,
-        guard: worker.guard(),
+    let mut greeting = Greeting::begin(peer, &listener, &running);
+    let heard = match newcomer.read_at_once(greeting.limit(&listener)) {
+        Ok(1..) => {
+            seat.heard();
+            greeting.hear(newcomer.ahead(), &mut seat, &listener, worker.guard(), &mut running)
+        }
+        Err(ref error) if is_passing(error) => None,
+        Ok(0) | Err(_) => Some(Err(greeting.broken_off(Unheard::Gone, false))),
     };
-    let stop = match walk(&mut client, door, &mut seat, &mut running, &mut entry).await {
+    entry.came_from(greeting.hop());
+    let said = match heard {
+        Some(Ok(admitted)) => Said::All(admit(admitted, &mut entry, &running)),
+        None => Said::Part(greeting, seat),
+        Some(Err(stop)) => return turn_away(&stop, newcomer, seat, listener, entry, &running),
+    };
+    if let Some(client) = register(newcomer, &mut entry, &running) {
+        tokio::spawn(serve(client, said, listener, entry, running, Arc::clone(worker)));
+    }
+}
+
+/// How much of its greeting a socket has said.
+enum Said {
+    /// It was admitted on it.
+    All(Passage),
+    /// There must come more, for which it has a seat.
+    Part(Greeting, Pending),
+}
+
+/// The life of a connection until its tunnel is open, or until it has heard why there is none.
+async fn serve(
+    mut client: Client,
+    said: Said,
+    listener: Arc<Listener>,
+    mut entry: Entry,
+    mut running: Arc<Running>,
+    worker: Arc<Worker>,
+) {
+    let mut seat = None;
+    let guard = worker.guard();
+    let stop = match walk(&mut client, said, &listener, guard, &mut seat, &mut running, &mut entry).await {
         Ok((passage, connected)) => return open(&passage, connected, client, entry, &running, &worker),
         Err(stop) => stop,
     };
@@ -65,29 +96,25 @@ pub async fn serve(arrival: Arrival, mut running: Arc<Running>, worker: Arc<Work
     refusal.deliver(client, seat, &listener.room).await;
 }
 
-/// By which way a socket came in.
-#[derive(Clone, Copy)]
-struct Door<'a> {
-    peer: Option<IpAddr>,
-    listener: &'a Listener,
-    guard: &'a Guard,
-}
-
-/// Each line's output is the next one's input, and the first that says no ends the walk. `running` is what was in force
-/// when the socket came in; once it has sent its head, it is what decided on it.
+/// Each line's output is the next one's input, and the first that says no ends the walk.
 async fn walk(
     client: &mut Client,
-    door: Door<'_>,
-    seat: &mut Option<Pending>,
+    said: Said,
+    listener: &Listener,
+    guard: &Guard,
+    kept: &mut Option<Pending>,
     running: &mut Arc<Running>,
     entry: &mut Entry,
 ) -> Result<(Passage, Connected), Stop> {
-    let pending = seat.as_mut().expect("whoever arrives has a seat");
-    let hop = proxy_header(client, door, pending, running).await?;
-    entry.came_from(hop);
-    let Admitted { granted, passage } = head(client, hop, pending, door, running).await?;
-    entry.admitted(&passage, granted, running);
-    *seat = None;
+    let passage = match said {
+        Said::All(passage) => passage,
+        Said::Part(greeting, seat) => {
+            let seat = kept.insert(seat);
+            let admitted = hear_out(greeting, client, seat, listener, guard, running, entry).await?;
+            admit(admitted, entry, running)
+        }
+    };
+    *kept = None;
     // Boxed, so that the many that are still pending do not pay for what only an admitted one needs.
     match Box::pin(connect(&passage, client, running, entry)).await {
         Ok(connected) => Ok((passage, connected)),
@@ -98,134 +125,36 @@ async fn walk(
     }
 }
 
-/// The near end of the connection: the peer, or whom a PROXY header of a trusted one names.
-async fn proxy_header(client: &mut Client, door: Door<'_>, seat: &mut Pending, running: &Running) -> Result<Hop, Stop> {
-    let Door { peer, listener, .. } = door;
-    let identity = &running.policy.identity;
-    if !listener.policy.accept_proxy_protocol || !identity.trusts(peer) {
-        return Ok(Hop {
-            address: peer,
-            may_forward: true,
-        });
-    }
-    fault::point("proxy_header");
-    let source = loop {
-        match parse_proxy(client.ahead()) {
-            Ok(Step::Done { value, used }) => {
-                client.consume(used);
-                break value;
-            }
-            Ok(Step::More) => {}
-            Err(fault) => return Err(Stop::seen(Reason::ProxyHeader, fault.to_string().as_bytes())),
-        }
-        // Nothing that comes here late or not at all is part of a head: no answer is owed.
-        read_on(client, seat, MAX_PROXY_HEADER).await.map_err(|why| match why {
-            Unread::Late => Stop::seen(Reason::ProxyHeader, b"unfinished at the deadline"),
-            other => other.stop(),
-        })?;
-    };
-    let hop = match source {
-        Source::Address(address) => Hop {
-            address: Some(address.ip().to_canonical()),
-            may_forward: true,
-        },
-        Source::Socket => {
-            return Ok(Hop {
-                address: peer,
-                may_forward: false,
-            });
-        }
-    };
-    let charged = (!identity.trusts(hop.address)).then(|| identity.key(hop.address));
-    seat.rekey(charged).map_err(|_| Stop::new(Reason::PendingPerIp))?;
-    Ok(hop)
-}
-
-/// Reads the request head and decides on it, by the policy that is in force when the head is whole: a slow one must not be
-/// let in by limits, or into a zone, that a reload has removed meanwhile.
-async fn head(
+/// Listens until the greeting is whole, and decided on.
+async fn hear_out(
+    mut greeting: Greeting,
     client: &mut Client,
-    hop: Hop,
-    seat: &Pending,
-    door: Door<'_>,
+    seat: &mut Pending,
+    listener: &Listener,
+    guard: &Guard,
     running: &mut Arc<Running>,
+    entry: &mut Entry,
 ) -> Result<Admitted, Stop> {
-    let Door { listener, guard, .. } = door;
-    let policy = &listener.policy;
-    let caps = HeadCaps {
-        max_size: policy.max_head_size,
-        max_headers: policy.max_headers,
-    };
-    let mut scan = HeadScan::default();
-    fault::point("head");
     loop {
-        let proxy = if policy.accept_proxy_protocol {
-            announces(client.ahead())
-        } else {
-            Announces::No
-        };
-        match proxy {
-            // A second header, or one from a peer that has no business to send it.
-            Announces::Yes => return Err(Stop::seen(Reason::ProxyHeader, b"a PROXY header where none may be")),
-            Announces::Maybe => {}
-            Announces::No => match scan.parse(client.ahead(), caps) {
-                Ok(Step::Done { value: head, used }) => {
-                    *running = guard.running();
-                    let decided = decide(&head, Peer { hop, listener }, running, Instant::now());
-                    let has_body = head.announces_body();
-                    client.consume(used);
-                    if has_body {
-                        client.expect_more();
-                    }
-                    return decided;
-                }
-                Ok(Step::More) => {}
-                Err(fault) => return Err(faulty(fault)),
-            },
-        }
-        let has_begun = !client.ahead().is_empty();
-        read_on(client, seat, caps.max_size + 1)
+        let has_begun = !client.ahead().bytes().is_empty();
+        read_on(client, seat, greeting.limit(listener))
             .await
-            .map_err(|why| match why {
-                Unread::Late if has_begun => Stop::new(Reason::HeadTimeout),
-                other => other.stop(),
-            })?;
-    }
-}
-
-fn faulty(fault: HeadFault) -> Stop {
-    let reason = match fault {
-        HeadFault::TooLarge | HeadFault::TooManyHeaders => Reason::HeadTooLarge,
-        HeadFault::Bad(_) => Reason::BadRequest,
-    };
-    Stop::rule(reason, fault.to_string())
-}
-
-/// Why no more could be read of a pending socket.
-enum Unread {
-    Late,
-    GaveWay,
-    Gone,
-}
-
-impl Unread {
-    /// The stop that says nothing to the client.
-    fn stop(self) -> Stop {
-        match self {
-            Self::Late => Stop::silent(Reason::HeadTimeout),
-            Self::GaveWay => Stop::new(Reason::PendingFull),
-            Self::Gone => Stop::new(Reason::ClientGone),
+            .map_err(|why| greeting.broken_off(why, has_begun))?;
+        let heard = greeting.hear(client.ahead(), seat, listener, guard, running);
+        entry.came_from(greeting.hop());
+        if let Some(heard) = heard {
+            return heard;
         }
     }
 }
 
 /// Reads on while the seat lasts.
-async fn read_on(client: &mut Client, seat: &Pending, limit: usize) -> Result<(), Unread> {
+async fn read_on(client: &mut Client, seat: &Pending, limit: usize) -> Result<(), Unheard> {
     std::future::poll_fn(|cx| {
         if let Poll::Ready(ended) = seat.poll_ended(cx) {
             return Poll::Ready(Err(match ended {
-                Ended::Late => Unread::Late,
-                Ended::GaveWay => Unread::GaveWay,
+                Ended::Late => Unheard::Late,
+                Ended::GaveWay => Unheard::GaveWay,
             }));
         }
         match client.poll_fill(limit, cx) {
@@ -239,10 +168,53 @@ async fn read_on(client: &mut Client, seat: &Pending, limit: usize) -> Result<()
                 seat.heard();
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Unread::Gone)),
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Unheard::Gone)),
         }
     })
     .await
+}
+
+/// From here on its permit is the entry's to give back.
+fn admit(admitted: Admitted, entry: &mut Entry, running: &Running) -> Passage {
+    let Admitted { granted, passage } = admitted;
+    entry.admitted(&passage, granted, running);
+    passage
+}
+
+/// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
+fn turn_away(
+    stop: &Stop,
+    mut newcomer: Newcomer,
+    seat: Pending,
+    listener: Arc<Listener>,
+    mut entry: Entry,
+    running: &Running,
+) {
+    let refusal = Refusal::of(stop, running);
+    entry.stopped(stop, refusal.status(), running);
+    let Some(rest) = refusal.deliver_at_once(&mut newcomer) else {
+        // In this order: the seat is free once the socket is closed, and the entry tells of what is over.
+        drop(newcomer);
+        drop(seat);
+        drop(entry);
+        return;
+    };
+    if let Some(client) = register(newcomer, &mut entry, running) {
+        tokio::spawn(async move {
+            rest.deliver(client, Some(seat), &listener.room).await;
+            drop(entry);
+        });
+    }
+}
+
+/// Makes a socket known to the runtime. Where that fails the machine has no room for one more.
+fn register(newcomer: Newcomer, entry: &mut Entry, running: &Running) -> Option<Client> {
+    Client::register(newcomer)
+        .inspect_err(|error| {
+            let stop = Stop::seen(Reason::ProcessFull, error.to_string().as_bytes());
+            entry.stopped(&stop, None, running);
+        })
+        .ok()
 }
 
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.

@@ -4,14 +4,21 @@ use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll};
 
+use super::newcomer::Newcomer;
 use super::stream::{Stream, is_passing};
 
 /// A socket and what was read from it but not consumed yet.
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
+    ahead: Ahead,
+}
+
+/// What was read of a socket and not consumed yet.
+#[derive(Debug)]
+pub struct Ahead {
     /// Empty until something arrives: a silent socket holds no buffer.
-    ahead: Vec<u8>,
+    bytes: Vec<u8>,
     /// The last read filled all the room it had: more may wait in the kernel.
     more_may_wait: bool,
     /// Nothing has come yet.
@@ -19,28 +26,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// A socket from which nothing was read yet.
-    pub fn new(stream: Stream) -> Self {
-        Self {
-            stream,
-            ahead: Vec::new(),
-            more_may_wait: false,
-            is_silent: true,
-        }
+    /// A newcomer, from here on known to the runtime of the calling thread.
+    pub fn register(newcomer: Newcomer) -> io::Result<Self> {
+        let (stream, ahead) = newcomer.register()?;
+        Ok(Self { stream, ahead })
     }
 
     /// What was read and not consumed.
-    pub fn ahead(&self) -> &[u8] {
-        &self.ahead
-    }
-
-    /// Consumes the first `count` bytes of [`Client::ahead`].
-    pub fn consume(&mut self, count: usize) {
-        if count == self.ahead.len() {
-            self.ahead = Vec::new();
-        } else {
-            self.ahead.drain(..count);
-        }
+    pub fn ahead(&mut self) -> &mut Ahead {
+        &mut self.ahead
     }
 
     /// Reads on, until `limit` bytes are ahead at most; says how many bytes came, 0 at the end of the stream.
@@ -48,19 +42,9 @@ impl Client {
     /// # Panics
     /// When `limit` bytes are ahead already: reading nothing would look like an end.
     pub fn poll_fill(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let room = limit - self.ahead.len();
-        assert!(room > 0, "asked to read past the limit");
         loop {
             std::task::ready!(self.stream.poll_read_ready(cx))?;
-            let read = SCRATCH.with_borrow_mut(|scratch| {
-                let room = room.min(scratch.len());
-                let read = self.stream.try_read(&mut scratch[..room])?;
-                self.more_may_wait = read == room;
-                self.is_silent = false;
-                self.ahead.extend_from_slice(&scratch[..read]);
-                Ok(read)
-            });
-            match read {
+            match self.ahead.fill(limit, |scratch| self.stream.try_read(scratch)) {
                 Err(ref error) if is_passing(error) => {}
                 other => return Poll::Ready(other),
             }
@@ -69,22 +53,17 @@ impl Client {
 
     /// Whether it has not sent a byte yet.
     pub fn is_silent(&self) -> bool {
-        self.is_silent
-    }
-
-    /// Something is known to follow what was read, whether it is here yet or not: a request's body.
-    pub fn expect_more(&mut self) {
-        self.more_may_wait = true;
+        self.ahead.is_silent
     }
 
     /// Looks whether something has come since the last read.
     pub fn look_again(&mut self) {
-        self.more_may_wait |= self.stream.has_unread();
+        self.ahead.more_may_wait |= self.stream.has_unread();
     }
 
     /// Whether the request was read to its last byte and nothing is known to follow it.
     pub fn is_drained(&self) -> bool {
-        self.ahead.is_empty() && !self.more_may_wait
+        self.ahead.is_drained()
     }
 
     /// The socket, to write to or to watch.
@@ -94,7 +73,65 @@ impl Client {
 
     /// The socket and what was read ahead, for the one that takes over.
     pub fn into_parts(self) -> (Stream, Vec<u8>) {
-        (self.stream, self.ahead)
+        (self.stream, self.ahead.bytes)
+    }
+}
+
+impl Ahead {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Consumes the first `count` of them.
+    pub fn consume(&mut self, count: usize) {
+        if count == self.bytes.len() {
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.drain(..count);
+        }
+    }
+
+    /// Something is known to follow what was read, whether it is here yet or not: a request's body.
+    pub fn expect_more(&mut self) {
+        self.more_may_wait = true;
+    }
+
+    /// Whether everything that was read is consumed, and nothing is known to follow it.
+    pub fn is_drained(&self) -> bool {
+        self.bytes.is_empty() && !self.more_may_wait
+    }
+
+    /// Takes what one call of `read` brings, so that at most `limit` bytes are ahead.
+    ///
+    /// # Panics
+    /// When they are already.
+    pub(super) fn fill(
+        &mut self,
+        limit: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let room = limit - self.bytes.len();
+        assert!(room > 0, "asked to read past the limit");
+        SCRATCH.with_borrow_mut(|scratch| {
+            let room = room.min(scratch.len());
+            let read = read(&mut scratch[..room])?;
+            self.more_may_wait = read == room;
+            self.is_silent = false;
+            self.bytes.extend_from_slice(&scratch[..read]);
+            Ok(read)
+        })
+    }
+}
+
+impl Default for Ahead {
+    /// Of a socket from which nothing was read yet.
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            more_may_wait: false,
+            is_silent: true,
+        }
     }
 }
 

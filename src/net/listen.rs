@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
@@ -10,12 +10,13 @@ use std::path::Path;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use super::address::Bind;
 use super::inherit::Inherited;
-use super::stream::Stream;
+use super::newcomer::Newcomer;
+use super::sys;
 
 /// A bound address: one listening socket for each worker, not yet known to any runtime.
 #[derive(Debug)]
@@ -29,12 +30,14 @@ pub struct Bound {
 
 /// A worker's listening socket.
 #[derive(Debug)]
-pub enum Listener {
-    /// Over TCP.
-    Tcp(TcpListener),
-    /// Over a Unix socket.
-    Unix(UnixListener),
+pub struct Listener {
+    socket: AsyncFd<Socket>,
+    is_tcp: bool,
 }
+
+/// That somebody waits at a [`Listener`], as far as the runtime knows.
+#[derive(Debug)]
+pub struct Knock<'a>(AsyncFdReadyGuard<'a, Socket>);
 
 impl Bound {
     /// Binds `address` with `workers` sockets (at least one).
@@ -81,55 +84,47 @@ impl Drop for Bound {
 impl Listener {
     /// Hands a bound socket to the runtime of the calling thread.
     pub fn register(socket: Socket) -> io::Result<Self> {
-        if socket.domain()? == Domain::UNIX {
-            Ok(Self::Unix(UnixListener::from_std(socket.into())?))
-        } else {
-            Ok(Self::Tcp(TcpListener::from_std(socket.into())?))
-        }
+        let is_tcp = socket.domain()? != Domain::UNIX;
+        let socket = sys::watch_readable(socket)?;
+        Ok(Self { socket, is_tcp })
     }
 
-    /// The next connection and its peer; `None` for a peer without an address (a Unix socket).
-    pub async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
-        match self {
-            Self::Tcp(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), None)),
-        }
+    /// Waits until somebody waits.
+    pub async fn knock(&self) -> io::Result<Knock<'_>> {
+        Ok(Knock(self.socket.readable().await?))
     }
-}
 
-impl Listener {
     /// The next connection that is queued already, `None` when none is. Asks the kernel and not the runtime, which may not
     /// have heard of it yet.
-    pub fn accept_queued(&self) -> io::Result<Option<(Stream, Option<SocketAddr>)>> {
-        let fd = match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
-        };
+    pub fn accept_queued(&self) -> io::Result<Option<Newcomer>> {
         // The peer is asked for in the same call: of a socket that was reset while it waited nobody could tell it later.
-        let (socket, peer) = match rustix::net::acceptfrom_with(fd, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(accepted) => accepted,
-            Err(Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let stream = match self {
-            Self::Tcp(_) => Stream::Tcp(TcpStream::from_std(socket.into())?),
-            Self::Unix(_) => Stream::Unix(UnixStream::from_std(socket.into())?),
-        };
-        // A Unix peer has an address of another kind, or none.
-        Ok(Some((stream, peer.and_then(|peer| peer.try_into().ok()))))
+        match rustix::net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            // A Unix peer has an address of another kind, or none.
+            Ok((socket, peer)) => Ok(Some(Newcomer::new(
+                socket,
+                peer.and_then(|peer| peer.try_into().ok()),
+                self.is_tcp,
+            ))),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Hears nobody who begins to connect from now on; who has begun may finish, and be accepted. Whoever connected between
     /// the last accept and the close would be reset, where one whose first packet is lost sends it again, and is refused.
     pub fn turn_away(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(listener) => SockRef::from(listener).attach_filter(&NO_NEWCOMERS),
-            // There is no beginning to tell from the end; what keeps newcomers away is that the file is gone.
-            Self::Unix(_) => Ok(()),
+        if self.is_tcp {
+            return self.socket.get_ref().attach_filter(&NO_NEWCOMERS);
         }
+        // Of a Unix connection there is no beginning to tell from the end; what keeps newcomers away is that the file is gone.
+        Ok(())
+    }
+}
+
+impl Knock<'_> {
+    /// Nobody waits any more; whoever comes knocks again.
+    pub fn answered(mut self) {
+        self.0.clear_ready();
     }
 }
 
@@ -322,10 +317,9 @@ mod tests {
             .unwrap();
         drop(gone);
         let there = std::net::TcpStream::connect(address).unwrap();
-        let (_, peer) = door.accept_queued().unwrap().unwrap();
-        assert_eq!(peer, Some(gone_from));
-        let (_, peer) = door.accept_queued().unwrap().unwrap();
-        assert_eq!(peer, Some(there.local_addr().unwrap()));
+        let peer = || door.accept_queued().unwrap().unwrap().peer();
+        assert_eq!(peer(), Some(gone_from));
+        assert_eq!(peer(), Some(there.local_addr().unwrap()));
         assert!(door.accept_queued().unwrap().is_none());
     }
 }

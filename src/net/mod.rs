@@ -6,5 +6,6 @@ pub mod dial;
 pub mod fault;
 pub mod inherit;
 pub mod listen;
+pub mod newcomer;
 pub mod stream;
 pub mod sys;

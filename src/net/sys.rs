@@ -5,6 +5,9 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::c_int;
+use socket2::Socket;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Bytes that were written to `socket` and that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
 ///
@@ -39,4 +42,12 @@ pub fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Has the runtime of the calling thread tell when `socket` is readable.
+pub fn watch_readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: a Socket owns its descriptor: it names the same one, open, until it is dropped, which AsyncFd does after it has
+    // deregistered it.
+    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+    watched.map_err(|refused| refused.into_parts().1)
 }
