@@ -81,9 +81,12 @@ fn in_one_line(words: String) -> String {
     if !words.contains(char::is_control) {
         return words;
     }
-    let escaped = |char: char| match char.is_control() {
-        true => char.escape_default().to_string(),
-        false => char.to_string(),
+    let escaped = |char: char| {
+        if char.is_control() {
+            char.escape_default().to_string()
+        } else {
+            char.to_string()
+        }
     };
     words.chars().map(escaped).collect()
 }
