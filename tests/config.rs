@@ -99,7 +99,7 @@ mod files {
         let text = "[limits.timeouts]\n\
                     first_message = \"off\"\n[limits.messages]\nrate = \"5/s\"\n[zone.a.messages]\nrate = \"5/s\"\n\
                     [[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
-                    servers = [\"a:1\"]\nbalance = \"hash-sid\"\nrelay = \"auto\"\nmax_connections = 1\n[upstream.u.health]\n";
+                    servers = [\"a:1\"]\nbalance = \"hash-sid\"\nslow_start = \"1s\"\nmax_connections = 1\n[upstream.u.health]\n";
         let rejected = compile(text, "x").unwrap_err();
         assert_eq!(rejected.mistakes.len(), 9, "{rejected}");
         assert!(
@@ -228,7 +228,7 @@ mod defaults_and_inheritance {
                     [[route]]\nupstream = \"ant\"\n[client_ip]\ntrusted_proxies = [\"loopback\", \"private\", \"unix\", \"192.0.2.1\"]";
         let policy = policy(text);
         assert_eq!(
-            policy.upstreams.iter().map(|up| &*up.name).collect::<Vec<_>>(),
+            policy.upstreams.iter().map(|up| &*up.rules.name).collect::<Vec<_>>(),
             ["zebra", "ant"]
         );
         assert_eq!(policy.routes.iter().next().unwrap().upstream, 1);

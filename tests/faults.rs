@@ -53,6 +53,18 @@ fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
 }
 
 #[test]
+fn with_a_pipe_in_hand_it_ends_that_one_and_the_pipe_is_nobodys() {
+    let backend = Backend::echo();
+    let rig = faulty("splice", &backend, "").start();
+    let mut bystander = opened(&rig, 2);
+    let mut victim = rig.try_open_announced(3);
+    victim.send(&masked(2, &vec![b'x'; 1 << 20])[..600_000]);
+    let (heard, _) = victim.read_to_end();
+    assert!(heard.len() < 600_000, "{} bytes came back", heard.len());
+    left_no_trace(&rig, CLOSED, &mut bystander);
+}
+
+#[test]
 fn while_one_is_told_to_go_it_goes_all_the_same() {
     let backend = Backend::echo();
     let rig = faulty("goodbye", &backend, "[limits.timeouts]\nidle = \"1s\"").start();

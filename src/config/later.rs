@@ -10,7 +10,6 @@ pub const KEYS: &[(&str, &[&str])] = &[
     (
         "upstream",
         &[
-            "relay",
             "health",
             "circuit",
             "pressure",

@@ -7,6 +7,7 @@ use crate::limit::key::Prefixes;
 use crate::limit::network::{NetworkMap, NetworkSet};
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::address::Bind;
+use crate::relay::mode::RelayMode;
 use crate::relay::pace::Pace;
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
@@ -29,7 +30,7 @@ pub struct Policy {
     /// `[[route]]`; where none is written, one that takes everything to zone `default` and the one upstream.
     pub routes: Routes,
     /// `[upstream.*]`, in the order written; at least one.
-    pub upstreams: Vec<Arc<UpstreamRules>>,
+    pub upstreams: Vec<UpstreamPolicy>,
     /// `[admin]`.
     pub admin: AdminPolicy,
     /// `[log]`.
@@ -89,6 +90,15 @@ pub struct IdentityPolicy {
     pub headers: Vec<ForwardHeader>,
     /// How an address is cut to a key.
     pub prefixes: Prefixes,
+}
+
+/// `[upstream.*]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamPolicy {
+    /// Its servers, and the choice among them.
+    pub rules: UpstreamRules,
+    /// How its connections are relayed.
+    pub relay: RelayMode,
 }
 
 /// `[zone.*]`, with everything it inherits from `[limits]`.

@@ -104,7 +104,7 @@ table! {
 }
 table! {
     /// `[upstream.*]`.
-    Upstream "upstream" { servers: Entry, balance: Entry }
+    Upstream "upstream" { servers: Entry, balance: Entry, relay: Entry }
 }
 table! {
     /// `[admin]`.

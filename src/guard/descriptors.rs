@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::policy::Policy;
+use crate::net::pipe::Pipe;
 
 /// What there is room for, dealt out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,12 +94,12 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize) -> Result<Room, TooFew>
         .sum();
     let pending = wanted.min(limit / 4);
     let reserved = OWN + A_WORKER * workers as u64;
-    let room = limit.saturating_sub(reserved + pending) / 2;
+    let room = limit.saturating_sub(reserved + pipes(limit, workers) + pending) / 2;
     if room < LEAST {
         return Err(TooFew {
             limit,
             room,
-            needed: least_limit(reserved, wanted),
+            needed: least_limit(reserved, workers, wanted),
         });
     }
     let auto = room.min(u64::from(policy.server.table_size));
@@ -162,10 +163,21 @@ fn cut(share: u64, given: u64, wanted: u64) -> u32 {
     u32::try_from(part).unwrap_or(u32::MAX)
 }
 
+/// For the pipes that all workers may lend, which do with fewer where the limit is low.
+fn pipes(limit: u64, workers: usize) -> u64 {
+    (ENDS * Pipe::MOST as u64 * workers as u64).min(limit / 8)
+}
+
+/// How many pipes each worker may lend.
+pub fn pipes_a_worker(limit: u64, workers: usize) -> usize {
+    usize::try_from(pipes(limit, workers) / ENDS).unwrap_or(usize::MAX) / workers.max(1)
+}
+
 /// The smallest limit that [`deal`] accepts.
-fn least_limit(reserved: u64, pending: u64) -> u64 {
-    let fits = |limit: u64| limit.saturating_sub(reserved + pending.min(limit / 4)) / 2 >= LEAST;
-    let enough = 2 * (reserved + pending + LEAST);
+fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
+    let fits =
+        |limit: u64| limit.saturating_sub(reserved + pipes(limit, workers) + pending.min(limit / 4)) / 2 >= LEAST;
+    let enough = 4 * (reserved + pending + LEAST);
     (reserved..enough).find(|limit| fits(*limit)).unwrap_or(enough)
 }
 
@@ -173,6 +185,8 @@ fn least_limit(reserved: u64, pending: u64) -> u64 {
 const OWN: u64 = 64;
 /// A worker's epoll, event descriptor and listening sockets.
 const A_WORKER: u64 = 16;
+/// A pipe's descriptors.
+const ENDS: u64 = 2;
 /// Fewer connections than this are no service.
 const LEAST: u64 = 16;
 
@@ -192,7 +206,7 @@ mod tests {
     #[test]
     fn a_connection_takes_two_descriptors_and_pending_ones_a_quarter() {
         let room = deal(&policy(""), 20_000, 2).unwrap();
-        assert_eq!(room.process_connections, (20_000 - 64 - 32 - 5_000) / 2);
+        assert_eq!(room.process_connections, (20_000 - 64 - 32 - 256 - 5_000) / 2);
         assert_eq!(room.max_pending, [5_000]);
         assert_eq!(
             room.common_connections, room.process_connections,

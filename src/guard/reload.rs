@@ -316,7 +316,7 @@ fn changes(before: &Policy, after: &Policy) -> String {
         policy
             .upstreams
             .iter()
-            .map(|up| (up.name.to_string(), shown(up)))
+            .map(|up| (up.rules.name.to_string(), shown(up)))
             .collect()
     };
     named("upstream", upstreams(before), upstreams(after), &mut text);

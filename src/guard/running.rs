@@ -134,7 +134,7 @@ impl Running {
         let upstreams: Vec<Arc<Upstream>> = policy
             .upstreams
             .iter()
-            .map(|rules| Arc::new(Upstream::new(rules, |target| server(&mut servers, target))))
+            .map(|upstream| Arc::new(Upstream::new(&upstream.rules, |target| server(&mut servers, target))))
             .collect();
         servers.retain(|server| {
             let is_asked_for = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));

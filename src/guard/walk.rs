@@ -245,9 +245,10 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         from_server: reply,
         reply_size,
     };
+    let mode = running.policy.upstreams[passage.place.upstream].relay;
     let tally = Arc::clone(&zone.state.tallies[worker.index()]);
     let pulse = Arc::default();
-    let mut relay = Relay::new(tunnel, pace.half_close, Arc::clone(&pulse), tally);
+    let mut relay = Relay::new(tunnel, mode, pace.half_close, Arc::clone(&pulse), tally);
     worker.watch(pulse, pace, now);
     fault::point("open");
     tokio::spawn(async move {

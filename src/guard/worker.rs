@@ -15,11 +15,13 @@ use tokio::time::MissedTickBehavior;
 
 use crate::net::fault;
 use crate::net::listen::Listener as Door;
+use crate::net::pipe::Pipe;
 use crate::relay::pace::Pace;
 use crate::relay::pulse::Pulse;
 
 use super::Guard;
 use super::accept::accept;
+use super::descriptors::pipes_a_worker;
 use super::panics::survive;
 use super::post::Post;
 use super::running::Running;
@@ -95,6 +97,9 @@ impl Worker {
 
     /// Serves what it is given, until nobody can give it more.
     async fn run(self: Arc<Self>, mut shares: UnboundedReceiver<Share>) {
+        let running = self.guard.running();
+        Pipe::allow(pipes_a_worker(running.shared.descriptors, running.shared.workers));
+        drop(running);
         if self.index == 0 {
             tokio::spawn(expire(Arc::clone(&self)));
         }

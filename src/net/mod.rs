@@ -7,5 +7,6 @@ pub mod fault;
 pub mod inherit;
 pub mod listen;
 pub mod newcomer;
+pub mod pipe;
 pub mod stream;
 pub mod sys;

@@ -11,6 +11,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
+use super::pipe::Pipe;
 use super::sys;
 
 /// A connected socket.
@@ -61,6 +62,27 @@ impl Stream {
                 return Err(ErrorKind::WouldBlock.into());
             }
             Ok(written)
+        });
+        short.map_or(whole, Ok)
+    }
+
+    /// Moves at most `most` bytes that are there into an empty pipe; 0 is the end of the stream.
+    ///
+    /// A short move does not clear the readiness: that the pipe was full is as good a cause for it.
+    pub fn try_fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, |fd| pipe.fill(fd, most))
+    }
+
+    /// Moves what the socket takes out of a pipe; a short move clears the readiness, as a short write does.
+    pub fn try_drain(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        let mut short = None;
+        let whole = self.try_io(Interest::WRITABLE, |fd| {
+            let moved = pipe.drain(fd)?;
+            if pipe.holds() > 0 {
+                short = Some(moved);
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            Ok(moved)
         });
         short.map_or(whole, Ok)
     }

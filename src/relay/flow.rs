@@ -5,8 +5,11 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
 use crate::net::fault;
+use crate::net::pipe::Pipe;
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::{FrameScanner, Sender};
+
+use super::mode::RelayMode;
 
 /// How one side of a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +42,21 @@ pub(super) struct Flow {
     pub(super) messages: u64,
     /// Bytes that the sink has taken from us.
     pub(super) written: u64,
+    mode: RelayMode,
 }
 
-/// Bytes that were read, and that the peer has not taken yet. Boxed, so that an idle flow does not pay for it.
+/// What was read, and the peer has not taken yet. Boxed, so that an idle flow does not pay for it.
 #[derive(Debug, Default)]
 struct Held {
+    /// What is in here goes first.
+    pipe: Option<Pipe>,
     bytes: Vec<u8>,
+    /// How many of the bytes were taken.
     taken: usize,
+    /// Looks in a row that found the pipe as the last one had left it.
+    stalls: u8,
+    /// What the last look found in the pipe.
+    seen: usize,
 }
 
 /// What a pump moved, for the pulse and the tally.
@@ -58,7 +69,7 @@ pub(super) struct Moved {
 
 impl Flow {
     /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket.
-    pub(super) fn new(sender: Sender, first: Vec<u8>, payload_from: usize) -> Self {
+    pub(super) fn new(sender: Sender, first: Vec<u8>, payload_from: usize, mode: RelayMode) -> Self {
         let mut scanner = FrameScanner::new(sender);
         let messages = u64::from(scanner.scan(&first[payload_from..]));
         let bytes = (first.len() - payload_from) as u64;
@@ -72,6 +83,7 @@ impl Flow {
             bytes,
             messages,
             written: 0,
+            mode,
         };
         flow.hold(first);
         flow
@@ -115,12 +127,12 @@ impl Flow {
                 self.sink_failed(End::Failed);
                 break;
             }
-            match sink.try_write(&held.bytes[held.taken..]) {
+            match held.try_write(sink) {
                 Ok(written) => {
-                    held.taken += written;
+                    let is_all = held.is_taken();
                     self.written += written as u64;
                     moved.written |= written > 0;
-                    if held.taken == held.bytes.len() {
+                    if is_all {
                         self.discard();
                     }
                 }
@@ -153,8 +165,12 @@ impl Flow {
             self.source_end = Some(End::of(&error));
             return Poll::Ready(());
         }
+        if let Some((pipe, most)) = self.way_around() {
+            self.pass_by(pipe, most, source, sink, moved);
+            return Poll::Ready(());
+        }
         with_buffer(|buffer| match source.try_read(buffer) {
-            Ok(0) => self.source_end = Some(if self.source_was_reset { End::Reset } else { End::Fin }),
+            Ok(0) => self.source_ended(),
             Ok(read) => self.pass_on(&buffer[..read], sink, moved),
             Err(error) if is_passing(&error) => {}
             Err(error) => self.source_end = Some(End::of(&error)),
@@ -177,6 +193,74 @@ impl Flow {
         }
     }
 
+    /// A pipe, and how much may go through it: within a frame of which much is still to come nobody needs to see the bytes.
+    fn way_around(&self) -> Option<(Pipe, usize)> {
+        let left = self.scanner.payload_left();
+        if self.mode == RelayMode::Copy || left < SPLICE_FROM {
+            return None;
+        }
+        Some((
+            Pipe::lend()?,
+            usize::try_from(left).map_or(MOST_AT_ONCE, |left| left.min(MOST_AT_ONCE)),
+        ))
+    }
+
+    fn pass_by(&mut self, mut pipe: Pipe, most: usize, source: &Stream, sink: &Stream, moved: &mut Moved) {
+        match source.try_fill(&mut pipe, most) {
+            Ok(0) => return self.source_ended(),
+            Ok(read) => {
+                self.scanner.skip(read as u64);
+                self.count(read, 0, moved);
+            }
+            Err(error) if is_passing(&error) => return,
+            // A kind of socket that can't.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                self.mode = RelayMode::Copy;
+                return;
+            }
+            Err(error) => {
+                self.source_end = Some(End::of(&error));
+                return;
+            }
+        }
+        fault::point("splice");
+        match sink.try_drain(&mut pipe) {
+            Ok(written) => {
+                self.written += written as u64;
+                moved.written |= written > 0;
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return self.sink_failed(End::of(&error)),
+        }
+        if pipe.holds() > 0 {
+            let seen = pipe.holds();
+            self.held = Some(Box::new(Held {
+                pipe: Some(pipe),
+                seen,
+                ..Held::default()
+            }));
+        }
+    }
+
+    /// Looks whether the pipe that is held has got any emptier since the last time. Pipes are few: one that stalls for long
+    /// is emptied, and given to others.
+    pub(super) fn look_at_pipe(&mut self) {
+        if let Some(held) = &mut self.held
+            && let Some(pipe) = &held.pipe
+        {
+            let is_stalled = pipe.holds() == held.seen;
+            held.seen = pipe.holds();
+            held.stalls = if is_stalled { held.stalls + 1 } else { 0 };
+            if held.stalls >= STALLS {
+                held.leave_pipe();
+            }
+        }
+    }
+
+    fn source_ended(&mut self) {
+        self.source_end = Some(if self.source_was_reset { End::Reset } else { End::Fin });
+    }
+
     pub(super) fn count(&mut self, bytes: usize, messages: u64, moved: &mut Moved) {
         self.bytes += bytes as u64;
         self.messages += messages;
@@ -186,13 +270,48 @@ impl Flow {
 
     fn hold(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.held = Some(Box::new(Held { bytes, taken: 0 }));
+            self.held = Some(Box::new(Held {
+                bytes,
+                ..Held::default()
+            }));
         }
     }
 
     fn sink_failed(&mut self, end: End) {
         self.sink_end = Some(end);
         self.discard();
+    }
+}
+
+impl Held {
+    /// Writes what the sink takes of what is first.
+    fn try_write(&mut self, sink: &Stream) -> io::Result<usize> {
+        if let Some(pipe) = &mut self.pipe {
+            let written = sink.try_drain(pipe)?;
+            if pipe.holds() == 0 {
+                self.pipe = None;
+            }
+            return Ok(written);
+        }
+        let written = sink.try_write(&self.bytes[self.taken..])?;
+        self.taken += written;
+        Ok(written)
+    }
+
+    /// Whether all of it was taken.
+    fn is_taken(&self) -> bool {
+        self.pipe.is_none() && self.taken == self.bytes.len()
+    }
+
+    /// Takes what is in the pipe into memory of our own.
+    fn leave_pipe(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        // Where it fails the bytes are still in the pipe.
+        if let Ok(mut bytes) = pipe.empty() {
+            bytes.extend_from_slice(&self.bytes[self.taken..]);
+            (self.bytes, self.taken) = (bytes, 0);
+            self.pipe = None;
+        }
     }
 }
 
@@ -216,6 +335,15 @@ thread_local! {
 }
 
 const BUFFER_SIZE: usize = 64 * 1024;
+
+/// A frame of which so much is still to come goes through a pipe.
+const SPLICE_FROM: u64 = 64 * 1024;
+
+/// As much as one call moves at most; a pipe has room for less, unless its pages are large.
+const MOST_AT_ONCE: usize = 1024 * 1024;
+
+/// Looks, four a second, after which a pipe that nobody takes from is emptied.
+const STALLS: u8 = 4;
 
 /// Reads of a whole buffer before others have their turn.
 const TURN: usize = 8;

@@ -5,6 +5,7 @@
 
 pub mod flow;
 pub mod goodbye;
+pub mod mode;
 pub mod pace;
 pub mod pulse;
 pub mod tally;

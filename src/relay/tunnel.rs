@@ -14,6 +14,7 @@ use crate::wire::frame::Sender;
 
 use super::flow::{End, Flow, Moved};
 use super::goodbye::{Goodbye, To};
+use super::mode::RelayMode;
 use super::pulse::{Order, Pulse};
 use super::tally::Tally;
 
@@ -100,9 +101,15 @@ struct Ending {
 
 impl Relay {
     /// A relay over `tunnel`; `half_close` of `None` waits for the other side as long as it takes.
-    pub fn new(tunnel: Tunnel, half_close: Option<Duration>, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
-        let inbound = Flow::new(Sender::Client, tunnel.from_client, 0);
-        let outbound = Flow::new(Sender::Server, tunnel.from_server, tunnel.reply_size);
+    pub fn new(
+        tunnel: Tunnel,
+        mode: RelayMode,
+        half_close: Option<Duration>,
+        pulse: Arc<Pulse>,
+        tally: Arc<Tally>,
+    ) -> Self {
+        let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode);
+        let outbound = Flow::new(Sender::Server, tunnel.from_server, tunnel.reply_size, mode);
         tally.opened.add(1);
         let mut relay = Self {
             client: tunnel.client,
@@ -196,6 +203,8 @@ impl Relay {
         let unacknowledged = u64::from(self.client.unacknowledged());
         let took = self.outbound.written.saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
+        self.inbound.look_at_pipe();
+        self.outbound.look_at_pipe();
         if self.inbound.holds() && self.client.has_ended() {
             self.hidden_end = Some(Over::Client);
         } else if self.outbound.holds() && self.server.has_ended() {

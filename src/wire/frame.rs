@@ -91,6 +91,27 @@ impl FrameScanner {
         self.scan_in_steps(bytes)
     }
 
+    /// How much of the frame in hand is still to come, once its header is known; 0 at a boundary, within a header, and when
+    /// blind. A mask counts as payload.
+    pub fn payload_left(&self) -> u64 {
+        if self.place == Place::Payload { self.left } else { 0 }
+    }
+
+    /// Takes `count` bytes of the payload that nobody saw.
+    ///
+    /// # Panics
+    /// When there are more than [`FrameScanner::payload_left`].
+    pub fn skip(&mut self, count: u64) {
+        assert!(count <= self.payload_left(), "beyond the frame in hand");
+        if count == 0 {
+            return;
+        }
+        self.left -= count;
+        if self.left == 0 {
+            self.place = Place::Boundary;
+        }
+    }
+
     /// Whether the next byte begins a frame. Never so when blind.
     pub fn at_boundary(&self) -> bool {
         self.place == Place::Boundary

@@ -16,6 +16,7 @@ mod reload;
 mod requests;
 mod routes;
 mod seen;
+mod splice;
 mod stalls;
 mod stopping;
 mod systemd;

@@ -9,23 +9,27 @@ use crate::rig::{
 };
 
 /// Bytes that no compressor and no luck reproduces, the same for the same seed.
-struct Noise(u64);
+pub struct Noise(pub u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ (mixed >> 27)
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) {
+    pub fn one_in(&mut self, chances: u64) -> bool {
+        self.next().is_multiple_of(chances)
+    }
+
+    pub fn fill(&mut self, bytes: &mut [u8]) {
         bytes
             .chunks_mut(8)
             .for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]));
     }
 }
 
-const MIB: usize = 1 << 20;
+pub const MIB: usize = 1 << 20;
 
 #[test]
 fn sixty_four_mebibytes_of_anything_both_ways_in_any_chunks_arrive_intact() {

@@ -42,7 +42,7 @@ pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
         zones: zones.into_iter().map(Arc::new).collect(),
         networks,
         routes,
-        upstreams: upstreams.into_iter().map(Arc::new).collect(),
+        upstreams,
         admin,
         log,
     };

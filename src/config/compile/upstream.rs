@@ -3,24 +3,29 @@
 use std::ops::Range;
 
 use crate::config::finding::{Finding, Findings};
+use crate::config::policy::UpstreamPolicy;
 use crate::config::shape::Named;
 use crate::config::{addresses, raw};
 use crate::net::address::Target;
+use crate::relay::mode::RelayMode;
 use crate::upstream::rules::{Balance, UpstreamRules};
 
 use super::names;
 
-pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<UpstreamRules> {
+pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<UpstreamPolicy> {
     if upstreams.iter().next().is_none() {
         let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
         found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
     }
     let compile = |(name, raw): (&toml::Spanned<String>, &raw::Upstream)| {
         names::check(name.get_ref(), &name.span(), found);
-        UpstreamRules {
-            name: name.get_ref().as_str().into(),
-            servers: servers(raw, &name.span(), found),
-            balance: raw.balance.word(&BALANCE, found).unwrap_or_default(),
+        UpstreamPolicy {
+            rules: UpstreamRules {
+                name: name.get_ref().as_str().into(),
+                servers: servers(raw, &name.span(), found),
+                balance: raw.balance.word(&BALANCE, found).unwrap_or_default(),
+            },
+            relay: raw.relay.word(&RELAY, found).unwrap_or_default(),
         }
     };
     upstreams.iter().map(compile).collect()
@@ -50,6 +55,8 @@ fn servers(raw: &raw::Upstream, name: &Range<usize>, found: &mut Findings) -> Ve
     }
     servers.into_iter().map(|(target, _)| target).collect()
 }
+
+const RELAY: [(&str, RelayMode); 2] = [("auto", RelayMode::Auto), ("copy", RelayMode::Copy)];
 
 const BALANCE: [(&str, Balance); 3] = [
     ("least-conn", Balance::LeastConn),

@@ -279,6 +279,29 @@ proptest! {
     }
 
     #[test]
+    fn payload_that_nobody_sees_is_skipped_to_the_same_end(
+        (sender, bytes) in sent(), sizes in prop::collection::vec(1..400_usize, 1..9)
+    ) {
+        let mut scanner = FrameScanner::new(sender);
+        let (mut at, mut messages) = (0, 0);
+        for size in sizes.into_iter().cycle() {
+            if at == bytes.len() {
+                break;
+            }
+            let here = &bytes[at..bytes.len().min(at + size)];
+            let unseen = usize::try_from(scanner.payload_left()).unwrap_or(usize::MAX).min(here.len());
+            if unseen > 0 {
+                scanner.skip(unseen as u64);
+                at += unseen;
+            } else {
+                messages += scanner.scan(here);
+                at += here.len();
+            }
+        }
+        prop_assert_eq!(outcome(&scanner, messages), naive(sender, &bytes).0);
+    }
+
+    #[test]
     fn arbitrary_bytes_are_scanned_as_the_naive_model_does(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         for sender in [Sender::Client, Sender::Server] {
             prop_assert_eq!(scan_in_chunks(sender, &bytes, &[3, 1]), naive(sender, &bytes).0);

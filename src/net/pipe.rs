@@ -1,0 +1,193 @@
+//! Pipes through which bytes go from one socket to another without passing through this process (`splice(2)`).
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::pipe::{PipeFlags, SpliceFlags};
+
+/// A pipe that is lent. Drop gives it back where it is empty, so that nobody ever gets another's bytes, and closes it
+/// otherwise.
+#[derive(Debug)]
+pub struct Pipe {
+    ends: Option<Ends>,
+    holds: usize,
+}
+
+#[derive(Debug)]
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+/// The pipes of one thread.
+#[derive(Debug)]
+struct Pool {
+    /// Empty ones.
+    free: Vec<Ends>,
+    lent: usize,
+    most: usize,
+}
+
+impl Pipe {
+    /// As many as one thread lends at most: of the kernel's default size a user may have 1 024 (`pipe(7)`,
+    /// `pipe-user-pages-soft`).
+    pub const MOST: usize = 64;
+
+    /// Has this thread lend no more than `most`, nor than [`Pipe::MOST`]: each takes two descriptors.
+    pub fn allow(most: usize) {
+        POOL.with_borrow_mut(|pool| pool.most = most.min(Self::MOST));
+    }
+
+    /// An empty one; `None` where this thread has lent all that it may, or no descriptor is to be had.
+    pub fn lend() -> Option<Self> {
+        POOL.with_borrow_mut(|pool| {
+            if pool.lent >= pool.most {
+                return None;
+            }
+            let ends = match pool.free.pop() {
+                Some(ends) => ends,
+                None => Ends::new()?,
+            };
+            pool.lent += 1;
+            Some(Self {
+                ends: Some(ends),
+                holds: 0,
+            })
+        })
+    }
+
+    /// How many bytes are in it.
+    pub fn holds(&self) -> usize {
+        self.holds
+    }
+
+    /// Moves at most `most` bytes in from a socket. To be called of an empty one only: "would block" then can only mean that
+    /// the socket has nothing. 0 is the end of the stream.
+    pub fn fill(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        debug_assert_eq!(self.holds, 0, "only an empty pipe is filled");
+        let moved = splice(socket, self.ends().write.as_fd(), most)?;
+        self.holds = moved;
+        Ok(moved)
+    }
+
+    /// Moves out to a socket what it takes.
+    pub fn drain(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let moved = splice(self.ends().read.as_fd(), socket, self.holds)?;
+        self.holds -= moved;
+        Ok(moved)
+    }
+
+    /// Takes everything out again.
+    pub fn empty(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.holds];
+        let mut taken = 0;
+        while taken < bytes.len() {
+            taken += rustix::io::read(&self.ends().read, &mut bytes[taken..])?;
+        }
+        self.holds = 0;
+        Ok(bytes)
+    }
+
+    fn ends(&self) -> &Ends {
+        self.ends.as_ref().expect("only drop takes them")
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        // A thread that ends has no pool any more; its pipes are closed.
+        let _ended = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            pool.lent -= 1;
+            if self.holds == 0 {
+                pool.free.extend(self.ends.take());
+            }
+        });
+    }
+}
+
+impl Ends {
+    fn new() -> Option<Self> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        Some(Self { read, write })
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
+}
+
+thread_local! {
+    static POOL: RefCell<Pool> = const {
+        RefCell::new(Pool {
+            free: Vec::new(),
+            lent: 0,
+            most: Pipe::MOST,
+        })
+    };
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn filled(bytes: &[u8]) -> Pipe {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        here.write_all(bytes).unwrap();
+        let mut pipe = Pipe::lend().unwrap();
+        assert_eq!(pipe.fill(there.as_fd(), usize::MAX >> 1).unwrap(), bytes.len());
+        pipe
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let mut pipe = filled(b"some bytes");
+        assert_eq!(
+            (pipe.holds(), pipe.drain(there.as_fd()).unwrap(), pipe.holds()),
+            (10, 10, 0)
+        );
+        let mut came = [0; 10];
+        here.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"some bytes");
+        let mut pipe = filled(b"others");
+        assert_eq!(pipe.empty().unwrap(), b"others");
+        assert_eq!(pipe.holds(), 0);
+    }
+
+    #[test]
+    fn nobody_gets_a_pipe_with_anothers_bytes() {
+        drop(filled(b"never delivered"));
+        let mut pipe = Pipe::lend().unwrap();
+        let (_here, there) = UnixStream::pair().unwrap();
+        there.set_nonblocking(true).unwrap();
+        assert_eq!(
+            pipe.fill(there.as_fd(), 64).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        let nothing = rustix::io::read(&pipe.ends().read, &mut [0; 64]);
+        assert_eq!(nothing, Err(rustix::io::Errno::AGAIN));
+    }
+
+    #[test]
+    fn no_more_than_there_are_to_lend_are_lent_and_all_come_back() {
+        for _ in 0..2 {
+            let lent: Vec<Pipe> = std::iter::from_fn(Pipe::lend).collect();
+            assert_eq!(lent.len(), Pipe::MOST);
+        }
+        let used = filled(b"in use");
+        let others: Vec<Pipe> = std::iter::from_fn(Pipe::lend).collect();
+        assert_eq!(others.len(), Pipe::MOST - 1);
+        drop(used);
+        assert!(Pipe::lend().is_some());
+        drop(others);
+        Pipe::allow(3);
+        assert_eq!(std::iter::from_fn(Pipe::lend).collect::<Vec<_>>().len(), 3);
+    }
+}

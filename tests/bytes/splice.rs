@@ -1,0 +1,256 @@
+//! Large frames go through pipes: to the byte as if they were copied, whatever becomes of either side meanwhile.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use crate::relay::{MIB, Noise};
+use crate::rig::{Backend, End, Gate, Rig, Socket, all_acknowledged, all_read, frame, ip, masked, nth_ip, until};
+
+/// As many as a worker lends.
+const PIPES: usize = 64;
+
+#[test]
+fn frames_of_random_sizes_arrive_intact_both_ways_through_stalls() {
+    for relay in ["auto", "copy"] {
+        let backend = Backend::start(|guest| {
+            guest.open();
+            let writing = guest.stream.try_clone().unwrap();
+            thread::scope(|scope| {
+                scope.spawn(|| write_in_pieces(writing, &frames(2, frame), 2));
+                read_in_pieces(&mut guest.stream, &frames(1, masked), 3);
+            });
+            guest.say(b"\x8a\x00");
+        });
+        let rig = Rig::start(
+            &backend,
+            &format!(
+                "[upstream.b]\nservers = [\"{}\"]\nrelay = \"{relay}\"",
+                backend.address()
+            ),
+        );
+        let before = pipes(&rig);
+        let mut socket = rig.open();
+        let writing = socket.stream().try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| write_in_pieces(writing, &frames(1, masked), 4));
+            let mut reading = socket.stream().try_clone().unwrap();
+            read_in_pieces(&mut reading, &frames(2, frame), 5);
+        });
+        assert_eq!(socket.read_exactly(2), b"\x8a\x00", "the server has read all");
+        for direction in ["in", "out"] {
+            let messages = format!("wsguard_messages_total{{zone=\"default\",direction=\"{direction}\"}}");
+            rig.expect(&messages, SIZES.len().try_into().unwrap());
+        }
+        assert_eq!(
+            pipes(&rig) > before,
+            relay == "auto",
+            "{relay}: {} more",
+            pipes(&rig) - before
+        );
+        drop(socket);
+        rig.quiet();
+    }
+}
+
+/// More connections than there are pipes, none of which takes anything: those without one are copied, and the pipes are
+/// given up for memory after a while.
+#[test]
+fn when_every_pipe_is_in_use_the_rest_is_copied_and_nothing_is_lost() {
+    let gate = Gate::default();
+    let door = gate.clone();
+    let backend = Backend::start(move |guest| {
+        guest.open();
+        let bytes = large(MIB, u64::try_from(guest.place()).unwrap());
+        door.wait();
+        guest.say(&bytes);
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[server]\nworkers = 1");
+    let before = pipes(&rig);
+    let mut open: Vec<Socket> = Vec::new();
+    for n in 0..PIPES + 16 {
+        let narrow = |socket: &socket2::Socket| socket.set_recv_buffer_size(16 << 10).unwrap();
+        let mut socket = Socket::connect_with(nth_ip(n.try_into().unwrap()), rig.front(), narrow);
+        socket.send(crate::rig::Request::to("/ws").as_ref());
+        assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
+        until("its server has it", || (backend.dials() > n).then_some(()));
+        open.push(socket);
+    }
+    gate.open();
+    until("every pipe is in use", || {
+        (pipes(&rig) == before + 2 * PIPES).then_some(())
+    });
+    until("they are given up although nobody takes a byte", || {
+        (pipes_with_bytes(&rig) == 0).then_some(())
+    });
+    for (n, socket) in open.iter_mut().enumerate() {
+        let expected = large(MIB, n.try_into().unwrap());
+        assert!(socket.read_exactly(expected.len()) == expected, "connection {n}");
+    }
+    assert!(pipes(&rig) <= before + 2 * PIPES);
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn an_end_amid_a_large_frame_is_passed_on_behind_all_that_came() {
+    for end in [End::Fin, End::Reset] {
+        let backend = Backend::start(move |guest| {
+            guest.open();
+            let half = &large(MIB, 7)[..MIB / 2];
+            guest.say(half);
+            if end == End::Reset {
+                all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
+                guest.reset();
+            }
+        });
+        let rig = Rig::start(&backend, "");
+        let mut socket = rig.open();
+        let (heard, heard_end) = socket.read_to_end();
+        assert_eq!(heard_end, end);
+        assert!(heard == large(MIB, 7)[..MIB / 2], "{} bytes", heard.len());
+        drop(socket);
+        rig.quiet();
+        assert_eq!(pipes_with_bytes(&rig), 0);
+    }
+}
+
+#[test]
+fn a_client_that_ends_amid_a_large_frame_still_hears_everything() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.listen();
+        guest.say(&large(MIB, 9));
+    });
+    let rig = Rig::start(&backend, "");
+    let mut socket = rig.open();
+    let half = masked(2, &vec![b'x'; MIB])[..MIB / 2].to_vec();
+    socket.send(&half);
+    socket.fin();
+    let (heard, end) = socket.read_to_end();
+    assert_eq!(end, End::Fin);
+    assert!(heard == large(MIB, 9), "{} bytes", heard.len());
+    assert_eq!(backend.visit(0).tail().len(), half.len());
+    rig.quiet();
+}
+
+/// Whoever resets while a pipe is full of its bytes leaves the pipe to nobody.
+#[test]
+fn a_reset_with_a_full_pipe_gives_every_count_back() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        let _reset = guest.stream.write_all(&large(64 * MIB, 3));
+    });
+    let rig = Rig::start(&backend, "[server]\nworkers = 1");
+    for _ in 0..10 {
+        let narrow = |socket: &socket2::Socket| socket.set_recv_buffer_size(16 << 10).unwrap();
+        let mut socket = Socket::connect_with(ip(1), rig.front(), narrow);
+        socket.send(crate::rig::Request::to("/ws").as_ref());
+        assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
+        socket.read_exactly(200_000);
+        socket.reset();
+    }
+    rig.quiet();
+    assert_eq!(pipes_with_bytes(&rig), 0);
+    let mut socket = rig.open();
+    assert!(socket.read_exactly(MIB) == large(64 * MIB, 3)[..MIB]);
+    all_read([&socket]);
+    drop(socket);
+    rig.quiet();
+}
+
+/// Small ones between large ones, and each edge of what is large.
+const SIZES: [usize; 16] = [
+    100,
+    MIB + 77,
+    0,
+    65_535,
+    65_536,
+    65_537,
+    131_071,
+    131_072,
+    200_000,
+    1,
+    2 * MIB + 1,
+    125,
+    126,
+    300_000,
+    MIB,
+    70_000,
+];
+
+/// The frames of one direction, one behind the other.
+fn frames(seed: u64, of: impl Fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
+    let mut noise = Noise(seed);
+    let each = SIZES.iter().map(|size| {
+        let mut payload = vec![0; *size];
+        noise.fill(&mut payload);
+        of(2, &payload)
+    });
+    each.collect::<Vec<_>>().concat()
+}
+
+/// One frame of a server's.
+fn large(size: usize, seed: u64) -> Vec<u8> {
+    let mut payload = vec![0; size];
+    Noise(seed).fill(&mut payload);
+    frame(2, &payload)
+}
+
+fn write_in_pieces(mut stream: TcpStream, bytes: &[u8], seed: u64) {
+    let mut dice = Noise(seed);
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let size = 1 + usize::try_from(dice.next() % 400_000).unwrap();
+        let (now, later) = rest.split_at(size.min(rest.len()));
+        stream.write_all(now).unwrap();
+        rest = later;
+        if dice.one_in(8) {
+            thread::sleep(Duration::from_millis(dice.next() % 40));
+        }
+    }
+}
+
+fn read_in_pieces(stream: &mut TcpStream, expected: &[u8], seed: u64) {
+    let mut dice = Noise(seed);
+    let mut rest = expected;
+    while !rest.is_empty() {
+        let size = 1 + usize::try_from(dice.next() % 500_000).unwrap();
+        let (now, later) = rest.split_at(size.min(rest.len()));
+        let mut came = vec![0; now.len()];
+        stream.read_exact(&mut came).unwrap();
+        assert!(came == now, "within {} bytes, {} before the end", now.len(), rest.len());
+        rest = later;
+        // Longer than a pipe is left to one that takes nothing, now and then.
+        let pause = if dice.one_in(32) { 1500 } else { dice.next() % 4 };
+        thread::sleep(Duration::from_millis(pause));
+    }
+}
+
+/// How many ends of pipes the guard has, those that it began with included.
+fn pipes(rig: &Rig) -> usize {
+    pipe_ends(rig).len()
+}
+
+fn pipe_ends(rig: &Rig) -> Vec<std::path::PathBuf> {
+    let all = fs::read_dir(format!("/proc/{}/fd", rig.pid())).unwrap();
+    let is_pipe = |path: &std::path::PathBuf| {
+        // Standard error is a pipe of the test's.
+        let number: u32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        number > 2 && fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"))
+    };
+    all.flatten().map(|entry| entry.path()).filter(is_pipe).collect()
+}
+
+/// How many pipes hold something.
+fn pipes_with_bytes(rig: &Rig) -> usize {
+    let holds = |path: &std::path::PathBuf| {
+        // Opened anew through /proc, so that the guard's own ends are left alone.
+        let opened = fs::OpenOptions::new().read(true).open(path);
+        opened.is_ok_and(|pipe| rustix::io::ioctl_fionread(&pipe).is_ok_and(|waiting| waiting > 0))
+    };
+    pipe_ends(rig).iter().filter(|path| holds(path)).count()
+}
