@@ -1,0 +1,70 @@
+//! A zone with an admission of its own, where clients by number ask to be let in.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wsguard::limit::admission::{Admission, Full, Granted, Request, ZoneCounts};
+use wsguard::limit::budget::Budget;
+use wsguard::limit::key::{ClientKey, Prefixes};
+use wsguard::limit::rules::{ClientRules, Rate, ZoneRules};
+
+/// The zone, empty at first.
+pub struct Door {
+    admission: Arc<Admission>,
+    zone: Arc<ZoneCounts>,
+    process: Arc<Budget>,
+    client: ClientRules,
+    opened: Instant,
+}
+
+impl Door {
+    /// Remembers so many clients. The zone and the process take whoever comes.
+    pub fn new(table_size: u32, client: ClientRules) -> Self {
+        let opened = Instant::now();
+        Self {
+            admission: Admission::new(table_size, opened),
+            zone: ZoneCounts::new(1, None),
+            process: Arc::new(Budget::new(Some(u32::MAX))),
+            client,
+            opened,
+        }
+    }
+
+    /// Client `number` asks, so long after the door was opened.
+    pub fn ask(&self, number: u32, after: Duration) -> Result<Granted, Full> {
+        let request = Request {
+            zone: &self.zone,
+            rules: ZoneRules {
+                observe: false,
+                connections: Some(u32::MAX),
+                rate: None,
+            },
+            process: Some(&self.process),
+            key: ClientKey::of(Ipv4Addr::from_bits(FIRST + number).into(), Prefixes::default()),
+            client: self.client,
+        };
+        self.admission.admit(request, self.opened + after)
+    }
+
+    /// Every client below `count` comes once and goes, and is remembered where the rules have a rate.
+    pub fn know(&self, count: u32) {
+        for number in 0..count {
+            drop(self.ask(number, Duration::ZERO).expect("nobody came before"));
+        }
+    }
+}
+
+/// What a client may by default: entries outlive their last connection, because its token has to come back.
+pub const BY_DEFAULT: ClientRules = ClientRules {
+    per_ip: Some(50),
+    rate: Some(Rate {
+        tokens: NonZeroU32::new(10).expect("10 is not 0"),
+        per: Duration::from_secs(1),
+        burst: NonZeroU32::new(50).expect("50 is not 0"),
+    }),
+};
+
+/// 10.0.0.0
+const FIRST: u32 = 10 << 24;
