@@ -1,0 +1,84 @@
+//! Admission, and with it the client table: each measure is one admission and the end of its connection.
+
+use std::hint::black_box;
+use std::num::NonZeroU32;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion};
+use wsguard::limit::rules::{ClientRules, Rate};
+
+use crate::dice::Dice;
+use crate::inputs::door::Door;
+
+/// Tables of each size in turn.
+pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
+    let mut group = criterion.benchmark_group("admission");
+    for &size in sizes {
+        let door = Door::new(size, TIRELESS);
+        door.know(size);
+        let mut dice = [1, 2].map(Dice::new);
+        group.bench_function(BenchmarkId::new("known client", size), |bencher| {
+            let [dice, _] = &mut dice;
+            bencher.iter(|| visit(&door, pick(dice, size)));
+        });
+        // What each thread takes for one of its own while the other is at it too.
+        group.bench_function(BenchmarkId::new("known client, two threads", size), |bencher| {
+            bencher.iter_custom(|rounds| at_once(&door, size, &mut dice, rounds));
+        });
+        let mut newcomer = size;
+        group.bench_function(BenchmarkId::new("new client, full table", size), |bencher| {
+            bencher.iter(|| {
+                visit(&door, newcomer);
+                newcomer += 1;
+            });
+        });
+    }
+
+    let refusing = ClientRules {
+        per_ip: Some(1),
+        ..TIRELESS
+    };
+    let door = Door::new(1, refusing);
+    let _open = door.ask(0, Duration::ZERO).expect("the first of its key");
+    group.bench_function("refused at per_ip", |bencher| {
+        bencher.iter(|| black_box(door.ask(0, Duration::ZERO)).is_err());
+    });
+}
+
+fn at_once(door: &Door, size: u32, dice: &mut [Dice; 2], rounds: u64) -> Duration {
+    let start = Barrier::new(dice.len());
+    thread::scope(|scope| {
+        let threads = dice.each_mut().map(|dice| {
+            scope.spawn(|| {
+                start.wait();
+                let began = Instant::now();
+                for _ in 0..rounds {
+                    visit(door, pick(dice, size));
+                }
+                began.elapsed()
+            })
+        });
+        let took = threads.map(|thread| thread.join().expect("a visit does not panic"));
+        took.into_iter().max().unwrap_or_default()
+    })
+}
+
+fn visit(door: &Door, number: u32) {
+    drop(black_box(door.ask(number, Duration::ZERO).expect("tokens are plenty")));
+}
+
+fn pick(dice: &mut Dice, of: u32) -> u32 {
+    dice.between(0, of - 1)
+}
+
+/// Entries stay, as under the defaults, but time may stand still: nobody runs out of tokens.
+const TIRELESS: ClientRules = ClientRules {
+    per_ip: Some(50),
+    rate: Some(Rate {
+        tokens: NonZeroU32::MAX,
+        per: Duration::from_secs(4),
+        burst: NonZeroU32::MAX,
+    }),
+};

@@ -1,0 +1,44 @@
+//! How long the pure parts take, and the client table up to a million clients.
+//!
+//! ```sh
+//! cargo bench --bench parts                       # minutes
+//! cargo bench --bench parts -- --quick            # less of them
+//! cargo bench --bench parts -- admission/known    # those whose name has it
+//! ```
+//!
+//! Times are of this machine and of this hour; what must not become slower is held by `benches/instructions`. Under
+//! `cargo test --benches` each is done once and nothing is measured.
+
+mod admissions;
+mod buckets;
+#[path = "../soak/dice.rs"]
+#[allow(dead_code)] // The soak throws in more ways.
+mod dice;
+mod frames;
+mod heads;
+#[path = "../inputs/mod.rs"]
+mod inputs;
+mod memory;
+
+use std::io;
+
+use criterion::Criterion;
+
+fn main() -> io::Result<()> {
+    let is_measured = std::env::args().any(|arg| arg == "--bench");
+    let clients: &[u32] = if is_measured {
+        &[1_000, 100_000, 1_000_000]
+    } else {
+        &[1_000]
+    };
+    // First, because what others have freed would be used again and not be seen.
+    memory::tell(clients.last().copied().unwrap_or_default())?;
+
+    let mut criterion = Criterion::default().configure_from_args();
+    heads::measure(&mut criterion);
+    frames::measure(&mut criterion);
+    buckets::measure(&mut criterion);
+    admissions::measure(&mut criterion, clients);
+    criterion.final_summary();
+    Ok(())
+}
