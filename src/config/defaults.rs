@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
+use crate::net::stream::LegOptions;
 use crate::relay::pace::Pace;
 use crate::wire::hops::ForwardHeader;
 
@@ -71,8 +72,8 @@ pub fn zone(name: &str) -> ZonePolicy {
         pace: Pace {
             idle: None,
             half_close: Some(Duration::from_secs(30)),
-            stalled: Some(Duration::from_secs(60)),
-            keepalive: Some(Duration::from_secs(60)),
+            stalled: LegOptions::INHERITED.user_timeout,
+            keepalive: LegOptions::INHERITED.keepalive,
             lifetime: None,
         },
     }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::net::address::Target;
 use crate::net::client::Client;
-use crate::net::dial;
+use crate::net::dial::{self, Dialled};
 use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
 use crate::upstream::lease::Lease;
@@ -89,9 +89,9 @@ async fn ask(
     entry: &mut Entry,
     dial: Option<Duration>,
 ) -> Result<Answered, Stop> {
-    let (server, lease) = dial_any(passage, running, entry, dial).await?;
+    let (server, sent, lease) = dial_any(passage, running, entry, dial).await?;
     server
-        .write_all(&passage.request)
+        .write_all(&passage.request[sent..])
         .await
         .map_err(|_| bad_reply("the server ended the connection at once"))?;
     let mut bytes = Vec::new();
@@ -145,21 +145,22 @@ fn bad_reply(what: &str) -> Stop {
     Stop::seen(Reason::UpstreamBadReply, what.as_bytes())
 }
 
-/// Dials the servers, each once, best first. Nothing was written yet, so the next one may take over.
+/// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
+/// it goes how much of the request the one that was reached has been sent.
 async fn dial_any(
     passage: &Passage,
     running: &Running,
     entry: &mut Entry,
     limit: Option<Duration>,
-) -> Result<(Stream, Lease), Stop> {
+) -> Result<(Stream, usize, Lease), Stop> {
     let attempts = running.upstreams[passage.place.upstream].attempts(&passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server().label());
-        match within(limit, dial_one(lease.server())).await {
-            Some(Ok(stream)) => {
+        match within(limit, dial_one(lease.server(), &passage.request)).await {
+            Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");
-                return Ok((stream, lease));
+                return Ok((stream, sent, lease));
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => {
                 return Err(Stop::seen(Reason::ProcessFull, error.to_string().as_bytes()));
@@ -174,14 +175,14 @@ async fn dial_any(
 }
 
 /// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
-async fn dial_one(server: &Server) -> io::Result<Stream> {
+async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     if let Target::Unix(path) = server.target() {
         return dial::unix(path).await;
     }
     let mut last = io::ErrorKind::AddrNotAvailable.into();
     for address in server.addresses().iter() {
-        match dial::tcp(*address).await {
-            Ok(stream) => return Ok(stream),
+        match dial::tcp(*address, request).await {
+            Ok(dialled) => return Ok(dialled),
             Err(error) => last = error,
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Watched {
     moved_at: Instant,
     client_took: u64,
     client_took_at: Instant,
+    /// Looks until it counts as one that stays.
+    new_for: u8,
 }
 
 impl Watched {
@@ -34,6 +36,7 @@ impl Watched {
             moved_at: now,
             client_took: 0,
             client_took_at: now,
+            new_for: NEW_FOR,
         }
     }
 
@@ -56,6 +59,12 @@ impl Watched {
         if self.pulse.take_moved() {
             self.moved_at = now;
         }
+        if self.new_for > 0 {
+            self.new_for -= 1;
+            if self.new_for == 0 {
+                self.pulse.look();
+            }
+        }
         let owes = self.pulse.client_owes();
         let took = self.pulse.client_took();
         if !owes || took != self.client_took {
@@ -74,6 +83,9 @@ impl Watched {
         true
     }
 }
+
+/// About a second: most of those that leave at once have left by then.
+const NEW_FOR: u8 = 4;
 
 /// How often within `stalled` a client that owes is looked at: it is ended by an eighth of that late at most, and one that
 /// takes what it is given costs no more than that many system calls.

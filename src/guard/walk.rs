@@ -228,14 +228,11 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         reply_size,
     } = connected;
     let (client, from_client) = client.into_parts();
-    client.prepare(LegOptions {
+    client.prepare_accepted(LegOptions {
         keepalive: pace.keepalive,
         user_timeout: pace.stalled,
     });
-    server.prepare(LegOptions {
-        keepalive: pace.keepalive,
-        user_timeout: None,
-    });
+    server.prepare_dialled();
     let now = Instant::now();
     entry.opened(now);
     let tunnel = Tunnel {
@@ -248,7 +245,7 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     let mode = running.policy.upstreams[passage.place.upstream].relay;
     let tally = Arc::clone(&zone.state.tallies[worker.index()]);
     let pulse = Arc::default();
-    let mut relay = Relay::new(tunnel, mode, pace.half_close, Arc::clone(&pulse), tally);
+    let mut relay = Relay::new(tunnel, mode, pace, Arc::clone(&pulse), tally);
     worker.watch(pulse, pace, now);
     fault::point("open");
     tokio::spawn(async move {

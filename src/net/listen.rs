@@ -16,6 +16,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use super::address::Bind;
 use super::inherit::Inherited;
 use super::newcomer::Newcomer;
+use super::stream::prepare_listening;
 use super::sys;
 
 /// A bound address: one listening socket for each worker, not yet known to any runtime.
@@ -55,6 +56,9 @@ impl Bound {
     /// Shares a socket that the process was started with among `workers`, through duplicates: others can't be bound beside
     /// it. Its backlog is what it was made with.
     pub fn share(inherited: Inherited, workers: usize) -> io::Result<Self> {
+        if let Bind::Tcp(_) = inherited.address {
+            prepare_listening(&inherited.socket)?;
+        }
         Ok(Self {
             address: inherited.address,
             is_inherited: true,
@@ -243,6 +247,7 @@ fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    prepare_listening(&socket)?;
     Ok(socket)
 }
 

@@ -23,13 +23,51 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// What is set on a leg of an open connection. `None` leaves the kernel's way.
+/// What is set on a leg of an open connection. `None` is off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LegOptions {
     /// Idle time before the first keepalive probe; 4 probes 15 s apart follow.
     pub keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged, a closed window included (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Option<Duration>,
+}
+
+impl LegOptions {
+    /// What every listening socket has, and so every socket that is accepted on it. They are the defaults of a
+    /// configuration, so that most clients' legs take no call at all.
+    pub const INHERITED: Self = Self {
+        keepalive: Some(Duration::from_secs(60)),
+        user_timeout: Some(Duration::from_secs(60)),
+    };
+
+    /// Sets them.
+    fn set_on(self, socket: &SockRef<'_>) -> io::Result<()> {
+        match self.keepalive {
+            Some(idle) => socket.set_tcp_keepalive(
+                &TcpKeepalive::new()
+                    .with_time(idle)
+                    .with_interval(PROBE_INTERVAL)
+                    .with_retries(PROBES),
+            )?,
+            None => socket.set_keepalive(false)?,
+        }
+        // It also decides when keepalive gives up: shorter than all probes together it would end an idle peer for the loss
+        // of a single one.
+        let probed = self
+            .keepalive
+            .map_or(Duration::ZERO, |idle| idle + PROBE_INTERVAL * PROBES);
+        let user_timeout = self.user_timeout.map(|user_timeout| user_timeout.max(probed));
+        socket.set_tcp_user_timeout(user_timeout)
+    }
+}
+
+/// Sets on a listening TCP socket what those that are accepted on it inherit: no Nagle, little that is unsent in the kernel,
+/// so that a slow reader is felt soon, and [`LegOptions::INHERITED`].
+pub fn prepare_listening(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+    LegOptions::INHERITED.set_on(&socket)
 }
 
 impl Stream {
@@ -167,28 +205,33 @@ impl Stream {
         self.unacknowledged() == 0
     }
 
-    /// Readies a leg for hours of small messages: no Nagle, and little that is unsent in the kernel, so that a slow
-    /// reader is felt soon.
-    pub fn prepare(&self, options: LegOptions) {
-        let Self::Tcp(_) = self else { return };
-        let socket = SockRef::from(self);
-        // A socket that refuses an option has died meanwhile; its next read or write says so.
-        let _dead = socket.set_tcp_nodelay(true);
-        let _dead = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        if let Some(idle) = options.keepalive {
-            let probes = TcpKeepalive::new()
-                .with_time(idle)
-                .with_interval(PROBE_INTERVAL)
-                .with_retries(PROBES);
-            let _dead = socket.set_tcp_keepalive(&probes);
+    /// Readies a client's leg, which was accepted, for hours of small messages.
+    pub fn prepare_accepted(&self, options: LegOptions) {
+        if let Self::Tcp(_) = self
+            && options != LegOptions::INHERITED
+        {
+            // A socket that refuses an option has died meanwhile; its next read or write says so.
+            let _dead = options.set_on(&SockRef::from(self));
         }
-        if let Some(user_timeout) = options.user_timeout {
-            // It also decides when keepalive gives up: shorter than all probes together it would end an idle peer for
-            // the loss of a single one.
-            let probed = options
-                .keepalive
-                .map_or(Duration::ZERO, |idle| idle + PROBE_INTERVAL * PROBES);
-            let _dead = socket.set_tcp_user_timeout(Some(user_timeout.max(probed)));
+    }
+
+    /// Readies a server's leg, which was dialled, as far as the first messages ask for it.
+    pub fn prepare_dialled(&self) {
+        if let Self::Tcp(stream) = self {
+            let _dead = stream.set_nodelay(true);
+        }
+    }
+
+    /// Readies a server's leg for staying: what nobody asks for who leaves again at once.
+    pub fn prepare_to_stay(&self, keepalive: Option<Duration>) {
+        if let Self::Tcp(_) = self {
+            let socket = SockRef::from(self);
+            let _dead = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+            let options = LegOptions {
+                keepalive,
+                user_timeout: None,
+            };
+            let _dead = options.set_on(&socket);
         }
     }
 

@@ -22,28 +22,6 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(waiting).unwrap_or(0))
 }
 
-/// Lets `connect` choose the local port (`IP_BIND_ADDRESS_NO_PORT`, ip(7)), so that the ephemeral ports are counted per
-/// destination and not in all.
-pub fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: c_int = 1;
-    let size = c_int::BITS / 8;
-    // SAFETY: the option takes one int, read through a pointer that lives for the call, with that int's size.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size,
-        )
-    };
-    if done == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
-}
-
 /// Has the runtime of the calling thread tell when `socket` is readable.
 pub fn watch_readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: a Socket owns its descriptor: it names the same one, open, until it is dropped, which AsyncFd does after it has

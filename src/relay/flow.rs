@@ -36,8 +36,10 @@ pub(super) struct Flow {
     pub(super) sink_end: Option<End>,
     /// The other direction learned of the source's reset first, and took the error with it: an end of stream is one.
     pub(super) source_was_reset: bool,
-    /// Nothing will be written any more; the sink has been told where it could be.
+    /// Nothing will be written any more.
     pub(super) is_done: bool,
+    /// The source has ended in order, and the sink has yet to be told.
+    pub(super) owes_end: bool,
     pub(super) bytes: u64,
     pub(super) messages: u64,
     /// Bytes that the sink has taken from us.
@@ -80,6 +82,7 @@ impl Flow {
             sink_end: None,
             source_was_reset: false,
             is_done: false,
+            owes_end: false,
             bytes,
             messages,
             written: 0,
@@ -155,9 +158,7 @@ impl Flow {
             return Poll::Pending;
         }
         if let Some(end) = self.source_end {
-            if end == End::Fin {
-                sink.shutdown_write();
-            }
+            self.owes_end = end == End::Fin;
             self.is_done = true;
             return Poll::Pending;
         }

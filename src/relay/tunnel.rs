@@ -15,6 +15,7 @@ use crate::wire::frame::Sender;
 use super::flow::{End, Flow, Moved};
 use super::goodbye::{Goodbye, To};
 use super::mode::RelayMode;
+use super::pace::Pace;
 use super::pulse::{Order, Pulse};
 use super::tally::Tally;
 
@@ -41,6 +42,8 @@ pub struct Relay {
     inbound: Flow,
     outbound: Flow,
     half_close: Option<Duration>,
+    /// The server's leg is not made ready for staying yet; it will get this keepalive then.
+    keepalive: Option<Option<Duration>>,
     pulse: Arc<Pulse>,
     tally: Arc<Tally>,
     listens: bool,
@@ -100,21 +103,16 @@ struct Ending {
 }
 
 impl Relay {
-    /// A relay over `tunnel`; `half_close` of `None` waits for the other side as long as it takes.
-    pub fn new(
-        tunnel: Tunnel,
-        mode: RelayMode,
-        half_close: Option<Duration>,
-        pulse: Arc<Pulse>,
-        tally: Arc<Tally>,
-    ) -> Self {
+    /// A relay over `tunnel`; of its pace it keeps `half_close` and `keepalive`, the sweep sees to the rest.
+    pub fn new(tunnel: Tunnel, mode: RelayMode, pace: Pace, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
         let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode);
         let outbound = Flow::new(Sender::Server, tunnel.from_server, tunnel.reply_size, mode);
         tally.opened.add(1);
         let mut relay = Self {
             client: tunnel.client,
             server: tunnel.server,
-            half_close,
+            half_close: pace.half_close,
+            keepalive: Some(pace.keepalive),
             listens: false,
             is_silent: true,
             began: None,
@@ -141,14 +139,26 @@ impl Relay {
         self.outbound.source_was_reset |= self.inbound.sink_end.is_some();
         let outward = self.outbound.pump(&self.server, &self.client, cx);
         self.count(inward, outward);
+        self.pass_ends_on();
         if self.outbound.sink_end.is_some() && !self.inbound.source_was_reset {
             self.inbound.source_was_reset = true;
             let more = self.inbound.pump(&self.client, &self.server, cx);
             self.count(more, Moved::default());
+            self.pass_ends_on();
         }
         self.note_beginning_of_end();
         let Some(began) = self.began else { return Poll::Pending };
         self.poll_ended(began, cx)
+    }
+
+    /// Passes an end on, unless both sides have ended: then the close that follows does it.
+    fn pass_ends_on(&mut self) {
+        let is_all = self.inbound.is_done && self.outbound.is_done;
+        for (flow, sink) in [(&mut self.inbound, &self.server), (&mut self.outbound, &self.client)] {
+            if std::mem::take(&mut flow.owes_end) && !is_all {
+                sink.shutdown_write();
+            }
+        }
     }
 
     /// One side has ended, or is about to: waits for the other, for acknowledgements, or for `half_close`.
@@ -203,6 +213,9 @@ impl Relay {
         let unacknowledged = u64::from(self.client.unacknowledged());
         let took = self.outbound.written.saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
+        if let Some(keepalive) = self.keepalive.take() {
+            self.server.prepare_to_stay(keepalive);
+        }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
         if self.inbound.holds() && self.client.has_ended() {
