@@ -42,8 +42,9 @@ pub struct Relay {
     inbound: Flow,
     outbound: Flow,
     half_close: Option<Duration>,
-    /// The server's leg is not made ready for staying yet; it will get this keepalive then.
-    keepalive: Option<Option<Duration>>,
+    keepalive: Option<Duration>,
+    /// The server's leg has been made ready for staying.
+    stays: bool,
     pulse: Arc<Pulse>,
     tally: Arc<Tally>,
     listens: bool,
@@ -112,7 +113,8 @@ impl Relay {
             client: tunnel.client,
             server: tunnel.server,
             half_close: pace.half_close,
-            keepalive: Some(pace.keepalive),
+            keepalive: pace.keepalive,
+            stays: false,
             listens: false,
             is_silent: true,
             began: None,
@@ -213,8 +215,8 @@ impl Relay {
         let unacknowledged = u64::from(self.client.unacknowledged());
         let took = self.outbound.written.saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
-        if let Some(keepalive) = self.keepalive.take() {
-            self.server.prepare_to_stay(keepalive);
+        if !std::mem::replace(&mut self.stays, true) {
+            self.server.prepare_to_stay(self.keepalive);
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
