@@ -128,12 +128,13 @@ impl Refusal {
             Self::Say { status, bytes } => (status, bytes),
         };
         fault::point("deliver");
-        match newcomer.write_at_once(&bytes) {
+        let is_last = newcomer.ahead().is_drained() && !ends_in_close_frame(status);
+        match newcomer.write_at_once(&bytes, is_last) {
             Ok(written) => drop(bytes.drain(..written)),
             Err(error) if is_passing(&error) => {}
             Err(_) => return None,
         }
-        let is_done = bytes.is_empty() && newcomer.ahead().is_drained() && !ends_in_close_frame(status);
+        let is_done = is_last && bytes.is_empty();
         (!is_done).then_some(Self::Say { status, bytes })
     }
 

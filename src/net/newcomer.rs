@@ -52,9 +52,11 @@ impl Newcomer {
         })
     }
 
-    /// Writes what the socket takes of `bytes`.
-    pub fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL)?)
+    /// Writes what the socket takes of `bytes`. Where they are the `last`, for the socket is closed behind them, they leave
+    /// with the close, in one segment.
+    pub fn write_at_once(&self, bytes: &[u8], last: bool) -> io::Result<usize> {
+        let more = if last { SendFlags::MORE } else { SendFlags::empty() };
+        Ok(rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL | more)?)
     }
 
     /// Makes the close that follows a reset.
