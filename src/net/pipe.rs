@@ -30,7 +30,7 @@ struct Pool {
 }
 
 impl Pipe {
-    /// As many as one thread lends at most: of the kernel's default size a user may have 1 024 (`pipe(7)`,
+    /// As many as one thread lends at most: a user without privileges has room for 512 of this size (`pipe(7)`,
     /// `pipe-user-pages-soft`).
     pub const MOST: usize = 64;
 
@@ -110,6 +110,8 @@ impl Drop for Pipe {
 impl Ends {
     fn new() -> Option<Self> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Where the user has no more room for that, the default does, if more slowly.
+        let _default = rustix::pipe::fcntl_setpipe_size(&write, SIZE);
         Some(Self { read, write })
     }
 }
@@ -118,6 +120,9 @@ fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<u
     let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
     Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
 }
+
+/// Room for a frame of 64 KiB with its header, so that none is cut for a few bytes.
+const SIZE: usize = 128 * 1024;
 
 thread_local! {
     static POOL: RefCell<Pool> = const {

@@ -104,6 +104,14 @@ impl Stream {
         short.map_or(whole, Ok)
     }
 
+    /// Looks at what is there, and leaves it there; 0 is the end of the stream.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_io(Interest::READABLE, |fd| {
+            let (seen, _) = rustix::net::recv(fd, &mut *buffer, RecvFlags::PEEK)?;
+            Ok(seen)
+        })
+    }
+
     /// Moves at most `most` bytes that are there into an empty pipe; 0 is the end of the stream.
     ///
     /// A short move does not clear the readiness: that the pipe was full is as good a cause for it.

@@ -5,10 +5,11 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
 use crate::net::fault;
-use crate::net::pipe::Pipe;
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::{FrameScanner, Sender};
 
+use super::bypass::{Foreseen, Outlook};
+use super::held::Held;
 use super::mode::RelayMode;
 
 /// How one side of a connection ended.
@@ -29,7 +30,7 @@ pub enum End {
 pub(super) struct Flow {
     pub(super) scanner: FrameScanner,
     /// While something is held nothing more is read: that is the back-pressure.
-    held: Option<Box<Held>>,
+    pub(super) held: Option<Box<Held>>,
     /// How the side that is read from ended.
     pub(super) source_end: Option<End>,
     /// How writing to the other side failed.
@@ -44,21 +45,8 @@ pub(super) struct Flow {
     pub(super) messages: u64,
     /// Bytes that the sink has taken from us.
     pub(super) written: u64,
-    mode: RelayMode,
-}
-
-/// What was read, and the peer has not taken yet. Boxed, so that an idle flow does not pay for it.
-#[derive(Debug, Default)]
-struct Held {
-    /// What is in here goes first.
-    pipe: Option<Pipe>,
-    bytes: Vec<u8>,
-    /// How many of the bytes were taken.
-    taken: usize,
-    /// Looks in a row that found the pipe as the last one had left it.
-    stalls: u8,
-    /// What the last look found in the pipe.
-    seen: usize,
+    pub(super) outlook: Outlook,
+    pub(super) foreseen: Foreseen,
 }
 
 /// What a pump moved, for the pulse and the tally.
@@ -86,7 +74,8 @@ impl Flow {
             bytes,
             messages,
             written: 0,
-            mode,
+            outlook: Outlook::of(mode),
+            foreseen: Foreseen::default(),
         };
         flow.hold(first);
         flow
@@ -113,7 +102,7 @@ impl Flow {
     /// Puts bytes behind what is held.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         match &mut self.held {
-            Some(held) => held.bytes.extend_from_slice(bytes),
+            Some(held) => held.append(bytes),
             None => self.hold(bytes.to_vec()),
         }
     }
@@ -166,11 +155,12 @@ impl Flow {
             self.source_end = Some(End::of(&error));
             return Poll::Ready(());
         }
-        if let Some((pipe, most)) = self.way_around() {
+        if let Some((pipe, most)) = self.way_around(source) {
             self.pass_by(pipe, most, source, sink, moved);
             return Poll::Ready(());
         }
-        with_buffer(|buffer| match source.try_read(buffer) {
+        let most = self.most_to_copy();
+        with_buffer(|buffer| match source.try_read(&mut buffer[..most]) {
             Ok(0) => self.source_ended(),
             Ok(read) => self.pass_on(&buffer[..read], sink, moved),
             Err(error) if is_passing(&error) => {}
@@ -180,8 +170,11 @@ impl Flow {
     }
 
     fn pass_on(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
-        let messages = u64::from(self.scanner.scan(bytes));
-        self.count(bytes.len(), messages, moved);
+        let messages = self.scanner.scan(self.unseen(bytes));
+        if bytes.len() == BUFFER_SIZE && messages <= FEW {
+            self.outlook.is_of_large_frames();
+        }
+        self.count_read(bytes.len(), messages, moved);
         fault::point("relay");
         match sink.try_write(bytes) {
             Ok(written) => {
@@ -194,71 +187,14 @@ impl Flow {
         }
     }
 
-    /// A pipe, and how much may go through it: within a frame of which much is still to come nobody needs to see the bytes.
-    fn way_around(&self) -> Option<(Pipe, usize)> {
-        let left = self.scanner.payload_left();
-        if self.mode == RelayMode::Copy || left < SPLICE_FROM {
-            return None;
-        }
-        Some((
-            Pipe::lend()?,
-            usize::try_from(left).map_or(MOST_AT_ONCE, |left| left.min(MOST_AT_ONCE)),
-        ))
-    }
-
-    fn pass_by(&mut self, mut pipe: Pipe, most: usize, source: &Stream, sink: &Stream, moved: &mut Moved) {
-        match source.try_fill(&mut pipe, most) {
-            Ok(0) => return self.source_ended(),
-            Ok(read) => {
-                self.scanner.skip(read as u64);
-                self.count(read, 0, moved);
-            }
-            Err(error) if is_passing(&error) => return,
-            // A kind of socket that can't.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                self.mode = RelayMode::Copy;
-                return;
-            }
-            Err(error) => {
-                self.source_end = Some(End::of(&error));
-                return;
-            }
-        }
-        fault::point("splice");
-        match sink.try_drain(&mut pipe) {
-            Ok(written) => {
-                self.written += written as u64;
-                moved.written |= written > 0;
-            }
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return self.sink_failed(End::of(&error)),
-        }
-        if pipe.holds() > 0 {
-            let seen = pipe.holds();
-            self.held = Some(Box::new(Held {
-                pipe: Some(pipe),
-                seen,
-                ..Held::default()
-            }));
-        }
-    }
-
-    /// Looks whether the pipe that is held has got any emptier since the last time. Pipes are few: one that stalls for long
-    /// is emptied, and given to others.
+    /// Looks whether a pipe that is held has got any emptier since the last look.
     pub(super) fn look_at_pipe(&mut self) {
-        if let Some(held) = &mut self.held
-            && let Some(pipe) = &held.pipe
-        {
-            let is_stalled = pipe.holds() == held.seen;
-            held.seen = pipe.holds();
-            held.stalls = if is_stalled { held.stalls + 1 } else { 0 };
-            if held.stalls >= STALLS {
-                held.leave_pipe();
-            }
+        if let Some(held) = &mut self.held {
+            held.look();
         }
     }
 
-    fn source_ended(&mut self) {
+    pub(super) fn source_ended(&mut self) {
         self.source_end = Some(if self.source_was_reset { End::Reset } else { End::Fin });
     }
 
@@ -271,48 +207,13 @@ impl Flow {
 
     fn hold(&mut self, bytes: Vec<u8>) {
         if !bytes.is_empty() {
-            self.held = Some(Box::new(Held {
-                bytes,
-                ..Held::default()
-            }));
+            self.held = Some(Box::new(Held::bytes(bytes)));
         }
     }
 
-    fn sink_failed(&mut self, end: End) {
+    pub(super) fn sink_failed(&mut self, end: End) {
         self.sink_end = Some(end);
         self.discard();
-    }
-}
-
-impl Held {
-    /// Writes what the sink takes of what is first.
-    fn try_write(&mut self, sink: &Stream) -> io::Result<usize> {
-        if let Some(pipe) = &mut self.pipe {
-            let written = sink.try_drain(pipe)?;
-            if pipe.holds() == 0 {
-                self.pipe = None;
-            }
-            return Ok(written);
-        }
-        let written = sink.try_write(&self.bytes[self.taken..])?;
-        self.taken += written;
-        Ok(written)
-    }
-
-    /// Whether all of it was taken.
-    fn is_taken(&self) -> bool {
-        self.pipe.is_none() && self.taken == self.bytes.len()
-    }
-
-    /// Takes what is in the pipe into memory of our own.
-    fn leave_pipe(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
-        // Where it fails the bytes are still in the pipe.
-        if let Ok(mut bytes) = pipe.empty() {
-            bytes.extend_from_slice(&self.bytes[self.taken..]);
-            (self.bytes, self.taken) = (bytes, 0);
-            self.pipe = None;
-        }
     }
 }
 
@@ -335,16 +236,10 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice());
 }
 
-const BUFFER_SIZE: usize = 64 * 1024;
+pub(super) const BUFFER_SIZE: usize = 64 * 1024;
 
-/// A frame of which so much is still to come goes through a pipe.
-const SPLICE_FROM: u64 = 64 * 1024;
-
-/// As much as one call moves at most; a pipe has room for less, unless its pages are large.
-const MOST_AT_ONCE: usize = 1024 * 1024;
-
-/// Looks, four a second, after which a pipe that nobody takes from is emptied.
-const STALLS: u8 = 4;
+/// A full buffer in which no more messages began tells of large frames.
+const FEW: u32 = 2;
 
 /// Reads of a whole buffer before others have their turn.
 const TURN: usize = 8;

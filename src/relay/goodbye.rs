@@ -121,8 +121,11 @@ impl Flow {
             }
             let read = with_buffer(|buffer| {
                 let read = source.try_read(buffer)?;
-                let (used, messages) = self.scanner.scan_to_boundary(&buffer[..read]);
-                self.count(used, u64::from(messages), moved);
+                let unseen = self.unseen(&buffer[..read]);
+                let seen = read - unseen.len();
+                let (used, messages) = self.scanner.scan_to_boundary(unseen);
+                let used = seen + used;
+                self.count_read(used, messages, moved);
                 self.append(&buffer[..used]);
                 Ok(read)
             });

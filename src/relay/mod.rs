@@ -3,8 +3,10 @@
 //! [`tunnel::Relay`] moves bytes both ways until the connection is over. What it may take its time over is
 //! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`].
 
+pub mod bypass;
 pub mod flow;
 pub mod goodbye;
+pub mod held;
 pub mod mode;
 pub mod pace;
 pub mod pulse;

@@ -91,6 +91,19 @@ impl FrameScanner {
         self.scan_in_steps(bytes)
     }
 
+    /// How long the header is that `bytes` begin with, its mask included; `None` where they are too few to tell, or end within
+    /// it. Whether it can be is not looked at.
+    pub fn header_len(bytes: &[u8]) -> Option<usize> {
+        let second = *bytes.get(1)?;
+        let length_bytes = match second & !MASKED {
+            LENGTH_16 => 2,
+            LENGTH_64 => 8,
+            _ => 0,
+        };
+        let len = 2 + length_bytes + usize::from((second & MASKED) >> 5);
+        (len <= bytes.len()).then_some(len)
+    }
+
     /// How much of the frame in hand is still to come, once its header is known; 0 at a boundary, within a header, and when
     /// blind. A mask counts as payload.
     pub fn payload_left(&self) -> u64 {
@@ -244,6 +257,9 @@ pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     }
     frame
 }
+
+/// The longest header: two bytes, eight of length, four of mask (RFC 6455, 5.2).
+pub const LONGEST_HEADER: usize = 14;
 
 const FIN: u8 = 0x80;
 const OPCODE: u8 = 0x0F;

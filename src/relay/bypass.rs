@@ -1,0 +1,150 @@
+//! The way around this process: what is left of a large frame goes from socket to socket through a pipe, unseen.
+
+use std::io::ErrorKind;
+
+use crate::net::fault;
+use crate::net::pipe::Pipe;
+use crate::net::stream::{Stream, is_passing};
+use crate::wire::frame::{FrameScanner, LONGEST_HEADER};
+
+use super::flow::{BUFFER_SIZE, End, Flow, Moved};
+use super::held::Held;
+use super::mode::RelayMode;
+
+/// What is expected of the frames that come, to judge by the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Whatever comes is copied.
+    Copied,
+    /// No more than that a frame may turn out to be large.
+    Open,
+    /// Large ones, so the next header is looked at before it is read, and its frame can go through a pipe as a whole.
+    Large,
+}
+
+/// Bytes of a header that the scanner has seen, and that are still to be read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Foreseen {
+    bytes: u8,
+    /// Whether a message begins with them.
+    is_message: bool,
+}
+
+impl Outlook {
+    /// Where nothing has come yet.
+    pub(super) fn of(mode: RelayMode) -> Self {
+        match mode {
+            RelayMode::Auto => Self::Open,
+            RelayMode::Copy => Self::Copied,
+        }
+    }
+
+    /// The frames that came were large.
+    pub(super) fn is_of_large_frames(&mut self) {
+        if *self == Self::Open {
+            *self = Self::Large;
+        }
+    }
+}
+
+impl Flow {
+    /// A pipe, and how much may go through it.
+    pub(super) fn way_around(&mut self, source: &Stream) -> Option<(Pipe, usize)> {
+        match self.outlook {
+            Outlook::Copied => return None,
+            Outlook::Large if self.scanner.at_boundary() => self.look_ahead(source),
+            Outlook::Large | Outlook::Open => {}
+        }
+        let left = self.scanner.payload_left();
+        if left < SPLICE_FROM {
+            return None;
+        }
+        let most = usize::try_from(left).map_or(MOST_AT_ONCE, |left| left.min(MOST_AT_ONCE));
+        Some((Pipe::lend()?, usize::from(self.foreseen.bytes) + most))
+    }
+
+    /// Moves what is there, at most `most` bytes, through the pipe.
+    pub(super) fn pass_by(&mut self, mut pipe: Pipe, most: usize, source: &Stream, sink: &Stream, moved: &mut Moved) {
+        match source.try_fill(&mut pipe, most) {
+            Ok(0) => return self.source_ended(),
+            Ok(read) => {
+                let unseen = read.saturating_sub(self.foreseen.bytes.into());
+                self.scanner.skip(unseen as u64);
+                self.count_read(read, 0, moved);
+            }
+            Err(error) if is_passing(&error) => return,
+            // A kind of socket that can't.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                self.outlook = Outlook::Copied;
+                return;
+            }
+            Err(error) => {
+                self.source_end = Some(End::of(&error));
+                return;
+            }
+        }
+        fault::point("splice");
+        match sink.try_drain(&mut pipe) {
+            Ok(written) => {
+                self.written += written as u64;
+                moved.written |= written > 0;
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return self.sink_failed(End::of(&error)),
+        }
+        if pipe.holds() > 0 {
+            self.held = Some(Box::new(Held::pipe(pipe)));
+        }
+    }
+
+    /// How much is copied at once. Where frames are large, only what completes the one in hand: the next may take the pipe.
+    pub(super) fn most_to_copy(&self) -> usize {
+        match (self.outlook, usize::try_from(self.scanner.payload_left())) {
+            (Outlook::Large, Ok(left @ 1..)) => left.saturating_add(self.foreseen.bytes.into()).min(BUFFER_SIZE),
+            _ => BUFFER_SIZE,
+        }
+    }
+
+    /// What of `bytes`, the next that were read, the scanner has not seen yet.
+    pub(super) fn unseen<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.foreseen.bytes.into()..).unwrap_or_default()
+    }
+
+    /// Counts what was read, and what was foreseen of it.
+    pub(super) fn count_read(&mut self, bytes: usize, messages: u32, moved: &mut Moved) {
+        let Foreseen {
+            bytes: foreseen,
+            is_message,
+        } = &mut self.foreseen;
+        *foreseen = foreseen.saturating_sub(u8::try_from(bytes).unwrap_or(u8::MAX));
+        let messages = u64::from(messages) + u64::from(std::mem::take(is_message));
+        self.count(bytes, messages, moved);
+    }
+
+    /// Has the scanner see the next header, if it is there and its frame is large. Where it is not, or nothing is to be seen,
+    /// reading comes to know it.
+    fn look_ahead(&mut self, source: &Stream) {
+        let mut header = [0; LONGEST_HEADER];
+        let Ok(seen) = source.peek(&mut header) else { return };
+        let Some(len) = FrameScanner::header_len(&header[..seen]) else {
+            return;
+        };
+        let mut scanner = self.scanner.clone();
+        let messages = scanner.scan(&header[..len]);
+        if scanner.payload_left() < SPLICE_FROM {
+            self.outlook = Outlook::Open;
+            return;
+        }
+        self.scanner = scanner;
+        self.foreseen = Foreseen {
+            bytes: u8::try_from(len).unwrap_or_default(),
+            is_message: messages > 0,
+        };
+    }
+}
+
+/// A frame of which so much is still to come goes through a pipe: below it, the calls cost more than the copy.
+const SPLICE_FROM: u64 = 32 * 1024;
+
+/// As much as one call moves at most; a pipe has room for less, unless its pages are large.
+const MOST_AT_ONCE: usize = 1024 * 1024;

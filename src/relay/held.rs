@@ -1,0 +1,85 @@
+//! What was read, and the peer has not taken yet.
+
+use std::io;
+
+use crate::net::pipe::Pipe;
+use crate::net::stream::Stream;
+
+/// Bytes that wait for the sink, in a pipe, in memory, or in that order in both.
+#[derive(Debug)]
+pub(super) struct Held {
+    pipe: Option<Pipe>,
+    bytes: Vec<u8>,
+    /// How many of the bytes were taken.
+    taken: usize,
+    /// What the last look found in the pipe.
+    seen: usize,
+    /// Looks in a row that found it as the one before had.
+    stalls: u8,
+}
+
+impl Held {
+    /// Bytes in memory.
+    pub(super) fn bytes(bytes: Vec<u8>) -> Self {
+        Self {
+            pipe: None,
+            bytes,
+            taken: 0,
+            seen: 0,
+            stalls: 0,
+        }
+    }
+
+    /// Bytes in a pipe.
+    pub(super) fn pipe(pipe: Pipe) -> Self {
+        Self {
+            seen: pipe.holds(),
+            pipe: Some(pipe),
+            ..Self::bytes(Vec::new())
+        }
+    }
+
+    /// Puts bytes behind all others.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes what the sink takes of what is first.
+    pub(super) fn try_write(&mut self, sink: &Stream) -> io::Result<usize> {
+        if let Some(pipe) = &mut self.pipe {
+            let written = sink.try_drain(pipe)?;
+            if pipe.holds() == 0 {
+                self.pipe = None;
+            }
+            return Ok(written);
+        }
+        let written = sink.try_write(&self.bytes[self.taken..])?;
+        self.taken += written;
+        Ok(written)
+    }
+
+    /// Whether all of it was taken.
+    pub(super) fn is_taken(&self) -> bool {
+        self.pipe.is_none() && self.taken == self.bytes.len()
+    }
+
+    /// To be called a few times a second. Pipes are few: one that nobody takes from for long is emptied into memory, and
+    /// given to others.
+    pub(super) fn look(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let is_stalled = pipe.holds() == self.seen;
+        self.seen = pipe.holds();
+        self.stalls = if is_stalled { self.stalls + 1 } else { 0 };
+        // Where it can't be read the bytes are still in it.
+        if self.stalls >= STALLS
+            && let Ok(mut bytes) = pipe.empty()
+        {
+            bytes.extend_from_slice(&self.bytes[self.taken..]);
+            (self.bytes, self.taken) = (bytes, 0);
+            self.pipe = None;
+        }
+    }
+}
+
+/// A second, at four looks a second.
+const STALLS: u8 = 4;
