@@ -1,0 +1,174 @@
+//! Who is compared, and with which settings.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Contender {
+    /// The floor.
+    Relay,
+    Wsguard,
+    Nginx,
+    /// With buffers that hold a large message.
+    NginxLarge,
+    Haproxy,
+    HaproxySplice,
+}
+
+/// What a scenario needs of a configuration beyond the usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Need {
+    /// One address may have [`LIMIT`] connections, and hears 429 above that. It is what wsguard does anyway.
+    pub limit: bool,
+    /// A head may take a minute.
+    pub patience: bool,
+}
+
+impl Contender {
+    pub const ALL: [Self; 6] = [
+        Self::Relay,
+        Self::Wsguard,
+        Self::Nginx,
+        Self::NginxLarge,
+        Self::Haproxy,
+        Self::HaproxySplice,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Wsguard => "wsguard",
+            Self::Nginx => "nginx",
+            Self::NginxLarge => "nginx 64k",
+            Self::Haproxy => "HAProxy",
+            Self::HaproxySplice => "HAProxy splice",
+        }
+    }
+
+    /// Whether wsguard is measured against it.
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Self::Relay | Self::Wsguard)
+    }
+
+    /// Its configuration file; the relay has none.
+    pub fn text(self, need: Need, front: SocketAddr, back: SocketAddr, folder: &Path) -> String {
+        match self {
+            Self::Relay => String::new(),
+            Self::Wsguard => wsguard(need, front, back),
+            Self::Nginx => nginx(need, front, back, folder, ""),
+            Self::NginxLarge => nginx(need, front, back, folder, NGINX_LARGE),
+            Self::Haproxy => haproxy(need, front, back, 9500, ""),
+            // Pipes take descriptors too, and as many connections as else would leave none for them.
+            Self::HaproxySplice => haproxy(need, front, back, 4000, HAPROXY_SPLICE),
+        }
+    }
+}
+
+/// Its limits stand at their defaults, in every scenario.
+fn wsguard(need: Need, front: SocketAddr, back: SocketAddr) -> String {
+    let patience = if need.patience {
+        "handshake_timeout = \"1m\"\n"
+    } else {
+        ""
+    };
+    format!(
+        "[server]\nworkers = 1\n\n[[listener]]\nbind = [\"{front}\"]\n{patience}\n\
+         [upstream.backend]\nservers = [\"{back}\"]\n\n[admin]\nlisten = \"off\"\n\n\
+         [log]\naccess = \"off\"\nlevel = \"warn\"\n"
+    )
+}
+
+fn nginx(need: Need, front: SocketAddr, back: SocketAddr, folder: &Path, buffers: &str) -> String {
+    let folder = folder.display();
+    let (zone, limit) = if need.limit {
+        (
+            "limit_conn_zone $binary_remote_addr zone=clients:10m; limit_conn_status 429; limit_conn_log_level info;",
+            format!("limit_conn clients {LIMIT};"),
+        )
+    } else {
+        ("", String::new())
+    };
+    let mut temporary = String::new();
+    for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        // A String takes all of it.
+        let _ = write!(temporary, "{kind}_temp_path {folder}/{kind}; ");
+    }
+    format!(
+        r#"daemon off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log crit;
+worker_processes 1;
+worker_rlimit_nofile 20000;
+events {{
+    use epoll;
+    worker_connections 19900;
+}}
+http {{
+    access_log off;
+    keepalive_timeout 1h;
+    {temporary}
+    {zone}
+    upstream backend {{
+        server {back};
+    }}
+    server {{
+        listen {front} backlog=4096;
+        {limit}
+        location / {{
+            proxy_pass http://backend;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection "upgrade";
+            proxy_set_header Host $host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_read_timeout 1h;
+            proxy_send_timeout 1h;
+            {buffers}
+        }}
+    }}
+}}
+"#
+    )
+}
+
+fn haproxy(need: Need, front: SocketAddr, back: SocketAddr, most: u32, options: &str) -> String {
+    let limit = if need.limit {
+        format!(
+            "stick-table type ip size 100k expire 1h store conn_cur\n    \
+             http-request track-sc0 src\n    \
+             http-request deny deny_status 429 if {{ sc_conn_cur(0) gt {LIMIT} }}"
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "global
+    nbthread 1
+    maxconn {most}
+defaults
+    mode http
+    {options}
+    option forwardfor
+    maxconn {most}
+    timeout connect 5s
+    timeout http-request 1m
+    timeout http-keep-alive 1h
+    timeout client 1h
+    timeout server 1h
+    timeout tunnel 1h
+frontend front
+    bind {front} backlog 4096
+    {limit}
+    default_backend back
+backend back
+    server backend {back}
+"
+    )
+}
+
+/// Open at once for one address: wsguard's default.
+pub const LIMIT: usize = 50;
+const NGINX_LARGE: &str = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;";
+const HAPROXY_SPLICE: &str = "option splice-auto\n    option splice-request\n    option splice-response";

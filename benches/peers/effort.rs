@@ -1,0 +1,72 @@
+//! How much of it is done.
+
+use std::time::Duration;
+
+/// How long a run takes, and how sure its figures are.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub rounds: usize,
+    /// Of what is the same each time, nearly: memory.
+    pub steady_rounds: usize,
+    /// Of one measurement.
+    pub lasts: Duration,
+    /// Before it, unmeasured.
+    pub warm_up: Duration,
+    /// Of each half of the flood: rare events are what it is about.
+    pub flood_lasts: Duration,
+    /// While system calls are counted.
+    pub count_lasts: Duration,
+    /// Payload and connections.
+    pub echoes: &'static [(usize, usize)],
+    pub bulk_bytes: usize,
+    /// Numbers of idle connections.
+    pub idle: &'static [usize],
+    pub pending: usize,
+    pub beside: usize,
+}
+
+impl Effort {
+    /// To see whether it works, and large differences: under three minutes.
+    pub const QUICK: Self = Self {
+        rounds: 2,
+        steady_rounds: 1,
+        lasts: Duration::from_millis(400),
+        warm_up: Duration::from_millis(100),
+        flood_lasts: Duration::from_secs(1),
+        count_lasts: Duration::from_millis(700),
+        echoes: &[(125, 100), (125, 1000), (16 * KIB, 100)],
+        bulk_bytes: 256_000_000,
+        idle: &[1000],
+        pending: 2000,
+        beside: 2000,
+    };
+    /// To compare: some half an hour.
+    pub const FULL: Self = Self {
+        rounds: 5,
+        steady_rounds: 5,
+        lasts: Duration::from_secs(2),
+        warm_up: Duration::from_millis(300),
+        flood_lasts: Duration::from_secs(4),
+        count_lasts: Duration::from_secs(2),
+        echoes: &[
+            (16, 1),
+            (16, 100),
+            (16, 1000),
+            (125, 1),
+            (125, 100),
+            (125, 1000),
+            (KIB, 1),
+            (KIB, 100),
+            (KIB, 1000),
+            (16 * KIB, 1),
+            (16 * KIB, 100),
+            (16 * KIB, 1000),
+        ],
+        bulk_bytes: 1_000_000_000,
+        idle: &[1000, 4000, 8000],
+        pending: 4000,
+        beside: 8000,
+    };
+}
+
+pub const KIB: usize = 1024;

@@ -1,0 +1,84 @@
+//! What wsguard has to reach.
+
+use crate::book::Row;
+use crate::contender::Contender;
+
+/// What is asked of one figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Target {
+    /// At most so many times what that one takes.
+    Of(Contender, f64),
+    /// At most so many times what the best peer takes.
+    OfBest(f64),
+    /// At most so much.
+    Most(f64),
+}
+
+/// What became of a target.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    pub target: Target,
+    /// The ratio, or the figure itself; nothing where it or its peer was not measured.
+    pub reached: Option<f64>,
+}
+
+impl Target {
+    /// The one for a row of that name, if there is any.
+    pub fn of(name: &str) -> Option<Self> {
+        let what = name.split_once(' ').map_or("", |(_, what)| what);
+        Some(match name {
+            "upgrade" | "echo-125b-100" | "echo-125b-1000" => Self::Of(Contender::Nginx, 1.0),
+            "echo-16k-100" => Self::OfBest(1.0),
+            "bulk-up" | "bulk-down" => Self::Of(Contender::HaproxySplice, 1.0),
+            "refusal" => Self::Of(Contender::Nginx, 0.65),
+            "flood p99 to quiet" => Self::Most(1.1),
+            "pending silent" => Self::Most(0.5),
+            "pending half a head" => Self::Most(1.0),
+            "beside" => Self::Most(1.05),
+            _ if name.starts_with("idle-") => match what {
+                "fresh" | "after 64 KiB each" => Self::Most(1.0),
+                "kept" => Self::Most(10.0),
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+
+    /// In words.
+    pub fn text(self, unit: &str) -> String {
+        match self {
+            Self::Of(peer, most) => format!("<= {most} x {}", peer.name()),
+            Self::OfBest(most) => format!("<= {most} x the best"),
+            Self::Most(most) if unit == "x" => format!("<= {most} x"),
+            Self::Most(most) => format!("<= {most} {unit}"),
+        }
+    }
+}
+
+impl Verdict {
+    /// On that row.
+    pub fn on(row: &Row) -> Option<Self> {
+        let target = Target::of(&row.name)?;
+        let reached = match target {
+            Target::Of(peer, _) => row.ratio(Contender::Wsguard, peer),
+            Target::OfBest(_) => row.best_peer().and_then(|best| row.ratio(Contender::Wsguard, best)),
+            Target::Most(_) => row.value(Contender::Wsguard),
+        };
+        Some(Self { target, reached })
+    }
+
+    /// Nothing where it can't be told.
+    pub fn is_met(&self) -> Option<bool> {
+        let (Target::Of(_, most) | Target::OfBest(most) | Target::Most(most)) = self.target;
+        self.reached.map(|reached| reached <= most)
+    }
+
+    /// In a word.
+    pub fn word(&self) -> &'static str {
+        match self.is_met() {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "not measured",
+        }
+    }
+}

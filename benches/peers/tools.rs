@@ -1,0 +1,75 @@
+//! The programs that are there, and which versions they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::contender::Contender;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Tools {
+    bench: PathBuf,
+    wsguard: PathBuf,
+    nginx: Option<PathBuf>,
+    haproxy: Option<PathBuf>,
+    pub strace: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Looks into the folders of PATH, and into the one for servers, which is not in everybody's.
+    pub fn find(wsguard: &Path) -> anyhow::Result<Self> {
+        anyhow::ensure!(wsguard.is_file(), "there is no {}", wsguard.display());
+        Ok(Self {
+            bench: std::env::current_exe()?,
+            // The child looks for a name without a folder elsewhere.
+            wsguard: wsguard.canonicalize()?,
+            nginx: look_for("nginx"),
+            haproxy: look_for("haproxy"),
+            strace: look_for("strace"),
+        })
+    }
+
+    /// What runs as that contender.
+    pub fn program(&self, contender: Contender) -> Option<&Path> {
+        match contender {
+            Contender::Relay => Some(&self.bench),
+            Contender::Wsguard => Some(&self.wsguard),
+            Contender::Nginx | Contender::NginxLarge => self.nginx.as_deref(),
+            Contender::Haproxy | Contender::HaproxySplice => self.haproxy.as_deref(),
+        }
+    }
+
+    /// A line for each, those left out included.
+    pub fn versions(&self) -> Vec<String> {
+        let peer = |name: &str, path: Option<&PathBuf>, flag| match path {
+            Some(path) => {
+                first_line(path, flag).unwrap_or_else(|| format!("{name}, of a version that it does not tell"))
+            }
+            None => format!("{name} is not installed and left out"),
+        };
+        vec![
+            peer("wsguard", Some(&self.wsguard), "--version"),
+            peer("nginx", self.nginx.as_ref(), "-v"),
+            peer("haproxy", self.haproxy.as_ref(), "-v"),
+            match &self.strace {
+                Some(path) => first_line(path, "--version").unwrap_or_else(|| "strace".to_owned()),
+                None => "strace is not installed: system calls are not counted".to_owned(),
+            },
+        ]
+    }
+}
+
+fn look_for(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// nginx tells it on stderr.
+fn first_line(program: &Path, flag: &str) -> Option<String> {
+    let told = Command::new(program).arg(flag).output().ok()?;
+    let all = [told.stdout, told.stderr].concat();
+    Some(String::from_utf8_lossy(&all).lines().next()?.to_owned())
+}
