@@ -76,16 +76,16 @@ impl Row {
     }
 
     /// How many times as dear as another it is: the median of the rounds' ratios, since only what was measured side by
-    /// side can be compared.
+    /// side can be compared. Where nearly nothing was used, or less than before, there is none.
     pub fn ratio(&self, of: Contender, to: Contender) -> Option<f64> {
         if self.is_by_lowest() {
-            return Some(self.value(of)? / self.value(to)?);
+            return divided(self.value(of)?, self.value(to)?);
         }
         let (of, to) = (self.cells.get(&of)?, self.cells.get(&to)?);
         let ratios: Vec<f64> = of
             .values
             .iter()
-            .filter_map(|(round, value)| Some(value / to.values.get(round)?))
+            .filter_map(|(round, value)| divided(*value, *to.values.get(round)?))
             .collect();
         median(&ratios)
     }
@@ -148,6 +148,10 @@ impl Figure {
             machine: Some(cost.machine.as_secs_f64() / units),
         }
     }
+}
+
+fn divided(one: f64, other: f64) -> Option<f64> {
+    (one > 0.0 && other > 0.0).then(|| one / other)
 }
 
 /// The middle one, or between the two that are.

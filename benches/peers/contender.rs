@@ -24,6 +24,8 @@ pub struct Need {
     pub limit: bool,
     /// A head may take a minute.
     pub patience: bool,
+    /// Some thousand connections stay open; there must be descriptors for them, which wsguard else keeps for pending ones.
+    pub crowd: bool,
 }
 
 impl Contender {
@@ -66,15 +68,16 @@ impl Contender {
     }
 }
 
-/// Its limits stand at their defaults, in every scenario.
+/// Its limits for a client stand at their defaults, in every scenario.
 fn wsguard(need: Need, front: SocketAddr, back: SocketAddr) -> String {
     let patience = if need.patience {
         "handshake_timeout = \"1m\"\n"
     } else {
         ""
     };
+    let crowd = if need.crowd { "max_pending = 500\n" } else { "" };
     format!(
-        "[server]\nworkers = 1\n\n[[listener]]\nbind = [\"{front}\"]\n{patience}\n\
+        "[server]\nworkers = 1\n\n[[listener]]\nbind = [\"{front}\"]\n{patience}{crowd}\n\
          [upstream.backend]\nservers = [\"{back}\"]\n\n[admin]\nlisten = \"off\"\n\n\
          [log]\naccess = \"off\"\nlevel = \"warn\"\n"
     )

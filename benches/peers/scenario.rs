@@ -94,6 +94,7 @@ impl Scenario {
         Need {
             limit: matches!(self, Self::Refusal | Self::Flood | Self::Calls(Counted::Refusal)),
             patience: self == Self::Pending,
+            crowd: matches!(self, Self::Idle(_) | Self::Beside),
         }
     }
 

@@ -55,7 +55,7 @@ fn ratios(text: &mut String, book: &Book) {
     line(text, "\n## As a multiple of the floor, and of the best peer\n");
     let columns = Contender::ALL.map(Contender::name);
     header(text, &[&["scenario"][..], &columns].concat());
-    for row in book.rows.iter().filter(|row| row.cells.len() > 1) {
+    for row in book.rows.iter().filter(|row| row.unit != "/s" && row.cells.len() > 1) {
         let best = row.best_peer();
         let cells = Contender::ALL.map(|contender| {
             if !row.cells.contains_key(&contender) {
