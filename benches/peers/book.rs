@@ -136,8 +136,8 @@ impl Figure {
         Self::of(what, "KiB", kib / count as f64)
     }
 
-    pub fn kept(kib: f64) -> Self {
-        Self::of("kept", "MB", kib * 1024.0 / 1e6)
+    pub fn megabytes(what: &'static str, kib: f64) -> Self {
+        Self::of(what, "MB", kib * 1024.0 / 1e6)
     }
 
     fn cost(unit: &'static str, cost: Cost, units: f64) -> Self {
@@ -151,7 +151,7 @@ impl Figure {
 }
 
 fn divided(one: f64, other: f64) -> Option<f64> {
-    (one > 0.0 && other > 0.0).then(|| one / other)
+    (one > NOTHING && other > NOTHING).then(|| one / other)
 }
 
 /// The middle one, or between the two that are.
@@ -161,3 +161,6 @@ pub fn median<'a>(values: impl IntoIterator<Item = &'a f64>) -> Option<f64> {
     let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
     Some(f64::midpoint(values[low], values[high]))
 }
+
+/// Less than any figure that stands for something.
+const NOTHING: f64 = 0.05;

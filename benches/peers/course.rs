@@ -143,8 +143,12 @@ impl Course<'_> {
 
     fn what_is_kept(&mut self, scenario: Scenario, rest: &Rest, round: usize) -> anyhow::Result<()> {
         sleep(GIVES_BACK.saturating_sub(rest.closed.elapsed()));
-        let kept = Figure::kept(rest.proxy.meter.pss()? - rest.before);
-        self.book.note(scenario, rest.proxy.contender, round, vec![kept]);
+        let meter = &rest.proxy.meter;
+        let figures = vec![
+            Figure::megabytes("kept", meter.pss()? - rest.before),
+            Figure::megabytes("left in all", meter.pss_in_all()?),
+        ];
+        self.book.note(scenario, rest.proxy.contender, round, figures);
         Ok(())
     }
 

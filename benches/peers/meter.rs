@@ -85,16 +85,23 @@ impl Meter {
 
     /// Its share of memory, in KiB, files left out: what a page of a program counts depends on who else runs it just now.
     pub fn pss(&self) -> anyhow::Result<f64> {
+        Ok(self.share("Pss_Anon:")? + self.share("Pss_Shmem:")?)
+    }
+
+    /// Its share of all memory, in KiB.
+    pub fn pss_in_all(&self) -> anyhow::Result<f64> {
+        self.share("Pss:")
+    }
+
+    fn share(&self, name: &str) -> anyhow::Result<f64> {
         let mut sum = 0.0;
         for pid in &self.pids {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-            for name in ["Pss_Anon:", "Pss_Shmem:"] {
-                let share: f64 = text
-                    .lines()
-                    .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
-                    .with_context(|| format!("no {name}"))?;
-                sum += share;
-            }
+            let share: f64 = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+                .with_context(|| format!("no {name}"))?;
+            sum += share;
         }
         Ok(sum)
     }

@@ -135,8 +135,9 @@ fn line(text: &mut String, line: &str) {
 }
 
 const ABOUT: &str = "
-CPU is the proxy's own, of all its processes; memory is PSS beyond that of the proxy without connections, a connection;
-calls are system calls an operation, under strace. A cell is the median of the rounds with the lowest and the highest
+CPU is the proxy's own, of all its processes; memory is PSS beyond that of the proxy without connections, a connection,
+files left out; `kept` is the same after all have closed, `left in all` the whole of it then, files included; calls are
+system calls an operation, under strace. A cell is the median of the rounds with the lowest and the highest
 (`upgrade`: the lowest round instead of the median), a ratio is the median of the rounds' ratios. `relay` is the floor: a
 blind epoll relay that parses nothing and limits nobody; in `flood` it meets none, which shows what is the bench's own.
 Differences under 15 % (upgrade) or 25 % (echo, bulk) are ties on a machine that is shared.

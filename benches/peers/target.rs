@@ -37,7 +37,7 @@ impl Target {
             "beside" => Self::Most(1.05),
             _ if name.starts_with("idle-") => match what {
                 "fresh" | "after 64 KiB each" => Self::Most(1.0),
-                "kept" => Self::Most(10.0),
+                "left in all" => Self::Most(10.0),
                 _ => return None,
             },
             _ => return None,
