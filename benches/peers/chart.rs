@@ -70,7 +70,8 @@ fn bar(contender: Contender, ratio: f64, value: f64, y: u32) -> String {
     let is_cut = ratio > MOST;
     let length = (ratio.clamp(0.0, MOST) * f64::from(UNIT)).max(1.0);
     let more = if is_cut { " \u{2192}" } else { "" };
-    let label = f64::from(LEFT) + length + 6.0;
+    // Beyond the line, which would else go through it.
+    let label = f64::from(LEFT) + length.max(f64::from(UNIT)) + 6.0;
     let (middle, thick) = (y + BAR - 4, BAR - 3);
     format!(
         "<text class=\"who\" x=\"{}\" y=\"{middle}\">{}</text>\

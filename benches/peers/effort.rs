@@ -67,6 +67,12 @@ impl Effort {
         pending: 4000,
         beside: 8000,
     };
+
+    /// What a proxy needs of them: two for each connection, and what wsguard keeps for sockets that are none yet.
+    pub fn descriptors(&self) -> u64 {
+        let most = self.idle.iter().copied().max().unwrap_or(0).max(self.beside);
+        2 * most as u64 + 1000
+    }
 }
 
 pub const KIB: usize = 1024;

@@ -142,7 +142,7 @@ fn compare(options: &Options) -> anyhow::Result<ExitCode> {
         options.only.is_empty() || options.only.iter().any(|name| scenario.name().starts_with(name))
     });
     anyhow::ensure!(!scenarios.is_empty(), "no scenario has such a name");
-    raise_descriptors()?;
+    raise_descriptors(&effort)?;
     let tools = Tools::find(&options.binary)?;
     let cores = Cores::find()?;
     let machine = Machine::look(cores, &tools, &effort);
@@ -195,8 +195,13 @@ fn judge(book: &Book, deny_missed: bool) -> ExitCode {
 }
 
 /// As far as it goes without asking anybody. Children inherit it.
-fn raise_descriptors() -> anyhow::Result<()> {
+fn raise_descriptors(effort: &Effort) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
+    let needed = effort.descriptors();
+    anyhow::ensure!(
+        limit.maximum.is_none_or(|limit| limit >= needed),
+        "{needed} descriptors are needed (ulimit -n)"
+    );
     setrlimit(
         Resource::Nofile,
         Rlimit {
