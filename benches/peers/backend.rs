@@ -1,4 +1,4 @@
-//! The server behind all peers, in a process of its own. What it does on a connection stands in the request's target:
+//! The server behind a proxy, in a process of its own. What it does on a connection stands in the request's target:
 //! `/echo` says every message again, `/up/N` takes N bytes and says so, `/down/N` gives N bytes once it is asked to,
 //! `/refuse` is answered 429.
 

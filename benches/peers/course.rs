@@ -16,7 +16,7 @@ use crate::crowd::Crowd;
 use crate::effort::Effort;
 use crate::flood;
 use crate::pending::Pending;
-use crate::proxy::{Backend, Proxy};
+use crate::proxy::Proxy;
 use crate::scenario::{Counted, Scenario};
 use crate::storm::{Kind, Storm, occupy};
 use crate::tools::Tools;
@@ -26,7 +26,6 @@ use crate::tools::Tools;
 pub struct Course<'a> {
     pub tools: &'a Tools,
     pub cores: Cores,
-    pub backend: &'a Backend,
     pub effort: Effort,
     pub book: Book,
 }
@@ -60,13 +59,7 @@ impl Course<'_> {
     }
 
     fn measure(&mut self, scenario: Scenario, contender: Contender, round: usize) -> anyhow::Result<Option<Rest>> {
-        let proxy = Proxy::start(
-            contender,
-            scenario.need(),
-            self.tools,
-            self.cores.proxy,
-            self.backend.address,
-        )?;
+        let proxy = Proxy::start(contender, scenario.need(), self.tools, self.cores)?;
         let figures = match scenario {
             Scenario::Upgrade => vec![self.storm(Kind::Upgrade, &proxy)?],
             Scenario::Refusal => {
@@ -154,7 +147,7 @@ impl Course<'_> {
 
     fn flood(&self, proxy: &Proxy) -> anyhow::Result<Vec<Figure>> {
         let (_occupied, flooded, target): (_, SocketAddr, _) = if proxy.contender == Contender::Relay {
-            (Vec::new(), self.backend.address, "/refuse")
+            (Vec::new(), proxy.backend, "/refuse")
         } else {
             (occupy(proxy.front)?, proxy.front, "/echo")
         };

@@ -71,7 +71,7 @@ use course::Course;
 use effort::Effort;
 use launch::AS_LAUNCHER;
 use machine::Machine;
-use proxy::{AS_BACKEND, AS_RELAY, Backend};
+use proxy::{AS_BACKEND, AS_RELAY};
 use scenario::Scenario;
 use target::Verdict;
 use tools::Tools;
@@ -151,11 +151,9 @@ fn compare(options: &Options) -> anyhow::Result<ExitCode> {
     }
     // Whatever is started from here on runs there too, unless it is told otherwise.
     pin_to(cores.clients)?;
-    let backend = Backend::start(cores.backend)?;
     let mut course = Course {
         tools: &tools,
         cores,
-        backend: &backend,
         effort,
         book: Book::default(),
     };

@@ -1,8 +1,9 @@
 //! A running proxy, whichever it is.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::contender::{Contender, Need};
+use crate::cores::Cores;
 use crate::crowd::opened;
 use crate::launch::{Ending, on_core};
 use crate::meter::Meter;
@@ -20,40 +22,42 @@ use crate::request::upgrade;
 use crate::socket::{address, connect};
 use crate::tools::Tools;
 
-/// Ends when it is dropped.
+/// Ends when it is dropped, and its backend after it.
 #[derive(Debug)]
 pub struct Proxy {
     pub contender: Contender,
     pub front: SocketAddr,
+    /// Behind it. Each has its own, at a port of its own: what is left of ended connections takes up the ports from which a
+    /// proxy can connect to one address.
+    pub backend: SocketAddr,
     pub meter: Meter,
     child: Child,
     folder: TempDir,
+    _behind: Backend,
 }
 
 impl Proxy {
-    /// Runs it before that backend; returns when an upgrade goes through.
-    pub fn start(
-        contender: Contender,
-        need: Need,
-        tools: &Tools,
-        core: usize,
-        back: SocketAddr,
-    ) -> anyhow::Result<Self> {
+    /// Runs it before a backend; returns when an upgrade goes through.
+    pub fn start(contender: Contender, need: Need, tools: &Tools, cores: Cores) -> anyhow::Result<Self> {
+        let behind = Backend::start(cores.backend)?;
+        let back = behind.address;
         let folder = tempfile::tempdir()?;
         // nginx's worker is another user, and looks there.
-        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let front = free_address()?;
         let file = folder.path().join("configuration");
         fs::write(&file, contender.text(need, front, back, folder.path()))?;
-        let child = command(contender, tools, core, &file, front, back)?
+        let child = command(contender, tools, cores.proxy, &file, front, back)?
             .stderr(File::create(folder.path().join("stderr"))?)
             .spawn()?;
         let mut proxy = Self {
             contender,
             front,
+            backend: back,
             meter: Meter { pids: vec![child.id()] },
             child,
             folder,
+            _behind: behind,
         };
         proxy.wait_until_it_serves()?;
         proxy.meter = Meter::of(proxy.child.id())?;
@@ -131,16 +135,16 @@ fn command(
     Ok(command)
 }
 
-/// The server behind all of them; killed when dropped.
+/// The server behind it; killed when dropped.
 #[derive(Debug)]
-pub struct Backend {
+struct Backend {
     child: Child,
-    pub address: SocketAddr,
+    address: SocketAddr,
 }
 
 impl Backend {
     /// Running when it accepts.
-    pub fn start(core: usize) -> anyhow::Result<Self> {
+    fn start(core: usize) -> anyhow::Result<Self> {
         let address = free_address()?;
         let bench: PathBuf = std::env::current_exe()?;
         let child = on_core(core, Ending::Killed, &bench)?
