@@ -20,6 +20,8 @@ pub struct Verdict {
     pub target: Target,
     /// The ratio, or the figure itself; nothing where it or its peer was not measured.
     pub reached: Option<f64>,
+    /// By how much two measurements of the same may differ on a machine that is shared, as a part of them.
+    noise: f64,
 }
 
 impl Target {
@@ -64,19 +66,36 @@ impl Verdict {
             Target::OfBest(_) => row.best_peer().and_then(|best| row.ratio(Contender::Wsguard, best)),
             Target::Most(_) => row.value(Contender::Wsguard),
         };
-        Some(Self { target, reached })
+        let noise = match (target, row.unit) {
+            (Target::Most(_), _) => 0.0,
+            _ if row.name == "upgrade" => 0.15,
+            (_, "us" | "s/GB") => 0.25,
+            _ => 0.0,
+        };
+        Some(Self { target, reached, noise })
     }
 
     /// Nothing where it can't be told.
     pub fn is_met(&self) -> Option<bool> {
+        Some(self.reached? <= self.most())
+    }
+
+    fn most(&self) -> f64 {
         let (Target::Of(_, most) | Target::OfBest(most) | Target::Most(most)) = self.target;
-        self.reached.map(|reached| reached <= most)
+        most
     }
 
     /// In a word.
     pub fn word(&self) -> &'static str {
         match self.is_met() {
             Some(true) => "met",
+            Some(false)
+                if self
+                    .reached
+                    .is_some_and(|reached| reached < self.most() * (1.0 + self.noise)) =>
+            {
+                "missed by less than the noise"
+            }
             Some(false) => "missed",
             None => "not measured",
         }
