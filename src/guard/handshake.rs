@@ -156,7 +156,7 @@ async fn dial_any(
     let attempts = running.upstreams[passage.place.upstream].attempts(&passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
-        entry.dialled(lease.server().label());
+        entry.dialled(lease.server());
         match within(limit, dial_one(lease.server(), &passage.request)).await {
             Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");

@@ -1,11 +1,14 @@
 //! The one entry a connection leaves: made when it arrives, written when it is dropped, whatever ended it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limit::admission::{Full, Granted, Permit};
+use crate::limit::key::ClientKey;
 use crate::relay::tunnel::Totals;
+use crate::upstream::server::Server;
 
 use super::advice::Hint;
 use super::decide::Passage;
@@ -23,10 +26,12 @@ pub struct Entry {
     shared: Arc<Shared>,
     listener: Arc<Listener>,
     arrived: Instant,
-    opened: Option<Instant>,
+    /// When the tunnel opened: milliseconds after the arrival. It takes seconds at most.
+    opened: Option<u32>,
     who: Who,
     place: Option<Named>,
-    server: Option<Arc<str>>,
+    /// The server that was dialled last.
+    server: Option<Arc<Server>>,
     permit: Option<Alive>,
     observed: Option<Full>,
     state: State,
@@ -36,7 +41,12 @@ pub struct Entry {
 enum Who {
     /// All that is known is the near end.
     Hop(Hop),
-    Client(Client),
+    Client {
+        address: Option<IpAddr>,
+        key: ClientKey,
+        /// It came by a proxy of our own network, by all appearance, whose word does not count.
+        seems_forwarded: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -54,7 +64,8 @@ enum State {
     /// Answered a health check: no line, no count.
     Health,
     Open,
-    Over(Totals),
+    /// Boxed for the same reason.
+    Over(Box<Totals>),
 }
 
 #[derive(Debug)]
@@ -105,7 +116,7 @@ impl Entry {
     }
 
     /// The server that was dialled last.
-    pub fn dialled(&mut self, server: &Arc<str>) {
+    pub fn dialled(&mut self, server: &Arc<Server>) {
         self.server = Some(Arc::clone(server));
     }
 
@@ -142,10 +153,11 @@ impl Entry {
 
     /// The tunnel is open.
     pub fn opened(&mut self, now: Instant) {
-        self.opened = Some(now);
+        let took = now - self.arrived;
+        self.opened = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
         self.state = State::Open;
         if let Some(Named { zone, .. }) = &self.place {
-            zone.metrics.handshake_duration.observe(seconds(now - self.arrived));
+            zone.metrics.handshake_duration.observe(seconds(took));
             match self.observed {
                 Some(full) => {
                     self.shared
@@ -161,11 +173,15 @@ impl Entry {
 
     /// The tunnel is over.
     pub fn over(&mut self, totals: Totals) {
-        self.state = State::Over(totals);
+        self.state = State::Over(Box::new(totals));
     }
 
     fn identified(&mut self, client: Client) {
-        self.who = Who::Client(client);
+        self.who = Who::Client {
+            address: client.address,
+            key: client.key,
+            seems_forwarded: client.forwarded == Forwarded::Ignored && client.hop.is_none_or(is_local),
+        };
         match client.forwarded {
             Forwarded::Ignored => self.listener.untrusted_forwarded.inc(),
             Forwarded::Missing if self.shared.advice.give(Hint::NoForwarding, Instant::now()) => {
@@ -216,11 +232,11 @@ impl Entry {
             Class::Closed(reason) => {
                 if let (Some(place), Some(opened)) = (&self.place, self.opened) {
                     place.zone.metrics.closes(reason).inc();
-                    place
-                        .zone
-                        .metrics
-                        .connection_duration
-                        .observe(seconds(opened.elapsed()));
+                    let open = self
+                        .arrived
+                        .elapsed()
+                        .saturating_sub(Duration::from_millis(opened.into()));
+                    place.zone.metrics.connection_duration.observe(seconds(open));
                 }
             }
         }
@@ -230,7 +246,7 @@ impl Entry {
         let hint = self.hint(class);
         let key = match self.who {
             Who::Hop(_) => None,
-            Who::Client(client) => Some(client.key),
+            Who::Client { key, .. } => Some(key),
         };
         match hint {
             // Once a minute, and worth more than what is summed or switched off.
@@ -244,12 +260,11 @@ impl Entry {
 
     /// A refusal by client key of a peer that is a proxy by all appearance, while nobody is trusted.
     fn hint(&self, class: Class) -> Option<Hint> {
-        let (Class::Rejected(reason), Who::Client(client)) = (class, self.who) else {
+        let (Class::Rejected(reason), Who::Client { seems_forwarded, .. }) = (class, self.who) else {
             return None;
         };
-        let is_ours = client.hop.is_none_or(is_local);
-        let looks_alike = reason.is_by_client() && client.forwarded == Forwarded::Ignored && is_ours;
-        (looks_alike
+        (reason.is_by_client()
+            && seems_forwarded
             && self.shared.trusts_nobody.load(Relaxed)
             && self.shared.advice.give(Hint::TrustNobody, Instant::now()))
         .then_some(Hint::TrustNobody)
@@ -259,15 +274,17 @@ impl Entry {
         let mut line = Line {
             listener: Some(Arc::clone(&self.listener.policy.name)),
             reason: Some(class.reason()),
-            server: self.server.clone(),
+            server: self.server.as_ref().map(|server| Arc::clone(server.label())),
             duration_ms: u64::try_from(self.arrived.elapsed().as_millis()).ok(),
             ..Line::default()
         };
         match self.who {
             Who::Hop(hop) => line.client = Some(address(hop.address)),
-            Who::Client(client) => {
-                line.client = Some(address(client.address));
-                line.key = Some(client.key.to_string());
+            Who::Client {
+                address: client, key, ..
+            } => {
+                line.client = Some(address(client));
+                line.key = Some(key.to_string());
             }
         }
         if let Some(place) = &self.place {
@@ -333,13 +350,13 @@ fn what_was_seen(reason: Reason, seen: &str) -> String {
     }
 }
 
-fn address(address: Option<std::net::IpAddr>) -> String {
+fn address(address: Option<IpAddr>) -> String {
     address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
-fn is_local(address: std::net::IpAddr) -> bool {
+fn is_local(address: IpAddr) -> bool {
     match address {
-        std::net::IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
-        std::net::IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }

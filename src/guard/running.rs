@@ -13,6 +13,7 @@ use crate::limit::budget::Budget;
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
+use crate::relay::pace::Pace;
 use crate::relay::tally::Tally;
 use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
@@ -85,6 +86,8 @@ pub struct Zone {
     pub policy: Arc<ZonePolicy>,
     /// Its limits; an exempt zone's budget is cut to what is set aside for it.
     pub rules: ZoneRules,
+    /// The timeouts of its connections, shared by all of them.
+    pub pace: Arc<Pace>,
     /// Its counts.
     pub state: Arc<ZoneState>,
 }
@@ -214,6 +217,7 @@ impl Zone {
         };
         Self {
             policy: Arc::clone(policy),
+            pace: Arc::new(policy.pace),
             rules: ZoneRules {
                 connections,
                 ..policy.rules

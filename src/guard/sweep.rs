@@ -11,8 +11,7 @@ use crate::relay::pulse::{Order, Pulse};
 #[derive(Debug)]
 pub(super) struct Watched {
     pulse: Arc<Pulse>,
-    idle: Option<Duration>,
-    stalled: Option<Duration>,
+    pace: Arc<Pace>,
     ends_at: Option<Instant>,
     moved_at: Instant,
     client_took: u64,
@@ -24,14 +23,13 @@ pub(super) struct Watched {
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(super) fn new(pulse: Arc<Pulse>, pace: Pace, share: f64, now: Instant) -> Self {
+    pub(super) fn new(pulse: Arc<Pulse>, pace: Arc<Pace>, share: f64, now: Instant) -> Self {
         let ends_at = pace
             .lifetime
             .and_then(|lifetime| now.checked_add(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
             pulse,
-            idle: pace.idle,
-            stalled: pace.stalled,
+            pace,
             ends_at,
             moved_at: now,
             client_took: 0,
@@ -73,11 +71,13 @@ impl Watched {
         let is_due = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| now - since >= limit);
         if self.ends_at.is_some_and(|end| end <= now) {
             self.pulse.order(Order::Lifetime);
-        } else if is_due(self.stalled, self.client_took_at) {
+        } else if is_due(self.pace.stalled, self.client_took_at) {
             self.pulse.order(Order::Stalled);
-        } else if is_due(self.idle, self.moved_at) {
+        } else if is_due(self.pace.idle, self.moved_at) {
             self.pulse.order(Order::Idle);
-        } else if self.pulse.bytes_wait() || is_due(self.stalled.map(|stalled| stalled / LOOKS), self.client_took_at) {
+        } else if self.pulse.bytes_wait()
+            || is_due(self.pace.stalled.map(|stalled| stalled / LOOKS), self.client_took_at)
+        {
             self.pulse.look();
         }
         true

@@ -1,8 +1,9 @@
 //! The life of a connection, top-down.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::limit::pending::{Ended, Pending};
@@ -12,7 +13,6 @@ use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
 use crate::relay::tunnel::{Relay, Tunnel};
 
-use super::Guard;
 use super::decide::{Admitted, Passage};
 use super::greeting::{Greeting, Unheard};
 use super::handshake::{Connected, connect};
@@ -58,120 +58,136 @@ pub fn arrive(arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Worker>)
         Ok(0) | Err(_) => Some(Err(greeting.broken_off(Unheard::Gone, false))),
     };
     entry.came_from(greeting.hop());
-    let said = match heard {
-        Some(Ok(admitted)) => Said::All(admit(admitted, &mut entry, &running)),
-        None => Said::Part(greeting, seat),
-        Some(Err(stop)) => return turn_away(&stop, newcomer, seat, listener, entry, &running),
-    };
-    if let Some(client) = register(newcomer, &mut entry, &running) {
-        tokio::spawn(serve(client, said, listener, entry, running, Arc::clone(worker)));
+    match heard {
+        Some(Err(stop)) => turn_away(&stop, newcomer, seat, listener, entry, &running),
+        Some(Ok(admitted)) => {
+            let passage = admit(admitted, &mut entry, &running);
+            drop(seat);
+            if let Some(client) = register(newcomer, &mut entry, &running) {
+                tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
+            }
+        }
+        None => {
+            if let Some(client) = register(newcomer, &mut entry, &running) {
+                tokio::spawn(Listening(Some(Listened {
+                    client,
+                    greeting,
+                    seat,
+                    listener,
+                    entry,
+                    running,
+                    worker: Arc::clone(worker),
+                })));
+            }
+        }
     }
 }
 
-/// How much of its greeting a socket has said.
-enum Said {
-    /// It was admitted on it.
-    All(Passage),
-    /// There must come more, for which it has a seat.
-    Part(Greeting, Pending),
-}
+/// A socket that has more to say. There may be thousands, so this is a future by hand: one that the compiler makes holds
+/// most of it twice.
+struct Listening(Option<Listened>);
 
-/// The life of a connection until its tunnel is open, or until it has heard why there is none.
-async fn serve(
-    mut client: Client,
-    said: Said,
+struct Listened {
+    client: Client,
+    greeting: Greeting,
+    seat: Pending,
     listener: Arc<Listener>,
-    mut entry: Entry,
-    mut running: Arc<Running>,
+    entry: Entry,
+    running: Arc<Running>,
     worker: Arc<Worker>,
-) {
-    let mut seat = None;
-    let guard = worker.guard();
-    let stop = match walk(&mut client, said, &listener, guard, &mut seat, &mut running, &mut entry).await {
-        Ok((passage, connected)) => return open(&passage, connected, client, entry, &running, &worker),
-        Err(stop) => stop,
-    };
-    let refusal = Refusal::of(&stop, &running);
-    entry.stopped(&stop, refusal.status(), &running);
-    refusal.deliver(client, seat, &listener.room).await;
 }
 
-/// Each line's output is the next one's input, and the first that says no ends the walk.
-async fn walk(
-    client: &mut Client,
-    said: Said,
-    listener: &Listener,
-    guard: &Guard,
-    kept: &mut Option<Pending>,
-    running: &mut Arc<Running>,
-    entry: &mut Entry,
-) -> Result<(Passage, Connected), Stop> {
-    let passage = match said {
-        Said::All(passage) => passage,
-        Said::Part(greeting, seat) => {
-            let seat = kept.insert(seat);
-            let admitted = hear_out(greeting, client, seat, listener, guard, running, entry).await?;
-            admit(admitted, entry, running)
+impl Future for Listening {
+    type Output = ();
+
+    /// Listens until the greeting is whole and decided on, and has another task do what is to be done then.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(listened) = &mut self.0 else {
+            return Poll::Ready(());
+        };
+        let heard = std::task::ready!(listened.poll_heard(cx));
+        if let Some(listened) = self.0.take() {
+            listened.is_decided(heard);
         }
-    };
-    *kept = None;
-    // Boxed, so that the many that are still pending do not pay for what only an admitted one needs.
-    match Box::pin(connect(&passage, client, running, entry)).await {
-        Ok(connected) => Ok((passage, connected)),
-        Err(stop) => {
-            client.look_again();
-            Err(stop)
-        }
+        Poll::Ready(())
     }
 }
 
-/// Listens until the greeting is whole, and decided on.
-async fn hear_out(
-    mut greeting: Greeting,
-    client: &mut Client,
-    seat: &mut Pending,
-    listener: &Listener,
-    guard: &Guard,
-    running: &mut Arc<Running>,
-    entry: &mut Entry,
-) -> Result<Admitted, Stop> {
-    loop {
-        let has_begun = !client.ahead().bytes().is_empty();
-        read_on(client, seat, greeting.limit(listener))
-            .await
-            .map_err(|why| greeting.broken_off(why, has_begun))?;
-        let heard = greeting.hear(client.ahead(), seat, listener, guard, running);
-        entry.came_from(greeting.hop());
-        if let Some(heard) = heard {
-            return heard;
+impl Listened {
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted, Stop>> {
+        loop {
+            let has_begun = !self.client.ahead().bytes().is_empty();
+            let limit = self.greeting.limit(&self.listener);
+            if let Err(why) = std::task::ready!(poll_more(&mut self.client, &self.seat, limit, cx)) {
+                return Poll::Ready(Err(self.greeting.broken_off(why, has_begun)));
+            }
+            let heard = self.greeting.hear(
+                self.client.ahead(),
+                &mut self.seat,
+                &self.listener,
+                self.worker.guard(),
+                &mut self.running,
+            );
+            self.entry.came_from(self.greeting.hop());
+            if let Some(heard) = heard {
+                return Poll::Ready(heard);
+            }
+        }
+    }
+
+    fn is_decided(self, heard: Result<Admitted, Stop>) {
+        let Self {
+            client,
+            seat,
+            listener,
+            mut entry,
+            running,
+            worker,
+            ..
+        } = self;
+        match heard {
+            Ok(admitted) => {
+                let passage = admit(admitted, &mut entry, &running);
+                drop(seat);
+                tokio::spawn(pass(passage, client, listener, entry, running, worker));
+            }
+            Err(stop) => {
+                let refusal = Refusal::of(&stop, &running);
+                entry.stopped(&stop, refusal.status(), &running);
+                if refusal == Refusal::Close {
+                    // In this order, as in `turn_away`.
+                    drop(client);
+                    drop(seat);
+                    drop(entry);
+                } else {
+                    tokio::spawn(deliver(refusal, client, Some(seat), listener, entry));
+                }
+            }
         }
     }
 }
 
 /// Reads on while the seat lasts.
-async fn read_on(client: &mut Client, seat: &Pending, limit: usize) -> Result<(), Unheard> {
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(ended) = seat.poll_ended(cx) {
-            return Poll::Ready(Err(match ended {
-                Ended::Late => Unheard::Late,
-                Ended::GaveWay => Unheard::GaveWay,
-            }));
-        }
-        match client.poll_fill(limit, cx) {
-            Poll::Pending => {
-                if client.is_silent() {
-                    seat.is_silent();
-                }
-                Poll::Pending
+fn poll_more(client: &mut Client, seat: &Pending, limit: usize, cx: &mut Context<'_>) -> Poll<Result<(), Unheard>> {
+    if let Poll::Ready(ended) = seat.poll_ended(cx) {
+        return Poll::Ready(Err(match ended {
+            Ended::Late => Unheard::Late,
+            Ended::GaveWay => Unheard::GaveWay,
+        }));
+    }
+    match client.poll_fill(limit, cx) {
+        Poll::Pending => {
+            if client.is_silent() {
+                seat.is_silent();
             }
-            Poll::Ready(Ok(1..)) => {
-                seat.heard();
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Unheard::Gone)),
+            Poll::Pending
         }
-    })
-    .await
+        Poll::Ready(Ok(1..)) => {
+            seat.heard();
+            Poll::Ready(Ok(()))
+        }
+        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Unheard::Gone)),
+    }
 }
 
 /// From here on its permit is the entry's to give back.
@@ -179,6 +195,31 @@ fn admit(admitted: Admitted, entry: &mut Entry, running: &Running) -> Passage {
     let Admitted { granted, passage } = admitted;
     entry.admitted(&passage, granted, running);
     passage
+}
+
+/// Takes an admitted client to its server, and opens the tunnel; or has it hear why there is none.
+async fn pass(
+    passage: Passage,
+    mut client: Client,
+    listener: Arc<Listener>,
+    mut entry: Entry,
+    running: Arc<Running>,
+    worker: Arc<Worker>,
+) {
+    let stop = match connect(&passage, &client, &running, &mut entry).await {
+        Ok(connected) => return open(&passage, connected, client, entry, &running, &worker),
+        Err(stop) => stop,
+    };
+    client.look_again();
+    let refusal = Refusal::of(&stop, &running);
+    entry.stopped(&stop, refusal.status(), &running);
+    deliver(refusal, client, None, listener, entry).await;
+}
+
+/// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
+async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listener: Arc<Listener>, entry: Entry) {
+    refusal.deliver(client, seat, &listener.room).await;
+    drop(entry);
 }
 
 /// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
@@ -200,10 +241,7 @@ fn turn_away(
         return;
     };
     if let Some(client) = register(newcomer, &mut entry, running) {
-        tokio::spawn(async move {
-            rest.deliver(client, Some(seat), &listener.room).await;
-            drop(entry);
-        });
+        tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
     }
 }
 
@@ -220,7 +258,7 @@ fn register(newcomer: Newcomer, entry: &mut Entry, running: &Running) -> Option<
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
 fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, running: &Running, worker: &Worker) {
     let zone = &running.zones[passage.place.zone];
-    let pace = zone.policy.pace;
+    let pace = Arc::clone(&zone.pace);
     let Connected {
         server,
         lease,
@@ -245,7 +283,7 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     let mode = running.policy.upstreams[passage.place.upstream].relay;
     let tally = Arc::clone(&zone.state.tallies[worker.index()]);
     let pulse = Arc::default();
-    let mut relay = Relay::new(tunnel, mode, pace, Arc::clone(&pulse), tally);
+    let mut relay = Relay::new(tunnel, mode, Arc::clone(&pace), Arc::clone(&pulse), tally);
     worker.watch(pulse, pace, now);
     fault::point("open");
     tokio::spawn(async move {

@@ -89,7 +89,7 @@ impl Worker {
     }
 
     /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
-    pub fn watch(&self, pulse: Arc<Pulse>, pace: Pace, now: Instant) {
+    pub fn watch(&self, pulse: Arc<Pulse>, pace: Arc<Pace>, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
         self.watched.lock().push(Watched::new(pulse, pace, share, now));

@@ -41,8 +41,7 @@ pub struct Relay {
     server: Stream,
     inbound: Flow,
     outbound: Flow,
-    half_close: Option<Duration>,
-    keepalive: Option<Duration>,
+    pace: Arc<Pace>,
     /// The server's leg has been made ready for staying.
     stays: bool,
     pulse: Arc<Pulse>,
@@ -104,16 +103,15 @@ struct Ending {
 }
 
 impl Relay {
-    /// A relay over `tunnel`; of its pace it keeps `half_close` and `keepalive`, the sweep sees to the rest.
-    pub fn new(tunnel: Tunnel, mode: RelayMode, pace: Pace, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
+    /// A relay over `tunnel`. To `half_close` and `keepalive` of its pace it sees itself, to the rest the sweep does.
+    pub fn new(tunnel: Tunnel, mode: RelayMode, pace: Arc<Pace>, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
         let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode);
         let outbound = Flow::new(Sender::Server, tunnel.from_server, tunnel.reply_size, mode);
         tally.opened.add(1);
         let mut relay = Self {
             client: tunnel.client,
             server: tunnel.server,
-            half_close: pace.half_close,
-            keepalive: pace.keepalive,
+            pace,
             stays: false,
             listens: false,
             is_silent: true,
@@ -189,7 +187,7 @@ impl Relay {
         if !self.has_ended() {
             return Poll::Pending;
         }
-        let half_close = self.half_close;
+        let half_close = self.pace.half_close;
         let ending = self.ending.get_or_insert_with(|| Box::new(Ending::new(half_close)));
         if ending.poll_until(looks_again, cx).is_pending() {
             return Poll::Pending;
@@ -216,7 +214,7 @@ impl Relay {
         let took = self.outbound.written.saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if !std::mem::replace(&mut self.stays, true) {
-            self.server.prepare_to_stay(self.keepalive);
+            self.server.prepare_to_stay(self.pace.keepalive);
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
