@@ -9,10 +9,13 @@ use super::wait::until;
 
 /// Waits until the guard has read every byte that these sockets sent.
 pub fn all_read<'a>(sockets: impl IntoIterator<Item = &'a Socket>) {
-    let ours: HashSet<SocketAddr> = sockets.into_iter().map(Socket::local).collect();
+    // Both ends of each: another test's connection may have the same port, to somewhere else.
+    let ends = |socket: &Socket| (socket.local(), socket.stream().peer_addr().unwrap());
+    let ours: HashSet<(SocketAddr, SocketAddr)> = sockets.into_iter().map(ends).collect();
     until("the guard reads what was sent", || {
         let is_under_way = |entry: &Entry| {
-            ours.contains(&entry.remote) && entry.unread > 0 || ours.contains(&entry.local) && entry.unsent > 0
+            ours.contains(&(entry.remote, entry.local)) && entry.unread > 0
+                || ours.contains(&(entry.local, entry.remote)) && entry.unsent > 0
         };
         (!table().iter().any(is_under_way)).then_some(())
     });
