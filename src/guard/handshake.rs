@@ -1,6 +1,7 @@
 //! From an admission to an open tunnel: a server is dialled, and its 101 verified.
 
 use std::io;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -74,11 +75,13 @@ pub async fn connect(
 async fn connect_patiently(passage: &Passage, running: &Running, entry: &mut Entry) -> Result<Connected, Stop> {
     let zone = &running.zones[passage.place.zone].policy;
     let deadline = zone.upgrade.map(|upgrade| Instant::now() + upgrade);
-    match until(deadline, ask(passage, running, entry, zone.dial)).await {
+    let asking = pin!(ask(passage, running, entry, zone.dial));
+    match until(deadline, asking).await {
         None => Err(Stop::new(Reason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
-        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, pass_on(other, deadline).await)),
+        // Boxed: few get that far.
+        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, Box::pin(pass_on(other, deadline)).await)),
     }
 }
 
@@ -157,7 +160,7 @@ async fn dial_any(
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server());
-        match within(limit, dial_one(lease.server(), &passage.request)).await {
+        match dial_within(limit, lease.server(), &passage.request).await {
             Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");
                 return Ok((stream, sent, lease));
@@ -172,6 +175,12 @@ async fn dial_any(
         lease.failed();
     }
     Err(Stop::new(reason))
+}
+
+/// [`dial_one`]; `None` when `limit` was over first.
+async fn dial_within(limit: Option<Duration>, server: &Server, request: &[u8]) -> Option<io::Result<Dialled>> {
+    let dialling = pin!(dial_one(server, request));
+    until(limit.map(|limit| Instant::now() + limit), dialling).await
 }
 
 /// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
@@ -193,16 +202,7 @@ async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
 /// length that says so.
 async fn pass_on(mut other: Other, deadline: Option<Instant>) -> Vec<u8> {
     let mut content = Vec::new();
-    let mut bytes = other.first;
-    let _late = until(deadline, async {
-        while let Ok(BodyState::More) = other.body.feed(&bytes, &mut content, MAX_BODY) {
-            bytes.clear();
-            if !matches!(read_more(&other.server, &mut bytes).await, Ok(1..)) {
-                break;
-            }
-        }
-    })
-    .await;
+    let _late = until(deadline, pin!(read_body(&mut other, &mut content))).await;
     let mut answer = other.head;
     // A 304 has no body, whatever its length would say (RFC 9110, section 15.4.5).
     if other.status != 304 {
@@ -211,6 +211,16 @@ async fn pass_on(mut other: Other, deadline: Option<Instant>) -> Vec<u8> {
     answer.extend_from_slice(b"\r\n");
     answer.extend_from_slice(&content);
     answer
+}
+
+async fn read_body(other: &mut Other, content: &mut Vec<u8>) {
+    let mut bytes = std::mem::take(&mut other.first);
+    while let Ok(BodyState::More) = other.body.feed(&bytes, content, MAX_BODY) {
+        bytes.clear();
+        if !matches!(read_more(&other.server, &mut bytes).await, Ok(1..)) {
+            return;
+        }
+    }
 }
 
 async fn read_more(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
@@ -230,13 +240,8 @@ fn read_now(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
     Ok(read)
 }
 
-/// `None` when `limit` was over first.
-async fn within<T>(limit: Option<Duration>, future: impl Future<Output = T>) -> Option<T> {
-    until(limit.map(|limit| Instant::now() + limit), future).await
-}
-
-/// `None` when the deadline came first.
-async fn until<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+/// `None` when the deadline came first. By reference: a future that is handed down by value stands in each frame once more.
+async fn until<T>(deadline: Option<Instant>, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),
         None => Some(future.await),

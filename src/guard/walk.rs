@@ -12,6 +12,7 @@ use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
 use crate::relay::tunnel::{Relay, Tunnel};
+use crate::upstream::lease::Lease;
 
 use super::decide::{Admitted, Passage};
 use super::greeting::{Greeting, Unheard};
@@ -107,7 +108,7 @@ impl Future for Listening {
         };
         let heard = std::task::ready!(listened.poll_heard(cx));
         if let Some(listened) = self.0.take() {
-            listened.is_decided(heard);
+            listened.go_on(heard);
         }
         Poll::Ready(())
     }
@@ -135,7 +136,7 @@ impl Listened {
         }
     }
 
-    fn is_decided(self, heard: Result<Admitted, Stop>) {
+    fn go_on(self, heard: Result<Admitted, Stop>) {
         let Self {
             client,
             seat,
@@ -198,22 +199,25 @@ fn admit(admitted: Admitted, entry: &mut Entry, running: &Running) -> Passage {
 }
 
 /// Takes an admitted client to its server, and opens the tunnel; or has it hear why there is none.
-async fn pass(
+#[allow(clippy::manual_async_fn)] // An `async fn` would hold each of its arguments twice.
+fn pass(
     passage: Passage,
     mut client: Client,
     listener: Arc<Listener>,
     mut entry: Entry,
     running: Arc<Running>,
     worker: Arc<Worker>,
-) {
-    let stop = match connect(&passage, &client, &running, &mut entry).await {
-        Ok(connected) => return open(&passage, connected, client, entry, &running, &worker),
-        Err(stop) => stop,
-    };
-    client.look_again();
-    let refusal = Refusal::of(&stop, &running);
-    entry.stopped(&stop, refusal.status(), &running);
-    deliver(refusal, client, None, listener, entry).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let stop = match connect(&passage, &client, &running, &mut entry).await {
+            Ok(connected) => return open(&passage, connected, client, entry, &running, &worker),
+            Err(stop) => stop,
+        };
+        client.look_again();
+        let refusal = Refusal::of(&stop, &running);
+        entry.stopped(&stop, refusal.status(), &running);
+        tokio::spawn(deliver(refusal, client, None, listener, entry));
+    }
 }
 
 /// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
@@ -283,15 +287,29 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     let mode = running.policy.upstreams[passage.place.upstream].relay;
     let tally = Arc::clone(&zone.state.tallies[worker.index()]);
     let pulse = Arc::default();
-    let mut relay = Relay::new(tunnel, mode, Arc::clone(&pace), Arc::clone(&pulse), tally);
+    let relay = Relay::new(tunnel, mode, Arc::clone(&pace), Arc::clone(&pulse), tally);
     worker.watch(pulse, pace, now);
     fault::point("open");
-    tokio::spawn(async move {
-        // By reference: awaited by value it would stand in the future twice.
-        let totals = (&mut relay).await;
-        // The slot is free once the sockets are closed, and not before.
-        drop(relay);
-        drop(lease);
-        entry.over(totals);
+    tokio::spawn(Open {
+        relay,
+        _lease: lease,
+        entry,
     });
+}
+
+/// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
+struct Open {
+    relay: Relay,
+    _lease: Lease,
+    entry: Entry,
+}
+
+impl Future for Open {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let totals = std::task::ready!(Pin::new(&mut self.relay).poll(cx));
+        self.entry.over(totals);
+        Poll::Ready(())
+    }
 }

@@ -86,7 +86,6 @@ impl Flow {
         fault::point("splice");
         match sink.try_drain(&mut pipe) {
             Ok(written) => {
-                self.written += written as u64;
                 moved.written |= written > 0;
             }
             Err(error) if is_passing(&error) => {}

@@ -43,8 +43,6 @@ pub(super) struct Flow {
     pub(super) owes_end: bool,
     pub(super) bytes: u64,
     pub(super) messages: u64,
-    /// Bytes that the sink has taken from us.
-    pub(super) written: u64,
     pub(super) outlook: Outlook,
     pub(super) foreseen: Foreseen,
 }
@@ -73,7 +71,6 @@ impl Flow {
             owes_end: false,
             bytes,
             messages,
-            written: 0,
             outlook: Outlook::of(mode),
             foreseen: Foreseen::default(),
         };
@@ -92,6 +89,12 @@ impl Flow {
         }
         cx.waker().wake_by_ref();
         moved
+    }
+
+    /// Bytes that the sink has taken from us, less some that were there from the start.
+    pub(super) fn taken(&self) -> u64 {
+        let held = self.held.as_ref().map_or(0, |held| held.len());
+        self.bytes.saturating_sub(held as u64)
     }
 
     /// Whether bytes wait for the sink.
@@ -122,7 +125,6 @@ impl Flow {
             match held.try_write(sink) {
                 Ok(written) => {
                     let is_all = held.is_taken();
-                    self.written += written as u64;
                     moved.written |= written > 0;
                     if is_all {
                         self.discard();
@@ -178,7 +180,6 @@ impl Flow {
         fault::point("relay");
         match sink.try_write(bytes) {
             Ok(written) => {
-                self.written += written as u64;
                 moved.written |= written > 0;
                 self.append(&bytes[written..]);
             }

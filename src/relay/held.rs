@@ -58,9 +58,14 @@ impl Held {
         Ok(written)
     }
 
+    /// How many bytes wait.
+    pub(super) fn len(&self) -> usize {
+        self.pipe.as_ref().map_or(0, Pipe::holds) + self.bytes.len() - self.taken
+    }
+
     /// Whether all of it was taken.
     pub(super) fn is_taken(&self) -> bool {
-        self.pipe.is_none() && self.taken == self.bytes.len()
+        self.len() == 0
     }
 
     /// To be called a few times a second. Pipes are few: one that nobody takes from for long is emptied into memory, and

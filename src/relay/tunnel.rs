@@ -211,7 +211,7 @@ impl Relay {
     /// Asked for by the sweep: what only system calls tell.
     fn look(&mut self) {
         let unacknowledged = u64::from(self.client.unacknowledged());
-        let took = self.outbound.written.saturating_sub(unacknowledged);
+        let took = self.outbound.taken().saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if !std::mem::replace(&mut self.stays, true) {
             self.server.prepare_to_stay(self.pace.keepalive);
