@@ -33,24 +33,30 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
             knock = door.knock() => knock,
             _ = closes.wait_for(|closes| *closes) => break,
         };
-        match knock.and_then(|knock| accept_batch(&door, knock, &mut spare, &post, &worker)) {
-            Ok(()) => {
-                back_off = FIRST_BACK_OFF;
-                // Whoever is in already has its turn, however many knock.
-                tokio::task::yield_now().await;
-            }
-            Err(error) => {
-                survive(|| complain(&error, &post, &worker));
-                match AcceptFault::of(&error) {
-                    AcceptFault::Connection => continue,
-                    // Whoever waits hears at once that there is no room, instead of nothing.
-                    AcceptFault::Descriptors => spare.refuse_one(&door),
-                    AcceptFault::Machine => {}
-                }
-                tokio::time::sleep(back_off).await;
-                back_off = (back_off * 2).min(LONGEST_BACK_OFF);
-            }
+        let (accepted, fault) = match knock {
+            Ok(knock) => accept_batch(&door, knock, &post, &worker),
+            Err(error) => (0, Some(error)),
+        };
+        if accepted > 0 {
+            back_off = FIRST_BACK_OFF;
+            spare.replenish();
         }
+        let fault = fault.map(|error| {
+            survive(|| complain(&error, &post, &worker));
+            AcceptFault::of(&error)
+        });
+        match fault {
+            // Whoever is in already has its turn, however many knock.
+            None | Some(AcceptFault::Connection) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            // Whoever waits hears at once that there is no room, instead of nothing.
+            Some(AcceptFault::Descriptors) => spare.refuse_one(&door),
+            Some(AcceptFault::Machine) => {}
+        }
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
     }
     // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
     if !post.is_inherited() {
@@ -76,23 +82,19 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     drop(door);
 }
 
-/// Accepts whoever waits, at most [`BATCH`].
-fn accept_batch(
-    door: &Door,
-    knock: Knock<'_>,
-    spare: &mut Spare,
-    post: &Arc<Post>,
-    worker: &Arc<Worker>,
-) -> io::Result<()> {
-    for _ in 0..BATCH {
-        let Some(newcomer) = door.accept_queued()? else {
-            knock.answered();
-            break;
-        };
-        spare.replenish();
-        receive(newcomer, post, worker);
+/// Accepts whoever waits, at most [`BATCH`]; says how many that were, and what stopped it short of that.
+fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Worker>) -> (usize, Option<io::Error>) {
+    for accepted in 0..BATCH {
+        match door.accept_queued() {
+            Ok(Some(newcomer)) => receive(newcomer, post, worker),
+            Ok(None) => {
+                knock.answered();
+                return (accepted, None);
+            }
+            Err(error) => return (accepted, Some(error)),
+        }
     }
-    Ok(())
+    (BATCH, None)
 }
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
@@ -113,20 +115,20 @@ fn seat(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
     let mut entry = Entry::begin(&running.shared, &listener, hop, now);
     listener.accepted.inc();
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    match listener.room.enter(charged, now) {
-        Ok(seat) => {
-            fault::point("accept");
-            let arrival = Arrival {
-                newcomer,
-                peer,
-                seat,
-                listener,
-                entry,
-            };
-            arrive(arrival, running, worker);
-        }
-        Err(_) => entry.stopped(&Stop::new(Reason::PendingPerIp), None, &running),
-    }
+    let Ok(seat) = listener.room.enter(charged, now) else {
+        entry.stopped(&Stop::new(Reason::PendingPerIp), None, &running);
+        drop(newcomer);
+        return;
+    };
+    fault::point("accept");
+    let arrival = Arrival {
+        newcomer,
+        peer,
+        seat,
+        listener,
+        entry,
+    };
+    arrive(arrival, running, worker);
 }
 
 fn complain(error: &io::Error, post: &Post, worker: &Worker) {

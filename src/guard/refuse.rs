@@ -129,7 +129,12 @@ impl Refusal {
         };
         fault::point("deliver");
         let is_last = newcomer.ahead().is_drained() && !ends_in_close_frame(status);
-        match newcomer.write_at_once(&bytes, is_last) {
+        let written = if is_last {
+            newcomer.write_last(&bytes)
+        } else {
+            newcomer.write_at_once(&bytes)
+        };
+        match written {
             Ok(written) => drop(bytes.drain(..written)),
             Err(error) if is_passing(&error) => {}
             Err(_) => return None,

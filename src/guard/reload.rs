@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -103,13 +103,13 @@ impl Reloads {
 /// and a thread for each would leave the memory of its arena behind.
 #[derive(Debug)]
 pub struct Reloader {
-    requests: Sender<()>,
+    requests: SyncSender<()>,
 }
 
 impl Reloader {
-    /// Starts the thread, which ends with the guard or with this.
+    /// Starts the thread, which ends with this.
     pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
-        let (requests, asked) = channel();
+        let (requests, asked) = sync_channel(1);
         let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
         thread::Builder::new().name("reload".into()).spawn(move || {
             for () in asked {
@@ -121,10 +121,9 @@ impl Reloader {
         Ok(Self { requests })
     }
 
-    /// Asks for a reload, which comes behind those that were asked for before.
+    /// Asks for a reload, which comes behind the one that is under way. One that is still to begin will do for both.
     pub fn ask(&self) {
-        // It fails when the thread has ended, which it does when the guard does.
-        let _ended = self.requests.send(());
+        let _asked_already = self.requests.try_send(());
     }
 }
 

@@ -24,7 +24,8 @@ use super::running::{Listener, Running};
 use super::stop::Stop;
 use super::worker::Worker;
 
-/// An accepted socket that was given a pending seat.
+/// An accepted socket that was given a pending seat. Its fields are dropped in this order: the seat is free once the socket
+/// is closed, and the entry tells of what is over.
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket.
@@ -41,34 +42,47 @@ pub struct Arrival {
 
 /// Where the life of a connection begins: what it has said already is heard before the runtime knows its socket, so that
 /// who is refused at once costs a few system calls and no task. Only who is admitted, or has more to say, walks on.
-pub fn arrive(arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Worker>) {
-    let Arrival {
-        mut newcomer,
-        peer,
-        mut seat,
-        listener,
-        mut entry,
-    } = arrival;
-    let mut greeting = Greeting::begin(peer, &listener, &running);
-    let heard = match newcomer.read_at_once(greeting.limit(&listener)) {
+pub fn arrive(mut arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Worker>) {
+    let mut greeting = Greeting::begin(arrival.peer, &arrival.listener, &running);
+    let heard = match arrival.newcomer.read_at_once(greeting.limit(&arrival.listener)) {
         Ok(1..) => {
-            seat.heard();
-            greeting.hear(newcomer.ahead(), &mut seat, &listener, worker.guard(), &mut running)
+            arrival.seat.heard();
+            greeting.hear(
+                arrival.newcomer.ahead(),
+                &mut arrival.seat,
+                &arrival.listener,
+                worker.guard(),
+                &mut running,
+            )
         }
         Err(ref error) if is_passing(error) => None,
         Ok(0) | Err(_) => Some(Err(greeting.broken_off(Unheard::Gone, false))),
     };
-    entry.came_from(greeting.hop());
+    arrival.entry.came_from(greeting.hop());
     match heard {
-        Some(Err(stop)) => turn_away(&stop, newcomer, seat, listener, entry, &running),
+        Some(Err(stop)) => turn_away(&stop, arrival, &running),
         Some(Ok(admitted)) => {
-            let passage = admit(admitted, &mut entry, &running);
+            let passage = admit(admitted, &mut arrival.entry, &running);
+            let Arrival {
+                newcomer,
+                seat,
+                listener,
+                mut entry,
+                ..
+            } = arrival;
             drop(seat);
             if let Some(client) = register(newcomer, &mut entry, &running) {
                 tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
             }
         }
         None => {
+            let Arrival {
+                newcomer,
+                seat,
+                listener,
+                mut entry,
+                ..
+            } = arrival;
             if let Some(client) = register(newcomer, &mut entry, &running) {
                 tokio::spawn(Listening(Some(Listened {
                     client,
@@ -156,7 +170,7 @@ impl Listened {
                 let refusal = Refusal::of(&stop, &running);
                 entry.stopped(&stop, refusal.status(), &running);
                 if refusal == Refusal::Close {
-                    // In this order, as in `turn_away`.
+                    // In this order, as ever.
                     drop(client);
                     drop(seat);
                     drop(entry);
@@ -227,24 +241,21 @@ async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listen
 }
 
 /// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
-fn turn_away(
-    stop: &Stop,
-    mut newcomer: Newcomer,
-    seat: Pending,
-    listener: Arc<Listener>,
-    mut entry: Entry,
-    running: &Running,
-) {
+fn turn_away(stop: &Stop, mut arrival: Arrival, running: &Running) {
     let refusal = Refusal::of(stop, running);
-    entry.stopped(stop, refusal.status(), running);
-    let Some(rest) = refusal.deliver_at_once(&mut newcomer) else {
-        // In this order: the seat is free once the socket is closed, and the entry tells of what is over.
-        drop(newcomer);
-        drop(seat);
-        drop(entry);
+    arrival.entry.stopped(stop, refusal.status(), running);
+    let Some(rest) = refusal.deliver_at_once(&mut arrival.newcomer) else {
         return;
     };
-    if let Some(client) = register(newcomer, &mut entry, running) {
+    let Arrival {
+        newcomer,
+        seat,
+        listener,
+        entry,
+        ..
+    } = arrival;
+    // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
+    if let Ok(client) = Client::register(newcomer) {
         tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
     }
 }
@@ -269,11 +280,11 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         reply,
         reply_size,
     } = connected;
-    let (client, from_client) = client.into_parts();
-    client.prepare_accepted(LegOptions {
+    client.prepare(LegOptions {
         keepalive: pace.keepalive,
         user_timeout: pace.stalled,
     });
+    let (client, from_client) = client.into_parts();
     server.prepare_dialled();
     let now = Instant::now();
     entry.opened(now);

@@ -105,7 +105,7 @@ impl Worker {
         }
         tokio::spawn(sweep(Arc::clone(&self)));
         while let Some(Share { post, closes, socket }) = shares.recv().await {
-            match Door::register(socket) {
+            match Door::register(socket, post.is_inherited()) {
                 Ok(door) => {
                     tokio::spawn(accept(door, post, closes, Arc::clone(&self)));
                 }

@@ -5,13 +5,15 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::newcomer::Newcomer;
-use super::stream::{Stream, is_passing};
+use super::stream::{LegOptions, Stream, is_passing};
 
 /// A socket and what was read from it but not consumed yet.
 #[derive(Debug)]
 pub struct Client {
     stream: Stream,
     ahead: Ahead,
+    /// It has what stands on its listening socket.
+    inherits: bool,
 }
 
 /// What was read of a socket and not consumed yet.
@@ -28,8 +30,12 @@ pub struct Ahead {
 impl Client {
     /// A newcomer, from here on known to the runtime of the calling thread.
     pub fn register(newcomer: Newcomer) -> io::Result<Self> {
-        let (stream, ahead) = newcomer.register()?;
-        Ok(Self { stream, ahead })
+        let (stream, ahead, inherits) = newcomer.register()?;
+        Ok(Self {
+            stream,
+            ahead,
+            inherits,
+        })
     }
 
     /// What was read and not consumed.
@@ -64,6 +70,11 @@ impl Client {
     /// Whether the request was read to its last byte and nothing is known to follow it.
     pub fn is_drained(&self) -> bool {
         self.ahead.is_drained()
+    }
+
+    /// Readies it for hours of small messages.
+    pub fn prepare(&self, options: LegOptions) {
+        self.stream.prepare_accepted(options, self.inherits);
     }
 
     /// The socket, to write to or to watch.

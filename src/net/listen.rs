@@ -34,6 +34,8 @@ pub struct Bound {
 pub struct Listener {
     socket: AsyncFd<Socket>,
     is_tcp: bool,
+    /// Bound, and prepared, before anybody could come: who comes has what stands on it.
+    is_ours: bool,
 }
 
 /// That somebody waits at a [`Listener`], as far as the runtime knows.
@@ -56,9 +58,6 @@ impl Bound {
     /// Shares a socket that the process was started with among `workers`, through duplicates: others can't be bound beside
     /// it. Its backlog is what it was made with.
     pub fn share(inherited: Inherited, workers: usize) -> io::Result<Self> {
-        if let Bind::Tcp(_) = inherited.address {
-            prepare_listening(&inherited.socket)?;
-        }
         Ok(Self {
             address: inherited.address,
             is_inherited: true,
@@ -86,11 +85,16 @@ impl Drop for Bound {
 }
 
 impl Listener {
-    /// Hands a bound socket to the runtime of the calling thread.
-    pub fn register(socket: Socket) -> io::Result<Self> {
+    /// Hands a bound socket to the runtime of the calling thread. On one that was `inherited` some may have come before we
+    /// did.
+    pub fn register(socket: Socket, inherited: bool) -> io::Result<Self> {
         let is_tcp = socket.domain()? != Domain::UNIX;
         let socket = sys::watch_readable(socket)?;
-        Ok(Self { socket, is_tcp })
+        Ok(Self {
+            socket,
+            is_tcp,
+            is_ours: !inherited,
+        })
     }
 
     /// Waits until somebody waits.
@@ -108,6 +112,7 @@ impl Listener {
                 socket,
                 peer.and_then(|peer| peer.try_into().ok()),
                 self.is_tcp,
+                self.is_ours,
             ))),
             Err(Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
@@ -314,7 +319,7 @@ mod tests {
         let Bind::Tcp(address) = bound.address else {
             panic!("a TCP address")
         };
-        let door = Listener::register(bound.into_sockets().remove(0)).unwrap();
+        let door = Listener::register(bound.into_sockets().remove(0), false).unwrap();
         let gone = std::net::TcpStream::connect(address).unwrap();
         let gone_from = gone.local_addr().unwrap();
         socket2::SockRef::from(&gone)

@@ -3,14 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags};
-use socket2::SockRef;
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::client::Ahead;
-use super::stream::Stream;
+use super::stream::{Stream, reset_on_close};
 
 /// An accepted socket, and what was read of it at once.
 #[derive(Debug)]
@@ -19,16 +17,19 @@ pub struct Newcomer {
     /// Its peer; `None` for one without an address (a Unix socket).
     peer: Option<SocketAddr>,
     is_tcp: bool,
+    /// It has what stands on its listening socket, because that stood there before it came.
+    inherits: bool,
     ahead: Ahead,
 }
 
 impl Newcomer {
     /// An accepted socket, which does not block.
-    pub(super) fn new(socket: OwnedFd, peer: Option<SocketAddr>, is_tcp: bool) -> Self {
+    pub(super) fn new(socket: OwnedFd, peer: Option<SocketAddr>, is_tcp: bool, inherits: bool) -> Self {
         Self {
             socket,
             peer,
             is_tcp,
+            inherits,
             ahead: Ahead::default(),
         }
     }
@@ -52,27 +53,34 @@ impl Newcomer {
         })
     }
 
-    /// Writes what the socket takes of `bytes`. Where they are the `last`, for the socket is closed behind them, they leave
-    /// with the close, in one segment.
-    pub fn write_at_once(&self, bytes: &[u8], last: bool) -> io::Result<usize> {
-        let more = if last { SendFlags::MORE } else { SendFlags::empty() };
-        Ok(rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL | more)?)
+    /// Writes what the socket takes of `bytes`.
+    pub fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    /// Writes what the socket takes of `bytes`, the last ones; where it takes all of them, they leave together with the end of
+    /// our direction, in one segment. So they are out before a close that has to reset, for bytes that came meanwhile.
+    pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = rustix::net::send(&self.socket, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)?;
+        if written == bytes.len() {
+            rustix::net::shutdown(&self.socket, Shutdown::Write)?;
+        }
+        Ok(written)
     }
 
     /// Makes the close that follows a reset.
     pub fn reset_on_close(&self) {
-        // Where it fails the close is an orderly one: less telling, and no harm.
-        let _orderly = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        reset_on_close(&self.socket);
     }
 
-    /// Hands the socket to the runtime of the calling thread.
-    pub(super) fn register(self) -> io::Result<(Stream, Ahead)> {
+    /// Hands the socket to the runtime of the calling thread; with what was read, and whether it inherits its options.
+    pub(super) fn register(self) -> io::Result<(Stream, Ahead, bool)> {
         let stream = if self.is_tcp {
             Stream::Tcp(TcpStream::from_std(self.socket.into())?)
         } else {
             Stream::Unix(UnixStream::from_std(self.socket.into())?)
         };
-        Ok((stream, self.ahead))
+        Ok((stream, self.ahead, self.inherits))
     }
 }
 

@@ -63,11 +63,21 @@ impl LegOptions {
 
 /// Sets on a listening TCP socket what those that are accepted on it inherit: no Nagle, little that is unsent in the kernel,
 /// so that a slow reader is felt soon, and [`LegOptions::INHERITED`].
-pub fn prepare_listening(socket: &impl AsFd) -> io::Result<()> {
+pub(super) fn prepare_listening(socket: &impl AsFd) -> io::Result<()> {
+    prepare_small_messages(socket)?;
+    LegOptions::INHERITED.set_on(&SockRef::from(socket))
+}
+
+fn prepare_small_messages(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
-    LegOptions::INHERITED.set_on(&socket)
+    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
+}
+
+/// Makes the close that follows a reset, without the bytes that wait.
+pub(super) fn reset_on_close(socket: &impl AsFd) {
+    // Where it fails the close is an orderly one: less telling, and no harm.
+    let _orderly = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 impl Stream {
@@ -112,11 +122,13 @@ impl Stream {
         })
     }
 
-    /// Moves at most `most` bytes that are there into an empty pipe; 0 is the end of the stream.
-    ///
-    /// A short move does not clear the readiness: that the pipe was full is as good a cause for it.
+    /// Moves at most `most` bytes that are there into an empty pipe; 0 says that there are none to move, and only reading
+    /// tells why: it clears the readiness too. Nor does a short move: a full pipe is as good a cause for it.
     pub fn try_fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
-        self.try_io(Interest::READABLE, |fd| pipe.fill(fd, most))
+        self.try_io(Interest::READABLE, |fd| match pipe.fill(fd, most) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            other => other,
+        })
     }
 
     /// Moves what the socket takes out of a pipe; a short move clears the readiness, as a short write does.
@@ -196,8 +208,7 @@ impl Stream {
 
     /// Makes the close that follows a reset, without the bytes that wait.
     pub fn reset_on_close(&self) {
-        // Where it fails the close is an orderly one: less telling, and no harm.
-        let _orderly = SockRef::from(self).set_linger(Some(Duration::ZERO));
+        reset_on_close(self);
     }
 
     /// Bytes that were written and not acknowledged; a Unix socket hands over at once.
@@ -213,12 +224,15 @@ impl Stream {
         self.unacknowledged() == 0
     }
 
-    /// Readies a client's leg, which was accepted, for hours of small messages.
-    pub fn prepare_accepted(&self, options: LegOptions) {
-        if let Self::Tcp(_) = self
-            && options != LegOptions::INHERITED
-        {
-            // A socket that refuses an option has died meanwhile; its next read or write says so.
+    /// Readies a client's leg, which was accepted, for hours of small messages. Where it `inherits` what stands on its
+    /// listening socket, that takes no call with the defaults.
+    pub(super) fn prepare_accepted(&self, options: LegOptions, inherits: bool) {
+        let Self::Tcp(_) = self else { return };
+        // A socket that refuses an option has died meanwhile; its next read or write says so.
+        if !inherits {
+            let _dead = prepare_small_messages(self);
+        }
+        if !inherits || options != LegOptions::INHERITED {
             let _dead = options.set_on(&SockRef::from(self));
         }
     }

@@ -1,6 +1,6 @@
 //! The way around this process: what is left of a large frame goes from socket to socket through a pipe, unseen.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use crate::net::fault;
 use crate::net::pipe::Pipe;
@@ -48,39 +48,41 @@ impl Outlook {
 }
 
 impl Flow {
-    /// A pipe, and how much may go through it.
-    pub(super) fn way_around(&mut self, source: &Stream) -> Option<(Pipe, usize)> {
+    /// Moves what is there by the way around, if it is open; false: it is left for reading, which also comes to know of an
+    /// end, and of urgent data, at which splice stops for good.
+    pub(super) fn pass_by(&mut self, source: &Stream, sink: &Stream, moved: &mut Moved) -> bool {
         match self.outlook {
-            Outlook::Copied => return None,
-            Outlook::Large if self.scanner.at_boundary() => self.look_ahead(source),
+            Outlook::Copied => return false,
+            Outlook::Large if self.scanner.at_boundary() => {
+                // Looking takes the error that tells of a reset along.
+                if let Err(error) = self.look_ahead(source) {
+                    self.source_end = Some(End::of(&error));
+                    return true;
+                }
+            }
             Outlook::Large | Outlook::Open => {}
         }
         let left = self.scanner.payload_left();
         if left < SPLICE_FROM {
-            return None;
+            return false;
         }
-        let most = usize::try_from(left).map_or(MOST_AT_ONCE, |left| left.min(MOST_AT_ONCE));
-        Some((Pipe::lend()?, usize::from(self.foreseen.bytes) + most))
-    }
-
-    /// Moves what is there, at most `most` bytes, through the pipe.
-    pub(super) fn pass_by(&mut self, mut pipe: Pipe, most: usize, source: &Stream, sink: &Stream, moved: &mut Moved) {
-        match source.try_fill(&mut pipe, most) {
-            Ok(0) => return self.source_ended(),
+        let Some(mut pipe) = Pipe::lend() else { return false };
+        let most = usize::try_from(left).map_or(Pipe::SIZE, |left| left.min(Pipe::SIZE));
+        match source.try_fill(&mut pipe, usize::from(self.foreseen.bytes) + most) {
+            Ok(0) => return false,
             Ok(read) => {
                 let unseen = read.saturating_sub(self.foreseen.bytes.into());
                 self.scanner.skip(unseen as u64);
                 self.count_read(read, 0, moved);
             }
-            Err(error) if is_passing(&error) => return,
-            // A kind of socket that can't.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            Err(error) if is_passing(&error) => return true,
+            Err(error) if can_not(&error) => {
                 self.outlook = Outlook::Copied;
-                return;
+                return false;
             }
             Err(error) => {
                 self.source_end = Some(End::of(&error));
-                return;
+                return true;
             }
         }
         fault::point("splice");
@@ -89,11 +91,12 @@ impl Flow {
                 moved.written |= written > 0;
             }
             Err(error) if is_passing(&error) => {}
-            Err(error) => return self.sink_failed(End::of(&error)),
+            Err(error) => self.sink_failed(End::of(&error)),
         }
-        if pipe.holds() > 0 {
+        if pipe.holds() > 0 && self.sink_end.is_none() {
             self.held = Some(Box::new(Held::pipe(pipe)));
         }
+        true
     }
 
     /// How much is copied at once. Where frames are large, only what completes the one in hand: the next may take the pipe.
@@ -122,28 +125,38 @@ impl Flow {
 
     /// Has the scanner see the next header, if it is there and its frame is large. Where it is not, or nothing is to be seen,
     /// reading comes to know it.
-    fn look_ahead(&mut self, source: &Stream) {
+    fn look_ahead(&mut self, source: &Stream) -> io::Result<()> {
         let mut header = [0; LONGEST_HEADER];
-        let Ok(seen) = source.peek(&mut header) else { return };
+        let seen = match source.peek(&mut header) {
+            Ok(seen) => seen,
+            Err(error) if is_passing(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let Some(len) = FrameScanner::header_len(&header[..seen]) else {
-            return;
+            return Ok(());
         };
         let mut scanner = self.scanner.clone();
         let messages = scanner.scan(&header[..len]);
         if scanner.payload_left() < SPLICE_FROM {
             self.outlook = Outlook::Open;
-            return;
+            return Ok(());
         }
         self.scanner = scanner;
         self.foreseen = Foreseen {
             bytes: u8::try_from(len).unwrap_or_default(),
             is_message: messages > 0,
         };
+        Ok(())
     }
+}
+
+/// A kind of socket that can't be spliced, or a sandbox that does not let anybody.
+fn can_not(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::InvalidInput | ErrorKind::PermissionDenied | ErrorKind::Unsupported
+    )
 }
 
 /// A frame of which so much is still to come goes through a pipe: below it, the calls cost more than the copy.
 const SPLICE_FROM: u64 = 32 * 1024;
-
-/// As much as one call moves at most; a pipe has room for less, unless its pages are large.
-const MOST_AT_ONCE: usize = 1024 * 1024;

@@ -157,8 +157,7 @@ impl Flow {
             self.source_end = Some(End::of(&error));
             return Poll::Ready(());
         }
-        if let Some((pipe, most)) = self.way_around(source) {
-            self.pass_by(pipe, most, source, sink, moved);
+        if self.pass_by(source, sink, moved) {
             return Poll::Ready(());
         }
         let most = self.most_to_copy();

@@ -71,17 +71,16 @@ impl Held {
     /// To be called a few times a second. Pipes are few: one that nobody takes from for long is emptied into memory, and
     /// given to others.
     pub(super) fn look(&mut self) {
-        let Some(pipe) = &mut self.pipe else { return };
+        let Some(pipe) = &self.pipe else { return };
         let is_stalled = pipe.holds() == self.seen;
         self.seen = pipe.holds();
         self.stalls = if is_stalled { self.stalls + 1 } else { 0 };
-        // Where it can't be read the bytes are still in it.
         if self.stalls >= STALLS
-            && let Ok(mut bytes) = pipe.empty()
+            && let Some(pipe) = self.pipe.take()
         {
+            let mut bytes = pipe.empty();
             bytes.extend_from_slice(&self.bytes[self.taken..]);
             (self.bytes, self.taken) = (bytes, 0);
-            self.pipe = None;
         }
     }
 }

@@ -81,7 +81,7 @@ fn when_every_pipe_is_in_use_the_rest_is_copied_and_nothing_is_lost() {
     }
     gate.open();
     until("every pipe is in use", || {
-        (pipes(&rig) == before + 2 * PIPES).then_some(())
+        (pipes(&rig) == before + 2 * PIPES && pipes_with_bytes(&rig) > 0).then_some(())
     });
     until("they are given up although nobody takes a byte", || {
         (pipes_with_bytes(&rig) == 0).then_some(())
@@ -116,6 +116,62 @@ fn an_end_amid_a_large_frame_is_passed_on_behind_all_that_came() {
         rig.quiet();
         assert_eq!(pipes_with_bytes(&rig), 0);
     }
+}
+
+/// Where frames are large, the next header is looked at before it is read: that must not take a reset along.
+#[test]
+fn a_reset_behind_large_frames_is_a_reset_and_gives_the_slot_back_at_once() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.hear();
+        guest.say(&large(MIB, 5).repeat(4));
+        if guest.place() == 0 {
+            all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
+            guest.reset();
+        } else {
+            guest.listen();
+        }
+    });
+    let rig = Rig::start(&backend, "");
+    let mut socket = rig.open();
+    socket.send(&masked(2, b""));
+    let (heard, end) = socket.read_to_end();
+    assert_eq!(
+        (heard.len(), end),
+        (4 * large(MIB, 5).len(), End::Reset),
+        "the server's"
+    );
+    drop(socket);
+    rig.quiet();
+
+    let mut socket = rig.open();
+    let sent = masked(2, &vec![b'x'; MIB]).repeat(4);
+    socket.send(&sent);
+    socket.read_exactly(4 * large(MIB, 5).len());
+    all_read([&socket]);
+    socket.reset();
+    assert_eq!(backend.visit(1).ended(), End::Reset, "the client's");
+    assert_eq!(backend.visit(1).tail().len(), sent.len());
+    rig.quiet();
+}
+
+/// Nobody sends urgent data to a WebSocket. Whoever does loses that byte and no other.
+#[test]
+fn urgent_data_amid_a_large_frame_holds_up_nothing() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "");
+    let mut socket = rig.open();
+    let whole = masked(2, &vec![b'x'; 300_000]);
+    socket.send(&whole[..100_000]);
+    all_read([&socket]);
+    socket2::SockRef::from(socket.stream()).send_out_of_band(b"!").unwrap();
+    socket.send(&whole[100_000..]);
+    socket.fin();
+    assert_eq!(backend.visit(0).ended(), End::Fin);
+    let tail = backend.visit(0).tail();
+    assert!(tail == whole, "{} bytes", tail.len());
+    drop(socket);
+    rig.quiet();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_notify::NotifyState;
 
-use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, said, until};
+use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, keepalive_in, said, until};
 
 #[test]
 fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
@@ -206,6 +206,9 @@ fn who_comes_while_it_restarts_is_served_by_the_next_one() {
     let second = systemd.start(vec![("web", copy(&web))]);
     for socket in &mut queued {
         assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
+        // They came before anything could be set on the socket they were queued at.
+        let watched = keepalive_in(address(&web), |remote| remote == socket.local());
+        assert!(watched.is_some(), "its leg is kept alive");
     }
     drop(queued);
     second.quiet();
