@@ -1,4 +1,7 @@
-//! The life of a connection, top-down.
+//! The life of a connection, top-down: it arrives, is listened to for as long as it has more to say
+//! (`Listening`), is taken to its server (`pass`) once it is admitted, and is open (`Open`). Whoever is refused on
+//! the way hears it from `turn_away` or `deliver`. Each stage hands what it has made to the next, and none reaches
+//! back.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -234,42 +237,6 @@ fn pass(
     }
 }
 
-/// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
-async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listener: Arc<Listener>, entry: Entry) {
-    refusal.deliver(client, seat, &listener.room).await;
-    drop(entry);
-}
-
-/// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
-fn turn_away(stop: &Stop, mut arrival: Arrival, running: &Running) {
-    let refusal = Refusal::of(stop, running);
-    arrival.entry.stopped(stop, refusal.status(), running);
-    let Some(rest) = refusal.deliver_at_once(&mut arrival.newcomer) else {
-        return;
-    };
-    let Arrival {
-        newcomer,
-        seat,
-        listener,
-        entry,
-        ..
-    } = arrival;
-    // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
-    if let Ok(client) = Client::register(newcomer) {
-        tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
-    }
-}
-
-/// Makes a socket known to the runtime. Where that fails the machine has no room for one more.
-fn register(newcomer: Newcomer, entry: &mut Entry, running: &Running) -> Option<Client> {
-    Client::register(newcomer)
-        .inspect_err(|error| {
-            let stop = Stop::seen(Reason::ProcessFull, error.to_string().as_bytes());
-            entry.stopped(&stop, None, running);
-        })
-        .ok()
-}
-
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
 fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, running: &Running, worker: &Worker) {
     let zone = &running.zones[passage.place.zone];
@@ -323,4 +290,40 @@ impl Future for Open {
         self.entry.over(totals);
         Poll::Ready(())
     }
+}
+
+/// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
+async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listener: Arc<Listener>, entry: Entry) {
+    refusal.deliver(client, seat, &listener.room).await;
+    drop(entry);
+}
+
+/// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
+fn turn_away(stop: &Stop, mut arrival: Arrival, running: &Running) {
+    let refusal = Refusal::of(stop, running);
+    arrival.entry.stopped(stop, refusal.status(), running);
+    let Some(rest) = refusal.deliver_at_once(&mut arrival.newcomer) else {
+        return;
+    };
+    let Arrival {
+        newcomer,
+        seat,
+        listener,
+        entry,
+        ..
+    } = arrival;
+    // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
+    if let Ok(client) = Client::register(newcomer) {
+        tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
+    }
+}
+
+/// Makes a socket known to the runtime. Where that fails the machine has no room for one more.
+fn register(newcomer: Newcomer, entry: &mut Entry, running: &Running) -> Option<Client> {
+    Client::register(newcomer)
+        .inspect_err(|error| {
+            let stop = Stop::seen(Reason::ProcessFull, error.to_string().as_bytes());
+            entry.stopped(&stop, None, running);
+        })
+        .ok()
 }
