@@ -62,42 +62,35 @@ pub fn arrive(mut arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Work
         Ok(0) | Err(_) => Some(Err(greeting.broken_off(Unheard::Gone, false))),
     };
     arrival.entry.came_from(greeting.hop());
-    match heard {
-        Some(Err(stop)) => turn_away(&stop, arrival, &running),
-        Some(Ok(admitted)) => {
-            let passage = admit(admitted, &mut arrival.entry, &running);
-            let Arrival {
-                newcomer,
-                seat,
-                listener,
-                mut entry,
-                ..
-            } = arrival;
-            drop(seat);
-            if let Some(client) = register(newcomer, &mut entry, &running) {
-                tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
-            }
-        }
-        None => {
-            let Arrival {
-                newcomer,
-                seat,
-                listener,
-                mut entry,
-                ..
-            } = arrival;
-            if let Some(client) = register(newcomer, &mut entry, &running) {
-                tokio::spawn(Listening(Some(Listened {
-                    client,
-                    greeting,
-                    seat,
-                    listener,
-                    entry,
-                    running,
-                    worker: Arc::clone(worker),
-                })));
-            }
-        }
+    let passage = match heard {
+        Some(Err(stop)) => return turn_away(&stop, arrival, &running),
+        Some(Ok(admitted)) => Some(admit(admitted, &mut arrival.entry, &running)),
+        None => None,
+    };
+    let Arrival {
+        newcomer,
+        seat,
+        listener,
+        mut entry,
+        ..
+    } = arrival;
+    let Some(client) = register(newcomer, &mut entry, &running) else {
+        return;
+    };
+    let worker = Arc::clone(worker);
+    if let Some(passage) = passage {
+        drop(seat);
+        tokio::spawn(pass(passage, client, listener, entry, running, worker));
+    } else {
+        tokio::spawn(Listening(Some(Listened {
+            client,
+            greeting,
+            seat,
+            listener,
+            entry,
+            running,
+            worker,
+        })));
     }
 }
 
