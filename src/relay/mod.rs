@@ -1,7 +1,8 @@
 //! Two sockets in, totals out.
 //!
 //! [`tunnel::Relay`] moves bytes both ways until the connection is over. What it may take its time over is
-//! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`].
+//! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`]. What its
+//! messages are held to is [`rules::MessageRules`].
 
 pub mod bypass;
 pub mod flow;
@@ -10,5 +11,6 @@ pub mod held;
 pub mod mode;
 pub mod pace;
 pub mod pulse;
+pub mod rules;
 pub mod tally;
 pub mod tunnel;
