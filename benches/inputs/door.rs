@@ -44,6 +44,7 @@ impl Door {
             process: Some(&self.process),
             key: ClientKey::of(Ipv4Addr::from_bits(FIRST + number).into(), Prefixes::default()),
             client: self.client,
+            shares: false,
         };
         self.admission.admit(request, self.opened + after)
     }

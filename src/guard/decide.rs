@@ -148,6 +148,7 @@ fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result
         client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
             network.over(zone.policy.client)
         }),
+        shares: false,
     };
     running.shared.admission.admit(request, now).map_err(Stop::full)
 }

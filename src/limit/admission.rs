@@ -8,6 +8,7 @@ use super::bucket::{Meter, Moment, SharedBucket};
 use super::budget::{Budget, Slot};
 use super::key::ClientKey;
 use super::rules::{ClientRules, ZoneRules};
+use super::shares::Shares;
 use super::table::{Place, Table};
 
 /// The counts of every client in every zone. They outlive each change of the rules, which come with the [`Request`].
@@ -43,7 +44,7 @@ impl Admission {
             request,
         };
         attempt.look(&mut place)?;
-        attempt.take(place)?;
+        let shares = attempt.take(place)?;
         let Attempt { request, observed, .. } = attempt;
         let permit = Permit {
             admission: Arc::clone(self),
@@ -52,10 +53,19 @@ impl Admission {
             key: request.key,
         };
         self.table.evict_excess();
-        Ok(Granted { permit, observed })
+        Ok(Granted {
+            permit,
+            observed,
+            shares,
+        })
     }
 
-    /// Forgets idle clients whose bucket is full. To be called about once a second: it looks at no more than 256 idle
+    /// A moment as the buckets in [`Shares`] have it.
+    pub fn moment(&self, now: Instant) -> Moment {
+        Moment::since(self.epoch, now)
+    }
+
+    /// Forgets idle clients whose buckets are full. To be called about once a second: it looks at no more than 256 idle
     /// clients of each of the 64 shards and goes on behind them the next time, so that it never stalls anybody and
     /// everyone is looked at within one call for every 256 of the fullest shard (some 70 calls at a million).
     pub fn sweep(&self, now: Instant) {
@@ -81,6 +91,8 @@ pub struct Request<'a> {
     pub key: ClientKey,
     /// The limits of one client in the zone.
     pub client: ClientRules,
+    /// Whether the client's connections are to share what [`Shares`] has.
+    pub shares: bool,
 }
 
 impl Request<'_> {
@@ -113,6 +125,8 @@ pub struct Granted {
     pub permit: Permit,
     /// The first limit that would have refused it, were it not for `observe`.
     pub observed: Option<Full>,
+    /// What the client's connections share, where the request asks for it.
+    pub shares: Option<Arc<Shares>>,
 }
 
 /// A limit that said no.
@@ -251,7 +265,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Takes everything or nothing. What the client has to itself comes last: it is under the lock and can't be lost.
-    fn take(&mut self, place: Place<'_>) -> Result<(), Full> {
+    fn take(&mut self, place: Place<'_>) -> Result<Option<Arc<Shares>>, Full> {
         let (request, now) = (self.request, self.now);
         let zone_slot = self.zone_slot()?;
         let process_slot = match request.process {
@@ -261,10 +275,10 @@ impl<'a> Attempt<'a> {
         if self.zone_meter.is_some_and(|meter| !request.zone.rate.take(meter, now)) {
             self.hear(request.zone_full(Limit::ZoneRate))?;
         }
-        place.open_one(self.client_meter.map(|meter| (meter, now)));
+        let shares = place.open_one(self.client_meter.map(|meter| (meter, now)), request.shares);
         zone_slot.keep();
         process_slot.into_iter().for_each(Slot::keep);
-        Ok(())
+        Ok(shares)
     }
 
     /// Within the limits if it can be; under `observe` beyond the rule, but not beyond the ceiling of an exempt zone.

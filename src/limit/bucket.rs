@@ -39,6 +39,63 @@ impl From<Rate> for Meter {
     }
 }
 
+impl Meter {
+    /// One token.
+    pub fn one(self) -> Charge {
+        Charge {
+            cost: self.interval,
+            capacity: self.capacity,
+        }
+    }
+}
+
+/// A [`Rate`] of which a token is a byte: many are taken at once.
+///
+/// What they cost is rounded down to a whole nanosecond, once a [`Charge`], so that a burst of exactly the number in the
+/// rule comes through however it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteMeter {
+    per: u64,
+    tokens: u64,
+    capacity: u64,
+}
+
+impl From<Rate> for ByteMeter {
+    fn from(rate: Rate) -> Self {
+        let mut meter = Self {
+            per: nanos(rate.per),
+            tokens: rate.tokens.get().into(),
+            capacity: 0,
+        };
+        meter.capacity = meter.cost(rate.burst.get().into());
+        meter
+    }
+}
+
+impl ByteMeter {
+    /// So many bytes.
+    pub fn bytes(self, count: u64) -> Charge {
+        Charge {
+            cost: self.cost(count),
+            capacity: self.capacity,
+        }
+    }
+
+    fn cost(self, count: u64) -> u64 {
+        let cost = u128::from(count) * u128::from(self.per) / u128::from(self.tokens);
+        u64::try_from(cost).unwrap_or(MOST).min(MOST)
+    }
+}
+
+/// Tokens to be taken at once of a bucket with a certain rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Nanoseconds in which as many come back.
+    cost: u64,
+    /// Nanoseconds in which an empty bucket fills.
+    capacity: u64,
+}
+
 /// A token bucket: the moment at which it is full again (the theoretical arrival time). The default one is full.
 ///
 /// It keeps no rate; a rate that changes finds in it the time for which the client is in debt.
@@ -60,6 +117,26 @@ impl Bucket {
         has
     }
 
+    /// How long until that much is there; `None` when it is. More than the bucket holds never is.
+    pub fn lacks(self, charge: Charge, now: Moment) -> Option<Duration> {
+        let ready = self.0.max(now.0).saturating_add(charge.cost);
+        match ready.saturating_sub(now.0.saturating_add(charge.capacity)) {
+            0 => None,
+            missing => Some(Duration::from_nanos(missing)),
+        }
+    }
+
+    /// How long until that much is there, or the bucket is full: who may fall into debt waits no longer.
+    pub fn lacks_or_full(self, charge: Charge, now: Moment) -> Option<Duration> {
+        let cost = charge.cost.min(charge.capacity);
+        self.lacks(Charge { cost, ..charge }, now)
+    }
+
+    /// Takes that much whether it is there or not.
+    pub fn charge(&mut self, charge: Charge, now: Moment) {
+        self.0 = self.0.max(now.0).saturating_add(charge.cost).min(2 * MOST);
+    }
+
     /// Whether no token is missing, so that it may be forgotten: a fresh one is as good.
     pub fn is_full(self, now: Moment) -> bool {
         self.0 <= now.0
@@ -73,7 +150,11 @@ impl Bucket {
     /// Forgives a debt that only a slower rate can have left: under this one a bucket is empty at worst. Says whether
     /// there was one. Without this a rate raised from "3/h" to "10/s" would go on refusing for the rest of the hour.
     pub fn forgive(&mut self, meter: Meter, now: Moment) -> bool {
-        let worst = now.0 + meter.capacity;
+        self.forgive_beyond(meter.capacity, now)
+    }
+
+    fn forgive_beyond(&mut self, capacity: u64, now: Moment) -> bool {
+        let worst = now.0 + capacity;
         // Moments come from several threads and may step back a little: that must not bring a token early.
         let is_foreign = self.0 > worst + SKEW;
         if is_foreign {
@@ -107,6 +188,37 @@ impl SharedBucket {
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taking)
             .is_ok()
+    }
+
+    /// Takes that much if it is there, after [forgiving](Bucket::forgive). Each token goes to one taker, under any race.
+    ///
+    /// # Errors
+    /// How long until it is there.
+    pub fn charge(&self, charge: Charge, now: Moment) -> Result<(), Duration> {
+        let mut lacks = Duration::ZERO;
+        let charging = |tat| {
+            let mut bucket = Bucket(tat);
+            bucket.forgive_beyond(charge.capacity, now);
+            lacks = bucket.lacks(charge, now).unwrap_or_default();
+            lacks.is_zero().then(|| {
+                bucket.charge(charge, now);
+                bucket.0
+            })
+        };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, charging)
+            .map(drop)
+            .map_err(|_| lacks)
+    }
+
+    /// Gives back what was [charged](SharedBucket::charge), once: as if it had never been taken.
+    pub fn refund(&self, charge: Charge) {
+        self.0.fetch_sub(charge.cost, Ordering::Relaxed);
+    }
+
+    /// As a [`Bucket`], as of this moment.
+    pub fn bucket(&self) -> Bucket {
+        Bucket(self.0.load(Ordering::Relaxed))
     }
 }
 

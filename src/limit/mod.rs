@@ -10,5 +10,6 @@ pub mod key;
 pub mod network;
 pub mod pending;
 pub mod rules;
+pub mod shares;
 mod sync;
 mod table;

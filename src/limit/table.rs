@@ -1,18 +1,20 @@
 //! The client table: what every (zone, client key) has open and its bucket, in shards with a lock each.
 //!
 //! An entry is made when a connection is admitted. When the last one of its key ends it goes at once if its bucket was
-//! never charged; otherwise it idles until the bucket is full, which only [`Table::sweep`] can tell, for an end has no
+//! never charged; otherwise it idles until its buckets are full, which only [`Table::sweep`] can tell, for an end has no
 //! clock. Above its size the table evicts the entry that has idled longest, wherever it is. An entry that has something
 //! open never goes. No two shards are ever locked at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::bucket::{Bucket, Meter, Moment};
 use super::key::ClientKey;
+use super::shares::Shares;
 use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RandomState};
 
 /// The table. Its size bounds what idles: entries with something open stay even beyond it, because a count that is
@@ -51,6 +53,8 @@ struct Kept {
     entries: HashTable<Entry>,
     /// The idle ones by stamp, with their hashes: exact, so there is no garbage to bound.
     idle: BTreeMap<u64, u64>,
+    /// What connections share, of those entries where they do: beside them, so that the others do not pay for it.
+    shares: HashMap<(u32, ClientKey), Arc<Shares>, RandomState>,
     /// The last stamp that a sweep looked at.
     swept: u64,
 }
@@ -95,7 +99,9 @@ impl Table {
         let hash = self.hasher.hash_one((zone, key));
         let shard = self.shard(hash);
         let mut kept = shard.kept.lock();
-        let Kept { entries, idle, .. } = &mut *kept;
+        let Kept {
+            entries, idle, shares, ..
+        } = &mut *kept;
         let Ok(mut found) = entries.find_entry(hash, |entry| entry.is(zone, key)) else {
             debug_assert!(false, "an open entry is never removed");
             return;
@@ -105,7 +111,9 @@ impl Table {
         if entry.open > 0 {
             return;
         }
-        if entry.bucket.is_untouched() {
+        let buckets = shares.get(&(zone, key));
+        if entry.bucket.is_untouched() && buckets.is_none_or(|buckets| buckets.is_untouched()) {
+            shares.remove(&(zone, key));
             found.remove();
             self.entries.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -228,8 +236,8 @@ impl Place<'_> {
     }
 
     /// Counts one more open connection, and takes a token where there is a meter and a token. Makes the entry if there
-    /// is none; [`Table::evict_excess`] is then due.
-    pub(super) fn open_one(mut self, charge: Option<(Meter, Moment)>) {
+    /// is none; [`Table::evict_excess`] is then due. Returns what the client's connections share, if they are to.
+    pub(super) fn open_one(mut self, charge: Option<(Meter, Moment)>, shares: bool) -> Option<Arc<Shares>> {
         if let Some((meter, now)) = charge {
             self.bucket.take(meter, now);
         }
@@ -243,7 +251,12 @@ impl Place<'_> {
             bucket,
             ..
         } = &mut self;
-        let Kept { entries, idle, .. } = &mut **kept;
+        let Kept {
+            entries,
+            idle,
+            shares: all_shares,
+            ..
+        } = &mut **kept;
         if let Some(entry) = entries.find_mut(*hash, |entry| entry.is(*zone, *key)) {
             entry.open += 1;
             entry.bucket = *bucket;
@@ -262,6 +275,7 @@ impl Place<'_> {
             entries.insert_unique(*hash, entry, |entry| table.hash_of(entry));
             table.entries.fetch_add(1, Ordering::Relaxed);
         }
+        shares.then(|| Arc::clone(all_shares.entry((*zone, *key)).or_default()))
     }
 }
 
@@ -292,7 +306,10 @@ impl Kept {
             let Ok(found) = self.entries.find_entry(*hash, |entry| entry.idle == *stamp) else {
                 continue;
             };
-            if found.get().bucket.is_full(now) {
+            let of = (found.get().zone, found.get().key);
+            let is_full = found.get().bucket.is_full(now);
+            if is_full && self.shares.get(&of).is_none_or(|shares| shares.is_full(now)) {
+                self.shares.remove(&of);
                 found.remove();
                 self.idle.remove(stamp);
                 forgotten += 1;
@@ -308,6 +325,7 @@ impl Kept {
         };
         let found = self.entries.find_entry(hash, |entry| entry.idle == stamp);
         found.is_ok_and(|found| {
+            self.shares.remove(&(found.get().zone, found.get().key));
             found.remove();
             true
         })
@@ -330,4 +348,5 @@ pub(super) const SWEPT_A_SHARD: usize = 256;
 const SPARE: usize = 1024;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;

@@ -96,6 +96,104 @@ fn each_token_of_a_shared_bucket_goes_to_one_thread() {
     assert_eq!(taken, 100);
 }
 
+#[test]
+fn capacity_20_refill_5_a_second_and_4_seconds_of_silence_let_20_of_25_through() {
+    let five: Meter = rate(5, Duration::from_secs(1), 20).into();
+    let mut bucket = Bucket::default();
+    let mut passes = |now| {
+        let passes = bucket.lacks(five.one(), now).is_none();
+        if passes {
+            bucket.charge(five.one(), now);
+        }
+        passes
+    };
+    assert_eq!((0..20).filter(|_| passes(Moment(SECOND))).count(), 20);
+    assert_eq!((0..25).filter(|_| passes(Moment(5 * SECOND))).count(), 20);
+    assert!(!passes(Moment(5 * SECOND + SECOND / 5 - 1)));
+    assert!(passes(Moment(5 * SECOND + SECOND / 5)));
+}
+
+#[test]
+fn a_burst_of_bytes_comes_through_to_the_byte_however_it_is_cut() {
+    for (tokens, seconds, burst) in [(65_536, 1, 65_536), (7, 60, 1000), (1 << 28, 1, 1 << 20), (3, 3600, 17)] {
+        let meter: ByteMeter = rate(tokens, Duration::from_secs(seconds), burst).into();
+        for piece in [1, 3, 16, u64::from(burst)] {
+            let (mut bucket, mut left) = (Bucket::default(), u64::from(burst));
+            while left > 0 {
+                let bytes = meter.bytes(piece.min(left));
+                assert_eq!(
+                    bucket.lacks(bytes, Moment(SECOND)),
+                    None,
+                    "{left} of {burst} in pieces of {piece}"
+                );
+                bucket.charge(bytes, Moment(SECOND));
+                left -= piece.min(left);
+            }
+            assert!(bucket.lacks(meter.bytes(u64::from(burst)), Moment(SECOND)).is_some());
+        }
+    }
+}
+
+#[test]
+fn what_is_more_than_a_bucket_holds_never_comes_through_but_may_be_owed() {
+    let meter: ByteMeter = rate(100, Duration::from_secs(1), 100).into();
+    let mut bucket = Bucket::default();
+    assert_eq!(
+        bucket.lacks(meter.bytes(150), Moment(0)),
+        Some(Duration::from_millis(500))
+    );
+    assert_eq!(bucket.lacks_or_full(meter.bytes(150), Moment(0)), None);
+    bucket.charge(meter.bytes(150), Moment(0));
+    assert_eq!(
+        bucket.lacks_or_full(meter.bytes(1), Moment(0)),
+        Some(Duration::from_millis(510))
+    );
+    assert_eq!(
+        bucket.lacks_or_full(meter.bytes(150), Moment(SECOND / 2)),
+        Some(Duration::from_secs(1))
+    );
+    bucket.charge(meter.bytes(u64::MAX), Moment(MOST));
+    assert!(bucket.lacks(meter.bytes(u64::MAX), Moment(MOST)).is_some());
+}
+
+#[test]
+fn eight_sockets_of_one_client_get_no_more_than_its_share_and_lose_nothing_to_each_other() {
+    let shares = crate::limit::shares::Shares::default();
+    let (messages, frames) = (meter(1, 3600, 100), meter(1, 3600, 60));
+    let charge = || {
+        let (first, second) = (
+            (&shares.inbound, messages.one()),
+            (&shares.inbound_frames, frames.one()),
+        );
+        crate::limit::shares::charge_both(first, second, Moment(1))
+    };
+    let taken: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| (0..500).filter(|_| charge().is_ok()).count()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(taken, 60);
+    // What a refused message took of the one bucket is back in it.
+    assert_eq!(
+        (0..500)
+            .filter(|_| shares.inbound.charge(messages.one(), Moment(1)).is_ok())
+            .count(),
+        40
+    );
+}
+
+#[test]
+fn a_refusal_tells_when_to_come_back() {
+    let (shared, meter) = (SharedBucket::default(), meter(10, 1, 1));
+    assert_eq!(shared.charge(meter.one(), Moment(SECOND)), Ok(()));
+    assert_eq!(
+        shared.charge(meter.one(), Moment(SECOND)),
+        Err(Duration::from_millis(100))
+    );
+    assert_eq!(shared.charge(meter.one(), Moment(SECOND + SECOND / 10)), Ok(()));
+}
+
 /// A bucket with a level, in nanoseconds of filling: the textbook, exact in whole numbers.
 struct Level {
     level: u128,

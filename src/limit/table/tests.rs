@@ -26,7 +26,7 @@ fn at(seconds: u64) -> Moment {
 }
 
 fn open(table: &Table, number: u32) {
-    table.place(0, key(number)).open_one(Some((meter(), at(1))));
+    table.place(0, key(number)).open_one(Some((meter(), at(1))), false);
     table.evict_excess();
 }
 
@@ -58,7 +58,7 @@ fn an_entry_is_small() {
 #[test]
 fn an_entry_goes_at_once_if_nothing_was_charged_and_else_when_its_bucket_is_full() {
     let table = Table::new(10);
-    table.place(0, key(1)).open_one(None);
+    table.place(0, key(1)).open_one(None, false);
     open(&table, 2);
     table.close_one(0, key(1));
     table.close_one(0, key(2));
@@ -68,6 +68,27 @@ fn an_entry_goes_at_once_if_nothing_was_charged_and_else_when_its_bucket_is_full
     table.sweep(at(2));
     assert_eq!(remembered(&table), []);
     assert_eq!(table.evictions(), 0);
+}
+
+#[test]
+fn what_a_client_has_spent_of_its_messages_is_still_spent_when_it_connects_anew() {
+    let table = Table::new(10);
+    let connect = |number| table.place(0, key(number)).open_one(None, true).unwrap();
+    let spends = connect(1);
+    assert!(Arc::ptr_eq(&spends, &connect(1)));
+    assert!(!Arc::ptr_eq(&spends, &connect(2)));
+    spends.inbound.charge(meter().one(), at(1)).unwrap();
+    drop(spends);
+    for number in [1, 1, 2] {
+        table.close_one(0, key(number));
+    }
+    assert_eq!(remembered(&table), [key(1)]);
+    table.sweep(at(1));
+    assert!(connect(1).inbound.charge(meter().one(), at(1)).is_err());
+    table.close_one(0, key(1));
+    table.sweep(at(2));
+    assert_eq!(remembered(&table), []);
+    assert!(table.shards.iter().all(|shard| shard.kept.lock().shares.is_empty()));
 }
 
 #[test]
@@ -137,7 +158,7 @@ fn entries_that_stay_do_not_keep_a_sweep_from_those_behind_them() {
     let (table, clients) = (Table::new(u32::MAX), 40_000);
     (0..clients).for_each(|number| {
         let now = at(if number < 30_000 { 1000 } else { 1 });
-        table.place(0, key(number)).open_one(Some((meter(), now)));
+        table.place(0, key(number)).open_one(Some((meter(), now)), false);
     });
     (0..clients).for_each(|number| table.close_one(0, key(number)));
     (0..4).for_each(|_| {

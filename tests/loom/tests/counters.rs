@@ -366,6 +366,7 @@ mod admission {
                 process: Some(&self.process),
                 key: ClientKey::of(ip, Prefixes::default()),
                 client: self.plan.client,
+                shares: false,
             };
             self.admission.admit(request, self.epoch + Duration::from_secs(5))
         }

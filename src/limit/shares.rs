@@ -1,0 +1,46 @@
+//! What all connections of one client key in one zone share while they are open: the buckets of their messages.
+
+use std::time::Duration;
+
+use super::bucket::{Charge, Moment, SharedBucket};
+
+/// The buckets of one (zone, client key). The client table keeps them for as long as they are not full, so that whoever
+/// connects anew finds what was spent.
+#[derive(Debug, Default)]
+pub struct Shares {
+    /// Messages from the client.
+    pub inbound: SharedBucket,
+    /// Frames of every kind from the client.
+    pub inbound_frames: SharedBucket,
+    /// Messages to the client.
+    pub outbound: SharedBucket,
+}
+
+impl Shares {
+    /// Whether a fresh one is as good.
+    pub(super) fn is_full(&self, now: Moment) -> bool {
+        self.buckets().iter().all(|bucket| bucket.bucket().is_full(now))
+    }
+
+    /// Whether nothing was ever taken.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.buckets().iter().all(|bucket| bucket.bucket().is_untouched())
+    }
+
+    fn buckets(&self) -> [&SharedBucket; 3] {
+        [&self.inbound, &self.inbound_frames, &self.outbound]
+    }
+}
+
+/// Takes from both or from neither.
+///
+/// # Errors
+/// How long until the one that lacks has it.
+pub fn charge_both(
+    first: (&SharedBucket, Charge),
+    second: (&SharedBucket, Charge),
+    now: Moment,
+) -> Result<(), Duration> {
+    first.0.charge(first.1, now)?;
+    second.0.charge(second.1, now).inspect_err(|_| first.0.refund(first.1))
+}
