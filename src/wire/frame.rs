@@ -1,6 +1,8 @@
 //! WebSocket frames (RFC 6455, 5.2), of which only the 2 to 14 header bytes are looked at: payload is skipped, never
 //! unmasked or kept.
 
+use super::header::FrameKind;
+
 /// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -258,25 +260,51 @@ pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
+/// A whole frame of a server's, not masked: a control frame of at most 125 bytes, or a message of at most 65 535; more are
+/// cut off.
+pub fn server_frame(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
+    let (opcode, most) = match kind {
+        FrameKind::Continuation => (CONTINUATION, u16::MAX),
+        FrameKind::Text => (TEXT, u16::MAX),
+        FrameKind::Binary => (BINARY, u16::MAX),
+        FrameKind::Close => (CLOSE, u16::from(LENGTH_16) - 1),
+        FrameKind::Ping => (PING, u16::from(LENGTH_16) - 1),
+        FrameKind::Pong => (PONG, u16::from(LENGTH_16) - 1),
+    };
+    let length = u16::try_from(payload.len()).unwrap_or(u16::MAX).min(most);
+    let mut frame = Vec::with_capacity(4 + payload.len());
+    frame.push(FIN | opcode);
+    match u8::try_from(length) {
+        Ok(short) if short < LENGTH_16 => frame.push(short),
+        _ => {
+            frame.push(LENGTH_16);
+            frame.extend(length.to_be_bytes());
+        }
+    }
+    frame.extend(&payload[..length.into()]);
+    frame
+}
+
 /// The longest header: two bytes, eight of length, four of mask (RFC 6455, 5.2).
 pub const LONGEST_HEADER: usize = 14;
 
-const FIN: u8 = 0x80;
-const OPCODE: u8 = 0x0F;
+pub(super) const FIN: u8 = 0x80;
+pub(super) const OPCODE: u8 = 0x0F;
 /// The bit of an opcode that control frames have.
-const CONTROL: u8 = 0x08;
+pub(super) const CONTROL: u8 = 0x08;
 /// The second byte's top bit. Four bytes of mask follow the length where it is set: `MASKED >> 5`.
-const MASKED: u8 = 0x80;
+pub(super) const MASKED: u8 = 0x80;
 
-const CONTINUATION: u8 = 0x0;
-const TEXT: u8 = 0x1;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
-const PONG: u8 = 0xA;
+pub(super) const CONTINUATION: u8 = 0x0;
+pub(super) const TEXT: u8 = 0x1;
+pub(super) const BINARY: u8 = 0x2;
+pub(super) const CLOSE: u8 = 0x8;
+pub(super) const PING: u8 = 0x9;
+pub(super) const PONG: u8 = 0xA;
 
 /// From this on the second byte's lower bits are no length: two bytes of length follow, or eight.
-const LENGTH_16: u8 = 126;
-const LENGTH_64: u8 = 127;
+pub(super) const LENGTH_16: u8 = 126;
+pub(super) const LENGTH_64: u8 = 127;
 
 #[cfg(test)]
 mod tests;

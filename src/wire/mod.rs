@@ -9,6 +9,7 @@ pub mod body;
 mod field;
 pub mod frame;
 pub mod head;
+pub mod header;
 pub mod hops;
 pub mod path;
 pub mod proxy;

@@ -1,0 +1,186 @@
+//! A frame's header as a whole (RFC 6455, 5.2), for who decides on a frame before it passes. Who only needs to know where
+//! frames end follows them with a [`super::frame::FrameScanner`].
+
+use std::fmt;
+
+use super::Step;
+use super::frame::{
+    BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, Sender, TEXT,
+};
+
+/// What a header says. Reserved bits are not told: extensions use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What kind of frame it is.
+    pub kind: FrameKind,
+    /// It is the last one of its message.
+    pub is_last: bool,
+    /// Bytes of payload, as declared.
+    pub payload: u64,
+    /// The length is written with no more bytes than it takes.
+    pub is_minimal: bool,
+}
+
+/// What a frame is (RFC 6455, 5.2 and 5.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // The words are the RFC's.
+pub enum FrameKind {
+    Continuation,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+}
+
+/// What RFC 6455 forbids a frame. Its text goes into the reason of a close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameFault {
+    /// Opcodes 3 to 7 and 11 to 15 (5.2).
+    ReservedOpcode,
+    /// A control frame without FIN (5.5).
+    FragmentedControl,
+    /// A control frame of more than 125 bytes (5.5).
+    LongControl,
+    /// A client's frame without a mask (5.1).
+    NotMasked,
+    /// A server's frame with a mask (5.1).
+    Masked,
+    /// 2^63 bytes and above (5.2).
+    LengthTooLarge,
+    /// More bytes of length than needed (5.2).
+    LengthNotMinimal,
+    /// A continuation where no message is unfinished (5.4).
+    NothingToContinue,
+    /// A new message where one is unfinished (5.4).
+    InsideMessage,
+}
+
+impl FrameHeader {
+    /// Reads the header that `bytes` begin with, its mask included.
+    ///
+    /// # Errors
+    /// The first rule that it breaks, as soon as that can be told. A length that is longer than needed is none: where such a
+    /// frame ends is plain, and it says so in [`FrameHeader::is_minimal`].
+    pub fn parse(bytes: &[u8], sender: Sender) -> Result<Step<Self>, FrameFault> {
+        let Some(&first) = bytes.first() else {
+            return Ok(Step::More);
+        };
+        let kind = match first & OPCODE {
+            CONTINUATION => FrameKind::Continuation,
+            TEXT => FrameKind::Text,
+            BINARY => FrameKind::Binary,
+            CLOSE => FrameKind::Close,
+            PING => FrameKind::Ping,
+            PONG => FrameKind::Pong,
+            _ => return Err(FrameFault::ReservedOpcode),
+        };
+        let is_control = first & CONTROL != 0;
+        let is_last = first & FIN != 0;
+        if is_control && !is_last {
+            return Err(FrameFault::FragmentedControl);
+        }
+        let Some(&second) = bytes.get(1) else {
+            return Ok(Step::More);
+        };
+        let mask = match (sender, second & MASKED != 0) {
+            (Sender::Client, true) => 4,
+            (Sender::Server, false) => 0,
+            (Sender::Client, false) => return Err(FrameFault::NotMasked),
+            (Sender::Server, true) => return Err(FrameFault::Masked),
+        };
+        let short = second & !MASKED;
+        if is_control && short >= LENGTH_16 {
+            return Err(FrameFault::LongControl);
+        }
+        let (length_bytes, least) = match short {
+            LENGTH_16 => (2, u64::from(LENGTH_16)),
+            LENGTH_64 => (8, 1 << 16),
+            _ => (0, 0),
+        };
+        if length_bytes == 8 && bytes.get(2).is_some_and(|high| high & 0x80 != 0) {
+            return Err(FrameFault::LengthTooLarge);
+        }
+        let used = 2 + length_bytes + mask;
+        if bytes.len() < used {
+            return Ok(Step::More);
+        }
+        let payload = match length_bytes {
+            0 => u64::from(short),
+            _ => bytes[2..2 + length_bytes]
+                .iter()
+                .fold(0, |length, byte| length << 8 | u64::from(*byte)),
+        };
+        Ok(Step::Done {
+            value: Self {
+                kind,
+                is_last,
+                payload,
+                is_minimal: payload >= least,
+            },
+            used,
+        })
+    }
+}
+
+impl FrameKind {
+    /// Whether it may stand between the fragments of a message (RFC 6455, 5.5).
+    pub fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// The messages of one direction, from frame to frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageSequence {
+    /// Declared bytes of the message in hand, `None` between messages.
+    unfinished: Option<u64>,
+}
+
+impl MessageSequence {
+    /// Bytes of the message that this frame belongs to, up to its end: declared, fragments summed; 0 for a control frame,
+    /// which belongs to none.
+    ///
+    /// # Errors
+    /// The frame's place is wrong (RFC 6455, 5.4).
+    pub fn size_with(self, header: FrameHeader) -> Result<u64, FrameFault> {
+        match (header.kind, self.unfinished) {
+            (FrameKind::Continuation, Some(before)) => Ok(before.saturating_add(header.payload)),
+            (FrameKind::Continuation, None) => Err(FrameFault::NothingToContinue),
+            (FrameKind::Text | FrameKind::Binary, None) => Ok(header.payload),
+            (FrameKind::Text | FrameKind::Binary, Some(_)) => Err(FrameFault::InsideMessage),
+            (FrameKind::Close | FrameKind::Ping | FrameKind::Pong, _) => Ok(0),
+        }
+    }
+
+    /// Goes on behind this frame. One whose place is wrong counts as what it says it is.
+    pub fn pass(&mut self, header: FrameHeader) {
+        if header.kind.is_control() {
+            return;
+        }
+        let before = match header.kind {
+            FrameKind::Continuation => self.unfinished.unwrap_or(0),
+            _ => 0,
+        };
+        self.unfinished = (!header.is_last).then(|| before.saturating_add(header.payload));
+    }
+}
+
+impl fmt::Display for FrameFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReservedOpcode => "reserved opcode",
+            Self::FragmentedControl => "fragmented control frame",
+            Self::LongControl => "control frame longer than 125 bytes",
+            Self::NotMasked => "frame without a mask",
+            Self::Masked => "frame with a mask",
+            Self::LengthTooLarge => "frame length of 2^63 or more",
+            Self::LengthNotMinimal => "frame length not in its shortest form",
+            Self::NothingToContinue => "continuation without a message",
+            Self::InsideMessage => "new message inside a fragmented one",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

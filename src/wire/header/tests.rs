@@ -1,0 +1,156 @@
+use super::*;
+use crate::wire::frame::FrameScanner;
+use proptest::prelude::*;
+
+fn parsed(bytes: &[u8]) -> Result<Step<FrameHeader>, FrameFault> {
+    FrameHeader::parse(bytes, Sender::Client)
+}
+
+#[test]
+fn every_rule_has_its_fault() {
+    use FrameFault::{FragmentedControl, LengthTooLarge, LongControl, Masked, NotMasked, ReservedOpcode};
+    for (bytes, fault) in [
+        (b"\x83".as_slice(), ReservedOpcode),
+        (b"\x8b", ReservedOpcode),
+        (b"\x0f", ReservedOpcode),
+        (b"\x09", FragmentedControl),
+        (b"\x08", FragmentedControl),
+        (b"\x81\x05", NotMasked),
+        (b"\x89\xfe", LongControl),
+        (b"\x88\xff", LongControl),
+        (b"\x82\xff\x80", LengthTooLarge),
+    ] {
+        assert_eq!(parsed(bytes), Err(fault), "{bytes:?}");
+        // As soon as the byte is there that breaks it, and not before.
+        assert_eq!(parsed(&bytes[..bytes.len() - 1]), Ok(Step::More), "{bytes:?}");
+    }
+    assert_eq!(FrameHeader::parse(b"\x81\x85", Sender::Server), Err(Masked));
+}
+
+#[test]
+fn reserved_bits_are_the_extensions_own_business() {
+    for bits in [0x40, 0x20, 0x10, 0x70] {
+        assert!(
+            matches!(parsed(&[0x81 | bits, 0x80, 0, 0, 0, 0]), Ok(Step::Done { .. })),
+            "{bits:x}"
+        );
+    }
+}
+
+#[test]
+fn lengths_are_told_with_whether_they_are_as_short_as_they_can_be() {
+    for (length, payload, is_minimal) in [
+        (b"\x80".as_slice(), 0, true),
+        (b"\xfd", 125, true),
+        (b"\xfe\x00\x7d", 125, false),
+        (b"\xfe\x00\x7e", 126, true),
+        (b"\xfe\xff\xff", 65_535, true),
+        (b"\xff\0\0\0\0\0\0\xff\xff", 65_535, false),
+        (b"\xff\0\0\0\0\0\x01\0\0", 65_536, true),
+        (b"\xff\x7f\xff\xff\xff\xff\xff\xff\xff", i64::MAX as u64, true),
+    ] {
+        let bytes = [b"\x82", length, b"mask"].concat();
+        let header = FrameHeader {
+            kind: FrameKind::Binary,
+            is_last: true,
+            payload,
+            is_minimal,
+        };
+        let used = bytes.len();
+        assert_eq!(parsed(&bytes), Ok(Step::Done { value: header, used }));
+        for end in 0..used {
+            assert_eq!(parsed(&bytes[..end]), Ok(Step::More));
+        }
+    }
+}
+
+#[test]
+fn a_message_is_its_fragments_and_control_frames_may_stand_between_them() {
+    let frame = |kind, is_last, payload| FrameHeader {
+        kind,
+        is_last,
+        payload,
+        is_minimal: true,
+    };
+    let mut sequence = MessageSequence::default();
+    for (header, size) in [
+        (
+            frame(FrameKind::Continuation, true, 1),
+            Err(FrameFault::NothingToContinue),
+        ),
+        (frame(FrameKind::Text, false, 5), Ok(5)),
+        (frame(FrameKind::Ping, true, 4), Ok(0)),
+        (frame(FrameKind::Text, true, 1), Err(FrameFault::InsideMessage)),
+        (frame(FrameKind::Continuation, false, 0), Ok(5)),
+        (frame(FrameKind::Continuation, true, u64::MAX), Ok(u64::MAX)),
+        (frame(FrameKind::Binary, true, 7), Ok(7)),
+        (
+            frame(FrameKind::Continuation, false, 1),
+            Err(FrameFault::NothingToContinue),
+        ),
+    ] {
+        assert_eq!(sequence.size_with(header), size, "{header:?}");
+        if size.is_ok() {
+            sequence.pass(header);
+        }
+    }
+}
+
+#[test]
+fn a_frame_of_ours_is_read_as_what_it_is() {
+    use crate::wire::frame::server_frame;
+    for (kind, length, sent) in [
+        (FrameKind::Ping, 12, 12),
+        (FrameKind::Ping, 200, 125),
+        (FrameKind::Text, 0, 0),
+        (FrameKind::Text, 125, 125),
+        (FrameKind::Text, 126, 126),
+        (FrameKind::Text, 70_000, 65_535),
+    ] {
+        let payload = vec![b'x'; length];
+        let frame = server_frame(kind, &payload);
+        let Ok(Step::Done { value, used }) = FrameHeader::parse(&frame, Sender::Server) else {
+            panic!("{frame:?}")
+        };
+        assert_eq!(
+            (value.kind, value.is_last, value.is_minimal, value.payload),
+            (kind, true, true, sent)
+        );
+        assert_eq!(&frame[used..], &payload[..frame.len() - used]);
+        assert_eq!(used as u64 + sent, frame.len() as u64);
+    }
+}
+
+proptest! {
+    /// The scanner, which goes byte by byte, is the judge of where a frame ends.
+    #[test]
+    fn a_header_says_what_a_scanner_sees(
+        bytes in prop::collection::vec(any::<u8>(), 0..20),
+        first in prop::sample::select(vec![0x00_u8, 0x01, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0xc1]),
+        second in any::<u8>(),
+        is_client in any::<bool>(),
+    ) {
+        let sender = if is_client { Sender::Client } else { Sender::Server };
+        for bytes in [bytes.clone(), [&[first, second], bytes.as_slice()].concat()] {
+            let mut scanner = FrameScanner::new(sender);
+            match FrameHeader::parse(&bytes, sender) {
+                Err(_) => {
+                    scanner.scan(&bytes);
+                    prop_assert!(scanner.is_blind());
+                }
+                Ok(Step::More) => {
+                    scanner.scan(&bytes);
+                    prop_assert!(!scanner.is_blind());
+                }
+                Ok(Step::Done { value, used }) => {
+                    let messages = scanner.scan(&bytes[..used]);
+                    prop_assert_eq!(scanner.payload_left(), value.payload);
+                    prop_assert_eq!(scanner.at_boundary(), value.payload == 0);
+                    let begins = matches!(value.kind, FrameKind::Text | FrameKind::Binary);
+                    prop_assert_eq!(messages, u32::from(begins));
+                    prop_assert_eq!(scanner.saw_close(), value.kind == FrameKind::Close);
+                }
+            }
+        }
+    }
+}
