@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::stream::LegOptions;
 use crate::relay::pace::Pace;
+use crate::relay::rules::MessageRules;
 use crate::wire::hops::ForwardHeader;
 
 use super::policy::{RejectWith, ZonePolicy};
@@ -76,5 +77,6 @@ pub fn zone(name: &str) -> ZonePolicy {
             keepalive: LegOptions::INHERITED.keepalive,
             lifetime: None,
         },
+        messages: MessageRules::OFF,
     }
 }

@@ -9,6 +9,7 @@ use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::address::Bind;
 use crate::relay::mode::RelayMode;
 use crate::relay::pace::Pace;
+use crate::relay::rules::MessageRules;
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
 
@@ -122,6 +123,8 @@ pub struct ZonePolicy {
     pub upgrade: Option<Duration>,
     /// The timeouts of an open connection.
     pub pace: Pace,
+    /// What the messages of an open connection are held to.
+    pub messages: MessageRules,
 }
 
 /// `reject_with`.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::config::policy::{NetworkPolicy, RejectWith};
 use crate::config::routes::{Matched, Route};
 use crate::limit::admission::{Granted, Request};
+use crate::limit::shares::Shares;
 use crate::net::fault;
 use crate::wire::head::Head;
 use crate::wire::path::PathReading;
@@ -49,6 +50,8 @@ pub struct Passage {
     pub accept: String,
     /// What a close frame in place of an answer needs; only where refusals are put so.
     pub offer: Option<Offer>,
+    /// What all connections of the client share; known once it is admitted.
+    pub shares: Option<Arc<Shares>>,
 }
 
 /// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
@@ -99,6 +102,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             request,
             accept,
             offer,
+            shares: None,
         },
     })
 }
@@ -148,7 +152,7 @@ fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result
         client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
             network.over(zone.policy.client)
         }),
-        shares: false,
+        shares: zone.terms.shares(),
     };
     running.shared.admission.admit(request, now).map_err(Stop::full)
 }

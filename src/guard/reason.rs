@@ -183,13 +183,18 @@ pub enum CloseReason {
     HalfClose,
     Stalled,
     Drain,
+    Ghost,
+    FirstMessage,
+    MessageRate,
+    MessageSize,
+    Protocol,
     Io,
     Panic,
 }
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::Client,
         Self::Upstream,
         Self::Idle,
@@ -197,6 +202,11 @@ impl CloseReason {
         Self::HalfClose,
         Self::Stalled,
         Self::Drain,
+        Self::Ghost,
+        Self::FirstMessage,
+        Self::MessageRate,
+        Self::MessageSize,
+        Self::Protocol,
         Self::Io,
         Self::Panic,
     ];
@@ -211,6 +221,11 @@ impl CloseReason {
             Self::HalfClose => "half_close",
             Self::Stalled => "stalled",
             Self::Drain => "drain",
+            Self::Ghost => "ghost",
+            Self::FirstMessage => "first_message",
+            Self::MessageRate => "message_rate",
+            Self::MessageSize => "message_size",
+            Self::Protocol => "protocol",
             Self::Io => "io",
             Self::Panic => "panic",
         }
@@ -227,6 +242,11 @@ impl From<Over> for CloseReason {
             Over::HalfClose => Self::HalfClose,
             Over::Stalled => Self::Stalled,
             Over::Drain => Self::Drain,
+            Over::Ghost | Over::Replaced => Self::Ghost,
+            Over::FirstMessage => Self::FirstMessage,
+            Over::MessageRate => Self::MessageRate,
+            Over::MessageSize => Self::MessageSize,
+            Over::Protocol => Self::Protocol,
             Over::Io => Self::Io,
         }
     }

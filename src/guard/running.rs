@@ -13,8 +13,8 @@ use crate::limit::budget::Budget;
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
-use crate::relay::pace::Pace;
 use crate::relay::tally::Tally;
+use crate::relay::terms::Terms;
 use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
 
@@ -86,8 +86,8 @@ pub struct Zone {
     pub policy: Arc<ZonePolicy>,
     /// Its limits; an exempt zone's budget is cut to what is set aside for it.
     pub rules: ZoneRules,
-    /// The timeouts of its connections, shared by all of them.
-    pub pace: Arc<Pace>,
+    /// What its open connections are held to, shared by all of them.
+    pub terms: Arc<Terms>,
     /// Its counts.
     pub state: Arc<ZoneState>,
 }
@@ -217,7 +217,12 @@ impl Zone {
         };
         Self {
             policy: Arc::clone(policy),
-            pace: Arc::new(policy.pace),
+            terms: Arc::new(Terms::new(
+                policy.pace,
+                &policy.messages,
+                policy.rules.observe,
+                shared.admission.epoch(),
+            )),
             rules: ZoneRules {
                 connections,
                 ..policy.rules

@@ -4,37 +4,55 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::net::fault;
-use crate::relay::pace::Pace;
-use crate::relay::pulse::{Order, Pulse};
+use crate::relay::pulse::{Asked, Order, Pulse};
+use crate::relay::terms::{Liveness, Terms};
 
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
 pub(super) struct Watched {
     pulse: Arc<Pulse>,
-    pace: Arc<Pace>,
+    terms: Arc<Terms>,
     ends_at: Option<Instant>,
     moved_at: Instant,
     client_took: u64,
     client_took_at: Instant,
     /// Looks until it counts as one that stays.
     new_for: u8,
+    /// What `Pulse::heard` was, and when it last changed.
+    heard: u32,
+    heard_at: Instant,
+    question: Question,
+}
+
+/// Whether the client was asked if it is still there.
+#[derive(Clone, Copy, Debug)]
+enum Question {
+    None,
+    /// It may not be written yet, or not have arrived.
+    Asked,
+    /// Its host has it since then, or the client has taken something since then.
+    Arrived(Instant),
 }
 
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(super) fn new(pulse: Arc<Pulse>, pace: Arc<Pace>, share: f64, now: Instant) -> Self {
-        let ends_at = pace
+    pub(super) fn new(pulse: Arc<Pulse>, terms: Arc<Terms>, share: f64, now: Instant) -> Self {
+        let ends_at = terms
+            .pace
             .lifetime
             .and_then(|lifetime| now.checked_add(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
             pulse,
-            pace,
+            terms,
             ends_at,
             moved_at: now,
             client_took: 0,
             client_took_at: now,
             new_for: NEW_FOR,
+            heard: 0,
+            heard_at: now,
+            question: Question::None,
         }
     }
 
@@ -65,22 +83,74 @@ impl Watched {
         }
         let owes = self.pulse.client_owes();
         let took = self.pulse.client_took();
+        if took != self.client_took
+            && let Question::Arrived(since) = &mut self.question
+        {
+            *since = now;
+        }
         if !owes || took != self.client_took {
             (self.client_took, self.client_took_at) = (took, now);
         }
+        let liveness = self.look_for_life(now);
         let is_due = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| now - since >= limit);
-        if self.ends_at.is_some_and(|end| end <= now) {
+        if let Some(order) = liveness {
+            self.pulse.order(order);
+        } else if self.ends_at.is_some_and(|end| end <= now) {
             self.pulse.order(Order::Lifetime);
-        } else if is_due(self.pace.stalled, self.client_took_at) {
+        } else if is_due(self.terms.pace.stalled, self.client_took_at) {
             self.pulse.order(Order::Stalled);
-        } else if is_due(self.pace.idle, self.moved_at) {
+        } else if is_due(self.terms.pace.idle, self.moved_at) {
             self.pulse.order(Order::Idle);
         } else if self.pulse.bytes_wait()
-            || is_due(self.pace.stalled.map(|stalled| stalled / LOOKS), self.client_took_at)
+            || is_due(
+                self.terms.pace.stalled.map(|stalled| stalled / LOOKS),
+                self.client_took_at,
+            )
         {
             self.pulse.look();
         }
         true
+    }
+
+    /// Asks a client that has been silent for long, and says what is to be done with one that does not answer.
+    fn look_for_life(&mut self, now: Instant) -> Option<Order> {
+        let Liveness {
+            ping,
+            pong_timeout,
+            first_message,
+        } = self.terms.liveness();
+        let heard = self.pulse.heard();
+        // What is held up by us can't be held against it.
+        if heard != self.heard || self.pulse.is_delayed() {
+            (self.heard, self.heard_at, self.question) = (heard, now, Question::None);
+        }
+        let silent_for = now - self.heard_at;
+        let first_message = first_message.filter(|_| heard == 0);
+        if first_message.is_some_and(|limit| silent_for >= limit) {
+            return Some(Order::FirstMessage);
+        }
+        match self.question {
+            // A listener says nothing of its own: an answer is its first message, and it has half of the time for it.
+            Question::None => {
+                let is_due = |limit: Option<Duration>| limit.is_some_and(|limit| silent_for >= limit);
+                if is_due(ping) || is_due(first_message.map(|limit| limit / 2)) {
+                    self.ask();
+                }
+            }
+            Question::Asked => match self.pulse.asked() {
+                Asked::Nothing => {}
+                Asked::OnItsWay => self.pulse.look(),
+                Asked::Arrived => self.question = Question::Arrived(now),
+            },
+            Question::Arrived(since) if ping.is_some() && now - since >= pong_timeout => return Some(Order::Ghost),
+            Question::Arrived(_) => {}
+        }
+        None
+    }
+
+    fn ask(&mut self) {
+        self.pulse.ask();
+        self.question = Question::Asked;
     }
 }
 

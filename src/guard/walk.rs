@@ -14,7 +14,7 @@ use crate::net::client::Client;
 use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
-use crate::relay::tunnel::{Relay, Tunnel};
+use crate::relay::tunnel::{Conditions, Relay, Tunnel};
 use crate::upstream::lease::Lease;
 
 use super::decide::{Admitted, Passage};
@@ -203,7 +203,11 @@ fn poll_more(client: &mut Client, seat: &Pending, limit: usize, cx: &mut Context
 
 /// From here on its permit is the entry's to give back.
 fn admit(admitted: Admitted, entry: &mut Entry, running: &Running) -> Passage {
-    let Admitted { granted, passage } = admitted;
+    let Admitted {
+        mut granted,
+        mut passage,
+    } = admitted;
+    passage.shares = granted.shares.take();
     entry.admitted(&passage, granted, running);
     passage
 }
@@ -233,7 +237,7 @@ fn pass(
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
 fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, running: &Running, worker: &Worker) {
     let zone = &running.zones[passage.place.zone];
-    let pace = Arc::clone(&zone.pace);
+    let terms = Arc::clone(&zone.terms);
     let Connected {
         server,
         lease,
@@ -241,8 +245,8 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         reply_size,
     } = connected;
     client.prepare(LegOptions {
-        keepalive: pace.keepalive,
-        user_timeout: pace.stalled,
+        keepalive: terms.pace.keepalive,
+        user_timeout: terms.pace.stalled,
     });
     let (client, from_client) = client.into_parts();
     server.prepare_dialled();
@@ -255,11 +259,15 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         from_server: reply,
         reply_size,
     };
-    let mode = running.policy.upstreams[passage.place.upstream].relay;
-    let tally = Arc::clone(&zone.state.tallies[worker.index()]);
-    let pulse = Arc::default();
-    let relay = Relay::new(tunnel, mode, Arc::clone(&pace), Arc::clone(&pulse), tally);
-    worker.watch(pulse, pace, now);
+    let conditions = Conditions {
+        mode: running.policy.upstreams[passage.place.upstream].relay,
+        terms: Arc::clone(&terms),
+        shares: passage.shares.clone(),
+        pulse: Arc::default(),
+        tally: Arc::clone(&zone.state.tallies[worker.index()]),
+    };
+    worker.watch(Arc::clone(&conditions.pulse), terms, now);
+    let relay = Relay::new(tunnel, conditions);
     fault::point("open");
     tokio::spawn(Open {
         relay,

@@ -16,8 +16,8 @@ use tokio::time::MissedTickBehavior;
 use crate::net::fault;
 use crate::net::listen::Listener as Door;
 use crate::net::pipe::Pipe;
-use crate::relay::pace::Pace;
 use crate::relay::pulse::Pulse;
+use crate::relay::terms::Terms;
 
 use super::Guard;
 use super::accept::accept;
@@ -89,10 +89,10 @@ impl Worker {
     }
 
     /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
-    pub fn watch(&self, pulse: Arc<Pulse>, pace: Arc<Pace>, now: Instant) {
+    pub fn watch(&self, pulse: Arc<Pulse>, terms: Arc<Terms>, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
-        self.watched.lock().push(Watched::new(pulse, pace, share, now));
+        self.watched.lock().push(Watched::new(pulse, terms, share, now));
     }
 
     /// Serves what it is given, until nobody can give it more.

@@ -60,9 +60,9 @@ impl Admission {
         })
     }
 
-    /// A moment as the buckets in [`Shares`] have it.
-    pub fn moment(&self, now: Instant) -> Moment {
-        Moment::since(self.epoch, now)
+    /// What the moments of the buckets in [`Shares`] are counted from.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
     }
 
     /// Forgets idle clients whose buckets are full. To be called about once a second: it looks at no more than 256 idle

@@ -14,6 +14,11 @@ impl Moment {
     pub fn since(epoch: Instant, now: Instant) -> Self {
         Self(nanos(now.saturating_duration_since(epoch)))
     }
+
+    /// Nanoseconds since `earlier`; 0 for a later one.
+    pub fn nanos_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
 }
 
 /// A [`Rate`] as a bucket reads it.

@@ -73,6 +73,7 @@ impl Flow {
             Ok(read) => {
                 let unseen = read.saturating_sub(self.foreseen.bytes.into());
                 self.scanner.skip(unseen as u64);
+                moved.heard = true;
                 self.count_read(read, 0, moved);
             }
             Err(error) if is_passing(&error) => return true,

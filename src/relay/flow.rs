@@ -10,6 +10,8 @@ use crate::wire::frame::{FrameScanner, Sender};
 
 use super::bypass::{Foreseen, Outlook};
 use super::held::Held;
+use super::inspect::Inspection;
+use super::judge::Judge;
 use super::mode::RelayMode;
 
 /// How one side of a connection ended.
@@ -45,6 +47,8 @@ pub(super) struct Flow {
     pub(super) messages: u64,
     pub(super) outlook: Outlook,
     pub(super) foreseen: Foreseen,
+    /// Where frames are judged before they pass.
+    pub(super) inspection: Option<Box<Inspection>>,
 }
 
 /// What a pump moved, for the pulse and the tally.
@@ -53,14 +57,24 @@ pub(super) struct Moved {
     pub(super) read: u64,
     pub(super) messages: u64,
     pub(super) written: bool,
+    /// Something came from the source, be it for us alone.
+    pub(super) heard: bool,
 }
 
 impl Flow {
     /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket.
-    pub(super) fn new(sender: Sender, first: Vec<u8>, payload_from: usize, mode: RelayMode) -> Self {
+    pub(super) fn new(
+        sender: Sender,
+        mut first: Vec<u8>,
+        payload_from: usize,
+        mode: RelayMode,
+        judge: Option<Judge>,
+    ) -> Self {
         let mut scanner = FrameScanner::new(sender);
-        let messages = u64::from(scanner.scan(&first[payload_from..]));
-        let bytes = (first.len() - payload_from) as u64;
+        let inspection = judge.map(|judge| Box::new(Inspection::new(judge, first.split_off(payload_from))));
+        let payload = first.get(payload_from..).unwrap_or_default();
+        let messages = u64::from(scanner.scan(payload));
+        let bytes = payload.len() as u64;
         let mut flow = Self {
             scanner,
             held: None,
@@ -73,6 +87,7 @@ impl Flow {
             messages,
             outlook: Outlook::of(mode),
             foreseen: Foreseen::default(),
+            inspection,
         };
         flow.hold(first);
         flow
@@ -148,6 +163,9 @@ impl Flow {
             self.is_done = true;
             return Poll::Pending;
         }
+        if std::task::ready!(self.poll_kept(sink, moved, cx)) {
+            return Poll::Ready(());
+        }
         if let Some(end) = self.source_end {
             self.owes_end = end == End::Fin;
             self.is_done = true;
@@ -161,11 +179,24 @@ impl Flow {
             return Poll::Ready(());
         }
         let most = self.most_to_copy();
-        with_buffer(|buffer| match source.try_read(&mut buffer[..most]) {
-            Ok(0) => self.source_ended(),
-            Ok(read) => self.pass_on(&buffer[..read], sink, moved),
-            Err(error) if is_passing(&error) => {}
-            Err(error) => self.source_end = Some(End::of(&error)),
+        with_buffer(|buffer| {
+            let kept = self.recall(buffer);
+            match source.try_read(&mut buffer[kept..most]) {
+                Ok(0) => {
+                    self.release(sink, moved);
+                    self.source_ended();
+                }
+                Ok(read) => {
+                    moved.heard = true;
+                    if self.inspection.is_some() {
+                        self.inspect(&buffer[..kept + read], sink, moved);
+                    } else {
+                        self.pass_on(&buffer[..read], sink, moved);
+                    }
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => self.source_end = Some(End::of(&error)),
+            }
         });
         Poll::Ready(())
     }
@@ -176,7 +207,15 @@ impl Flow {
             self.outlook.is_of_large_frames();
         }
         self.count_read(bytes.len(), messages, moved);
+        self.write_on(bytes, sink, moved);
+    }
+
+    /// Writes what the sink takes of `bytes`, and holds the rest.
+    pub(super) fn write_on(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
         fault::point("relay");
+        if bytes.is_empty() {
+            return;
+        }
         match sink.try_write(bytes) {
             Ok(written) => {
                 moved.written |= written > 0;

@@ -9,35 +9,41 @@ use super::flow::{Flow, Moved, with_buffer};
 use super::tunnel::Over;
 
 /// The leave-taking of both directions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Goodbye {
     pub(super) over: Over,
-    /// The close frame's status code.
-    pub(super) code: u16,
+    /// What the client hears last.
+    pub(super) words_to_client: Vec<u8>,
+    /// What the server hears last.
+    pub(super) words_to_server: Vec<u8>,
     pub(super) to_client: Farewell,
     pub(super) to_server: Farewell,
 }
 
 impl Goodbye {
-    /// One that begins now.
-    pub(super) fn new(over: Over, code: u16) -> Self {
+    /// One that begins now: a close frame each way, with this status code and reason; before the client's goes `notice`, whole
+    /// frames of ours.
+    pub(super) fn new(over: Over, code: u16, reason: &str, notice: Vec<u8>) -> Self {
+        let mut words_to_client = notice;
+        words_to_client.extend(close_frame(code, reason, None));
         Self {
             over,
-            code,
+            words_to_client,
+            words_to_server: close_frame(code, reason, Some(MASK)),
             to_client: Farewell::AwaitsBoundary,
             to_server: Farewell::AwaitsBoundary,
         }
     }
 
     /// Whether both close frames are out.
-    pub(super) fn is_said(self) -> bool {
+    pub(super) fn is_said(&self) -> bool {
         [self.to_client, self.to_server]
             .iter()
             .all(|farewell| matches!(farewell, Farewell::Said | Farewell::Ended))
     }
 
     /// Whether both sides have ended as well.
-    pub(super) fn is_over(self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         [self.to_client, self.to_server]
             .iter()
             .all(|farewell| *farewell == Farewell::Ended)
@@ -57,29 +63,22 @@ pub(super) enum Farewell {
     Ended,
 }
 
-/// To whom a close frame goes; only a client's frames are masked (RFC 6455 section 5.1).
-#[derive(Clone, Copy, Debug)]
-pub(super) enum To {
-    Client,
-    Server,
-}
-
 impl Farewell {
     /// Goes as far as it can now.
     pub(super) fn poll(
         &mut self,
         flow: &mut Flow,
-        legs: (&Stream, &Stream, To),
-        code: u16,
+        legs: (&Stream, &Stream),
+        words: &[u8],
         cx: &mut Context<'_>,
     ) -> Moved {
-        let (source, sink, to) = legs;
+        let (source, sink) = legs;
         let mut moved = Moved::default();
         loop {
             let step = match *self {
                 Self::AwaitsBoundary => flow.poll_to_boundary(source, sink, &mut moved, cx).map(|at_boundary| {
                     if at_boundary {
-                        flow.append(&close_frame(code, "", to.mask()));
+                        flow.append(words);
                     }
                     Self::Flushing
                 }),
@@ -138,16 +137,6 @@ impl Flow {
     }
 }
 
-impl To {
-    /// The payload is ours and the same each time, so an unpredictable key (RFC 6455 section 10.3) would guard nothing.
-    fn mask(self) -> Option<[u8; 4]> {
-        match self {
-            Self::Client => None,
-            Self::Server => Some([0x3f, 0x81, 0x5c, 0xe2]),
-        }
-    }
-}
-
 /// Reads `source` to its end and keeps nothing.
 fn poll_discard(source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
     loop {
@@ -161,3 +150,6 @@ fn poll_discard(source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
         }
     }
 }
+
+/// Our words are the same each time, so an unpredictable key (RFC 6455 section 10.3) would guard nothing.
+const MASK: [u8; 4] = [0x3f, 0x81, 0x5c, 0xe2];

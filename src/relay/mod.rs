@@ -4,13 +4,18 @@
 //! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`]. What its
 //! messages are held to is [`rules::MessageRules`].
 
+mod beats;
 pub mod bypass;
 pub mod flow;
 pub mod goodbye;
 pub mod held;
+mod inspect;
+mod judge;
 pub mod mode;
 pub mod pace;
+mod ping;
 pub mod pulse;
 pub mod rules;
 pub mod tally;
+pub mod terms;
 pub mod tunnel;

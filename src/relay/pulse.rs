@@ -1,6 +1,9 @@
 //! What the rest of the process sees of an open connection, and how it tells it to end.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -18,6 +21,13 @@ pub struct Pulse {
     over: AtomicBool,
     order: AtomicU8,
     look: AtomicBool,
+    ask: AtomicBool,
+    /// A question of ours is written, and nothing has come from the client since.
+    asked: AtomicBool,
+    /// Something of the client's is held up by a limit.
+    delayed: AtomicBool,
+    /// Goes up whenever something comes from the client, where it may be asked.
+    heard: AtomicU32,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -32,8 +42,38 @@ pub enum Order {
     Stalled,
     /// The process is about to end: close 1012, whenever a frame boundary comes.
     Drain,
+    /// The client has not answered: close 1001.
+    Ghost,
+    /// The client's host does not answer either, and somebody waits for its slot: close 1001, and do not wait.
+    Replaced,
+    /// The client has not said anything since the upgrade: close 1008.
+    FirstMessage,
     /// The process ends: half-close now, boundary or not.
     Cut,
+}
+
+impl Order {
+    const ALL: [Self; 8] = [
+        Self::Idle,
+        Self::Lifetime,
+        Self::Stalled,
+        Self::Drain,
+        Self::Ghost,
+        Self::Replaced,
+        Self::FirstMessage,
+        Self::Cut,
+    ];
+}
+
+/// What has become of a question to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is not written yet, or something has come from the client since.
+    Nothing,
+    /// Its host has not acknowledged it, as far as the last [`Pulse::look`] knows.
+    OnItsWay,
+    /// Its host has acknowledged it, and nothing has come since.
+    Arrived,
 }
 
 impl Pulse {
@@ -64,10 +104,11 @@ impl Pulse {
 
     /// Tells the relay to end. The first order stands, but for the last one that there is.
     pub fn order(&self, order: Order) {
+        let order_or_none = order as u8 + 1;
         if order == Order::Cut {
-            self.order.store(CUT, Relaxed);
+            self.order.store(order_or_none, Relaxed);
         } else {
-            let _already = self.order.compare_exchange(NONE, order as u8 + 1, Relaxed, Relaxed);
+            let _already = self.order.compare_exchange(NONE, order_or_none, Relaxed, Relaxed);
         }
         self.wake();
     }
@@ -77,6 +118,34 @@ impl Pulse {
     pub fn look(&self) {
         self.look.store(true, Relaxed);
         self.wake();
+    }
+
+    /// Has the relay ask the client whether it is still there, as soon as there is room between two frames.
+    pub fn ask(&self) {
+        self.asked.store(false, Relaxed);
+        self.ask.store(true, Relaxed);
+        self.wake();
+    }
+
+    /// Changes whenever something has come from the client; only where its terms have it asked. 0 until then.
+    pub fn heard(&self) -> u32 {
+        self.heard.load(Relaxed)
+    }
+
+    /// What has become of the question.
+    pub fn asked(&self) -> Asked {
+        if !self.asked.load(Acquire) {
+            Asked::Nothing
+        } else if self.client_owes() {
+            Asked::OnItsWay
+        } else {
+            Asked::Arrived
+        }
+    }
+
+    /// Whether something of the client's is held up by a limit, so that it can't be heard.
+    pub fn is_delayed(&self) -> bool {
+        self.delayed.load(Relaxed)
     }
 
     fn wake(&self) {
@@ -124,19 +193,32 @@ impl Pulse {
     }
 
     pub(super) fn ordered(&self) -> Option<Order> {
-        match self.order.load(Relaxed) {
-            NONE => None,
-            IDLE => Some(Order::Idle),
-            LIFETIME => Some(Order::Lifetime),
-            DRAIN => Some(Order::Drain),
-            CUT => Some(Order::Cut),
-            _ => Some(Order::Stalled),
+        let order = self.order.load(Relaxed).checked_sub(1)?;
+        Order::ALL.get(usize::from(order)).copied()
+    }
+
+    pub(super) fn take_ask(&self) -> bool {
+        self.ask.load(Relaxed) && self.ask.swap(false, Relaxed)
+    }
+
+    /// After [`Pulse::mark_client_owes`], which whoever sees this has to see too.
+    pub(super) fn mark_asked(&self) {
+        self.asked.store(true, Release);
+    }
+
+    pub(super) fn mark_heard(&self) {
+        // Only the relay writes it, so this needs no more than a load and a store.
+        self.heard.store(self.heard.load(Relaxed).wrapping_add(1), Relaxed);
+        if self.asked.load(Relaxed) {
+            self.asked.store(false, Relaxed);
+        }
+    }
+
+    pub(super) fn mark_delayed(&self, delayed: bool) {
+        if self.delayed.load(Relaxed) != delayed {
+            self.delayed.store(delayed, Relaxed);
         }
     }
 }
 
 const NONE: u8 = 0;
-const IDLE: u8 = Order::Idle as u8 + 1;
-const LIFETIME: u8 = Order::Lifetime as u8 + 1;
-const DRAIN: u8 = Order::Drain as u8 + 1;
-const CUT: u8 = Order::Cut as u8 + 1;

@@ -18,6 +18,96 @@ pub struct Tally {
     pub opened: Count,
     /// Tunnels whose client has sent something, or that ended before it did: `opened` less this are silent.
     pub no_longer_silent: Count,
+    /// Messages from clients that looked like heartbeats: of one size, at a steady interval.
+    pub heartbeats: Count,
+    hits: [[Count; Action::ALL.len()]; MessageLimit::ALL.len()],
+}
+
+/// What messages can exceed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // Named after their keys in `[limits.messages]`, where they are explained.
+pub enum MessageLimit {
+    Rate,
+    PerIpRate,
+    BytesRate,
+    /// Frames of every kind: ten times `rate`, or `per_ip_rate`.
+    Frames,
+    MaxSize,
+    StrictFrames,
+    OutRate,
+    OutPerIpRate,
+    OutBytesRate,
+}
+
+/// What was done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The connection was ended.
+    Close,
+    /// The message had to wait.
+    Delay,
+    /// Nothing but counting.
+    Observe,
+}
+
+impl MessageLimit {
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Rate,
+        Self::PerIpRate,
+        Self::BytesRate,
+        Self::Frames,
+        Self::MaxSize,
+        Self::StrictFrames,
+        Self::OutRate,
+        Self::OutPerIpRate,
+        Self::OutBytesRate,
+    ];
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::PerIpRate => "per_ip_rate",
+            Self::BytesRate => "bytes_rate",
+            Self::Frames => "frames",
+            Self::MaxSize => "max_size",
+            Self::StrictFrames => "strict_frames",
+            Self::OutRate => "out_rate",
+            Self::OutPerIpRate => "out_per_ip_rate",
+            Self::OutBytesRate => "out_bytes_rate",
+        }
+    }
+
+    /// Whether hitting it can have this outcome.
+    pub fn may_lead_to(self, action: Action) -> bool {
+        match self {
+            Self::Rate | Self::PerIpRate | Self::BytesRate | Self::Frames => true,
+            Self::MaxSize | Self::StrictFrames => action != Action::Delay,
+            Self::OutRate | Self::OutPerIpRate | Self::OutBytesRate => action != Action::Close,
+        }
+    }
+}
+
+impl Action {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Close, Self::Delay, Self::Observe];
+
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Delay => "delay",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+impl Tally {
+    /// How often this limit was hit, with this outcome.
+    pub fn hits(&self, limit: MessageLimit, action: Action) -> &Count {
+        &self.hits[limit as usize][action as usize]
+    }
 }
 
 /// One number of a [`Tally`].

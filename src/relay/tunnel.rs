@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::limit::shares::Shares;
 use crate::net::fault;
 use crate::net::stream::Stream;
-use crate::wire::frame::Sender;
+use crate::wire::frame::{Sender, server_frame};
+use crate::wire::header::FrameKind;
 
 use super::flow::{End, Flow, Moved};
-use super::goodbye::{Goodbye, To};
+use super::goodbye::Goodbye;
+use super::judge::{Judge, Offence};
 use super::mode::RelayMode;
-use super::pace::Pace;
+use super::ping::Expected;
 use super::pulse::{Order, Pulse};
-use super::tally::Tally;
+use super::tally::{MessageLimit, Tally};
+use super::terms::Terms;
 
 /// Both legs of a tunnel and everything that was read of them before it opened.
 #[derive(Debug)]
@@ -34,6 +38,21 @@ pub struct Tunnel {
     pub reply_size: usize,
 }
 
+/// What a relay is held to, and who looks at it.
+#[derive(Debug)]
+pub struct Conditions {
+    /// The way bytes take.
+    pub mode: RelayMode,
+    /// What the connection is held to.
+    pub terms: Arc<Terms>,
+    /// What all connections of its client share, where its terms have them share anything.
+    pub shares: Option<Arc<Shares>>,
+    /// What others see of it.
+    pub pulse: Arc<Pulse>,
+    /// Where it counts.
+    pub tally: Arc<Tally>,
+}
+
 /// A running relay. It is over when both sides are, or when it is told to end; dropping it closes both legs.
 #[derive(Debug)]
 pub struct Relay {
@@ -41,7 +60,9 @@ pub struct Relay {
     server: Stream,
     inbound: Flow,
     outbound: Flow,
-    pace: Arc<Pace>,
+    terms: Arc<Terms>,
+    /// Frames of ours that wait for their place between two of the server's.
+    aside: Option<Box<Aside>>,
     /// The server's leg has been made ready for staying.
     stays: bool,
     pulse: Arc<Pulse>,
@@ -73,6 +94,18 @@ pub enum Over {
     Stalled,
     /// The process was about to end.
     Drain,
+    /// The client did not answer when it was asked.
+    Ghost,
+    /// The client's host did not answer either, and its slot was given to another connection of the same client.
+    Replaced,
+    /// The client said nothing in time after the upgrade.
+    FirstMessage,
+    /// The client sent more messages, or bytes, than it may.
+    MessageRate,
+    /// A message of the client's was too large.
+    MessageSize,
+    /// The client sent a frame that RFC 6455 forbids.
+    Protocol,
     /// A socket failed otherwise: its peer vanished, say.
     Io,
 }
@@ -88,8 +121,21 @@ pub struct Totals {
     pub messages_in: u64,
     /// Messages to the client.
     pub messages_out: u64,
+    /// How often a limit on messages was hit, and the last one that was.
+    pub limit_hits: u32,
+    /// See `limit_hits`.
+    pub last_limit: Option<MessageLimit>,
+    /// Messages from the client that looked like heartbeats, where its messages are looked at.
+    pub heartbeats: u32,
     /// Why it is over.
     pub over: Over,
+}
+
+#[derive(Debug, Default)]
+struct Aside {
+    frames: Vec<u8>,
+    /// One of them is a question.
+    asks: bool,
 }
 
 #[derive(Debug)]
@@ -100,18 +146,38 @@ struct Ending {
     /// How long until acknowledgements are looked at again; the kernel tells of them to nobody.
     look_again: Duration,
     goodbye: Option<Goodbye>,
+    /// The goodbye is said, both ways.
+    is_said: bool,
 }
 
 impl Relay {
     /// A relay over `tunnel`. To `half_close` and `keepalive` of its pace it sees itself, to the rest the sweep does.
-    pub fn new(tunnel: Tunnel, mode: RelayMode, pace: Arc<Pace>, pulse: Arc<Pulse>, tally: Arc<Tally>) -> Self {
-        let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode);
-        let outbound = Flow::new(Sender::Server, tunnel.from_server, tunnel.reply_size, mode);
+    pub fn new(tunnel: Tunnel, conditions: Conditions) -> Self {
+        let Conditions {
+            mode,
+            terms,
+            shares,
+            pulse,
+            tally,
+        } = conditions;
+        let judge = |sender| Judge::new(sender, Arc::clone(&terms), shares.clone(), Arc::clone(&tally));
+        let judges_client = terms.judges_inbound().then(|| judge(Sender::Client));
+        let judges_server = terms.judges_outbound().then(|| judge(Sender::Server));
+        let has_spoken = !tunnel.from_client.is_empty();
+        let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode, judges_client);
+        let outbound = Flow::new(
+            Sender::Server,
+            tunnel.from_server,
+            tunnel.reply_size,
+            mode,
+            judges_server,
+        );
         tally.opened.add(1);
         let mut relay = Self {
             client: tunnel.client,
             server: tunnel.server,
-            pace,
+            terms,
+            aside: None,
             stays: false,
             listens: false,
             is_silent: true,
@@ -123,12 +189,13 @@ impl Relay {
             inbound,
             outbound,
         };
-        let first = |flow: &Flow| Moved {
+        let first = |flow: &Flow, heard| Moved {
             read: flow.bytes,
             messages: flow.messages,
+            heard,
             written: false,
         };
-        let (inward, outward) = (first(&relay.inbound), first(&relay.outbound));
+        let (inward, outward) = (first(&relay.inbound, has_spoken), first(&relay.outbound, false));
         relay.count(inward, outward);
         relay
     }
@@ -146,6 +213,11 @@ impl Relay {
             self.count(more, Moved::default());
             self.pass_ends_on();
         }
+        if let Some(offence) = self.inbound.offence() {
+            self.end_for(offence);
+            return self.poll_goodbye(cx);
+        }
+        self.speak_aside(cx);
         self.note_beginning_of_end();
         let Some(began) = self.began else { return Poll::Pending };
         self.poll_ended(began, cx)
@@ -187,7 +259,7 @@ impl Relay {
         if !self.has_ended() {
             return Poll::Pending;
         }
-        let half_close = self.pace.half_close;
+        let half_close = self.terms.pace.half_close;
         let ending = self.ending.get_or_insert_with(|| Box::new(Ending::new(half_close)));
         if ending.poll_until(looks_again, cx).is_pending() {
             return Poll::Pending;
@@ -214,7 +286,7 @@ impl Relay {
         let took = self.outbound.taken().saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if !std::mem::replace(&mut self.stays, true) {
-            self.server.prepare_to_stay(self.pace.keepalive);
+            self.server.prepare_to_stay(self.terms.pace.keepalive);
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
@@ -266,16 +338,18 @@ impl Relay {
             return Poll::Pending;
         };
         fault::point("goodbye");
-        let (over, code) = (goodbye.over, goodbye.code);
+        let over = goodbye.over;
+        let (to_client, to_server) = ((&self.server, &self.client), (&self.client, &self.server));
         let outward = goodbye
             .to_client
-            .poll(&mut self.outbound, (&self.server, &self.client, To::Client), code, cx);
+            .poll(&mut self.outbound, to_client, &goodbye.words_to_client, cx);
         let inward = goodbye
             .to_server
-            .poll(&mut self.inbound, (&self.client, &self.server, To::Server), code, cx);
+            .poll(&mut self.inbound, to_server, &goodbye.words_to_server, cx);
         let (is_said, is_over) = (goodbye.is_said(), goodbye.is_over());
-        if is_said {
-            ending.until.get_or_insert_with(|| Instant::now() + GOODBYE);
+        if is_said && !std::mem::replace(&mut ending.is_said, true) {
+            let soon = Instant::now() + GOODBYE;
+            ending.until = Some(ending.until.map_or(soon, |until| until.min(soon)));
         }
         let is_late = ending.poll_until(false, cx).is_ready();
         self.count(inward, outward);
@@ -289,17 +363,29 @@ impl Relay {
     /// Begins to end, or ends at once.
     fn obey(&mut self, order: Order, cx: &mut Context<'_>) -> Option<Over> {
         match order {
-            Order::Idle => self.say_goodbye(Over::Idle, GOING_AWAY, Some(GOODBYE)),
-            Order::Lifetime => self.say_goodbye(Over::Lifetime, GOING_AWAY, Some(GOODBYE)),
+            Order::Idle => self.say_goodbye(close(Over::Idle, GOING_AWAY, ""), Some(GOODBYE)),
+            Order::Lifetime => self.say_goodbye(close(Over::Lifetime, GOING_AWAY, ""), Some(GOODBYE)),
+            Order::Ghost => self.say_goodbye(close(Over::Ghost, GOING_AWAY, "no pong"), Some(GOODBYE)),
+            Order::FirstMessage => {
+                let goodbye = close(Over::FirstMessage, POLICY_VIOLATION, "no message in time");
+                self.say_goodbye(goodbye, Some(GOODBYE));
+            }
             // However long a frame takes: whoever drains knows when it is time to cut it.
-            Order::Drain => self.say_goodbye(Over::Drain, SERVICE_RESTART, None),
+            Order::Drain => self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None),
+            Order::Replaced => {
+                self.say_goodbye(close(Over::Replaced, GOING_AWAY, "no pong"), Some(GOODBYE));
+                let _all_that_can_be_said = self.poll_goodbye(cx);
+                self.server.shutdown_write();
+                self.client.reset_on_close();
+                return Some(Over::Replaced);
+            }
             Order::Stalled => {
                 self.client.reset_on_close();
                 return Some(Over::Stalled);
             }
             Order::Cut => {
                 // Where no frame is unfinished there is still room for a word, should there have been no time for it before.
-                self.say_goodbye(Over::Drain, SERVICE_RESTART, None);
+                self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None);
                 let _all_that_can_be_said = self.poll_goodbye(cx);
                 self.client.shutdown_write();
                 self.server.shutdown_write();
@@ -310,11 +396,69 @@ impl Relay {
     }
 
     /// Begins a goodbye, unless one is under way.
-    fn say_goodbye(&mut self, over: Over, code: u16, lasts: Option<Duration>) {
+    fn say_goodbye(&mut self, goodbye: Goodbye, lasts: Option<Duration>) {
         if !self.says_goodbye() {
             let mut ending = Ending::new(lasts);
-            ending.goodbye = Some(Goodbye::new(over, code));
+            ending.goodbye = Some(goodbye);
             self.ending = Some(Box::new(ending));
+        }
+    }
+
+    /// Ends the connection for what its client has done. What waits for either side is delivered first, if it takes it.
+    fn end_for(&mut self, offence: Offence) {
+        let (over, code, reason) = match offence {
+            Offence::Rate(..) => (
+                Over::MessageRate,
+                POLICY_VIOLATION,
+                String::from("message rate exceeded"),
+            ),
+            Offence::Size => (Over::MessageSize, TOO_BIG, String::from("message too big")),
+            Offence::Fault(fault) => (Over::Protocol, PROTOCOL_ERROR, fault.to_string()),
+        };
+        let notice = match offence {
+            Offence::Rate(_, lacks) => self.notice(lacks),
+            Offence::Size | Offence::Fault(_) => None,
+        };
+        let goodbye = Goodbye::new(over, code, &reason, notice.unwrap_or_default());
+        self.say_goodbye(goodbye, Some(FAREWELL));
+    }
+
+    /// The configured text as a frame.
+    fn notice(&self, lacks: Duration) -> Option<Vec<u8>> {
+        let text = self.terms.notice.as_ref()?;
+        // Whoever comes back in the very millisecond would be a fraction too early.
+        let retry_ms = lacks.as_nanos().div_ceil(1_000_000).to_string();
+        let text = text.replace("{retry_ms}", &retry_ms);
+        Some(server_frame(FrameKind::Text, text.as_bytes()))
+    }
+
+    /// Puts in what we have to say to the client, where there is room between two frames of the server's.
+    fn speak_aside(&mut self, cx: &mut Context<'_>) {
+        if let Some(lacks) = self.inbound.take_first_hold_up()
+            && let Some(notice) = self.notice(lacks)
+        {
+            self.aside.get_or_insert_default().frames.extend(notice);
+        }
+        if self.pulse.take_ask()
+            && let Some(judge) = self.inbound.judge()
+        {
+            let expected = judge.pong.get_or_insert_with(|| Box::new(Expected::unguessable()));
+            let aside = self.aside.get_or_insert_default();
+            aside.frames.extend(expected.ask());
+            aside.asks = true;
+        }
+        if self.aside.is_none() || !self.outbound.is_between_frames() {
+            return;
+        }
+        if let Some(aside) = self.aside.take() {
+            let mut outward = Moved::default();
+            self.outbound.append(&aside.frames);
+            let _as_far_as_it_takes_it = self.outbound.poll_flush(&self.client, &mut outward, cx);
+            self.count(Moved::default(), outward);
+            if aside.asks {
+                self.pulse.mark_client_owes();
+                self.pulse.mark_asked();
+            }
         }
     }
 
@@ -326,18 +470,24 @@ impl Relay {
         if inward.read > 0 {
             self.tally.bytes_in.add(inward.read);
             self.tally.messages_in.add(inward.messages);
+        }
+        if inward.heard {
             self.break_silence();
+            if self.terms.asks() {
+                self.pulse.mark_heard();
+            }
         }
         if outward.read > 0 {
             self.tally.bytes_out.add(outward.read);
             self.tally.messages_out.add(outward.messages);
         }
-        if inward.read > 0 || outward.read > 0 || inward.written || outward.written {
+        if inward.heard || outward.read > 0 || inward.written || outward.written {
             self.pulse.mark_moved();
         }
         if outward.written {
             self.pulse.mark_client_owes();
         }
+        self.pulse.mark_delayed(self.inbound.is_delayed());
         self.pulse
             .mark_bytes_wait(self.outbound.holds() || self.inbound.holds());
     }
@@ -349,11 +499,19 @@ impl Relay {
     }
 
     fn totals(&self, over: Over) -> Totals {
+        let judges = || {
+            [&self.inbound, &self.outbound]
+                .into_iter()
+                .filter_map(|flow| flow.judged_by())
+        };
         Totals {
             bytes_in: self.inbound.bytes,
             bytes_out: self.outbound.bytes,
             messages_in: self.inbound.messages,
             messages_out: self.outbound.messages,
+            limit_hits: judges().fold(0, |hits, judge| judge.hits.saturating_add(hits)),
+            last_limit: judges().find_map(|judge| judge.last_hit),
+            heartbeats: self.inbound.judged_by().map_or(0, |judge| judge.beats.suspected()),
             over,
         }
     }
@@ -401,6 +559,7 @@ impl Ending {
             timer,
             look_again: FIRST_LOOK,
             goodbye: None,
+            is_said: false,
         }
     }
 
@@ -431,11 +590,23 @@ impl Ending {
     }
 }
 
+fn close(over: Over, code: u16, reason: &str) -> Goodbye {
+    Goodbye::new(over, code, reason, Vec::new())
+}
+
 /// 1001: the endpoint is going away (RFC 6455 section 7.4.1).
 const GOING_AWAY: u16 = 1001;
+/// 1002: a frame that the protocol forbids (RFC 6455 section 7.4.1, as the next two).
+const PROTOCOL_ERROR: u16 = 1002;
+/// 1008: what the endpoint does not allow.
+const POLICY_VIOLATION: u16 = 1008;
+/// 1009: a message that is too large.
+const TOO_BIG: u16 = 1009;
 /// 1012: the service restarts, come back (the registry of close codes of RFC 6455 section 11.7).
 const SERVICE_RESTART: u16 = 1012;
 /// With the sweep's quarter of a second, a connection that we end is gone within a second of its time.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// What was there before an offence has so long to be delivered.
+const FAREWELL: Duration = Duration::from_secs(5);
 const FIRST_LOOK: Duration = Duration::from_micros(500);
 const RAREST_LOOK: Duration = Duration::from_millis(100);

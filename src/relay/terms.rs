@@ -1,0 +1,135 @@
+//! What an open connection is held to: its pace, and [`MessageRules`] as a relay acts on them, rates as charges. Compiled
+//! once for all connections of a zone.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::limit::bucket::{ByteMeter, Charge, Meter, Moment};
+use crate::limit::rules::Rate;
+
+use super::pace::Pace;
+use super::rules::{MessageRules, OnExceed};
+
+/// What an open connection is held to, both ways.
+#[derive(Debug)]
+pub struct Terms {
+    /// How long it may take over what it does.
+    pub pace: Pace,
+    pub(super) inbound: Limits,
+    pub(super) outbound: Limits,
+    pub(super) on_exceed: OnExceed,
+    pub(super) notice: Option<Arc<str>>,
+    /// Beyond a limit everything passes all the same, and is counted.
+    pub(super) observe: bool,
+    epoch: Instant,
+    liveness: Liveness,
+}
+
+/// What one direction is held to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Limits {
+    pub(super) messages: Option<Charge>,
+    /// Frames of every kind, so that pings and empty fragments are no way round `messages`.
+    pub(super) frames: Option<Charge>,
+    /// As `messages` and `frames`, for all connections of the client key.
+    pub(super) shared: Option<Charge>,
+    pub(super) shared_frames: Option<Charge>,
+    pub(super) bytes: Option<ByteMeter>,
+    pub(super) max_size: Option<u64>,
+    pub(super) strict: bool,
+}
+
+/// How it is seen that a client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// A client that was silent for so long is asked.
+    pub ping: Option<Duration>,
+    /// How long it may take over the answer.
+    pub pong_timeout: Duration,
+    /// How long it may take until its first frame.
+    pub first_message: Option<Duration>,
+}
+
+impl Terms {
+    /// The terms of a zone with these rules. `epoch` is that of the moments in which shared buckets count.
+    pub fn new(pace: Pace, rules: &MessageRules, observe: bool, epoch: Instant) -> Self {
+        let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
+        let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
+        Self {
+            pace,
+            inbound: Limits {
+                messages: charge(rules.rate),
+                frames: frames(rules.rate),
+                shared: charge(rules.per_ip_rate),
+                shared_frames: frames(rules.per_ip_rate),
+                bytes: rules.bytes_rate.map(ByteMeter::from),
+                max_size: rules.max_size,
+                strict: rules.strict_frames,
+            },
+            outbound: Limits {
+                messages: charge(rules.out_rate),
+                shared: charge(rules.out_per_ip_rate),
+                bytes: rules.out_bytes_rate.map(ByteMeter::from),
+                ..Limits::default()
+            },
+            on_exceed: rules.on_exceed,
+            notice: rules.notice.clone(),
+            observe,
+            epoch,
+            liveness: Liveness {
+                ping: rules.ping,
+                pong_timeout: rules.pong_timeout,
+                first_message: rules.first_message,
+            },
+        }
+    }
+
+    /// How it is seen that a client is still there.
+    pub fn liveness(&self) -> Liveness {
+        self.liveness
+    }
+
+    /// Whether all connections of a client key count together in anything.
+    pub fn shares(&self) -> bool {
+        self.inbound.shared.is_some() || self.outbound.shared.is_some()
+    }
+
+    /// Whether frames from the client have to be looked at before they pass.
+    pub(super) fn judges_inbound(&self) -> bool {
+        self.inbound.limits_anything() || self.asks()
+    }
+
+    /// Whether frames to the client have to be.
+    pub(super) fn judges_outbound(&self) -> bool {
+        self.outbound.limits_anything()
+    }
+
+    /// Whether a silent client is ever asked.
+    pub(super) fn asks(&self) -> bool {
+        self.liveness.ping.is_some() || self.liveness.first_message.is_some()
+    }
+
+    pub(super) fn moment(&self, now: Instant) -> Moment {
+        Moment::since(self.epoch, now)
+    }
+}
+
+impl Limits {
+    fn limits_anything(&self) -> bool {
+        self.messages.is_some()
+            || self.shared.is_some()
+            || self.bytes.is_some()
+            || self.max_size.is_some()
+            || self.strict
+    }
+}
+
+fn ten_times(rate: Rate) -> Rate {
+    Rate {
+        tokens: rate.tokens.saturating_mul(TEN),
+        burst: rate.burst.saturating_mul(TEN),
+        ..rate
+    }
+}
+
+const TEN: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
