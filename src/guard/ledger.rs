@@ -232,6 +232,11 @@ impl Entry {
             Class::Closed(reason) => {
                 if let (Some(place), Some(opened)) = (&self.place, self.opened) {
                     place.zone.metrics.closes(reason).inc();
+                    if let State::Over(totals) = &self.state
+                        && let Some(ghosts) = place.zone.metrics.ghosts(totals.over)
+                    {
+                        ghosts.inc();
+                    }
                     let open = self
                         .arrived
                         .elapsed()
@@ -304,6 +309,9 @@ impl Entry {
                 line.bytes_out = Some(totals.bytes_out);
                 line.messages_in = Some(totals.messages_in);
                 line.messages_out = Some(totals.messages_out);
+                line.limit_hits = Some(totals.limit_hits).filter(|hits| *hits > 0);
+                line.heartbeats = Some(totals.heartbeats).filter(|heartbeats| *heartbeats > 0);
+                line.message = totals.last_limit.map(|limit| limit.word().to_owned());
             }
             State::Open => {
                 line.status = Some(101);

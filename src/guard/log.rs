@@ -59,6 +59,10 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages_out: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_hits: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeats: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

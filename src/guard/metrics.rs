@@ -12,6 +12,8 @@ use prometheus::{
     Registry,
 };
 
+use crate::relay::tunnel::Over;
+
 use super::reason::{CloseReason, Reason};
 
 /// Every metric of the process.
@@ -29,6 +31,7 @@ pub struct Metrics {
     handshakes: IntCounterVec,
     handshake_duration: HistogramVec,
     closes: IntCounterVec,
+    ghosts: IntCounterVec,
     connection_duration: HistogramVec,
     pub(super) gauges: Gauges,
 }
@@ -41,8 +44,7 @@ pub(super) struct Gauges {
     pub(super) process_connections: IntGauge,
     pub(super) process_connections_limit: IntGauge,
     pub(super) pending: IntGaugeVec,
-    pub(super) bytes: IntCounterVec,
-    pub(super) messages: IntCounterVec,
+    pub(super) traffic: TrafficCounters,
     pub(super) clients: IntGaugeVec,
     pub(super) client_connections_max: IntGaugeVec,
     pub(super) clients_by_connections: IntGaugeVec,
@@ -60,6 +62,15 @@ pub(super) struct Gauges {
     pub(super) start_time: Gauge,
     pub(super) build_info: IntGaugeVec,
     pub(super) process: ProcessGauges,
+}
+
+/// What open connections move.
+#[derive(Debug)]
+pub(super) struct TrafficCounters {
+    pub(super) bytes: IntCounterVec,
+    pub(super) messages: IntCounterVec,
+    pub(super) limit_hits: IntCounterVec,
+    pub(super) heartbeats: IntCounterVec,
 }
 
 /// The `process_*` values that every Prometheus client library exports.
@@ -84,6 +95,10 @@ pub struct ZoneMetrics {
     /// From the tunnel to its end.
     pub connection_duration: Histogram,
     closes: [IntCounter; CloseReason::ALL.len()],
+    /// Ghosts that were reaped.
+    pub reaped: IntCounter,
+    /// Ghosts that were replaced by another connection of the same client.
+    pub replaced: IntCounter,
 }
 
 /// How a handshake ended.
@@ -139,6 +154,12 @@ impl Metrics {
                 "Tunnels that ended, by why",
                 &["zone", "reason"],
             ),
+            ghosts: counters(
+                r,
+                "wsguard_ghosts_total",
+                "Connections whose client did not answer a ping: reaped, or replaced by another one of the same client",
+                &["zone", "outcome"],
+            ),
             connection_duration: histogram(
                 r,
                 "wsguard_connection_duration_seconds",
@@ -166,6 +187,8 @@ impl Metrics {
             handshake_duration: self.handshake_duration.with_label_values(&[zone]),
             connection_duration: self.connection_duration.with_label_values(&[zone]),
             closes: CloseReason::ALL.map(|reason| self.closes.with_label_values(&[zone, reason.word()])),
+            reaped: self.ghosts.with_label_values(&[zone, "reaped"]),
+            replaced: self.ghosts.with_label_values(&[zone, "replaced"]),
         }
     }
 
@@ -205,6 +228,15 @@ impl ZoneMetrics {
     pub fn closes(&self, reason: CloseReason) -> &IntCounter {
         &self.closes[reason as usize]
     }
+
+    /// The counter of ghosts that a tunnel belongs to which ended so.
+    pub fn ghosts(&self, over: Over) -> Option<&IntCounter> {
+        match over {
+            Over::Ghost => Some(&self.reaped),
+            Over::Replaced => Some(&self.replaced),
+            _ => None,
+        }
+    }
 }
 
 impl Outcome {
@@ -223,7 +255,6 @@ impl Gauges {
     fn new(r: &Registry) -> Self {
         let zone: &[&str] = &["zone"];
         let server: &[&str] = &["upstream", "server"];
-        let both: &[&str] = &["zone", "direction"];
         let gauges = Self {
             connections: gauges(r, "wsguard_connections", "Connections that hold a permit", zone),
             connections_limit: gauges(r, "wsguard_connections_limit", "The zone's budget", zone),
@@ -239,18 +270,7 @@ impl Gauges {
                 "Sockets accepted and not yet admitted",
                 &["listener"],
             ),
-            bytes: counters(
-                r,
-                "wsguard_bytes_total",
-                "Bytes moved through tunnels, from (in) and to (out) clients",
-                both,
-            ),
-            messages: counters(
-                r,
-                "wsguard_messages_total",
-                "WebSocket messages, counted at their first frame",
-                both,
-            ),
+            traffic: TrafficCounters::new(r),
             clients: gauges(r, "wsguard_clients", "Distinct client keys with a connection", zone),
             client_connections_max: gauges(
                 r,
@@ -331,6 +351,39 @@ impl Gauges {
             &self.upstream_connections,
         ] {
             gauges.reset();
+        }
+    }
+}
+
+impl TrafficCounters {
+    fn new(r: &Registry) -> Self {
+        let zone: &[&str] = &["zone"];
+        let both: &[&str] = &["zone", "direction"];
+        Self {
+            bytes: counters(
+                r,
+                "wsguard_bytes_total",
+                "Bytes moved through tunnels, from (in) and to (out) clients",
+                both,
+            ),
+            messages: counters(
+                r,
+                "wsguard_messages_total",
+                "WebSocket messages, counted at their first frame",
+                both,
+            ),
+            limit_hits: counters(
+                r,
+                "wsguard_message_limit_hits_total",
+                "Messages and frames beyond a limit, by what was done about it",
+                &["zone", "limit", "action"],
+            ),
+            heartbeats: counters(
+                r,
+                "wsguard_suspected_heartbeats_total",
+                "Messages of one size at a steady interval, from clients whose messages are looked at",
+                zone,
+            ),
         }
     }
 }

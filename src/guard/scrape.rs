@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::{Encoder, IntCounter, TextEncoder};
 
 use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
-use crate::relay::tally::{Count, Tally};
+use crate::relay::tally::{Action, Count, MessageLimit, Tally};
 
 use super::metrics::seconds;
 use super::process::ProcessUse;
@@ -105,29 +105,42 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
         .connections
         .unwrap_or(running.shared.process_limit.load(Relaxed));
     gauges.connections_limit.with_label_values(&[name]).set(limit.into());
+    let traffic = &gauges.traffic;
     let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
     catch_up(
-        &gauges.bytes.with_label_values(&[name, "in"]),
+        &traffic.bytes.with_label_values(&[name, "in"]),
         sum(|tally| &tally.bytes_in),
     );
     catch_up(
-        &gauges.bytes.with_label_values(&[name, "out"]),
+        &traffic.bytes.with_label_values(&[name, "out"]),
         sum(|tally| &tally.bytes_out),
     );
     catch_up(
-        &gauges.messages.with_label_values(&[name, "in"]),
+        &traffic.messages.with_label_values(&[name, "in"]),
         sum(|tally| &tally.messages_in),
     );
     catch_up(
-        &gauges.messages.with_label_values(&[name, "out"]),
+        &traffic.messages.with_label_values(&[name, "out"]),
         sum(|tally| &tally.messages_out),
     );
-    let spoken = sum(|tally| &tally.no_longer_silent);
-    let silent = sum(|tally| &tally.opened).saturating_sub(spoken);
     gauges
         .silent_connections
         .with_label_values(&[name])
-        .set(i64::try_from(silent).unwrap_or(i64::MAX));
+        .set(whole(silent(&zone.state.tallies)));
+    catch_up(
+        &traffic.heartbeats.with_label_values(&[name]),
+        sum(|tally| &tally.heartbeats),
+    );
+    for limit in MessageLimit::ALL {
+        for action in Action::ALL.into_iter().filter(|action| limit.may_lead_to(*action)) {
+            catch_up(
+                &traffic
+                    .limit_hits
+                    .with_label_values(&[name, limit.word(), action.word()]),
+                limit_hits(&zone.state.tallies, limit, action),
+            );
+        }
+    }
     gauges.clients.with_label_values(&[name]).set(whole(census.clients));
     gauges
         .client_connections_max
@@ -170,7 +183,19 @@ fn set_process(shared: &Shared) {
     process.start_time.set(used.started.unwrap_or(started));
 }
 
-fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
+/// Open tunnels whose client has sent nothing since the upgrade.
+pub fn silent(tallies: &[Arc<Tally>]) -> u64 {
+    let spoken = sum(tallies, |tally| &tally.no_longer_silent);
+    sum(tallies, |tally| &tally.opened).saturating_sub(spoken)
+}
+
+/// How often this limit was hit, with this outcome.
+pub fn limit_hits(tallies: &[Arc<Tally>], limit: MessageLimit, action: Action) -> u64 {
+    tallies.iter().map(|tally| tally.hits(limit, action).value()).sum()
+}
+
+/// One of the tallies' numbers, over all workers.
+pub fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
     tallies.iter().map(|tally| count(tally).value()).sum()
 }
 

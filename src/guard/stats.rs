@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
 
 use crate::config::policy::ShowClients;
 use crate::limit::key::{ClientKey, Prefixes};
+use crate::relay::tally::{Action, MessageLimit, Tally};
 
 use super::running::Running;
-use super::scrape::{census, open_in_zones, stamp};
+use super::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
 
 /// The whole of /stats.
 #[derive(Debug, Serialize)]
@@ -32,6 +34,17 @@ struct ZoneStats {
     limit: Option<u32>,
     clients: u64,
     client_connections_max: u32,
+    silent: u64,
+    /// By action.
+    limit_hits: BTreeMap<&'static str, u64>,
+    suspected_heartbeats: u64,
+    ghosts: Ghosts,
+}
+
+#[derive(Debug, Serialize)]
+struct Ghosts {
+    reaped: u64,
+    replaced: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -75,6 +88,13 @@ impl Stats {
                         limit: zone.rules.connections,
                         clients: census.clients,
                         client_connections_max: census.most,
+                        silent: silent(&zone.state.tallies),
+                        limit_hits: hits_by_action(&zone.state.tallies),
+                        suspected_heartbeats: sum(&zone.state.tallies, |tally| &tally.heartbeats),
+                        ghosts: Ghosts {
+                            reaped: zone.state.metrics.reaped.get(),
+                            replaced: zone.state.metrics.replaced.get(),
+                        },
                     };
                     (zone.state.name.to_string(), stats)
                 })
@@ -103,6 +123,18 @@ impl Stats {
             advice: advice(running, last.error),
         }
     }
+}
+
+fn hits_by_action(tallies: &[Arc<Tally>]) -> BTreeMap<&'static str, u64> {
+    let hits = |action| {
+        MessageLimit::ALL
+            .into_iter()
+            .map(move |limit| limit_hits(tallies, limit, action))
+    };
+    Action::ALL
+        .into_iter()
+        .map(|action| (action.word(), hits(action).sum()))
+        .collect()
 }
 
 fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
