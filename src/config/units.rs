@@ -1,4 +1,4 @@
-//! Durations, sizes and rates as a configuration writes them: whole numbers with a unit, no blanks, no fractions.
+//! Durations, sizes, rates and byte rates as a configuration writes them: whole numbers with a unit, no blanks, no fractions.
 //!
 //! Reading gives `None` for everything else; what is written back by the `show` functions reads as the same value.
 
@@ -60,10 +60,29 @@ pub fn show_size(bytes: u64) -> String {
 
 /// `"10/s"`, `"300/min"`, `"1000/h"`: its burst is the number in it. Never zero.
 pub fn rate(text: &str) -> Option<Rate> {
-    let (tokens, unit) = leading_number(text)?;
-    let (_, seconds) = RATE_UNITS
-        .into_iter()
-        .find(|(name, _)| unit.strip_prefix('/') == Some(name))?;
+    let (tokens, unit) = text.split_once('/')?;
+    tokens_by_time(whole_number(tokens)?, unit)
+}
+
+/// What [`rate`] reads as `value`, its burst apart.
+pub fn show_rate(value: Rate) -> String {
+    format!("{}/{}", value.tokens, show_time(value.per))
+}
+
+/// `"64KiB/s"`, `"1MiB/min"`, `"1GiB/h"`: a token is a byte, and the burst is the number of them. From 1 byte to less
+/// than 4 GiB.
+pub fn byte_rate(text: &str) -> Option<Rate> {
+    let (bytes, unit) = text.split_once('/')?;
+    tokens_by_time(u32::try_from(size(bytes)?).ok()?, unit)
+}
+
+/// What [`byte_rate`] reads as `value`, its burst apart.
+pub fn show_byte_rate(value: Rate) -> String {
+    format!("{}/{}", show_size(value.tokens.get().into()), show_time(value.per))
+}
+
+fn tokens_by_time(tokens: u32, unit: &str) -> Option<Rate> {
+    let (_, seconds) = RATE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
     let tokens = NonZeroU32::new(tokens)?;
     Some(Rate {
         tokens,
@@ -72,15 +91,17 @@ pub fn rate(text: &str) -> Option<Rate> {
     })
 }
 
-/// What [`rate`] reads as `value`, its burst apart.
-pub fn show_rate(value: Rate) -> String {
+fn show_time(per: Duration) -> String {
     let unit = RATE_UNITS
         .into_iter()
-        .find(|(_, seconds)| value.per == Duration::from_secs(*seconds));
-    match unit {
-        Some((name, _)) => format!("{}/{name}", value.tokens),
-        None => format!("{}/{}", value.tokens, show_duration(value.per)),
-    }
+        .find(|(_, seconds)| per == Duration::from_secs(*seconds));
+    unit.map_or_else(|| show_duration(per), |(name, _)| name.to_owned())
+}
+
+fn whole_number(text: &str) -> Option<u32> {
+    leading_number(text)
+        .filter(|(_, rest)| rest.is_empty())
+        .map(|(number, _)| number)
 }
 
 /// The decimal number at the start, and what follows it.
@@ -159,6 +180,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_byte_rate_is_a_size_by_time_and_brings_its_own_number_as_burst() {
+        for (text, bytes, seconds) in [
+            ("64KiB/s", 65_536, 1),
+            ("1MiB/min", 1 << 20, 60),
+            ("1GiB/h", 1 << 30, 3600),
+            ("1B/h", 1, 3600),
+            ("3GiB/s", 3 << 30, 1),
+        ] {
+            let value = byte_rate(text).expect("a byte rate");
+            let expected = (bytes, Duration::from_secs(seconds), bytes);
+            assert_eq!((value.tokens.get(), value.per, value.burst.get()), expected, "{text}");
+        }
+        for text in [
+            "",
+            "64KiB",
+            "64/s",
+            "0B/s",
+            "KiB/s",
+            "/s",
+            "64KB/s",
+            "64KiB/m",
+            "64KiB /s",
+            "64KiB/ s",
+            "1.5MiB/s",
+            "64KiB/s/s",
+            "4GiB/s",
+            "5GiB/s",
+            "-1B/s",
+            "off",
+        ] {
+            assert_eq!(byte_rate(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_duration_that_is_shown_reads_as_itself(millis in 0..10_000_000_000_u64) {
@@ -179,8 +235,17 @@ mod tests {
         }
 
         #[test]
+        fn a_byte_rate_that_is_shown_reads_as_itself(bytes in 1..=u32::MAX, shift in 0..32_u32, unit in 0..3_usize) {
+            // Whole units are rare among random numbers.
+            let bytes = (bytes >> shift << shift).max(1);
+            let text = format!("{bytes}B/{}", RATE_UNITS[unit].0);
+            let value = byte_rate(&text).expect("it is a byte rate");
+            prop_assert_eq!(byte_rate(&show_byte_rate(value)), Some(value));
+        }
+
+        #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,12}") {
-            let _ = (duration(&text), size(&text), rate(&text));
+            let _ = (duration(&text), size(&text), rate(&text), byte_rate(&text));
         }
     }
 }
