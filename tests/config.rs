@@ -9,6 +9,7 @@ use wsguard::config::finding::Finding;
 use wsguard::config::policy::{NetworkPolicy, Policy, RejectWith, ZonePolicy};
 use wsguard::config::{Checked, QuickOptions, compile, defaults, keys, load, quick};
 use wsguard::limit::rules::{ClientRules, Rate};
+use wsguard::relay::rules::MessageRules;
 
 const MANUAL: &str = include_str!("../conf/wsguard.toml");
 const MINIMAL: &str = include_str!("../conf/minimal.toml");
@@ -43,8 +44,14 @@ mod files {
     fn the_manual_has_every_key_live_but_those_of_examples() {
         for (table, key) in keys().filter(|(table, _)| !table.is_empty()) {
             let example = matches!(table, "network" | "route") || (table, key) == ("listener", "name");
-            let (live, shown) = (format!("\n{key}"), format!("\n# {key}"));
-            let wanted = if example || key == "timeouts" { &shown } else { &live };
+            // A burst has no default, and can't stand beside a rate that is off.
+            let wanted = if table == "limits.messages" && key.ends_with("burst") {
+                &format!("\n# messages.{key}")
+            } else if example || matches!(key, "timeouts" | "messages") {
+                &format!("\n# {key}")
+            } else {
+                &format!("\n{key}")
+            };
             let has = |start: &str| {
                 MANUAL.match_indices(start).any(|(at, _)| {
                     let rest = MANUAL[at + start.len()..].trim_start();
@@ -96,12 +103,10 @@ mod files {
 
     #[test]
     fn what_is_not_built_yet_is_a_mistake_and_never_ignored() {
-        let text = "[limits.timeouts]\n\
-                    first_message = \"off\"\n[limits.messages]\nrate = \"5/s\"\n[zone.a.messages]\nrate = \"5/s\"\n\
-                    [[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
+        let text = "[[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
                     servers = [\"a:1\"]\nbalance = \"hash-sid\"\nslow_start = \"1s\"\nmax_connections = 1\n[upstream.u.health]\n";
         let rejected = compile(text, "x").unwrap_err();
-        assert_eq!(rejected.mistakes.len(), 9, "{rejected}");
+        assert_eq!(rejected.mistakes.len(), 6, "{rejected}");
         assert!(
             rejected
                 .mistakes
@@ -131,6 +136,8 @@ mod defaults_and_inheritance {
             ("exempt", true, Some(1000))
         );
         assert_eq!(exempt.client, ClientRules::default());
+        assert_eq!(policy.zones[0].messages, MessageRules::OFF);
+        assert_eq!(exempt.messages, MessageRules::OFF);
         assert_eq!(policy.admin.listen, Some(defaults::ADMIN_LISTEN.parse().unwrap()));
         let route = policy.routes.iter().next().unwrap();
         assert_eq!((route.zone, route.upstream, route.is_unconditional()), (0, 0, true));
@@ -277,6 +284,208 @@ mod defaults_and_inheritance {
     }
 }
 
+mod messages {
+    use super::*;
+    use wsguard::relay::rules::OnExceed;
+
+    fn rules(text: &str, name: &str) -> MessageRules {
+        zone(&policy(&with(text)), name).messages.clone()
+    }
+
+    fn numbers(rate: Option<Rate>) -> Option<(u32, u64, u32)> {
+        rate.map(|rate| (rate.tokens.get(), rate.per.as_secs(), rate.burst.get()))
+    }
+
+    #[test]
+    fn each_key_is_compiled_to_its_own() {
+        let text = "[limits.timeouts]\nfirst_message = \"15s\"\n[limits.messages]\nrate = \"1/s\"\nburst = 2\n\
+                    per_ip_rate = \"3/min\"\nper_ip_burst = 4\nbytes_rate = \"5KiB/s\"\nbytes_burst = \"6KiB\"\n\
+                    max_size = \"7B\"\nout_rate = \"8/h\"\nout_burst = 9\nout_per_ip_rate = \"10/s\"\n\
+                    out_per_ip_burst = 11\nout_bytes_rate = \"12B/min\"\nout_bytes_burst = \"13B\"\n\
+                    on_exceed = \"delay\"\nnotice = \"wait {retry_ms}\"\nstrict_frames = false\nping = \"30s\"\n\
+                    pong_timeout = \"5s\"\nreplace_ghosts = false";
+        let rules = rules(text, "default");
+        assert_eq!(numbers(rules.rate), Some((1, 1, 2)));
+        assert_eq!(numbers(rules.per_ip_rate), Some((3, 60, 4)));
+        assert_eq!(numbers(rules.bytes_rate), Some((5 << 10, 1, 6 << 10)));
+        assert_eq!(rules.max_size, Some(7));
+        assert_eq!(numbers(rules.out_rate), Some((8, 3600, 9)));
+        assert_eq!(numbers(rules.out_per_ip_rate), Some((10, 1, 11)));
+        assert_eq!(numbers(rules.out_bytes_rate), Some((12, 60, 13)));
+        assert_eq!(
+            (rules.on_exceed, rules.strict_frames, rules.replace_ghosts),
+            (OnExceed::Delay, false, false)
+        );
+        assert_eq!(rules.notice.as_deref(), Some("wait {retry_ms}"));
+        assert_eq!(
+            [rules.ping, Some(rules.pong_timeout), rules.first_message],
+            [30, 5, 15].map(|seconds| Some(Duration::from_secs(seconds)))
+        );
+    }
+
+    #[test]
+    fn the_ends_of_each_range_are_in_it() {
+        let least = "[limits.timeouts]\nfirst_message = \"1ms\"\n[limits.messages]\nbytes_rate = \"1B/h\"\n\
+                     bytes_burst = \"1B\"\nmax_size = \"1B\"\nping = \"1s\"\npong_timeout = \"100ms\"";
+        let most = "[limits.timeouts]\nfirst_message = \"1h\"\n[limits.messages]\nbytes_rate = \"1GiB/s\"\n\
+                    bytes_burst = \"1GiB\"\nmax_size = \"1GiB\"\nping = \"1h\"\npong_timeout = \"1h\"\n\
+                    rate = \"1000000/s\"\nburst = 1_000_000";
+        assert_eq!(numbers(rules(least, "default").bytes_rate), Some((1, 3600, 1)));
+        assert_eq!(numbers(rules(most, "default").bytes_rate), Some((1 << 30, 1, 1 << 30)));
+        assert_eq!(numbers(rules(most, "default").rate), Some((1_000_000, 1, 1_000_000)));
+    }
+
+    #[test]
+    fn a_rate_without_its_burst_has_the_number_in_it_and_never_an_inherited_one() {
+        let text = "[limits.messages]\nrate = \"5/s\"\nburst = 50\nbytes_rate = \"1KiB/s\"\nbytes_burst = \"1MiB\"\n\
+                    [zone.a]\n[zone.b.messages]\nrate = \"3/s\"\nbytes_rate = \"2KiB/s\"\n[zone.c.messages]\nburst = 9\n\
+                    bytes_burst = \"9KiB\"\n[zone.d.messages]\nrate = \"off\"\nbytes_rate = \"off\"";
+        let both = |name| {
+            let rules = rules(text, name);
+            let burst = |rate: Option<Rate>| rate.map(|rate| (rate.tokens.get(), rate.burst.get()));
+            (burst(rules.rate), burst(rules.bytes_rate))
+        };
+        assert_eq!(both("a"), (Some((5, 50)), Some((1024, 1 << 20))));
+        assert_eq!(both("b"), (Some((3, 3)), Some((2048, 2048))));
+        assert_eq!(both("c"), (Some((5, 9)), Some((1024, 9 << 10))));
+        assert_eq!(both("d"), (None, None));
+    }
+
+    #[test]
+    fn a_preset_stands_above_what_is_inherited_and_below_what_is_beside_it() {
+        let dead_chat = Some((5, 1, 5));
+        let discord = Some((2, 1, 120));
+        for (limits, own, expected) in [
+            ("preset = \"dead-chat\"", "", (dead_chat, OnExceed::Close)),
+            ("preset = \"discord\"", "", (discord, OnExceed::Close)),
+            (
+                "preset = \"discord\"",
+                "preset = \"dead-chat\"",
+                (dead_chat, OnExceed::Close),
+            ),
+            (
+                "rate = \"9/s\"\non_exceed = \"delay\"",
+                "preset = \"discord\"",
+                (discord, OnExceed::Close),
+            ),
+            (
+                "",
+                "preset = \"discord\"\non_exceed = \"delay\"",
+                (discord, OnExceed::Delay),
+            ),
+            (
+                "preset = \"discord\"",
+                "burst = 60",
+                (Some((2, 1, 60)), OnExceed::Close),
+            ),
+            (
+                "",
+                "preset = \"discord\"\nburst = 60",
+                (Some((2, 1, 60)), OnExceed::Close),
+            ),
+            (
+                "preset = \"discord\"",
+                "rate = \"9/s\"",
+                (Some((9, 1, 9)), OnExceed::Close),
+            ),
+            (
+                "",
+                "preset = \"discord\"\nrate = \"9/s\"",
+                (Some((9, 1, 9)), OnExceed::Close),
+            ),
+            ("", "preset = \"discord\"\nrate = \"off\"", (None, OnExceed::Close)),
+            (
+                "rate = \"9/s\"\nburst = 8\non_exceed = \"delay\"",
+                "preset = \"off\"",
+                (None, OnExceed::Delay),
+            ),
+            (
+                "preset = \"discord\"",
+                "preset = \"off\"\nrate = \"3/s\"",
+                (Some((3, 1, 3)), OnExceed::Close),
+            ),
+            (
+                "preset = \"off\"\nrate = \"3/s\"",
+                "",
+                (Some((3, 1, 3)), OnExceed::Close),
+            ),
+        ] {
+            let text = format!("[limits.messages]\n{limits}\n[zone.a.messages]\n{own}");
+            let rules = rules(&text, "a");
+            assert_eq!((numbers(rules.rate), rules.on_exceed), expected, "{text}");
+        }
+        let others = "[limits.messages]\nper_ip_rate = \"7/s\"\n[zone.a.messages]\npreset = \"off\"";
+        assert_eq!(numbers(rules(others, "a").per_ip_rate), Some((7, 1, 7)));
+    }
+
+    #[test]
+    fn frames_are_judged_strictly_where_a_limit_of_the_zone_depends_on_it() {
+        for (limits, own, expected) in [
+            ("", "", false),
+            ("", "rate = \"5/s\"", true),
+            ("", "per_ip_rate = \"5/s\"", true),
+            ("", "bytes_rate = \"5KiB/s\"", true),
+            ("", "max_size = \"5KiB\"", true),
+            ("", "out_rate = \"5/s\"", true),
+            ("", "out_per_ip_rate = \"5/s\"", true),
+            ("", "out_bytes_rate = \"5KiB/s\"", true),
+            ("", "preset = \"discord\"", true),
+            ("", "ping = \"30s\"\n[zone.a.timeouts]\nfirst_message = \"10s\"", false),
+            ("rate = \"5/s\"", "", true),
+            ("rate = \"5/s\"", "rate = \"off\"", false),
+            ("rate = \"5/s\"", "strict_frames = false", false),
+            ("strict_frames = true", "", true),
+            ("strict_frames = true", "strict_frames = \"auto\"", false),
+            ("strict_frames = false", "rate = \"5/s\"", false),
+            (
+                "strict_frames = false",
+                "rate = \"5/s\"\nstrict_frames = \"auto\"",
+                true,
+            ),
+        ] {
+            let text = format!("[limits.messages]\n{limits}\n[zone.a.messages]\n{own}");
+            assert_eq!(rules(&text, "a").strict_frames, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_exempt_zone_takes_over_no_limit_of_messages_and_asks_as_others_do() {
+        let text = "[limits.timeouts]\nfirst_message = \"15s\"\n[limits.messages]\npreset = \"discord\"\n\
+                    per_ip_rate = \"3/s\"\nbytes_rate = \"1KiB/s\"\nmax_size = \"1KiB\"\nout_rate = \"1/s\"\n\
+                    out_per_ip_rate = \"1/s\"\nout_bytes_rate = \"1KiB/s\"\nstrict_frames = true\nping = \"30s\"\n\
+                    pong_timeout = \"5s\"\n[zone.s2s]\nexempt = true\n[zone.s2s.messages]\nmax_size = \"1MiB\"";
+        let liveness = MessageRules {
+            ping: Some(Duration::from_secs(30)),
+            pong_timeout: Duration::from_secs(5),
+            first_message: Some(Duration::from_secs(15)),
+            ..MessageRules::OFF
+        };
+        assert_eq!(rules(text, "exempt"), liveness);
+        let limited = MessageRules {
+            max_size: Some(1 << 20),
+            strict_frames: true,
+            ..liveness.clone()
+        };
+        assert_eq!(rules(text, "s2s"), limited);
+        assert_eq!(
+            rules(&format!("{text}\n[zone.default]\nexempt = true"), "default"),
+            liveness
+        );
+        let written = format!("{text}\n[zone.exempt.messages]\nstrict_frames = true");
+        assert!(rules(&written, "exempt").strict_frames);
+    }
+
+    #[test]
+    fn what_a_zone_does_not_write_is_inherited_and_off_takes_it_back() {
+        let limits = "[limits.timeouts]\nfirst_message = \"15s\"\n[limits.messages]\nrate = \"5/s\"\nmax_size = \"1KiB\"\n\
+                      notice = \"wait\"\nping = \"30s\"\nreplace_ghosts = false\n";
+        assert_eq!(rules(&format!("{limits}[zone.a]"), "a"), rules(limits, "default"));
+        let off = "[zone.a.timeouts]\nfirst_message = \"off\"\n[zone.a.messages]\nrate = \"off\"\nmax_size = \"off\"\n\
+                   notice = \"off\"\nping = \"off\"\nreplace_ghosts = true";
+        assert_eq!(rules(&format!("{limits}{off}"), "a"), MessageRules::OFF);
+    }
+}
+
 mod robustness {
     use super::*;
 
@@ -288,6 +497,9 @@ mod robustness {
             Just("true".to_owned()),
             Just("[]".to_owned()),
             Just("{}".to_owned()),
+            Just("\"64KiB/s\"".to_owned()),
+            Just("\"5/s\"".to_owned()),
+            Just("\"1MiB\"".to_owned()),
             Just("[\"10.0.0.0/8\", \"unix\"]".to_owned()),
             Just("[\"/a\", \"*.b\"]".to_owned()),
             Just("1.5".to_owned()),
@@ -302,7 +514,9 @@ mod robustness {
             "[client_ip]",
             "[limits]",
             "[limits.timeouts]",
+            "[limits.messages]",
             "[zone.a]",
+            "[zone.a.messages]",
             "[zone.exempt]",
             "[[network]]",
             "[[route]]",

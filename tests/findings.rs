@@ -53,33 +53,34 @@ error: there is no zone "realtme"
 
 #[test]
 fn keys_of_another_table_and_of_another_version() {
-    let text = r#"[limits.timeouts]
-first_message = "off"
+    let text = r#"[[listener]]
+bind = ["0.0.0.0:443"]
+tls = true
 [server]
 per_ip = 3
 foo = 1"#;
     assert_eq!(
         told(text),
-        r#"error: `first_message` is not in this version
- --> wsguard.toml:2:1
+        r#"error: `tls` is not in this version
+ --> wsguard.toml:3:1
   |
-2 | first_message = "off"
-  | ^^^^^^^^^^^^^
+3 | tls = true
+  | ^^^
   |
   = help: it is planned; take it out until a version has it, it would have no effect
 
 error: unknown key `per_ip`
- --> wsguard.toml:4:1
+ --> wsguard.toml:5:1
   |
-4 | per_ip = 3
+5 | per_ip = 3
   | ^^^^^^
   |
   = help: `per_ip` belongs in [limits] or a [zone.NAME]
 
 error: unknown key `foo`
- --> wsguard.toml:5:1
+ --> wsguard.toml:6:1
   |
-5 | foo = 1
+6 | foo = 1
   | ^^^
   |
   = help: known here: `workers`, `max_connections`, `table_size`, `drain_delay`, `drain_timeout`, `watch_config`"#
@@ -176,6 +177,95 @@ per_ip = 5_000"#;
   |          ^^^^^
   |
   = help: and they may send without a message limit; keep `per_ip` below a quarter of `connections`"#
+    );
+}
+
+#[test]
+fn message_limits_that_can_not_be_read() {
+    let text = r#"[limits.messages]
+burst = 20
+bytes_rate = "64k/s"
+out_bytes_rate = "2GiB/s"
+max_size = "0B"
+strict_frames = "on"
+notice = "slow\tdown"
+on_exceeds = "delay"
+[zone.realtime.messages]
+preset = "dead chat"
+idle = "5m""#;
+    assert_eq!(
+        told(text),
+        r#"error: `burst` without a rate: none stands beside it, and none is inherited
+ --> wsguard.toml:2:9
+  |
+2 | burst = 20
+  |         ^^
+  |
+  = help: rate = "10/s" beside it
+
+error: `bytes_rate` is not a byte rate
+ --> wsguard.toml:3:14
+  |
+3 | bytes_rate = "64k/s"
+  |              ^^^^^^^
+  |
+  = help: such as "64KiB/s", "1MiB/min" or "1GiB/h", a size from 1B to 1GiB and its time, in quotes; or "off"
+
+error: `out_bytes_rate` is out of range
+ --> wsguard.toml:4:18
+  |
+4 | out_bytes_rate = "2GiB/s"
+  |                  ^^^^^^^^
+  |
+  = help: from 1B/h to 1GiB/s; or "off"
+
+error: `max_size` is out of range
+ --> wsguard.toml:5:12
+  |
+5 | max_size = "0B"
+  |            ^^^^
+  |
+  = help: from 1B to 1GiB; or "off"
+
+error: `strict_frames` is either true or false
+ --> wsguard.toml:6:17
+  |
+6 | strict_frames = "on"
+  |                 ^^^^
+  |
+  = help: without quotes; or "auto"
+
+error: `notice` has control characters
+ --> wsguard.toml:7:10
+  |
+7 | notice = "slow\tdown"
+  |          ^^^^^^^^^^^^
+  |
+  = help: a text in one line, without tabs and other signs that don't print
+
+error: unknown key `on_exceeds`
+ --> wsguard.toml:8:1
+  |
+8 | on_exceeds = "delay"
+  | ^^^^^^^^^^
+  |
+  = help: did you mean `on_exceed`?
+
+error: `preset` does not know "dead chat"
+  --> wsguard.toml:10:10
+   |
+10 | preset = "dead chat"
+   |          ^^^^^^^^^^^
+   |
+   = help: did you mean "dead-chat"?
+
+error: unknown key `idle`
+  --> wsguard.toml:11:1
+   |
+11 | idle = "5m"
+   | ^^^^
+   |
+   = help: `idle` belongs in [limits.timeouts]"#
     );
 }
 

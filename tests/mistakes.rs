@@ -63,8 +63,117 @@ fn each_has_its_place() {
         ),
         (
             "[zone.exempt]\nper_ip_burst = 5",
-            "2:16 `per_ip_burst` without a rate: there is none that this zone takes over",
+            "2:16 `per_ip_burst` without a rate: none stands beside it, and none is inherited",
         ),
+        (
+            "[limits.timeouts]\nfirst_message = \"2h\"",
+            "2:17 `first_message` is out of range",
+        ),
+        (
+            "[limits]\nmessages = \"5/s\"",
+            "2:12 [messages] is a table, and this is not",
+        ),
+        (
+            "[limits.messages]\npreset = \"deadchat\"\nburst = 20",
+            "2:10 `preset` does not know \"deadchat\"",
+        ),
+        ("[limits.messages]\nrate = \"5/m\"", "2:8 `rate` is not a rate"),
+        ("[limits.messages]\nrate = \"64KiB/s\"", "2:8 `rate` is not a rate"),
+        (
+            "[limits.messages]\nrate = \"5/s\"\nburst = 1_000_001",
+            "3:9 `burst` is out of range",
+        ),
+        ("[limits.messages]\nburst = 0", "2:9 `burst` is out of range"),
+        (
+            "[limits.messages]\nburst = 5",
+            "2:9 `burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nrate = \"5/s\"\n[zone.a.messages]\npreset = \"off\"\nburst = 5",
+            "5:9 `burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nrate = \"5/s\"\n[zone.exempt.messages]\nburst = 5",
+            "4:9 `burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nper_ip_burst = 5",
+            "2:16 `per_ip_burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nout_burst = 5",
+            "2:13 `out_burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nout_per_ip_burst = 5",
+            "2:20 `out_per_ip_burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nbytes_burst = \"1KiB\"",
+            "2:15 `bytes_burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nout_bytes_burst = \"1KiB\"",
+            "2:19 `out_bytes_burst` without a rate: none stands beside it, and none is inherited",
+        ),
+        (
+            "[limits.messages]\nbytes_rate = \"10/s\"",
+            "2:14 `bytes_rate` is not a byte rate",
+        ),
+        (
+            "[limits.messages]\nbytes_rate = 65536",
+            "2:14 `bytes_rate` is not a byte rate",
+        ),
+        (
+            "[limits.messages]\nout_bytes_rate = \"1025MiB/s\"",
+            "2:18 `out_bytes_rate` is out of range",
+        ),
+        (
+            "[limits.messages]\nbytes_rate = \"1KiB/s\"\nbytes_burst = \"2GiB\"",
+            "3:15 `bytes_burst` is out of range",
+        ),
+        (
+            "[limits.messages]\nbytes_rate = \"1KiB/s\"\nbytes_burst = 4096",
+            "3:15 `bytes_burst` is not a size",
+        ),
+        (
+            "[limits.messages]\nmax_size = \"0B\"",
+            "2:12 `max_size` is out of range",
+        ),
+        ("[limits.messages]\nmax_size = 0", "2:12 `max_size` is not a size"),
+        (
+            "[limits.messages]\nmax_size = \"2GiB\"",
+            "2:12 `max_size` is out of range",
+        ),
+        (
+            "[limits.messages]\non_exceed = \"drop\"",
+            "2:13 `on_exceed` does not know \"drop\"",
+        ),
+        ("[limits.messages]\nnotice = \"\"", "2:10 `notice` is empty"),
+        ("[limits.messages]\nnotice = false", "2:10 `notice` is a text in quotes"),
+        (
+            "[limits.messages]\nnotice = \"slow\\ndown\"",
+            "2:10 `notice` has control characters",
+        ),
+        (
+            "[limits.messages]\nstrict_frames = \"true\"",
+            "2:17 `strict_frames` is either true or false",
+        ),
+        ("[limits.messages]\nping = \"999ms\"", "2:8 `ping` is out of range"),
+        ("[limits.messages]\nping = \"2h\"", "2:8 `ping` is out of range"),
+        (
+            "[limits.messages]\npong_timeout = \"99ms\"",
+            "2:16 `pong_timeout` is out of range",
+        ),
+        (
+            "[limits.messages]\npong_timeout = \"off\"",
+            "2:16 `pong_timeout` is not a duration",
+        ),
+        (
+            "[limits.messages]\nreplace_ghosts = \"off\"",
+            "2:18 `replace_ghosts` is either true or false",
+        ),
+        ("[zone.a.messages]\nmax_sizes = \"1KiB\"", "2:1 unknown key `max_sizes`"),
         (
             "[zone.\"-\"]",
             "1:7 \"-\" is what logs and metrics say where there is no name",
@@ -156,6 +265,21 @@ fn each_has_its_place() {
         let rejected = rejected.unwrap_or_else(|| panic!("{text:?} has compiled"));
         assert_eq!(places(&rejected), [expected], "{text}");
     }
+}
+
+#[test]
+fn a_notice_may_have_4096_bytes() {
+    let text = |len: usize| {
+        format!(
+            "[limits.messages]\nrate = \"5/s\"\nnotice = \"{}\"\n{REQUIRED}",
+            "é".repeat(len / 2)
+        )
+    };
+    assert!(compile(&text(4096), "x").is_ok());
+    assert_eq!(
+        places(&compile(&text(4098), "x").unwrap_err()),
+        ["3:10 `notice` is too long"]
+    );
 }
 
 #[test]

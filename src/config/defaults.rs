@@ -52,7 +52,7 @@ pub const LOG_SAMPLE: Rate = Rate {
     burst: NonZeroU32::new(100).expect("100 is not 0"),
 };
 
-/// `[limits]` and `[limits.timeouts]` before anything is written, as a zone of this name.
+/// `[limits]`, `[limits.timeouts]` and `[limits.messages]` before anything is written, as a zone of this name.
 pub fn zone(name: &str) -> ZonePolicy {
     ZonePolicy {
         name: name.into(),

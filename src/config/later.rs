@@ -2,11 +2,9 @@
 //!
 //! Whoever builds one of these takes its line out here and puts the key into `raw.rs`.
 
-/// Keys by the table they would stand in; `limits` is also every `zone.*`.
+/// Keys by the table they would stand in.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("listener", &["tls"]),
-    ("limits", &["messages"]),
-    ("limits.timeouts", &["first_message"]),
     (
         "upstream",
         &[

@@ -123,7 +123,7 @@ pub struct ZonePolicy {
     pub upgrade: Option<Duration>,
     /// The timeouts of an open connection.
     pub pace: Pace,
-    /// What the messages of an open connection are held to.
+    /// What its messages are held to, with the liveness of clients; `strict_frames` is resolved.
     pub messages: MessageRules,
 }
 

@@ -83,12 +83,23 @@ table! {
     Limits "limits" {
         exempt: Entry, mode: Entry, connections: Entry, rate: Entry, per_ip: Entry, per_ip_rate: Entry,
         per_ip_burst: Entry, reject_with: Entry, retry_after: Entry, timeouts: Section<Timeouts>,
+        messages: Section<Messages>,
     }
 }
 table! {
     /// `[limits.timeouts]` and every `[zone.*.timeouts]`.
     Timeouts "limits.timeouts" {
         dial: Entry, upgrade: Entry, idle: Entry, half_close: Entry, stalled: Entry, keepalive: Entry, lifetime: Entry,
+        first_message: Entry,
+    }
+}
+table! {
+    /// `[limits.messages]` and every `[zone.*.messages]`.
+    Messages "limits.messages" {
+        preset: Entry, rate: Entry, burst: Entry, per_ip_rate: Entry, per_ip_burst: Entry, bytes_rate: Entry,
+        bytes_burst: Entry, max_size: Entry, out_rate: Entry, out_burst: Entry, out_per_ip_rate: Entry,
+        out_per_ip_burst: Entry, out_bytes_rate: Entry, out_bytes_burst: Entry, on_exceed: Entry, notice: Entry,
+        strict_frames: Entry, ping: Entry, pong_timeout: Entry, replace_ghosts: Entry,
     }
 }
 table! {
@@ -116,13 +127,14 @@ table! {
 }
 
 /// Every table with its keys, the file's own first.
-pub const SCHEMA: [(&str, &[&str]); 11] = [
+pub const SCHEMA: [(&str, &[&str]); 12] = [
     (File::PATH, File::KEYS),
     (Server::PATH, Server::KEYS),
     (Listener::PATH, Listener::KEYS),
     (ClientIp::PATH, ClientIp::KEYS),
     (Limits::PATH, Limits::KEYS),
     (Timeouts::PATH, Timeouts::KEYS),
+    (Messages::PATH, Messages::KEYS),
     (Network::PATH, Network::KEYS),
     (Route::PATH, Route::KEYS),
     (Upstream::PATH, Upstream::KEYS),

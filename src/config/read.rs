@@ -56,18 +56,32 @@ impl Entry {
     }
 
     /// A size in this range, in bytes.
-    pub fn size(&self, range: &RangeInclusive<u64>, found: &mut Findings) -> Option<usize> {
+    pub fn size<N: TryFrom<u64>>(&self, range: &RangeInclusive<u64>, found: &mut Findings) -> Option<N> {
+        self.size_beside("", range, found)
+    }
+
+    /// A size in this range, in bytes, or "off".
+    pub fn size_or_off<N: TryFrom<u64>>(&self, range: &RangeInclusive<u64>, found: &mut Findings) -> Switched<N> {
+        if self.says("off") {
+            Switched::Off
+        } else {
+            Switched::on(self.size_beside("off", range, found))
+        }
+    }
+
+    fn size_beside<N: TryFrom<u64>>(&self, word: &str, range: &RangeInclusive<u64>, found: &mut Findings) -> Option<N> {
         let value = self.value.as_ref()?;
         let (least, most) = (units::show_size(*range.start()), units::show_size(*range.end()));
         let Some(size) = text_of(value).and_then(units::size) else {
-            let hint = "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes";
+            let hint = "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes".to_owned()
+                + &or(word);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a size", self.key)).hint(hint));
             return None;
         };
         if range.contains(&size) {
-            usize::try_from(size).ok()
+            N::try_from(size).ok()
         } else {
-            self.out_of_range(value, &least, &most, "", found)
+            self.out_of_range(value, &least, &most, word, found)
         }
     }
 
@@ -94,14 +108,53 @@ impl Entry {
         Some(rate)
     }
 
+    /// A byte rate, or "off". Its burst is the number of bytes in it.
+    pub fn byte_rate_or_off(&self, found: &mut Findings) -> Switched<Rate> {
+        if self.says("off") {
+            Switched::Off
+        } else {
+            Switched::on(self.byte_rate(found))
+        }
+    }
+
+    fn byte_rate(&self, found: &mut Findings) -> Option<Rate> {
+        let value = self.value.as_ref()?;
+        let most = units::show_size(MOST_BYTES.into());
+        let Some(rate) = text_of(value).and_then(units::byte_rate) else {
+            let hint = format!(
+                "such as \"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time, in quotes; \
+                 or \"off\""
+            );
+            found.mistake(Finding::at(value.span(), format!("`{}` is not a byte rate", self.key)).hint(hint));
+            return None;
+        };
+        if rate.tokens.get() > MOST_BYTES {
+            return self.out_of_range(value, "1B/h", &format!("{most}/s"), "off", found);
+        }
+        Some(rate)
+    }
+
     /// `true` or `false`.
     pub fn flag(&self, found: &mut Findings) -> Option<bool> {
+        self.flag_beside("", found)
+    }
+
+    /// `true`, `false`, or this word, which leaves it open.
+    pub fn flag_or(&self, word: &str, found: &mut Findings) -> Switched<bool> {
+        if self.says(word) {
+            Switched::Off
+        } else {
+            Switched::on(self.flag_beside(word, found))
+        }
+    }
+
+    fn flag_beside(&self, word: &str, found: &mut Findings) -> Option<bool> {
         let value = self.value.as_ref()?;
         if let Value::Flag(flag) = value.get_ref() {
             return Some(*flag);
         }
         let title = format!("`{}` is either true or false", self.key);
-        found.mistake(Finding::at(value.span(), title).hint("without quotes"));
+        found.mistake(Finding::at(value.span(), title).hint(format!("without quotes{}", or(word))));
         None
     }
 
@@ -271,3 +324,6 @@ fn text_of(value: &Spanned<Value>) -> Option<&str> {
 
 /// A token of such a rate is a microsecond; a burst of as many at one an hour still fits a `u64` of nanoseconds.
 pub const MOST_TOKENS: u32 = 1_000_000;
+
+/// The most that a byte rate has in its time, and its burst; as many fit a `u32`.
+pub const MOST_BYTES: u32 = 1 << 30;

@@ -78,7 +78,7 @@ fn check_refuses_what_cannot_work() {
             "10.0.0.0/8",
         ),
         (
-            &format!("{GOOD}[limits.messages]\nrate = \"5/s\""),
+            &GOOD.replace("[client_ip]", "http = \"forward\"\n[client_ip]"),
             "not in this version",
         ),
         (&format!("{GOOD}[listener.tls]\n"), "not"),

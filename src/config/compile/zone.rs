@@ -8,12 +8,11 @@ use crate::config::defaults;
 use crate::config::finding::{Finding, Findings};
 use crate::config::policy::{RejectWith, ZonePolicy};
 use crate::config::raw::{self, File, Limits};
-use crate::config::read::MOST_TOKENS;
 use crate::config::shape::Entry;
-use crate::limit::rules::{ClientRules, Rate};
+use crate::limit::rules::ClientRules;
 
-use super::names;
 use super::server::MOST_CONNECTIONS;
+use super::{messages, names, rate};
 
 /// `default`, `exempt`, then the others in the order written.
 pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
@@ -22,7 +21,9 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
         let hint = "[zone.NAME] exempt = true, and a [[route]] whose `zone` is that name";
         found.mistake(Finding::at(span, "`exempt` is for a zone, not for [limits]").hint(hint));
     }
-    let common = overlay(defaults::zone("default"), limits, found);
+    let strict = limits.messages.get().strict_frames.flag_or("auto", found).over(None);
+    let mut common = overlay(defaults::zone("default"), limits, found);
+    messages::settle(&mut common.messages, strict);
     let mut zones = vec![common.clone(), exempt(&common)];
     for (name, written) in raw.zone.iter() {
         names::check(name.get_ref(), &name.span(), found);
@@ -44,16 +45,11 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
                 ..common.clone()
             },
         };
-        let client = if is_exempt { ClientRules::default() } else { base.client };
-        let zone = overlay(
-            ZonePolicy {
-                exempt: is_exempt,
-                client,
-                ..base
-            },
-            written,
-            found,
-        );
+        let base = if is_exempt { unlimited(base) } else { base };
+        let strict = if is_exempt { None } else { strict };
+        let strict = written.messages.get().strict_frames.flag_or("auto", found).over(strict);
+        let mut zone = overlay(base, written, found);
+        messages::settle(&mut zone.messages, strict);
         if zone.exempt && zone.rules.connections.is_none() {
             let span = written.connections.span().unwrap_or_else(|| name.span());
             found.mistake(
@@ -80,10 +76,18 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
 pub fn exempt(common: &ZonePolicy) -> ZonePolicy {
     let mut zone = common.clone();
     zone.name = Arc::from("exempt");
-    zone.exempt = true;
     zone.rules.connections = Some(defaults::EXEMPT_CONNECTIONS);
-    zone.client = ClientRules::default();
-    zone
+    unlimited(zone)
+}
+
+/// A zone that takes over no limit by client and none of messages; timeouts and pings it does.
+fn unlimited(zone: ZonePolicy) -> ZonePolicy {
+    ZonePolicy {
+        exempt: true,
+        client: ClientRules::default(),
+        messages: messages::unlimited(zone.messages),
+        ..zone
+    }
 }
 
 /// `base` with what is written over it.
@@ -96,8 +100,7 @@ fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
     zone.rules.connections = count(&raw.connections, found).over(zone.rules.connections);
     zone.rules.rate = raw.rate.rate_or_off(found).over(zone.rules.rate);
     zone.client.per_ip = count(&raw.per_ip, found).over(zone.client.per_ip);
-    let burst = raw.per_ip_burst.number(&(1..=MOST_TOKENS), found);
-    zone.client.rate = client_rate(zone.client.rate, raw, burst, found);
+    zone.client.rate = rate::over(zone.client.rate, &raw.per_ip_rate, &raw.per_ip_burst, found);
     if let Some(style) = raw.reject_with.word(&REJECT_WITH, found) {
         zone.reject_with = style;
     }
@@ -105,22 +108,8 @@ fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
     let retry = Duration::from_secs(1)..=Duration::from_secs(86_400);
     zone.retry_after = raw.retry_after.duration(&retry, found).unwrap_or(zone.retry_after);
     timeouts(&mut zone, raw.timeouts.get(), found);
+    messages::overlay(&mut zone.messages, raw.messages.get(), found);
     zone
-}
-
-/// Who writes a rate without its burst gets the number in it, never an inherited burst.
-fn client_rate(base: Option<Rate>, raw: &Limits, burst: Option<u32>, found: &mut Findings) -> Option<Rate> {
-    let burst = burst.and_then(std::num::NonZeroU32::new);
-    let with_burst = |rate: Rate| Rate {
-        burst: burst.unwrap_or(rate.burst),
-        ..rate
-    };
-    if base.is_none() && !raw.per_ip_rate.is_written() && burst.is_some() {
-        let span = raw.per_ip_burst.span().unwrap_or_default();
-        let title = "`per_ip_burst` without a rate: there is none that this zone takes over";
-        found.mistake(Finding::at(span, title).hint("per_ip_rate = \"10/s\" beside it"));
-    }
-    raw.per_ip_rate.rate_or_off(found).over(base).map(with_burst)
 }
 
 fn timeouts(zone: &mut ZonePolicy, raw: &raw::Timeouts, found: &mut Findings) {
@@ -140,6 +129,7 @@ fn timeouts(zone: &mut ZonePolicy, raw: &raw::Timeouts, found: &mut Findings) {
     set(&mut zone.pace.stalled, &raw.stalled, ms..=24 * 24 * hour);
     set(&mut zone.pace.keepalive, &raw.keepalive, second..=9 * hour);
     set(&mut zone.pace.lifetime, &raw.lifetime, ms..=YEAR);
+    set(&mut zone.messages.first_message, &raw.first_message, ms..=hour);
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,0 +1,42 @@
+//! A rate and the burst beside it: who writes a rate without its burst gets the number in it, never an inherited one.
+
+use std::num::NonZeroU32;
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::read::{MOST_BYTES, MOST_TOKENS};
+use crate::config::shape::Entry;
+use crate::limit::rules::Rate;
+
+/// The rate that holds where `base` is inherited.
+pub fn over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
+    let most = burst.number(&(1..=MOST_TOKENS), found);
+    needs_a_rate(base, rate, burst, most.map(|_| "10/s"), found);
+    with_burst(rate.rate_or_off(found).over(base), most)
+}
+
+/// The same, where a token is a byte and the burst a size.
+pub fn bytes_over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
+    let most = burst.size(&(1..=MOST_BYTES.into()), found);
+    needs_a_rate(base, rate, burst, most.map(|_| "64KiB/s"), found);
+    with_burst(rate.byte_rate_or_off(found).over(base), most)
+}
+
+/// `example` is a rate where the burst could be read.
+fn needs_a_rate(base: Option<Rate>, rate: &Entry, burst: &Entry, example: Option<&str>, found: &mut Findings) {
+    if let Some(example) = example.filter(|_| base.is_none() && !rate.is_written()) {
+        let title = format!(
+            "`{}` without a rate: none stands beside it, and none is inherited",
+            burst.key
+        );
+        let mistake = Finding::at(burst.span().unwrap_or_default(), title);
+        found.mistake(mistake.hint(format!("{} = \"{example}\" beside it", rate.key)));
+    }
+}
+
+fn with_burst(rate: Option<Rate>, burst: Option<u32>) -> Option<Rate> {
+    let burst = burst.and_then(NonZeroU32::new);
+    rate.map(|rate| Rate {
+        burst: burst.unwrap_or(rate.burst),
+        ..rate
+    })
+}
