@@ -181,6 +181,38 @@ per_ip = 5_000"#;
 }
 
 #[test]
+fn few_addresses_that_exhaust_a_zone_and_what_each_may_send() {
+    let hint = |messages: &str| {
+        let all = told(&format!("[limits]\nper_ip = 5_000\n[limits.messages]\n{messages}"));
+        all.lines().last().unwrap().trim_start_matches("  = help: ").to_owned()
+    };
+    for (messages, expected) in [
+        ("rate = \"5/s\"", "each may send 25000 messages a second"),
+        ("preset = \"discord\"", "each may send 10000 messages a second"),
+        (
+            "rate = \"300/min\"\nper_ip_rate = \"20/s\"",
+            "each may send 20 messages a second",
+        ),
+        (
+            "rate = \"1/h\"\nper_ip_rate = \"20/s\"",
+            "each may send 2 messages a second",
+        ),
+        ("per_ip_rate = \"20/min\"", "each may send 1 message a second"),
+        ("bytes_rate = \"1KiB/s\"", "they may send without a message limit"),
+        ("out_rate = \"1/s\"", "they may send without a message limit"),
+    ] {
+        let whole = format!("and {expected}; keep `per_ip` below a quarter of `connections`");
+        assert_eq!(hint(messages), whole, "{messages}");
+    }
+    let network = "[limits.messages]\nrate = \"5/s\"\n[[network]]\nnetworks = [\"10.0.0.0/8\"]\nper_ip = 5_000";
+    assert!(
+        told(network).contains("each may send 25000 messages a second"),
+        "{}",
+        told(network)
+    );
+}
+
+#[test]
 fn message_limits_that_can_not_be_read() {
     let text = r#"[limits.messages]
 burst = 20
@@ -266,6 +298,88 @@ error: unknown key `idle`
    | ^^^^
    |
    = help: `idle` belongs in [limits.timeouts]"#
+    );
+}
+
+#[test]
+fn message_limits_that_are_surely_not_meant() {
+    let text = r#"[limits.timeouts]
+idle = "30s"
+[limits.messages]
+preset = "dead-chat"
+rate = "off"
+bytes_rate = "64KiB/s"
+max_size = "1MiB"
+ping = "1m"
+[zone.default.messages]
+per_ip_rate = "10/min"
+[zone.slow.messages]
+on_exceed = "delay"
+per_ip_rate = "10/min"
+max_size = "1KiB"
+ping = "off"
+replace_ghosts = true
+[zone.quiet.messages]
+bytes_rate = "off"
+notice = "wait {retry_ms} ms"
+[[route]]
+paths = ["/slow"]
+zone = "slow"
+[[route]]
+paths = ["/quiet"]
+zone = "quiet"
+[[route]]"#;
+    assert_eq!(
+        told(text),
+        r#"warning: `preset` has no effect: `rate` beside it is off
+ --> wsguard.toml:4:10
+  |
+4 | preset = "dead-chat"
+  |          ^^^^^^^^^^^
+5 | rate = "off"
+  |        ----- this one
+  |
+  = help: take one of the two out; a preset is a `rate` with its `burst`
+
+warning: a message of more than 64KiB can never pass: `max_size` is 1MiB, `bytes_burst` 64KiB
+ --> wsguard.toml:7:12
+  |
+7 | max_size = "1MiB"
+  |            ^^^^^^
+  |
+  = help: max_size = "64KiB", or a larger `bytes_burst`; or on_exceed = "delay"
+
+warning: `idle` 30s ends a silent connection before `ping` 1m asks it
+ --> wsguard.toml:8:8
+  |
+8 | ping = "1m"
+  |        ^^^^
+  |
+  = help: a `ping` shorter than `idle`: its answer keeps the living; or idle = "off", since `ping` finds the dead
+
+warning: `per_ip_rate` 10/min is slower than one in 5s, the longest delay: each message above it closes
+  --> wsguard.toml:13:15
+   |
+13 | per_ip_rate = "10/min"
+   |               ^^^^^^^^
+   |
+   = help: a faster rate; or on_exceed = "close", which says what happens
+
+warning: `replace_ghosts` has no effect: `ping` is off here
+  --> wsguard.toml:16:18
+   |
+16 | replace_ghosts = true
+   |                  ^^^^
+   |
+   = help: who is at `per_ip` gets the slot of a client that left a `ping` unanswered; ping = "30s"
+
+warning: `notice` is never sent: nothing limits what clients send by rate
+  --> wsguard.toml:19:10
+   |
+19 | notice = "wait {retry_ms} ms"
+   |          ^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: it is what is heard before `rate`, `per_ip_rate` or `bytes_rate` acts; rate = "10/s" beside it"#
     );
 }
 

@@ -37,6 +37,122 @@ fn each_has_its_place() {
             chat,
             &["2:10 2 addresses exhaust zone \"a\": `per_ip` 9 of `connections` 10"],
         ),
+        // Of messages.
+        (
+            "[limits.messages]\nbytes_rate = \"64KiB/s\"\nmax_size = \"65KiB\"",
+            chat,
+            &["3:12 a message of more than 64KiB can never pass: `max_size` is 65KiB, `bytes_burst` 64KiB"],
+        ),
+        (
+            "[limits.messages]\nmax_size = \"1MiB\"\n[zone.default.messages]\nbytes_rate = \"1KiB/s\"",
+            chat,
+            &["4:14 a message of more than 1KiB can never pass: `max_size` is 1MiB, `bytes_burst` 1KiB"],
+        ),
+        (
+            "[limits.messages]\nbytes_rate = \"64KiB/s\"\nmax_size = \"64KiB\"",
+            chat,
+            &[],
+        ),
+        (
+            "[limits.messages]\nbytes_rate = \"64KiB/s\"\nmax_size = \"65KiB\"\non_exceed = \"delay\"",
+            chat,
+            &[],
+        ),
+        (
+            "[limits.messages]\nping = \"30s\"\n[limits.timeouts]\nidle = \"30s\"",
+            chat,
+            &["2:8 `idle` 30s ends a silent connection before `ping` 30s asks it"],
+        ),
+        (
+            "[limits.messages]\nping = \"30s\"\n[zone.default]\ntimeouts.idle = \"10s\"",
+            chat,
+            &["4:17 `idle` 10s ends a silent connection before `ping` 30s asks it"],
+        ),
+        (
+            "[limits.messages]\nping = \"30s\"\n[limits.timeouts]\nidle = \"31s\"",
+            chat,
+            &[],
+        ),
+        (
+            "[limits.messages]\nrate = \"11/min\"\nper_ip_rate = \"700/h\"\non_exceed = \"delay\"",
+            chat,
+            &[
+                "2:8 `rate` 11/min is slower than one in 5s, the longest delay: each message above it closes",
+                "3:15 `per_ip_rate` 700/h is slower than one in 5s, the longest delay: each message above it closes",
+            ],
+        ),
+        (
+            "[limits.messages]\nrate = \"12/min\"\nper_ip_rate = \"720/h\"\non_exceed = \"delay\"",
+            chat,
+            &[],
+        ),
+        ("[limits.messages]\nrate = \"1/h\"", chat, &[]),
+        (
+            "[limits.messages]\nnotice = \"slow down\"",
+            chat,
+            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+        ),
+        (
+            "[limits.messages]\nnotice = \"slow down\"\nout_rate = \"5/s\"\nmax_size = \"1KiB\"",
+            chat,
+            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+        ),
+        (
+            "[limits.messages]\nrate = \"5/s\"\n[zone.default.messages]\npreset = \"off\"\nnotice = \"a\"",
+            chat,
+            &["5:10 `notice` is never sent: nothing limits what clients send by rate"],
+        ),
+        (
+            "[limits.messages]\nnotice = \"slow down\"\n[zone.default.messages]\nrate = \"5/s\"\nnotice = \"off\"",
+            chat,
+            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+        ),
+        (
+            "[limits.messages]\nnotice = \"slow down\"\n[zone.default.messages]\nbytes_rate = \"1KiB/s\"",
+            chat,
+            &[],
+        ),
+        (
+            "[limits.messages]\nnotice = \"a\"\nrate = \"5/s\"\n[[route]]\npaths = [\"/a\"]\nallow = [\"unix\"]\nzone = \"exempt\"\n[[route]]",
+            chat,
+            &[],
+        ),
+        (
+            "[limits.messages]\nrate = \"off\"\npreset = \"dead-chat\"",
+            chat,
+            &["3:10 `preset` has no effect: `rate` beside it is off"],
+        ),
+        (
+            "[zone.default.messages]\nrate = \"3/s\"\npreset = \"discord\"",
+            chat,
+            &["3:10 `preset` has no effect: `rate` beside it is what holds"],
+        ),
+        (
+            "[limits.messages]\npreset = \"discord\"\nburst = 60\n[zone.default.messages]\nrate = \"3/s\"",
+            chat,
+            &[],
+        ),
+        (
+            "[zone.default.messages]\nreplace_ghosts = true",
+            chat,
+            &["2:18 `replace_ghosts` has no effect: `ping` is off here"],
+        ),
+        (
+            "[zone.default.messages]\nreplace_ghosts = true\nping = \"30s\"\n[limits]\nper_ip = \"off\"",
+            chat,
+            &["2:18 `replace_ghosts` has no effect: `per_ip` is off here"],
+        ),
+        (
+            "[zone.default.messages]\nreplace_ghosts = true\nping = \"30s\"",
+            chat,
+            &[],
+        ),
+        ("[zone.default.messages]\nreplace_ghosts = false", chat, &[]),
+        (
+            "[zone.exempt.messages]\nrate = \"5/s\"",
+            chat,
+            &["1:7 no route leads to zone \"exempt\""],
+        ),
         (
             "[client_ip]\ntrusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]",
             chat,
@@ -126,6 +242,11 @@ fn each_has_its_place() {
         ),
         ("[zone.a]\nper_ip = 1", chat, &["1:7 no route leads to zone \"a\""]),
         ("[zone.exempt]\nexempt = true\nconnections = 1000", chat, &[]),
+        (
+            "[zone.exempt]\nconnections = 1000\n[zone.default.messages]\nrate = \"5/s\"\nping = \"30s\"",
+            chat,
+            &[],
+        ),
         (
             "[zone.exempt]\nconnections = 20",
             chat,

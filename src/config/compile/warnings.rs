@@ -1,5 +1,7 @@
 //! What surely isn't meant. Only a policy without mistakes is looked at.
 
+mod messages;
+
 use std::ops::Range;
 
 use crate::config::finding::{Finding, Findings};
@@ -15,6 +17,7 @@ pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
     trust(raw, policy, found);
     routes(raw, policy, found);
     zones(raw, policy, found);
+    messages::look(raw, policy, found);
     known_networks(raw, policy, found);
     ceiling(raw, policy, found);
 }
@@ -159,16 +162,17 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
 
 /// One budget that few addresses can use up is no protection.
 fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
-    let (per_ip, budget) = (zone.client.per_ip?, zone.rules.connections?);
+    let per_ip = zone.client.per_ip?;
     let entries = written.iter().flat_map(|limits| [&limits.per_ip, &limits.connections]);
     let span = first_span(entries).unwrap_or_default();
-    few_exhaust(per_ip, budget, &zone.name).map(|title| Finding {
+    few_exhaust(per_ip, zone).map(|title| Finding {
         span: Some(span),
         ..title
     })
 }
 
-fn few_exhaust(per_ip: u32, budget: u32, zone: &str) -> Option<Finding> {
+fn few_exhaust(per_ip: u32, zone: &ZonePolicy) -> Option<Finding> {
+    let budget = zone.rules.connections?;
     if per_ip < budget.div_ceil(4) {
         return None;
     }
@@ -178,8 +182,16 @@ fn few_exhaust(per_ip: u32, budget: u32, zone: &str) -> Option<Finding> {
     } else {
         format!("{needed} addresses exhaust")
     };
-    let title = format!("{addresses} zone \"{zone}\": `per_ip` {per_ip} of `connections` {budget}");
-    let hint = "and they may send without a message limit; keep `per_ip` below a quarter of `connections`";
+    let title = format!(
+        "{addresses} zone \"{}\": `per_ip` {per_ip} of `connections` {budget}",
+        zone.name
+    );
+    let send = match messages::a_second(per_ip, &zone.messages) {
+        None => "they may send without a message limit".to_owned(),
+        Some(1) => "each may send 1 message a second".to_owned(),
+        Some(most) => format!("each may send {most} messages a second"),
+    };
+    let hint = format!("and {send}; keep `per_ip` below a quarter of `connections`");
     Some(Finding::nowhere(title).hint(hint))
 }
 
@@ -190,16 +202,16 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
         .map(|route| &policy.zones[route.zone])
         .filter(|zone| !zone.exempt);
     let least = in_use
-        .filter_map(|zone| Some((zone.rules.connections?, &zone.name)))
-        .min();
-    let Some((budget, zone)) = least else {
+        .filter(|zone| zone.rules.connections.is_some())
+        .min_by_key(|zone| (zone.rules.connections, &zone.name));
+    let Some(zone) = least else {
         return;
     };
     for (_, network) in raw.network.iter() {
         let per_ip = network
             .per_ip
             .number_or::<u32>("off", &(1..=u32::MAX), &mut Findings::default());
-        if let Some(warning) = per_ip.over(None).and_then(|per_ip| few_exhaust(per_ip, budget, zone)) {
+        if let Some(warning) = per_ip.over(None).and_then(|per_ip| few_exhaust(per_ip, zone)) {
             found.warn(Finding {
                 span: network.per_ip.span(),
                 ..warning
@@ -235,6 +247,7 @@ fn is_as_built_in(written: &ZonePolicy, policy: &Policy) -> bool {
     *written.name == *"exempt" && {
         let built_in = zone::exempt(&policy.zones[0]);
         (written.rules.connections, written.client) == (built_in.rules.connections, built_in.client)
+            && written.messages == super::messages::unlimited(written.messages.clone())
     }
 }
 
