@@ -8,6 +8,8 @@ mod cli;
 mod identity;
 mod limits;
 mod listeners;
+mod liveness;
+mod messages;
 mod pending;
 mod proxy;
 mod rates;

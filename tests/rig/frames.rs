@@ -16,6 +16,23 @@ pub fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The payload of one whole masked frame of at most 125 bytes.
+pub fn unmasked(bytes: &[u8]) -> Vec<u8> {
+    let [_, _, a, b, c, d, payload @ ..] = bytes else {
+        panic!("no masked frame: {bytes:?}")
+    };
+    assert_eq!(
+        usize::from(bytes[1] & 0x7f),
+        payload.len(),
+        "one whole frame: {bytes:?}"
+    );
+    payload
+        .iter()
+        .zip([a, b, c, d].iter().cycle())
+        .map(|(byte, mask)| byte ^ **mask)
+        .collect()
+}
+
 /// The code in a whole, unmasked close frame that is all there is.
 pub fn close_code(bytes: &[u8]) -> Option<u16> {
     match bytes {

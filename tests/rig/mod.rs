@@ -12,7 +12,7 @@ mod systemd;
 mod wait;
 
 pub use backend::{Backend, Gate, full_queue};
-pub use frames::{close_code, frame, masked};
+pub use frames::{close_code, frame, masked, unmasked};
 pub use metrics::Metrics;
 pub use queues::{all_acknowledged, all_read, keepalive_in, keepalive_to};
 pub use request::{Request, accept_for};

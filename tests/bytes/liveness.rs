@@ -1,0 +1,203 @@
+//! Whether clients are still there: questions of ours, their answers, and what becomes of who does not answer.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::rig::{Backend, Rig, Socket, close_code, frame, masked, unmasked};
+
+const PONG: u8 = 10;
+
+#[test]
+fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        // A ping of the server's own is answered to the server.
+        guest.say(&frame(9, b"the server's own"));
+        guest.listen();
+    });
+    let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
+    let mut socket = rig.open();
+    assert_eq!(socket.read_frame(), (0x89, b"the server's own".to_vec()));
+    socket.send(&masked(PONG, b"the server's own"));
+    let start = Instant::now();
+    let mut pings = 0;
+    while pings < 3 {
+        let (opcode, payload) = socket.read_frame();
+        assert_eq!((opcode, payload.len()), (0x89, 16));
+        socket.send(&masked(PONG, &payload));
+        pings += 1;
+    }
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_millis(2700)..Duration::from_secs(6)).contains(&took),
+        "{took:?}"
+    );
+    let end = masked(1, b"still here");
+    socket.send(&end);
+    let expected = [masked(PONG, b"the server's own"), end].concat();
+    assert_eq!(backend.visit(0).tail_of(expected.len()), expected);
+    drop(socket);
+    rig.quiet();
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="reaped"}"#, 0);
+}
+
+#[test]
+fn who_takes_a_ping_and_does_not_answer_is_reaped_while_its_neighbours_stay() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
+    let mut ghost = rig.open();
+    let mut neighbour = rig.open();
+    let start = Instant::now();
+    let answers = thread::spawn(move || {
+        while start.elapsed() < Duration::from_secs(4) {
+            answer_one(&mut neighbour);
+        }
+        neighbour
+    });
+    let (opcode, _) = ghost.read_frame();
+    assert_eq!(opcode, 0x89);
+    let (heard, _) = ghost.read_to_end();
+    let took = start.elapsed();
+    assert_eq!(close_code(&heard), Some(1001), "{heard:?}");
+    assert!(
+        (Duration::from_millis(1900)..Duration::from_secs(5)).contains(&took),
+        "{took:?}"
+    );
+    // The server gets a real close, so that its own end of the connection is told.
+    let visit = backend.visit(0);
+    visit.ended();
+    assert_eq!(unmasked(&visit.tail()), b"\x03\xe9no pong");
+    drop(answers.join().unwrap());
+    drop(ghost);
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="ghost"}"#, 1);
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="reaped"}"#, 1);
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="client"}"#, 1);
+}
+
+#[test]
+fn any_byte_of_the_client_is_an_answer() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
+    let mut socket = rig.open();
+    let start = Instant::now();
+    let mut sent = Vec::new();
+    while start.elapsed() < Duration::from_secs(4) {
+        let (opcode, _) = socket.read_frame();
+        assert_eq!(opcode, 0x89);
+        let talk = masked(1, b"no pong, but talk");
+        socket.send(&talk);
+        sent.extend(talk);
+    }
+    assert_eq!(backend.visit(0).tail_of(sent.len()), sent);
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn a_client_whose_host_does_not_acknowledge_the_ping_is_not_held_to_the_answer() {
+    let backend = Backend::listening();
+    let rig = Rig::start(
+        &backend,
+        "[limits.timeouts]\nstalled = \"off\"\n[limits.messages]\nping = \"1s\"\npong_timeout = \"500ms\"",
+    );
+    let socket = rig.open();
+    socket.vanish();
+    thread::sleep(Duration::from_secs(4));
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="ghost"}"#, 0);
+}
+
+#[test]
+fn a_ping_waits_for_the_end_of_the_servers_frame() {
+    let message = frame(2, &[b'm'; 1000]);
+    let backend = Backend::start({
+        let message = message.clone();
+        move |guest| {
+            guest.open();
+            guest.say(&message[..600]);
+            thread::sleep(Duration::from_millis(2500));
+            guest.say(&message[600..]);
+            guest.listen();
+        }
+    });
+    let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
+    let mut socket = rig.open();
+    assert_eq!(socket.read_exactly(message.len()), message);
+    assert_eq!(socket.read_frame().0, 0x89);
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn who_says_nothing_after_the_upgrade_is_asked_and_ended_with_1008() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.timeouts]\nfirst_message = \"2s\"");
+    let (mut silent, mut listens, mut speaks) = (rig.open(), rig.open(), rig.open());
+    speaks.send(&masked(1, b"hello"));
+    let start = Instant::now();
+    answer_one(&mut listens);
+    assert!(start.elapsed() < Duration::from_millis(1900));
+    assert_eq!(silent.read_frame().0, 0x89);
+    let (heard, _) = silent.read_to_end();
+    assert_eq!(close_code(&heard), Some(1008));
+    assert!(heard.ends_with(b"no message in time"));
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_millis(1900)..Duration::from_secs(4)).contains(&took),
+        "{took:?}"
+    );
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="first_message"}"#, 1);
+    thread::sleep(Duration::from_secs(1));
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 2);
+    assert!(
+        speaks.is_silent() && listens.is_silent(),
+        "nobody else is asked, where ping is off"
+    );
+    drop((silent, listens, speaks));
+    rig.quiet();
+}
+
+#[test]
+fn a_delayed_client_is_no_ghost() {
+    let backend = Backend::listening();
+    let rig = Rig::start(
+        &backend,
+        "[limits.messages]\nping = \"1s\"\npong_timeout = \"300ms\"\nrate = \"18/min\"\nburst = 1\non_exceed = \"delay\"",
+    );
+    let mut socket = rig.open();
+    let one = masked(1, b"x");
+    socket.send(&one.repeat(3));
+    assert_eq!(backend.visit(0).tail_of(3 * one.len()), one.repeat(3));
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="ghost"}"#, 0);
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn heartbeats_are_shown_and_nothing_is_done_about_them() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.messages]\nrate = \"300/min\"");
+    let mut socket = rig.open();
+    for n in 0..10_u8 {
+        socket.send(&masked(1, b"{\"type\":\"ping\"}"));
+        if n % 5 == 4 {
+            socket.send(&masked(1, b"talk"));
+        }
+        thread::sleep(Duration::from_millis(400));
+    }
+    assert!(socket.is_silent());
+    drop(socket);
+    rig.quiet();
+    // A busy machine may make a beat come late, so that it takes a few until it counts as steady again.
+    let suspected = rig.count(r#"wsguard_suspected_heartbeats_total{zone="default"}"#);
+    assert!((5..=10).contains(&suspected), "{suspected}");
+    assert_eq!(rig.access("client")["heartbeats"], suspected);
+    assert_eq!(rig.stats()["zones"]["default"]["suspected_heartbeats"], suspected);
+}
+
+fn answer_one(socket: &mut Socket) {
+    let (opcode, payload) = socket.read_frame();
+    assert_eq!(opcode, 0x89);
+    socket.send(&masked(PONG, &payload));
+}
