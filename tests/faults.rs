@@ -37,6 +37,25 @@ fn before_a_tunnel_it_ends_one_handshake() {
 }
 
 #[test]
+fn in_the_lobby_it_ends_that_one_and_who_waits_beside_it_is_served() {
+    let backend = Backend::echo();
+    let rig = faulty("lobby", &backend, "").start();
+    let (mut victim, mut bystander) = (rig.connect(), rig.connect());
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 2);
+    victim.send(&announced(3));
+    let (heard, _) = victim.read_to_end();
+    assert!(heard.is_empty(), "{heard:?}");
+    bystander.send(&request(2));
+    let answer = bystander.read_head();
+    assert!(
+        answer.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    left_no_trace(&rig, REJECTED, &mut bystander);
+}
+
+#[test]
 fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
     // Each echo passes twice: the bystander's is one and two.
     for (nth, direction) in [(3, "in"), (4, "out")] {

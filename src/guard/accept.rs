@@ -1,6 +1,7 @@
 //! The way in: sockets are accepted, given a pending seat, and sent on their walk.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use crate::net::fault;
 use crate::net::listen::{AcceptFault, Knock, Listener as Door, Spare};
 use crate::net::newcomer::Newcomer;
 
+use super::greeting::Greeting;
 use super::identify::Hop;
 use super::ledger::Entry;
 use super::log::Line;
@@ -68,7 +70,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     // No more than can have been queued when it closed: a flood goes on knocking.
     for _ in 0..=post.listener().policy.backlog {
         match door.accept_queued() {
-            Ok(Some(newcomer)) => receive(newcomer, &post, &worker),
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &worker),
             Ok(None) => break,
             Err(error) => {
                 complain(&error, &post, &worker);
@@ -86,7 +88,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
 fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Worker>) -> (usize, Option<io::Error>) {
     for accepted in 0..BATCH {
         match door.accept_queued() {
-            Ok(Some(newcomer)) => receive(newcomer, post, worker),
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, worker),
             Ok(None) => {
                 knock.answered();
                 return (accepted, None);
@@ -98,22 +100,23 @@ fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Wo
 }
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
-fn receive(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
-    let _told = survive(|| seat(newcomer, post, worker));
+fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+    let _told = survive(|| seat(newcomer, peer, post, worker));
 }
 
-fn seat(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
+fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
     let now = Instant::now();
     let running = worker.guard().running();
     let listener = post.listener();
     let identity = &running.policy.identity;
-    let peer = newcomer.peer().map(|peer| peer.ip().to_canonical());
+    let peer = peer.map(|peer| peer.ip().to_canonical());
     let hop = Hop {
         address: peer,
         may_forward: true,
     };
     let mut entry = Entry::begin(&running.shared, &listener, hop, now);
     listener.accepted.inc();
+    let greeting = Greeting::begin(peer, &listener, &running);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
     let Ok(seat) = listener.room.enter(charged, now) else {
         entry.stopped(&Stop::new(Reason::PendingPerIp), None, &running);
@@ -123,12 +126,13 @@ fn seat(newcomer: Newcomer, post: &Arc<Post>, worker: &Arc<Worker>) {
     fault::point("accept");
     let arrival = Arrival {
         newcomer,
-        peer,
         seat,
+        greeting,
         listener,
-        entry,
+        running,
+        arrived: now,
     };
-    arrive(arrival, running, worker);
+    arrive(arrival, entry, worker);
 }
 
 fn complain(error: &io::Error, post: &Post, worker: &Worker) {

@@ -183,7 +183,7 @@ fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
 
 /// Descriptors for the log, the admin listener, the file watcher and whatever a library opens.
 const OWN: u64 = 64;
-/// A worker's epoll, event descriptor and listening sockets.
+/// A worker's two epolls, event descriptor and listening sockets.
 const A_WORKER: u64 = 16;
 /// A pipe's descriptors.
 const ENDS: u64 = 2;

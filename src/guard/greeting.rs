@@ -44,9 +44,12 @@ impl Greeting {
         }
     }
 
-    /// The near end of the connection, as far as it is known.
-    pub fn hop(&self) -> Option<Hop> {
-        self.hop
+    /// The near end of the connection, as far as it is known: the peer, until a PROXY header names another.
+    pub fn hop(&self) -> Hop {
+        self.hop.unwrap_or(Hop {
+            address: self.peer,
+            may_forward: true,
+        })
     }
 
     /// Takes from what was read; once the head is whole, decides on it. `None`: there must come more.

@@ -1,4 +1,5 @@
-//! The one entry a connection leaves: made when it arrives, written when it is dropped, whatever ended it.
+//! The one entry a connection leaves: made when it arrives, written when it is dropped, whatever ended it. While it waits in
+//! the lobby there is none; one is made anew whenever it goes on.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -84,12 +85,12 @@ struct Alive {
 }
 
 impl Entry {
-    /// Begins the entry of a socket that arrived from `hop`.
-    pub fn begin(shared: &Arc<Shared>, listener: &Arc<Listener>, hop: Hop, now: Instant) -> Self {
+    /// Begins the entry of a socket that `arrived` from `hop`. Dropped before anything became of it, it leaves nothing.
+    pub fn begin(shared: &Arc<Shared>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
             shared: Arc::clone(shared),
             listener: Arc::clone(listener),
-            arrived: now,
+            arrived,
             opened: None,
             who: Who::Hop(hop),
             place: None,
@@ -101,10 +102,8 @@ impl Entry {
     }
 
     /// The near end that the connection's greeting has told of; a PROXY header puts another in the peer's place.
-    pub fn came_from(&mut self, hop: Option<Hop>) {
-        if let Some(hop) = hop {
-            self.who = Who::Hop(hop);
-        }
+    pub fn came_from(&mut self, hop: Hop) {
+        self.who = Who::Hop(hop);
     }
 
     /// The client was admitted: from here on its permit is the entry's to give back.
@@ -210,7 +209,8 @@ impl Entry {
             _ if is_panic => Class::Rejected(Reason::Panic),
             State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
-            // A health check leaves nothing; nor does a task that the process ends because it is about to exit.
+            // A health check leaves nothing; nor does one that has more to say, or a task that the process ends because it is
+            // about to exit.
             State::Health | State::Walking | State::Open => return,
         };
         self.count(class);

@@ -25,6 +25,7 @@ pub mod greeting;
 pub mod handshake;
 pub mod identify;
 pub mod ledger;
+mod lobby;
 pub mod log;
 pub mod metrics;
 pub mod notify;

@@ -1,9 +1,9 @@
-//! The life of a connection, top-down: it arrives, is listened to for as long as it has more to say
-//! (`Listening`), is taken to its server (`pass`) once it is admitted, and is open (`Open`). Whoever is refused on
-//! the way hears it from `turn_away` or `deliver`. Each stage hands what it has made to the next, and none reaches
+//! The life of a connection, top-down: it arrives (`arrive`), waits in the lobby for as long as it has more to say and goes
+//! on from there (`go_on`), is taken to its server (`pass`) once it is admitted, and is open (`Open`). Whoever is refused
+//! on the way hears it from `turn_away` or `deliver`. Each stage hands what it has made to the next, and none reaches
 //! back.
 
-use std::net::IpAddr;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,177 +27,125 @@ use super::running::{Listener, Running};
 use super::stop::Stop;
 use super::worker::Worker;
 
-/// An accepted socket that was given a pending seat. Its fields are dropped in this order: the seat is free once the socket
-/// is closed, and the entry tells of what is over.
+/// An accepted socket that was given a pending seat and is not decided on yet. Its fields are dropped in this order: the
+/// seat is free once the socket is closed.
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket.
     pub newcomer: Newcomer,
-    /// The socket's peer; `None` for a Unix peer without an address.
-    pub peer: Option<IpAddr>,
     /// Its right to be pending.
     pub seat: Pending,
+    /// What it has said so far.
+    pub greeting: Greeting,
     /// Where it came in.
     pub listener: Arc<Listener>,
-    /// Its line in the ledger.
-    pub entry: Entry,
+    /// What was in force when it came in; once its head is whole, what decides on it.
+    pub running: Arc<Running>,
+    /// When it came in.
+    pub arrived: Instant,
+}
+
+/// An arrival whose turn it is. Its fields are dropped in this order: the entry tells of what is over.
+struct Turn {
+    arrival: Arrival,
+    entry: Entry,
 }
 
 /// Where the life of a connection begins: what it has said already is heard before the runtime knows its socket, so that
-/// who is refused at once costs a few system calls and no task. Only who is admitted, or has more to say, walks on.
-pub fn arrive(mut arrival: Arrival, mut running: Arc<Running>, worker: &Arc<Worker>) {
-    let mut greeting = Greeting::begin(arrival.peer, &arrival.listener, &running);
-    let heard = match arrival.newcomer.read_at_once(greeting.limit(&arrival.listener)) {
-        Ok(1..) => {
-            arrival.seat.heard();
-            greeting.hear(
-                arrival.newcomer.ahead(),
-                &mut arrival.seat,
-                &arrival.listener,
-                worker.guard(),
-                &mut running,
-            )
+/// who is refused at once costs a few system calls and no task. Only who is admitted walks on, and who has more to say
+/// waits in the lobby.
+pub fn arrive(arrival: Arrival, entry: Entry, worker: &Arc<Worker>) {
+    let mut turn = Turn { arrival, entry };
+    let heard = turn.arrival.hear(false, worker);
+    turn.act_on(heard, worker);
+}
+
+/// It has waited in the lobby, and now more of it has come, its peer `has_ended`, or its seat was ended.
+pub fn go_on(arrival: Arrival, has_ended: bool, worker: &Arc<Worker>) {
+    let entry = Entry::begin(
+        &arrival.running.shared,
+        &arrival.listener,
+        arrival.greeting.hop(),
+        arrival.arrived,
+    );
+    let mut turn = Turn { arrival, entry };
+    fault::point("lobby");
+    let heard = match turn.arrival.seat.ended() {
+        Some(Ended::Late) => Some(Err(turn.arrival.broken_off(Unheard::Late))),
+        Some(Ended::GaveWay) => Some(Err(turn.arrival.broken_off(Unheard::GaveWay))),
+        None => turn.arrival.hear(has_ended, worker),
+    };
+    turn.act_on(heard, worker);
+}
+
+impl Arrival {
+    /// Hears what is there; `None`: there must come more.
+    fn hear(&mut self, has_ended: bool, worker: &Worker) -> Option<Result<Admitted, Stop>> {
+        loop {
+            match self.newcomer.read_at_once(self.greeting.limit(&self.listener)) {
+                Ok(1..) => {}
+                Err(ref error) if is_passing(error) => return None,
+                Ok(0) | Err(_) => return Some(Err(self.broken_off(Unheard::Gone))),
+            }
+            self.seat.heard();
+            let ahead = self.newcomer.ahead();
+            let heard = self
+                .greeting
+                .hear(ahead, &mut self.seat, &self.listener, worker.guard(), &mut self.running);
+            // Nobody is told a second time of what has come already, nor of an end behind it.
+            if heard.is_some() || !(has_ended || self.newcomer.ahead().more_may_wait()) {
+                return heard;
+            }
         }
-        Err(ref error) if is_passing(error) => None,
-        Ok(0) | Err(_) => Some(Err(greeting.broken_off(Unheard::Gone, false))),
-    };
-    arrival.entry.came_from(greeting.hop());
-    let passage = match heard {
-        Some(Err(stop)) => return turn_away(&stop, arrival, &running),
-        Some(Ok(admitted)) => Some(admit(admitted, &mut arrival.entry, &running)),
-        None => None,
-    };
+    }
+
+    fn broken_off(&mut self, why: Unheard) -> Stop {
+        let has_begun = !self.newcomer.ahead().bytes().is_empty();
+        self.greeting.broken_off(why, has_begun)
+    }
+}
+
+impl Turn {
+    fn act_on(mut self, heard: Option<Result<Admitted, Stop>>, worker: &Arc<Worker>) {
+        self.entry.came_from(self.arrival.greeting.hop());
+        match heard {
+            None => stay(self, worker),
+            Some(Ok(admitted)) => let_in(admitted, self, worker),
+            Some(Err(stop)) => turn_away(&stop, self, worker),
+        }
+    }
+}
+
+/// Waits for more in the lobby.
+fn stay(turn: Turn, worker: &Worker) {
+    let Turn { mut arrival, mut entry } = turn;
+    if arrival.newcomer.ahead().is_silent() {
+        arrival.seat.is_silent();
+    }
+    if let Err((arrival, error)) = worker.lobby().keep(arrival) {
+        entry.stopped(&no_room(&error), None, &arrival.running);
+        drop(arrival);
+        drop(entry);
+    }
+}
+
+/// Gives an admitted client to the runtime, and sends it on its way to its server.
+fn let_in(admitted: Admitted, turn: Turn, worker: &Arc<Worker>) {
+    let Turn { arrival, mut entry } = turn;
     let Arrival {
         newcomer,
         seat,
         listener,
-        mut entry,
+        running,
         ..
     } = arrival;
-    let Some(client) = register(newcomer, &mut entry, &running) else {
-        return;
-    };
-    let worker = Arc::clone(worker);
-    if let Some(passage) = passage {
-        drop(seat);
-        tokio::spawn(pass(passage, client, listener, entry, running, worker));
-    } else {
-        tokio::spawn(Listening(Some(Listened {
-            client,
-            greeting,
-            seat,
-            listener,
-            entry,
-            running,
-            worker,
-        })));
-    }
-}
-
-/// A socket that has more to say. There may be thousands, so this is a future by hand: one that the compiler makes holds
-/// most of it twice.
-struct Listening(Option<Listened>);
-
-struct Listened {
-    client: Client,
-    greeting: Greeting,
-    seat: Pending,
-    listener: Arc<Listener>,
-    entry: Entry,
-    running: Arc<Running>,
-    worker: Arc<Worker>,
-}
-
-impl Future for Listening {
-    type Output = ();
-
-    /// Listens until the greeting is whole and decided on, and has another task do what is to be done then.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(listened) = &mut self.0 else {
-            return Poll::Ready(());
-        };
-        let heard = std::task::ready!(listened.poll_heard(cx));
-        if let Some(listened) = self.0.take() {
-            listened.go_on(heard);
+    let passage = admit(admitted, &mut entry, &running);
+    match register(newcomer, worker) {
+        Ok(client) => {
+            drop(seat);
+            tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
         }
-        Poll::Ready(())
-    }
-}
-
-impl Listened {
-    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted, Stop>> {
-        loop {
-            let has_begun = !self.client.ahead().bytes().is_empty();
-            let limit = self.greeting.limit(&self.listener);
-            if let Err(why) = std::task::ready!(poll_more(&mut self.client, &self.seat, limit, cx)) {
-                return Poll::Ready(Err(self.greeting.broken_off(why, has_begun)));
-            }
-            let heard = self.greeting.hear(
-                self.client.ahead(),
-                &mut self.seat,
-                &self.listener,
-                self.worker.guard(),
-                &mut self.running,
-            );
-            self.entry.came_from(self.greeting.hop());
-            if let Some(heard) = heard {
-                return Poll::Ready(heard);
-            }
-        }
-    }
-
-    fn go_on(self, heard: Result<Admitted, Stop>) {
-        let Self {
-            client,
-            seat,
-            listener,
-            mut entry,
-            running,
-            worker,
-            ..
-        } = self;
-        match heard {
-            Ok(admitted) => {
-                let passage = admit(admitted, &mut entry, &running);
-                drop(seat);
-                tokio::spawn(pass(passage, client, listener, entry, running, worker));
-            }
-            Err(stop) => {
-                let refusal = Refusal::of(&stop, &running);
-                entry.stopped(&stop, refusal.status(), &running);
-                if refusal == Refusal::Close {
-                    // In this order, as ever.
-                    drop(client);
-                    drop(seat);
-                    drop(entry);
-                } else {
-                    tokio::spawn(deliver(refusal, client, Some(seat), listener, entry));
-                }
-            }
-        }
-    }
-}
-
-/// Reads on while the seat lasts.
-fn poll_more(client: &mut Client, seat: &Pending, limit: usize, cx: &mut Context<'_>) -> Poll<Result<(), Unheard>> {
-    if let Poll::Ready(ended) = seat.poll_ended(cx) {
-        return Poll::Ready(Err(match ended {
-            Ended::Late => Unheard::Late,
-            Ended::GaveWay => Unheard::GaveWay,
-        }));
-    }
-    match client.poll_fill(limit, cx) {
-        Poll::Pending => {
-            if client.is_silent() {
-                seat.is_silent();
-            }
-            Poll::Pending
-        }
-        Poll::Ready(Ok(1..)) => {
-            seat.heard();
-            Poll::Ready(Ok(()))
-        }
-        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Unheard::Gone)),
+        Err(error) => entry.stopped(&no_room(&error), None, &running),
     }
 }
 
@@ -300,31 +248,32 @@ async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listen
 }
 
 /// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
-fn turn_away(stop: &Stop, mut arrival: Arrival, running: &Running) {
-    let refusal = Refusal::of(stop, running);
-    arrival.entry.stopped(stop, refusal.status(), running);
-    let Some(rest) = refusal.deliver_at_once(&mut arrival.newcomer) else {
+fn turn_away(stop: &Stop, mut turn: Turn, worker: &Worker) {
+    let refusal = Refusal::of(stop, &turn.arrival.running);
+    turn.entry.stopped(stop, refusal.status(), &turn.arrival.running);
+    let Some(rest) = refusal.deliver_at_once(&mut turn.arrival.newcomer) else {
         return;
     };
+    let Turn { arrival, entry } = turn;
     let Arrival {
         newcomer,
         seat,
         listener,
-        entry,
         ..
     } = arrival;
     // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
-    if let Ok(client) = Client::register(newcomer) {
+    if let Ok(client) = register(newcomer, worker) {
         tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
     }
 }
 
-/// Makes a socket known to the runtime. Where that fails the machine has no room for one more.
-fn register(newcomer: Newcomer, entry: &mut Entry, running: &Running) -> Option<Client> {
+/// Makes a socket known to the runtime, and to nobody else.
+fn register(mut newcomer: Newcomer, worker: &Worker) -> io::Result<Client> {
+    worker.lobby().forget(&mut newcomer);
     Client::register(newcomer)
-        .inspect_err(|error| {
-            let stop = Stop::seen(Reason::ProcessFull, error.to_string().as_bytes());
-            entry.stopped(&stop, None, running);
-        })
-        .ok()
+}
+
+/// The machine has no room for one more.
+fn no_room(error: &io::Error) -> Stop {
+    Stop::seen(Reason::ProcessFull, error.to_string().as_bytes())
 }

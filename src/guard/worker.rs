@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::net::fault;
 use crate::net::listen::Listener as Door;
+use crate::net::lookout::Mark;
 use crate::net::pipe::Pipe;
 use crate::relay::pulse::Pulse;
 use crate::relay::terms::Terms;
@@ -22,6 +23,7 @@ use crate::relay::terms::Terms;
 use super::Guard;
 use super::accept::accept;
 use super::descriptors::pipes_a_worker;
+use super::lobby::{Lobby, attend};
 use super::panics::survive;
 use super::post::Post;
 use super::running::Running;
@@ -33,6 +35,7 @@ pub struct Worker {
     index: usize,
     guard: Arc<Guard>,
     jitter: RandomState,
+    lobby: Lobby,
     watched: Mutex<Vec<Watched>>,
     started: Instant,
     /// Milliseconds from then to the last sweep: a worker that is stuck in something does not sweep.
@@ -62,10 +65,15 @@ impl Worker {
     /// Starts worker number `index`.
     pub fn start(index: usize, guard: Arc<Guard>) -> io::Result<Handle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (lobby, ended) = {
+            let _in = runtime.enter();
+            Lobby::new()?
+        };
         let worker = Arc::new(Self {
             index,
             guard,
             jitter: RandomState::new(),
+            lobby,
             watched: Mutex::default(),
             started: Instant::now(),
             swept: AtomicU64::new(0),
@@ -74,7 +82,7 @@ impl Worker {
         let runs = Arc::clone(&worker);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
-            .spawn(move || runtime.block_on(runs.run(receives)))?;
+            .spawn(move || runtime.block_on(runs.run(receives, ended)))?;
         Ok(Handle { worker, shares, thread })
     }
 
@@ -88,6 +96,11 @@ impl Worker {
         &self.guard
     }
 
+    /// Where those of its sockets wait that have more to say.
+    pub(super) fn lobby(&self) -> &Lobby {
+        &self.lobby
+    }
+
     /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
     pub fn watch(&self, pulse: Arc<Pulse>, terms: Arc<Terms>, now: Instant) {
         let share =
@@ -96,7 +109,7 @@ impl Worker {
     }
 
     /// Serves what it is given, until nobody can give it more.
-    async fn run(self: Arc<Self>, mut shares: UnboundedReceiver<Share>) {
+    async fn run(self: Arc<Self>, mut shares: UnboundedReceiver<Share>, ended: UnboundedReceiver<Mark>) {
         let running = self.guard.running();
         Pipe::allow(pipes_a_worker(running.shared.descriptors, running.shared.workers));
         drop(running);
@@ -104,6 +117,7 @@ impl Worker {
             tokio::spawn(expire(Arc::clone(&self)));
         }
         tokio::spawn(sweep(Arc::clone(&self)));
+        tokio::spawn(attend(Arc::clone(&self), ended));
         while let Some(Share { post, closes, socket }) = shares.recv().await {
             match Door::register(socket, post.is_inherited()) {
                 Ok(door) => {

@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::task::{Context, Poll};
 
 use super::newcomer::Newcomer;
-use super::stream::{LegOptions, Stream, is_passing};
+use super::stream::{LegOptions, Stream};
 
 /// A socket and what was read from it but not consumed yet.
 #[derive(Debug)]
@@ -38,30 +37,6 @@ impl Client {
         })
     }
 
-    /// What was read and not consumed.
-    pub fn ahead(&mut self) -> &mut Ahead {
-        &mut self.ahead
-    }
-
-    /// Reads on, until `limit` bytes are ahead at most; says how many bytes came, 0 at the end of the stream.
-    ///
-    /// # Panics
-    /// When `limit` bytes are ahead already: reading nothing would look like an end.
-    pub fn poll_fill(&mut self, limit: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            std::task::ready!(self.stream.poll_read_ready(cx))?;
-            match self.ahead.fill(limit, |scratch| self.stream.try_read(scratch)) {
-                Err(ref error) if is_passing(error) => {}
-                other => return Poll::Ready(other),
-            }
-        }
-    }
-
-    /// Whether it has not sent a byte yet.
-    pub fn is_silent(&self) -> bool {
-        self.ahead.is_silent
-    }
-
     /// Looks whether something has come since the last read.
     pub fn look_again(&mut self) {
         self.ahead.more_may_wait |= self.stream.has_unread();
@@ -92,6 +67,16 @@ impl Ahead {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whether nothing has come yet.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    /// Whether more may wait in the kernel, or is known to follow.
+    pub fn more_may_wait(&self) -> bool {
+        self.more_may_wait
     }
 
     /// Consumes the first `count` of them.

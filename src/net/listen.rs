@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockFilter, SockRef, Socket, Type};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
 use super::address::Bind;
@@ -32,7 +32,7 @@ pub struct Bound {
 /// A worker's listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: AsyncFd<Socket>,
+    socket: AsyncFd<OwnedFd>,
     is_tcp: bool,
     /// Bound, and prepared, before anybody could come: who comes has what stands on it.
     is_ours: bool,
@@ -40,7 +40,7 @@ pub struct Listener {
 
 /// That somebody waits at a [`Listener`], as far as the runtime knows.
 #[derive(Debug)]
-pub struct Knock<'a>(AsyncFdReadyGuard<'a, Socket>);
+pub struct Knock<'a>(AsyncFdReadyGuard<'a, OwnedFd>);
 
 impl Bound {
     /// Binds `address` with `workers` sockets (at least one).
@@ -89,7 +89,7 @@ impl Listener {
     /// did.
     pub fn register(socket: Socket, inherited: bool) -> io::Result<Self> {
         let is_tcp = socket.domain()? != Domain::UNIX;
-        let socket = sys::watch_readable(socket)?;
+        let socket = sys::watch_readable(socket.into())?;
         Ok(Self {
             socket,
             is_tcp,
@@ -104,15 +104,14 @@ impl Listener {
 
     /// The next connection that is queued already, `None` when none is. Asks the kernel and not the runtime, which may not
     /// have heard of it yet.
-    pub fn accept_queued(&self) -> io::Result<Option<Newcomer>> {
+    /// Its peer has no address where it came by a Unix socket.
+    pub fn accept_queued(&self) -> io::Result<Option<(Newcomer, Option<SocketAddr>)>> {
         // The peer is asked for in the same call: of a socket that was reset while it waited nobody could tell it later.
         match rustix::net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
             // A Unix peer has an address of another kind, or none.
-            Ok((socket, peer)) => Ok(Some(Newcomer::new(
-                socket,
+            Ok((socket, peer)) => Ok(Some((
+                Newcomer::new(socket, self.is_tcp, self.is_ours),
                 peer.and_then(|peer| peer.try_into().ok()),
-                self.is_tcp,
-                self.is_ours,
             ))),
             Err(Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
@@ -123,7 +122,7 @@ impl Listener {
     /// the last accept and the close would be reset, where one whose first packet is lost sends it again, and is refused.
     pub fn turn_away(&self) -> io::Result<()> {
         if self.is_tcp {
-            return self.socket.get_ref().attach_filter(&NO_NEWCOMERS);
+            return SockRef::from(self.socket.get_ref()).attach_filter(&NO_NEWCOMERS);
         }
         // Of a Unix connection there is no beginning to tell from the end; what keeps newcomers away is that the file is gone.
         Ok(())
@@ -327,7 +326,7 @@ mod tests {
             .unwrap();
         drop(gone);
         let there = std::net::TcpStream::connect(address).unwrap();
-        let peer = || door.accept_queued().unwrap().unwrap().peer();
+        let peer = || door.accept_queued().unwrap().unwrap().1;
         assert_eq!(peer(), Some(gone_from));
         assert_eq!(peer(), Some(there.local_addr().unwrap()));
         assert!(door.accept_queued().unwrap().is_none());

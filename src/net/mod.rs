@@ -6,6 +6,7 @@ pub mod dial;
 pub mod fault;
 pub mod inherit;
 pub mod listen;
+pub mod lookout;
 pub mod newcomer;
 pub mod pipe;
 pub mod stream;

@@ -1,7 +1,6 @@
 //! A socket that was accepted, and that no runtime knows yet: who is refused at once never costs it anything.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
@@ -14,29 +13,29 @@ use super::stream::{Stream, reset_on_close};
 #[derive(Debug)]
 pub struct Newcomer {
     socket: OwnedFd,
-    /// Its peer; `None` for one without an address (a Unix socket).
-    peer: Option<SocketAddr>,
     is_tcp: bool,
     /// It has what stands on its listening socket, because that stood there before it came.
     inherits: bool,
+    /// A [`Lookout`](super::lookout::Lookout) tells when more of it comes.
+    pub(super) is_watched: bool,
     ahead: Ahead,
 }
 
 impl Newcomer {
     /// An accepted socket, which does not block.
-    pub(super) fn new(socket: OwnedFd, peer: Option<SocketAddr>, is_tcp: bool, inherits: bool) -> Self {
+    pub(super) fn new(socket: OwnedFd, is_tcp: bool, inherits: bool) -> Self {
         Self {
             socket,
-            peer,
             is_tcp,
             inherits,
+            is_watched: false,
             ahead: Ahead::default(),
         }
     }
 
-    /// Its peer; `None` for one without an address (a Unix socket).
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
+    /// Whether a [`Lookout`](super::lookout::Lookout) watches it.
+    pub fn is_watched(&self) -> bool {
+        self.is_watched
     }
 
     /// What was read and not consumed.

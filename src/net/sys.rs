@@ -2,10 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
-use socket2::Socket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -22,10 +21,10 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(waiting).unwrap_or(0))
 }
 
-/// Has the runtime of the calling thread tell when `socket` is readable.
-pub fn watch_readable(socket: Socket) -> io::Result<AsyncFd<Socket>> {
-    // SAFETY: a Socket owns its descriptor: it names the same one, open, until it is dropped, which AsyncFd does after it has
-    // deregistered it.
-    let watched = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
+/// Has the runtime of the calling thread tell when what `fd` names is readable.
+pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names the same descriptor, open, until it is dropped, which AsyncFd does after it has deregistered
+    // it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(|refused| refused.into_parts().1)
 }

@@ -3,6 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::rig::{Answer, Backend, End, Request, Rig, Socket, all_read, ip, nth_ip};
 
 #[test]
@@ -174,6 +176,82 @@ fn who_leaves_before_asking_frees_the_seat_at_once() {
     assert_eq!(backend.dials(), 0);
 }
 
+#[test]
+fn who_leaves_without_a_word_frees_the_seat_at_once() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).start();
+    let sockets: Vec<Socket> = (0..12).map(|_| rig.connect()).collect();
+    rig.expect(PENDING, 12);
+    let mut ended = Vec::new();
+    for (n, socket) in sockets.into_iter().enumerate() {
+        match n % 3 {
+            0 => drop(socket),
+            1 => socket.reset(),
+            _ => {
+                socket.fin();
+                ended.push(socket);
+            }
+        }
+    }
+    rig.quiet_within(Duration::from_secs(2));
+    for socket in &mut ended {
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+    }
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="client_gone"}"#,
+        12,
+    );
+    assert_eq!(backend.dials(), 0);
+}
+
+/// The end comes in one piece with the bytes before it: nothing more will ever be told of that socket.
+#[test]
+fn who_begins_to_ask_and_ends_in_the_same_moment_frees_the_seat_at_once() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).start();
+    for n in 0..20 {
+        let mut socket = rig.connect();
+        rig.expect(PENDING, 1);
+        socket.send(b"GET /ws HTTP/1.1\r\n");
+        socket.fin();
+        let start = Instant::now();
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin), "in round {n}");
+        assert!(start.elapsed() < Duration::from_secs(2), "took {:?}", start.elapsed());
+    }
+    assert_eq!(backend.dials(), 0);
+    rig.quiet();
+}
+
+/// A whole request with the end right behind it is one: it is decided on, and then there is nobody to be served.
+#[test]
+fn what_was_asked_before_the_end_is_answered() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).start();
+    for _ in 0..20 {
+        let mut socket = rig.connect();
+        rig.expect(PENDING, 1);
+        socket.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        socket.fin();
+        let answer = socket.answer();
+        assert_eq!((answer.status(), answer.end), (426, End::Fin), "{answer}");
+    }
+    rig.quiet();
+}
+
+/// More than one read takes, so that the rest has to be fetched without being told of it again.
+#[test]
+fn a_large_head_that_comes_after_a_while_is_read_to_its_end() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("max_head_size = \"128KiB\"").start();
+    let mut socket = rig.connect();
+    rig.expect(PENDING, 1);
+    let request = Request::to("/ws").add("X-Large", vec![b'x'; 100_000]);
+    socket.send(request.as_ref());
+    assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
+    drop(socket);
+    rig.quiet();
+}
+
 /// Answered, and not yet closed by the client: the seat is given back only with the descriptor, and that soon.
 #[test]
 fn who_was_refused_and_stays_is_let_go_of_after_a_second() {
@@ -240,6 +318,56 @@ fn a_crowd_that_says_nothing_does_not_hold_up_an_honest_newcomer() {
     assert_eq!(backend.dials(), 10);
     drop(crowd);
     rig.quiet();
+}
+
+/// Thousands wait, then all of them begin to speak at once, then all of them come to the end: nobody is forgotten, and who
+/// comes meanwhile need not wait for them.
+#[test]
+fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
+    raise_descriptors();
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("handshake_timeout = \"1m\"\nmax_pending_per_ip = \"off\"")
+        .start();
+    let served_at_once = |when: &str| {
+        let start = Instant::now();
+        drop(rig.open_from(ip(9)));
+        assert!(
+            start.elapsed() < Duration::from_millis(500),
+            "{when}: {:?}",
+            start.elapsed()
+        );
+    };
+    let mut crowd: Vec<Socket> = (0..3000).map(|n| rig.connect_from(nth_ip(n))).collect();
+    rig.expect(PENDING, 3000);
+    served_at_once("while all are silent");
+    for socket in &mut crowd {
+        socket.send(b"GET / HTTP/1.1\r\n");
+    }
+    served_at_once("while all begin to speak");
+    assert!(crowd.iter().all(Socket::is_silent), "nobody was sent away");
+    rig.expect(PENDING, 3000);
+    for socket in &mut crowd {
+        socket.send(b"Host: a\r\n\r\n");
+    }
+    served_at_once("while all are answered");
+    for socket in &mut crowd {
+        let answer = socket.answer();
+        assert_eq!((answer.status(), answer.end), (426, End::Fin), "{answer}");
+    }
+    assert_eq!(backend.dials(), 3);
+    drop(crowd);
+    rig.quiet();
+}
+
+/// As far as that goes without asking anybody: this process holds one end of each.
+fn raise_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
 }
 
 const PENDING: &str = r#"wsguard_pending{listener="front"}"#;
