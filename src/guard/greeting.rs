@@ -15,6 +15,7 @@ use super::Guard;
 use super::decide::{Admitted, Peer, decide};
 use super::identify::Hop;
 use super::reason::Reason;
+use super::replace::may_wait;
 use super::running::{Listener, Running};
 use super::stop::Stop;
 
@@ -85,6 +86,26 @@ impl Greeting {
         }
     }
 
+    /// Decides once more on a head that [`Greeting::hear`] has stopped, by what is in force now; `None`: it kept none.
+    pub fn decide_again(
+        &self,
+        stop: &Stop,
+        listener: &Listener,
+        guard: &Guard,
+        running: &mut Arc<Running>,
+    ) -> Option<Result<Admitted, Stop>> {
+        let peer = Peer {
+            hop: self.hop?,
+            listener,
+        };
+        let bytes = stop.known().head.as_ref()?;
+        let Ok(Step::Done { value: head, .. }) = HeadScan::default().parse(bytes, caps(listener)) else {
+            return None;
+        };
+        *running = guard.running();
+        Some(decide(&head, peer, running, Instant::now()))
+    }
+
     /// Why it stops where the greeting is broken off; `has_begun` says whether a byte of what is awaited has come.
     pub fn broken_off(&self, why: Unheard, has_begun: bool) -> Stop {
         match (why, self.hop) {
@@ -118,14 +139,16 @@ impl Greeting {
                 Announces::No => {}
             }
         }
-        let caps = HeadCaps {
-            max_size: policy.max_head_size,
-            max_headers: policy.max_headers,
-        };
-        match self.scan.parse(ahead.bytes(), caps) {
+        match self.scan.parse(ahead.bytes(), caps(peer.listener)) {
             Ok(Step::Done { value: head, used }) => {
                 *running = guard.running();
-                let decided = decide(&head, peer, running, Instant::now());
+                let decided = decide(&head, peer, running, Instant::now()).map_err(|stop| {
+                    if may_wait(&stop, running) {
+                        stop.keeping(&ahead.bytes()[..used])
+                    } else {
+                        stop
+                    }
+                });
                 let has_body = head.announces_body();
                 ahead.consume(used);
                 if has_body {
@@ -182,6 +205,13 @@ fn proxy_header(
             .map(|()| hop)
             .map_err(|_| Stop::new(Reason::PendingPerIp)),
     )
+}
+
+fn caps(listener: &Listener) -> HeadCaps {
+    HeadCaps {
+        max_size: listener.policy.max_head_size,
+        max_headers: listener.policy.max_headers,
+    }
 }
 
 fn faulty(fault: HeadFault) -> Stop {

@@ -36,6 +36,7 @@ pub mod process;
 pub mod reason;
 pub mod refuse;
 pub mod reload;
+pub mod replace;
 pub mod resolve;
 pub mod running;
 pub mod sample;
@@ -53,6 +54,7 @@ use log::{Line, Log};
 use notify::Notifier;
 use phase::Phase;
 use post::Post;
+use replace::{Suspect, Whose};
 use running::{Running, Shared};
 use sockets::{ShareError, share};
 use worker::{Handle, Share, Worker};
@@ -195,6 +197,12 @@ impl Guard {
         let mut open: Vec<(Instant, Arc<Pulse>)> = self.workers.lock().iter().flat_map(Handle::open).collect();
         open.sort_by_key(|(moved, _)| *moved);
         open.into_iter().map(|(_, pulse)| pulse).collect()
+    }
+
+    /// The connections of this client that have been silent for long, each asked by now whether it is still there.
+    fn suspects(&self, whose: Whose, now: Instant) -> Vec<Suspect> {
+        let workers = self.workers.lock();
+        workers.iter().flat_map(|worker| worker.suspects(whose, now)).collect()
     }
 
     /// The number of a worker that has done nothing for longer than `limit`.

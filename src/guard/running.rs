@@ -1,6 +1,7 @@
 //! What is in force: one policy, and the state it is applied to. A reload builds another and swaps the pointer; zones,
 //! listeners' rooms and servers are carried over by name, so that their counts outlive it.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
@@ -10,6 +11,7 @@ use prometheus::IntCounter;
 use crate::config::policy::{ListenerPolicy, Policy, ZonePolicy};
 use crate::limit::admission::{Admission, ZoneCounts};
 use crate::limit::budget::Budget;
+use crate::limit::key::ClientKey;
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
@@ -24,6 +26,7 @@ use super::log::Log;
 use super::metrics::{Metrics, ZoneMetrics};
 use super::phase;
 use super::reload::Reloads;
+use super::replace::{Claims, Whose};
 
 /// A policy in force and the state it is applied to.
 #[derive(Debug)]
@@ -75,6 +78,10 @@ pub struct Shared {
     pub phase: phase::Current,
     /// When the process began to serve.
     pub started: SystemTime,
+    /// On whose behalf a slot is searched for.
+    pub claims: Claims,
+    /// Makes [`Whose`] of zone and key.
+    hasher: RandomState,
     /// Ids for zones: none is ever used twice.
     next_zone: AtomicU32,
 }
@@ -281,10 +288,17 @@ impl Shared {
             reloads: Reloads::begin(SystemTime::now()),
             phase: phase::Current::default(),
             started: SystemTime::now(),
+            claims: Claims::default(),
+            hasher: RandomState::new(),
             next_zone: AtomicU32::new(0),
         };
         shared.adopt(policy, room);
         shared
+    }
+
+    /// Whose a connection of this client in this zone is.
+    pub fn whose(&self, zone: u32, key: ClientKey) -> Whose {
+        Whose(self.hasher.hash_one((zone, key)))
     }
 
     /// Takes over what a policy says about the process as a whole.

@@ -72,6 +72,8 @@ pub struct Known {
     pub seen: Option<String>,
     /// What an answer by close frame needs.
     pub offer: Option<Offer>,
+    /// Its request head, where it may be decided on again.
+    pub head: Option<Box<[u8]>>,
 }
 
 impl Stop {
@@ -134,6 +136,13 @@ impl Stop {
     #[must_use]
     pub fn offering(mut self, offer: Option<&Offer>) -> Self {
         self.known.offer = offer.cloned();
+        self
+    }
+
+    /// Keeps the request head, so that it can be decided on again.
+    #[must_use]
+    pub fn keeping(mut self, head: &[u8]) -> Self {
+        self.known.head = Some(head.into());
         self
     }
 

@@ -7,10 +7,13 @@ use crate::net::fault;
 use crate::relay::pulse::{Asked, Order, Pulse};
 use crate::relay::terms::{Liveness, Terms};
 
+use super::replace::{Suspect, Whose};
+
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
 pub(super) struct Watched {
     pulse: Arc<Pulse>,
+    whose: Whose,
     terms: Arc<Terms>,
     ends_at: Option<Instant>,
     moved_at: Instant,
@@ -28,8 +31,8 @@ pub(super) struct Watched {
 #[derive(Clone, Copy, Debug)]
 enum Question {
     None,
-    /// It may not be written yet, or not have arrived.
-    Asked,
+    /// Since then; it may not be written yet, or not have arrived.
+    Asked(Instant),
     /// Its host has it since then, or the client has taken something since then.
     Arrived(Instant),
 }
@@ -37,13 +40,14 @@ enum Question {
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(super) fn new(pulse: Arc<Pulse>, terms: Arc<Terms>, share: f64, now: Instant) -> Self {
+    pub(super) fn new(pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, share: f64, now: Instant) -> Self {
         let ends_at = terms
             .pace
             .lifetime
             .and_then(|lifetime| now.checked_add(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
             pulse,
+            whose,
             terms,
             ends_at,
             moved_at: now,
@@ -134,10 +138,10 @@ impl Watched {
             Question::None => {
                 let is_due = |limit: Option<Duration>| limit.is_some_and(|limit| silent_for >= limit);
                 if is_due(ping) || is_due(first_message.map(|limit| limit / 2)) {
-                    self.ask();
+                    self.ask(now);
                 }
             }
-            Question::Asked => match self.pulse.asked() {
+            Question::Asked(_) => match self.pulse.asked() {
                 Asked::Nothing => {}
                 Asked::OnItsWay => self.pulse.look(),
                 Asked::Arrived => self.question = Question::Arrived(now),
@@ -148,9 +152,30 @@ impl Watched {
         None
     }
 
-    fn ask(&mut self) {
+    /// Whether this connection should be asked on behalf of a newcomer of its client, and is now if it was not before.
+    pub(super) fn suspect(&mut self, whose: Whose, now: Instant) -> Option<Suspect> {
+        let is_due = |ping| now.saturating_duration_since(self.heard_at) >= ping;
+        let is_meant = self.whose == whose
+            && !self.pulse.is_over()
+            && !self.pulse.is_delayed()
+            && self.pulse.heard() == self.heard
+            && self.terms.liveness().ping.is_some_and(is_due);
+        if is_meant && matches!(self.question, Question::None) {
+            self.ask(now);
+        }
+        match self.question {
+            Question::Asked(asked_at) if is_meant => Some(Suspect {
+                pulse: Arc::clone(&self.pulse),
+                asked_at,
+                heard: self.heard,
+            }),
+            _ => None,
+        }
+    }
+
+    fn ask(&mut self, now: Instant) {
         self.pulse.ask();
-        self.question = Question::Asked;
+        self.question = Question::Asked(now);
     }
 }
 

@@ -23,6 +23,7 @@ use super::handshake::{Connected, connect};
 use super::ledger::Entry;
 use super::reason::Reason;
 use super::refuse::Refusal;
+use super::replace::{Found, Search};
 use super::running::{Listener, Running};
 use super::stop::Stop;
 use super::worker::Worker;
@@ -99,6 +100,15 @@ impl Arrival {
         }
     }
 
+    /// Why it need not wait any longer, whatever it waits for.
+    fn is_over(&self) -> Option<Unheard> {
+        match self.seat.ended() {
+            Some(Ended::Late) => Some(Unheard::Late),
+            Some(Ended::GaveWay) => Some(Unheard::GaveWay),
+            None => self.newcomer.has_ended().then_some(Unheard::Gone),
+        }
+    }
+
     fn broken_off(&mut self, why: Unheard) -> Stop {
         let has_begun = !self.newcomer.ahead().bytes().is_empty();
         self.greeting.broken_off(why, has_begun)
@@ -111,9 +121,46 @@ impl Turn {
         match heard {
             None => stay(self, worker),
             Some(Ok(admitted)) => let_in(admitted, self, worker),
-            Some(Err(stop)) => turn_away(&stop, self, worker),
+            Some(Err(stop)) => {
+                let running = &self.arrival.running;
+                match Search::begin(&stop, running, worker.guard(), Instant::now()) {
+                    Some(search) => drop(tokio::spawn(hope(self, stop, search, Arc::clone(worker)))),
+                    None => turn_away(&stop, self, worker),
+                }
+            }
         }
     }
+}
+
+/// Refused for its client's cap, it waits on its seat for the slot of an old connection that may be dead.
+async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Worker>) {
+    loop {
+        tokio::time::sleep(Search::PAUSE).await;
+        let arrival = &mut turn.arrival;
+        if let Some(why) = arrival.is_over() {
+            stop = arrival.broken_off(why);
+            break;
+        }
+        match search.look(Instant::now()) {
+            Found::NotYet => continue,
+            Found::Nothing => break,
+            Found::Slot => {}
+        }
+        let again = arrival
+            .greeting
+            .decide_again(&stop, &arrival.listener, worker.guard(), &mut arrival.running);
+        match again {
+            Some(Ok(admitted)) => return let_in(admitted, turn, &worker),
+            // The slot is not free yet, or another one was quicker.
+            Some(Err(again)) if again.reason() == Some(Reason::PerIp) => {}
+            Some(Err(again)) => {
+                stop = again;
+                break;
+            }
+            None => break,
+        }
+    }
+    turn_away(&stop, turn, &worker);
 }
 
 /// Waits for more in the lobby.
@@ -214,7 +261,8 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         pulse: Arc::default(),
         tally: Arc::clone(&zone.state.tallies[worker.index()]),
     };
-    worker.watch(Arc::clone(&conditions.pulse), terms, now);
+    let whose = running.shared.whose(zone.state.counts.id(), passage.client.key);
+    worker.watch(Arc::clone(&conditions.pulse), whose, terms, now);
     let relay = Relay::new(tunnel, conditions);
     fault::point("open");
     tokio::spawn(Open {

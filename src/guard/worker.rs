@@ -26,6 +26,7 @@ use super::descriptors::pipes_a_worker;
 use super::lobby::{Lobby, attend};
 use super::panics::survive;
 use super::post::Post;
+use super::replace::{Suspect, Whose};
 use super::running::Running;
 use super::sweep::Watched;
 
@@ -102,10 +103,10 @@ impl Worker {
     }
 
     /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
-    pub fn watch(&self, pulse: Arc<Pulse>, terms: Arc<Terms>, now: Instant) {
+    pub fn watch(&self, pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
-        self.watched.lock().push(Watched::new(pulse, terms, share, now));
+        self.watched.lock().push(Watched::new(pulse, whose, terms, share, now));
     }
 
     /// Serves what it is given, until nobody can give it more.
@@ -155,6 +156,15 @@ impl Handle {
         let mut watched = self.worker.watched.lock();
         watched.retain_mut(Watched::is_open);
         watched.iter().map(Watched::last_move).collect()
+    }
+
+    /// The connections of this client that have been silent for long, each asked by now whether it is still there.
+    pub(super) fn suspects(&self, whose: Whose, now: Instant) -> Vec<Suspect> {
+        let mut watched = self.worker.watched.lock();
+        watched
+            .iter_mut()
+            .filter_map(|watched| watched.suspect(whose, now))
+            .collect()
     }
 
     /// Ends the worker and every connection of its.

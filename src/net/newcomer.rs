@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -50,6 +51,13 @@ impl Newcomer {
             let (read, _) = rustix::net::recv(socket, scratch, RecvFlags::empty())?;
             Ok(read)
         })
+    }
+
+    /// Whether its peer has ended or reset the connection, with nothing left to be read before that.
+    pub fn has_ended(&self) -> bool {
+        let mut byte = [0];
+        let peeked = rustix::net::recv(&self.socket, byte.as_mut_slice(), RecvFlags::PEEK);
+        !matches!(peeked, Ok((1.., _)) | Err(Errno::AGAIN | Errno::INTR))
     }
 
     /// Writes what the socket takes of `bytes`.

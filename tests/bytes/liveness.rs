@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, Rig, Socket, close_code, frame, masked, unmasked};
+use crate::rig::{Backend, Request, Rig, Socket, close_code, frame, ip, masked, unmasked};
 
 const PONG: u8 = 10;
 
@@ -194,6 +194,134 @@ fn heartbeats_are_shown_and_nothing_is_done_about_them() {
     assert!((5..=10).contains(&suspected), "{suspected}");
     assert_eq!(rig.access("client")["heartbeats"], suspected);
     assert_eq!(rig.stats()["zones"]["default"]["suspected_heartbeats"], suspected);
+}
+
+const AT_CAP: &str = "[limits]\nper_ip = 5\n[limits.messages]\nping = \"1s\"\npong_timeout = \"30s\"";
+
+#[test]
+fn a_client_whose_dead_sockets_fill_its_cap_gets_the_slot_of_one_of_them() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, AT_CAP);
+    let dead: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    let stranger = rig.open_from(ip(9));
+    dead.iter().for_each(Socket::vanish);
+    thread::sleep(Duration::from_millis(1500));
+    let start = Instant::now();
+    let newcomer = rig.open();
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 6);
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
+    assert_eq!(rig.access("ghost")["status"], 101);
+    // One of the five, and its server is told in due form.
+    let ended: Vec<usize> = (0..5).filter(|nth| backend.visit(*nth).end().is_some()).collect();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(unmasked(&backend.visit(ended[0]).tail()), b"\x03\xe9no pong");
+    assert_eq!(backend.dials(), 7);
+    drop((dead, stranger, newcomer));
+}
+
+#[test]
+fn a_client_whose_sockets_are_alive_hears_429_and_keeps_them() {
+    let backend = Backend::echo();
+    let rig = Rig::start(&backend, AT_CAP);
+    let mut alive: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    thread::sleep(Duration::from_millis(1500));
+    let start = Instant::now();
+    // Nobody of theirs answers a ping: it is enough that their machine takes it.
+    let refused = rig.ask(Request::to("/"));
+    let took = start.elapsed();
+    refused.assert_refusal("429 Too Many Requests", "per_ip", "Too many connections from this IP");
+    assert!(took < Duration::from_millis(1500), "{took:?}");
+    for socket in &mut alive {
+        assert_eq!(socket.read_frame().0, 0x89);
+        socket.send(&masked(1, b"here"));
+        assert_eq!(socket.read_exactly(10), masked(1, b"here"));
+    }
+    assert_eq!(backend.dials(), 5);
+    drop(alive);
+    rig.quiet();
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 0);
+}
+
+#[test]
+fn only_who_is_dead_makes_room_and_for_as_many_as_are() {
+    let backend = Backend::echo();
+    let rig = Rig::start(&backend, AT_CAP);
+    let mut sockets: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    sockets[3].vanish();
+    thread::sleep(Duration::from_millis(1500));
+    let newcomer = rig.open();
+    // A second one finds nobody dead any more.
+    thread::sleep(Duration::from_millis(1100));
+    assert_eq!(rig.ask(Request::to("/")).status(), 429);
+    sockets.remove(3);
+    for socket in &mut sockets {
+        socket.send(&masked(1, b"here"));
+        loop {
+            let opcode = socket.read_exactly(1)[0];
+            if opcode == 0x81 {
+                break;
+            }
+            assert_eq!(opcode, 0x89);
+            socket.read_exactly(17);
+        }
+    }
+    drop((sockets, newcomer));
+    rig.quiet();
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
+}
+
+#[test]
+fn one_newcomer_of_a_client_waits_and_the_others_hear_429_at_once() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, AT_CAP);
+    let dead: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    dead.iter().for_each(Socket::vanish);
+    thread::sleep(Duration::from_millis(1500));
+    let mut first = rig.send(Request::to("/"));
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+    let start = Instant::now();
+    assert_eq!(rig.ask(Request::to("/")).status(), 429);
+    assert!(start.elapsed() < Duration::from_millis(500));
+    assert!(first.read_head().starts_with(b"HTTP/1.1 101"));
+    drop((dead, first));
+}
+
+#[test]
+fn who_does_not_wait_for_its_slot_gives_its_seat_back_at_once() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, AT_CAP);
+    let dead: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
+    dead.iter().for_each(Socket::vanish);
+    thread::sleep(Duration::from_millis(1500));
+    let newcomer = rig.send(Request::to("/"));
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+    let start = Instant::now();
+    drop(newcomer);
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
+    assert!(start.elapsed() < Duration::from_millis(800));
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 5);
+    assert_eq!(backend.dials(), 5);
+    drop(dead);
+}
+
+#[test]
+fn replacement_can_be_switched_off_and_needs_ping() {
+    for config in [
+        "[limits]\nper_ip = 1\n[limits.messages]\nping = \"1s\"\nreplace_ghosts = false",
+        "[limits]\nper_ip = 1",
+    ] {
+        let backend = Backend::listening();
+        let rig = Rig::start(&backend, config);
+        let dead = rig.open();
+        dead.vanish();
+        thread::sleep(Duration::from_millis(1500));
+        let start = Instant::now();
+        assert_eq!(rig.ask(Request::to("/")).status(), 429);
+        assert!(start.elapsed() < Duration::from_millis(500));
+        drop(dead);
+    }
 }
 
 fn answer_one(socket: &mut Socket) {

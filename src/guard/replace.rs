@@ -1,0 +1,186 @@
+//! Ghost-aware replacement: a phone that changes networks leaves dead connections behind, which fill its cap until they are
+//! reaped. Its next connection is not refused for them: the old ones are asked, and the newcomer gets the slot of one whose
+//! host does not answer. Whoever's host acknowledges the question, or who says anything, keeps its slot; so nobody behind
+//! the same address is ever sent out while its machine is there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::relay::pulse::{Asked, Order, Pulse};
+
+use super::Guard;
+use super::reason::Reason;
+use super::running::{Running, Shared, Zone};
+use super::stop::Stop;
+
+/// Whose connection one is: a hash of zone and client key, the same for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Whose(pub(super) u64);
+
+/// An old connection that is asked whether its client is there.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) asked_at: Instant,
+    /// What `Pulse::heard` was then.
+    pub(super) heard: u32,
+}
+
+/// The search for a slot on behalf of one newcomer.
+#[derive(Debug)]
+pub struct Search {
+    suspects: Vec<Suspect>,
+    /// One of them is ended, and its slot is about to be free.
+    is_over: bool,
+    ends_at: Instant,
+    _claim: Claim,
+}
+
+/// How a search stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing so far.
+    NotYet,
+    /// There should be a slot now.
+    Slot,
+    /// Everyone is there, or the time is over.
+    Nothing,
+}
+
+impl Search {
+    /// Begins one for a newcomer that `stop` has refused, if that was for its client's cap, and any of the client's
+    /// connections has been silent for long.
+    pub fn begin(stop: &Stop, running: &Running, guard: &Guard, now: Instant) -> Option<Self> {
+        let zone = zone_of(stop, running)?;
+        let whose = running.shared.whose(zone.state.counts.id(), stop.known().client?.key);
+        let claim = Claim::of(&running.shared, zone.state.counts.id(), whose, now)?;
+        let suspects = guard.suspects(whose, now);
+        (!suspects.is_empty()).then(|| Self {
+            suspects,
+            is_over: false,
+            ends_at: now + PATIENCE,
+            _claim: claim,
+        })
+    }
+
+    /// Looks how it stands; to be called every [`Search::PAUSE`].
+    pub fn look(&mut self, now: Instant) -> Found {
+        if self.suspects.iter().any(|suspect| suspect.pulse.is_over()) {
+            self.is_over = true;
+            self.suspects.retain(|suspect| !suspect.pulse.is_over());
+            return Found::Slot;
+        }
+        if now >= self.ends_at || self.suspects.is_empty() && !self.is_over {
+            return Found::Nothing;
+        }
+        if self.is_over {
+            return Found::Slot;
+        }
+        self.suspects.retain(|suspect| !suspect.is_there());
+        for suspect in &self.suspects {
+            suspect.pulse.look();
+        }
+        // One is enough, and the longest without an answer is the surest.
+        let surest = self.suspects.iter().min_by_key(|suspect| suspect.asked_at);
+        if let Some(ghost) = surest.filter(|suspect| suspect.is_dead(now)) {
+            ghost.pulse.order(Order::Replaced);
+        }
+        Found::NotYet
+    }
+
+    /// How often it is looked at.
+    pub const PAUSE: Duration = Duration::from_millis(50);
+}
+
+impl Suspect {
+    fn is_there(&self) -> bool {
+        self.pulse.heard() != self.heard || self.pulse.asked() == Asked::Arrived
+    }
+
+    fn is_dead(&self, now: Instant) -> bool {
+        self.pulse.asked() == Asked::OnItsWay && now.saturating_duration_since(self.asked_at) >= UNANSWERED
+    }
+}
+
+/// Whether a newcomer that was stopped so may wait for a slot, if one is found.
+pub fn may_wait(stop: &Stop, running: &Running) -> bool {
+    zone_of(stop, running).is_some()
+}
+
+fn zone_of<'r>(stop: &Stop, running: &'r Running) -> Option<&'r Zone> {
+    let zone = &running.zones[stop.known().place.as_ref()?.zone];
+    let messages = &zone.policy.messages;
+    let is_meant = stop.reason() == Some(Reason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
+    is_meant.then_some(zone)
+}
+
+/// Who is searched for at this moment, and who was a moment ago.
+#[derive(Debug, Default)]
+pub struct Claims(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// `None`: under way; else when the next search for it may begin.
+    by_client: HashMap<Whose, Option<Instant>>,
+    by_zone: HashMap<u32, u32>,
+}
+
+/// The right to search on behalf of a client; drop gives it back.
+#[derive(Debug)]
+struct Claim {
+    shared: Arc<Shared>,
+    zone: u32,
+    whose: Whose,
+}
+
+impl Claim {
+    fn of(shared: &Arc<Shared>, zone: u32, whose: Whose, now: Instant) -> Option<Self> {
+        let mut state = shared.claims.0.lock();
+        let waiting = state.by_zone.get(&zone).copied().unwrap_or(0);
+        let is_free = match state.by_client.get(&whose) {
+            None => true,
+            Some(None) => false,
+            Some(Some(next)) => *next <= now,
+        };
+        if !is_free || waiting >= MOST_IN_ZONE {
+            return None;
+        }
+        // Whoever was searched for long ago is forgotten now and then.
+        if state.by_client.len() >= MANY {
+            state.by_client.retain(|_, next| next.is_none_or(|next| next > now));
+        }
+        state.by_client.insert(whose, None);
+        state.by_zone.insert(zone, waiting + 1);
+        Some(Self {
+            shared: Arc::clone(shared),
+            zone,
+            whose,
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.shared.claims.0.lock();
+        state.by_client.insert(self.whose, Some(Instant::now() + AGAIN));
+        if let Some(waiting) = state.by_zone.get_mut(&self.zone) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                state.by_zone.remove(&self.zone);
+            }
+        }
+    }
+}
+
+/// How long a newcomer waits at most.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// A host that is there acknowledges within a round trip; a lost packet is sent again after 200 ms, and once more after 400.
+const UNANSWERED: Duration = Duration::from_millis(1200);
+/// Newcomers of one zone that wait at once.
+const MOST_IN_ZONE: u32 = 100;
+/// A client that hammers at its cap has its connections looked through so often, and not more.
+const AGAIN: Duration = Duration::from_secs(1);
+const MANY: usize = 1024;
