@@ -63,7 +63,7 @@ pub fn text(machine: &Machine, book: &Book) -> String {
 
 fn bar(contender: Contender, ratio: f64, value: f64, y: u32) -> String {
     let class = match contender {
-        Contender::Wsguard => "ours",
+        Contender::Wsguard | Contender::WsguardLimits => "ours",
         Contender::Relay => "floor",
         _ => "peer",
     };

@@ -10,6 +10,8 @@ pub enum Contender {
     /// The floor.
     Relay,
     Wsguard,
+    /// With every limit on messages, and pings, none of which is ever reached.
+    WsguardLimits,
     Nginx,
     /// With buffers that hold a large message.
     NginxLarge,
@@ -29,9 +31,10 @@ pub struct Need {
 }
 
 impl Contender {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Relay,
         Self::Wsguard,
+        Self::WsguardLimits,
         Self::Nginx,
         Self::NginxLarge,
         Self::Haproxy,
@@ -42,6 +45,7 @@ impl Contender {
         match self {
             Self::Relay => "relay",
             Self::Wsguard => "wsguard",
+            Self::WsguardLimits => "wsguard, limits on",
             Self::Nginx => "nginx",
             Self::NginxLarge => "nginx 64k",
             Self::Haproxy => "HAProxy",
@@ -51,7 +55,7 @@ impl Contender {
 
     /// Whether wsguard is measured against it.
     pub fn is_peer(self) -> bool {
-        !matches!(self, Self::Relay | Self::Wsguard)
+        !matches!(self, Self::Relay | Self::Wsguard | Self::WsguardLimits)
     }
 
     /// Its configuration file; the relay has none.
@@ -59,6 +63,7 @@ impl Contender {
         match self {
             Self::Relay => String::new(),
             Self::Wsguard => wsguard(need, front, back),
+            Self::WsguardLimits => wsguard(need, front, back) + MESSAGE_LIMITS,
             Self::Nginx => nginx(need, front, back, folder, ""),
             Self::NginxLarge => nginx(need, front, back, folder, NGINX_LARGE),
             Self::Haproxy => haproxy(need, front, back, 9500, ""),
@@ -171,6 +176,18 @@ backend back
     )
 }
 
+const MESSAGE_LIMITS: &str = r#"
+[limits.messages]
+rate = "1000000/s"
+per_ip_rate = "1000000/s"
+bytes_rate = "1GiB/s"
+max_size = "16MiB"
+out_rate = "1000000/s"
+out_per_ip_rate = "1000000/s"
+out_bytes_rate = "1GiB/s"
+strict_frames = true
+ping = "1h"
+"#;
 /// Open at once for one address: wsguard's default.
 pub const LIMIT: usize = 50;
 const NGINX_LARGE: &str = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;";

@@ -178,7 +178,13 @@ fn write(folder: &Path, machine: &Machine, book: &Book) -> anyhow::Result<()> {
 }
 
 fn judge(book: &Book, deny_missed: bool) -> ExitCode {
-    let met: Vec<bool> = book.rows.iter().filter_map(|row| Verdict::on(row)?.is_met()).collect();
+    let verdicts = |row| [Verdict::on(row), Verdict::with_limits(row)].into_iter().flatten();
+    let met: Vec<bool> = book
+        .rows
+        .iter()
+        .flat_map(verdicts)
+        .filter_map(|verdict| verdict.is_met())
+        .collect();
     let passed = met.iter().filter(|is_met| **is_met).count();
     let failed = met.len() - passed;
     if !book.faults.is_empty() {

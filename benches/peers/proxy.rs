@@ -124,7 +124,7 @@ fn command(
     let mut command = on_core(core, ending, program)?;
     match contender {
         Contender::Relay => command.args([AS_RELAY, &front.to_string(), &back.to_string()]),
-        Contender::Wsguard => command.arg("run").arg("-c").arg(file),
+        Contender::Wsguard | Contender::WsguardLimits => command.arg("run").arg("-c").arg(file),
         Contender::Nginx | Contender::NginxLarge => {
             // Else it first says into a file of the system's that it could not write there.
             let log = file.with_file_name("error.log");

@@ -33,19 +33,20 @@ fn row(row: &Row) -> Value {
             (contender.name().to_owned(), told)
         })
         .collect();
-    let target = Verdict::on(row).map(|verdict| {
+    let told = |verdict: Verdict| {
         json!({
             "target": verdict.target.text(row.unit),
             "reached": verdict.reached,
             "verdict": verdict.word(),
         })
-    });
+    };
     json!({
         "name": row.name,
         "unit": row.unit,
         "by": if row.is_by_lowest() { "lowest" } else { "median" },
         "best_peer": best.map(Contender::name),
         "contenders": cells,
-        "wsguard": target,
+        "wsguard": Verdict::on(row).map(told),
+        "wsguard_with_limits": Verdict::with_limits(row).map(told),
     })
 }

@@ -78,6 +78,7 @@ impl Scenario {
             .into_iter()
             .filter(|contender| match contender {
                 Contender::Wsguard | Contender::Nginx | Contender::Haproxy => true,
+                Contender::WsguardLimits => matches!(self, Self::Echo { .. } | Self::Idle(_)),
                 Contender::Relay => !matches!(self, Self::Refusal | Self::Pending | Self::Calls(Counted::Refusal)),
                 Contender::NginxLarge => self.is_large() || matches!(self, Self::Idle(_)),
                 Contender::HaproxySplice => self.is_large(),

@@ -15,6 +15,7 @@ pub fn text(machine: &Machine, book: &Book) -> String {
     }
     line(&mut text, ABOUT);
     costs(&mut text, book);
+    with_limits(&mut text, book);
     ratios(&mut text, book);
     whole_machine(&mut text, book);
     if !book.faults.is_empty() {
@@ -48,6 +49,33 @@ fn costs(text: &mut String, book: &Book) {
             cells.extend([none(), none(), String::new()]);
         }
         line(text, &format!("| {} |", cells.join(" | ")));
+    }
+}
+
+/// What it costs to have messages looked at.
+fn with_limits(text: &mut String, book: &Book) {
+    let rows = || {
+        book.rows
+            .iter()
+            .filter_map(|row| Some((row, Verdict::with_limits(row)?)))
+    };
+    if rows().next().is_none() {
+        return;
+    }
+    line(
+        text,
+        "\n## wsguard with every limit on messages, and pings, to wsguard without\n",
+    );
+    header(text, &["scenario", "ratio", "target", "reached", ""]);
+    for (row, verdict) in rows() {
+        let ratio = times(row.ratio(Contender::WsguardLimits, Contender::Wsguard));
+        let reached = verdict.reached.map_or_else(none, |reached| format!("{reached:.3}"));
+        let target = verdict.target.text(row.unit);
+        let word = verdict.word();
+        line(
+            text,
+            &format!("| {} | {ratio} | {target} | {reached} | **{word}** |", row.name),
+        );
     }
 }
 

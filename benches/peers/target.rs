@@ -46,6 +46,15 @@ impl Target {
         })
     }
 
+    /// The one for a row of that name, of wsguard with limits on messages.
+    fn with_limits(name: &str) -> Option<Self> {
+        if name.starts_with("echo-") {
+            return Some(Self::Of(Contender::Wsguard, 1.05));
+        }
+        let is_memory = name.starts_with("idle-") && (name.ends_with(" fresh") || name.ends_with(" after 64 KiB each"));
+        is_memory.then_some(Self::Most(1.2))
+    }
+
     /// In words.
     pub fn text(self, unit: &str) -> String {
         match self {
@@ -60,11 +69,20 @@ impl Target {
 impl Verdict {
     /// On that row.
     pub fn on(row: &Row) -> Option<Self> {
-        let target = Target::of(&row.name)?;
+        Some(Self::of(Contender::Wsguard, Target::of(&row.name)?, row))
+    }
+
+    /// On that row, of wsguard with limits on messages.
+    pub fn with_limits(row: &Row) -> Option<Self> {
+        let verdict = Self::of(Contender::WsguardLimits, Target::with_limits(&row.name)?, row);
+        verdict.reached.is_some().then_some(verdict)
+    }
+
+    fn of(ours: Contender, target: Target, row: &Row) -> Self {
         let reached = match target {
-            Target::Of(peer, _) => row.ratio(Contender::Wsguard, peer),
-            Target::OfBest(_) => row.best_peer().and_then(|best| row.ratio(Contender::Wsguard, best)),
-            Target::Most(_) => row.value(Contender::Wsguard),
+            Target::Of(peer, _) => row.ratio(ours, peer),
+            Target::OfBest(_) => row.best_peer().and_then(|best| row.ratio(ours, best)),
+            Target::Most(_) => row.value(ours),
         };
         let noise = match (target, row.unit) {
             (Target::Most(_), _) => 0.0,
@@ -72,7 +90,7 @@ impl Verdict {
             (_, "us" | "s/GB") => 0.25,
             _ => 0.0,
         };
-        Some(Self { target, reached, noise })
+        Self { target, reached, noise }
     }
 
     /// Nothing where it can't be told.

@@ -33,7 +33,7 @@ impl Tools {
     pub fn program(&self, contender: Contender) -> Option<&Path> {
         match contender {
             Contender::Relay => Some(&self.bench),
-            Contender::Wsguard => Some(&self.wsguard),
+            Contender::Wsguard | Contender::WsguardLimits => Some(&self.wsguard),
             Contender::Nginx | Contender::NginxLarge => self.nginx.as_deref(),
             Contender::Haproxy | Contender::HaproxySplice => self.haproxy.as_deref(),
         }
