@@ -11,7 +11,7 @@ use crate::wire::frame::{FrameScanner, Sender};
 use super::bypass::{Foreseen, Outlook};
 use super::held::Held;
 use super::inspect::Inspection;
-use super::judge::Judge;
+use super::judge::{Judge, Law};
 use super::mode::RelayMode;
 
 /// How one side of a connection ended.
@@ -95,10 +95,10 @@ impl Flow {
 
     /// Moves what can be moved from `source` to `sink` now. After [`TURN`] steps it asks to be called again instead, so that
     /// one busy direction holds up neither the other nor anybody else.
-    pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, cx: &mut Context<'_>) -> Moved {
+    pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, law: &Law, cx: &mut Context<'_>) -> Moved {
         let mut moved = Moved::default();
         for _ in 0..TURN {
-            if self.step(source, sink, &mut moved, cx).is_pending() {
+            if self.step((source, sink), law, &mut moved, cx).is_pending() {
                 return moved;
             }
         }
@@ -153,7 +153,8 @@ impl Flow {
     }
 
     /// One step: flush, then end or read. `Ready` when another step may move more.
-    fn step(&mut self, source: &Stream, sink: &Stream, moved: &mut Moved, cx: &mut Context<'_>) -> Poll<()> {
+    fn step(&mut self, legs: (&Stream, &Stream), law: &Law, moved: &mut Moved, cx: &mut Context<'_>) -> Poll<()> {
+        let (source, sink) = legs;
         if self.is_done {
             return Poll::Pending;
         }
@@ -163,7 +164,7 @@ impl Flow {
             self.is_done = true;
             return Poll::Pending;
         }
-        if std::task::ready!(self.poll_kept(sink, moved, cx)) {
+        if std::task::ready!(self.poll_kept(sink, law, moved, cx)) {
             return Poll::Ready(());
         }
         if let Some(end) = self.source_end {
@@ -189,7 +190,7 @@ impl Flow {
                 Ok(read) => {
                     moved.heard = true;
                     if self.inspection.is_some() {
-                        self.inspect(&buffer[..kept + read], sink, moved);
+                        self.inspect(&buffer[..kept + read], sink, law, moved);
                     } else {
                         self.pass_on(&buffer[..read], sink, moved);
                     }

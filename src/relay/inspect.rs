@@ -10,21 +10,28 @@ use tokio::time::{Instant, Sleep};
 use crate::net::stream::Stream;
 
 use super::flow::{Flow, Moved};
-use super::judge::{Judge, Matter, Offence};
+use super::judge::{Judge, Law, Matter, Offence};
 use super::tally::MessageLimit;
 
 /// A judge, and what it holds up.
 #[derive(Debug)]
 pub(super) struct Inspection {
     pub(super) judge: Judge,
-    /// What was read and does not pass yet: begins at a frame boundary.
+    /// Only while something is held up.
+    hold: Option<Box<Hold>>,
+    has_delayed: bool,
+}
+
+/// What was read and does not pass yet.
+#[derive(Debug, Default)]
+struct Hold {
+    /// Begins at a frame boundary.
     kept: Vec<u8>,
-    /// What is kept can be judged without reading more.
+    /// It can be judged without reading more.
     resumes: bool,
-    delay: Option<Box<Delay>>,
-    /// Since the last notice, something was held up for the first time: for so long.
-    was_held_up: Option<Duration>,
-    has_held_up: bool,
+    delay: Option<Delay>,
+    /// It is the first that is delayed: for so long.
+    is_first_delay: Option<Duration>,
     offence: Option<Offence>,
 }
 
@@ -38,17 +45,51 @@ struct Delay {
 impl Inspection {
     /// Begins with `first`, which nobody has judged.
     pub(super) fn new(judge: Judge, first: Vec<u8>) -> Self {
+        let hold = (!first.is_empty()).then(|| {
+            Box::new(Hold {
+                kept: first,
+                resumes: true,
+                ..Hold::default()
+            })
+        });
         Self {
             judge,
-            resumes: !first.is_empty(),
-            kept: first,
-            delay: None,
-            was_held_up: None,
-            has_held_up: false,
-            offence: None,
+            hold,
+            has_delayed: false,
         }
     }
 
+    fn refuse(&mut self, offence: Offence, law: &Law) {
+        self.judge.refuse(offence, law);
+        self.hold.get_or_insert_default().offence = Some(offence);
+    }
+
+    /// Holds what is kept for as long as the limit wants; a client's no longer than [`PATIENCE`] in one piece.
+    fn delay(&mut self, lacks: Duration, law: &Law) {
+        let now = Instant::now();
+        let patience = self.judge.is_of_client().then_some(PATIENCE);
+        let limit = self.judge.last_hit.unwrap_or(MessageLimit::Rate);
+        let hold = self.hold.get_or_insert_default();
+        let delay = hold.delay.get_or_insert(Delay {
+            since: now,
+            timer: None,
+        });
+        let mut until = now + lacks;
+        if let Some(patience) = patience {
+            let end = delay.since + patience;
+            if now >= end {
+                return self.refuse(Offence::Rate(limit, lacks), law);
+            }
+            until = until.min(end);
+        }
+        delay.timer = Some(Box::pin(tokio::time::sleep_until(until)));
+        if !std::mem::replace(&mut self.has_delayed, true) {
+            hold.is_first_delay = Some(lacks);
+        }
+    }
+}
+
+impl Hold {
     /// Ready when nothing waits for its time any more.
     fn poll_delay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Some(delay) = &mut self.delay
@@ -59,53 +100,26 @@ impl Inspection {
         }
         Poll::Ready(())
     }
-
-    fn refuse(&mut self, offence: Offence) {
-        self.judge.refuse(offence);
-        self.offence = Some(offence);
-    }
-
-    fn wait(&mut self, lacks: Duration, patience: Option<Duration>) {
-        let now = Instant::now();
-        let delay = self.delay.get_or_insert_with(|| {
-            Box::new(Delay {
-                since: now,
-                timer: None,
-            })
-        });
-        let mut until = now + lacks;
-        if let Some(patience) = patience {
-            let end = delay.since + patience;
-            if now >= end {
-                let limit = self.judge.last_hit.unwrap_or(MessageLimit::Rate);
-                self.refuse(Offence::Rate(limit, lacks));
-                return;
-            }
-            until = until.min(end);
-        }
-        delay.timer = Some(Box::pin(tokio::time::sleep_until(until)));
-        if !std::mem::replace(&mut self.has_held_up, true) {
-            self.was_held_up = Some(lacks);
-        }
-    }
 }
 
 impl Flow {
     /// Whether something waits for its time.
     pub(super) fn is_delayed(&self) -> bool {
-        self.inspection
-            .as_ref()
-            .is_some_and(|inspection| inspection.delay.is_some())
+        self.held_up().is_some_and(|hold| hold.delay.is_some())
     }
 
     /// What the connection is to be ended for.
     pub(super) fn offence(&self) -> Option<Offence> {
-        self.inspection.as_ref().and_then(|inspection| inspection.offence)
+        self.held_up()?.offence
     }
 
-    /// For how long something is held up, the first time that anything is.
-    pub(super) fn take_first_hold_up(&mut self) -> Option<Duration> {
-        self.inspection.as_mut()?.was_held_up.take()
+    /// For how long something is delayed, the first time that anything is.
+    pub(super) fn take_first_delay(&mut self) -> Option<Duration> {
+        self.inspection.as_mut()?.hold.as_mut()?.is_first_delay.take()
+    }
+
+    fn held_up(&self) -> Option<&Hold> {
+        self.inspection.as_ref()?.hold.as_deref()
     }
 
     /// Who judges it, to be told of a question.
@@ -130,67 +144,69 @@ impl Flow {
 
     /// Judges what is kept as far as nothing has to be read for it. `Ready(true)`: it did, and there may be more to do;
     /// `Ready(false)`: reading may go on; `Pending`: it may not.
-    pub(super) fn poll_kept(&mut self, sink: &Stream, moved: &mut Moved, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(inspection) = &mut self.inspection else {
+    pub(super) fn poll_kept(
+        &mut self,
+        sink: &Stream,
+        law: &Law,
+        moved: &mut Moved,
+        cx: &mut Context<'_>,
+    ) -> Poll<bool> {
+        let Some(hold) = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut()) else {
             return Poll::Ready(false);
         };
-        if inspection.offence.is_some() {
+        if hold.offence.is_some() {
             return Poll::Pending;
         }
-        std::task::ready!(inspection.poll_delay(cx));
-        if !inspection.resumes {
+        std::task::ready!(hold.poll_delay(cx));
+        if !hold.resumes {
             return Poll::Ready(false);
         }
-        let kept = std::mem::take(&mut inspection.kept);
-        self.inspect(&kept, sink, moved);
+        let kept = std::mem::take(&mut hold.kept);
+        self.inspect(&kept, sink, law, moved);
         Poll::Ready(true)
     }
 
     /// Puts what is kept at the front of `buffer`, and says how much that is: what is read goes behind it.
     pub(super) fn recall(&self, buffer: &mut [u8]) -> usize {
-        let Some(inspection) = &self.inspection else { return 0 };
-        buffer[..inspection.kept.len()].copy_from_slice(&inspection.kept);
-        inspection.kept.len()
+        let Some(hold) = self.held_up() else { return 0 };
+        buffer[..hold.kept.len()].copy_from_slice(&hold.kept);
+        hold.kept.len()
     }
 
     /// Judges `bytes`, what was kept included, and passes on what may pass.
-    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
+    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, law: &Law, moved: &mut Moved) {
         let Some(inspection) = &mut self.inspection else {
             return;
         };
-        let terms = inspection.judge.terms();
-        let now = terms.moment(std::time::Instant::now());
-        let judged = inspection.judge.judge(&mut self.scanner, bytes, now);
-        inspection.kept.clear();
-        inspection.kept.extend_from_slice(&bytes[judged.rest..]);
-        if inspection.kept.is_empty() {
-            inspection.kept = Vec::new();
-        }
-        inspection.resumes =
-            matches!(judged.matter, Matter::Swallowed | Matter::Wait(_)) && !inspection.kept.is_empty();
+        let now = law.terms.moment(std::time::Instant::now());
+        let judged = inspection.judge.judge(&mut self.scanner, bytes, law, now);
         // Whatever passed first, the next one to wait begins its own span.
-        if judged.passes > 0 || !matches!(judged.matter, Matter::Wait(_)) {
-            inspection.delay = None;
+        let before = inspection.hold.take().and_then(|hold| hold.delay);
+        let waits = matches!(judged.matter, Matter::Wait(_));
+        let kept = &bytes[judged.rest..];
+        if !kept.is_empty() {
+            inspection.hold = Some(Box::new(Hold {
+                kept: kept.to_vec(),
+                resumes: matches!(judged.matter, Matter::Swallowed | Matter::Wait(_)),
+                delay: before.filter(|_| waits && judged.passes == 0),
+                ..Hold::default()
+            }));
         }
         match judged.matter {
             Matter::None | Matter::Unfinished | Matter::Swallowed => {}
-            Matter::Wait(lacks) => {
-                let patience = inspection.judge.is_of_client().then_some(PATIENCE);
-                inspection.wait(lacks, patience);
-            }
-            Matter::Forbidden(offence) => inspection.refuse(offence),
+            Matter::Wait(lacks) => inspection.delay(lacks, law),
+            Matter::Forbidden(offence) => inspection.refuse(offence, law),
         }
-        let swallowed = judged.rest - judged.passes;
-        self.count(judged.passes + swallowed, judged.messages.into(), moved);
+        self.count(judged.rest, judged.messages.into(), moved);
         self.write_on(&bytes[..judged.passes], sink, moved);
     }
 
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge.
     pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) {
-        if let Some(inspection) = &mut self.inspection {
-            let kept = std::mem::take(&mut inspection.kept);
-            self.count(kept.len(), 0, moved);
-            self.write_on(&kept, sink, moved);
+        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.take());
+        if let Some(hold) = hold {
+            self.count(hold.kept.len(), 0, moved);
+            self.write_on(&hold.kept, sink, moved);
         }
     }
 }

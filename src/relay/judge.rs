@@ -18,24 +18,30 @@ use super::rules::OnExceed;
 use super::tally::{Action, MessageLimit, Tally};
 use super::terms::{Limits, Terms};
 
-/// The judge, and what it remembers of the connection.
+/// What a judge goes by: the same for both directions, and for the most part for many connections.
+#[derive(Debug)]
+pub(super) struct Law {
+    pub(super) terms: Arc<Terms>,
+    pub(super) shares: Option<Arc<Shares>>,
+    pub(super) tally: Arc<Tally>,
+}
+
+/// The judge, and what it remembers of the connection. There is one for every idle connection too, so what only some need
+/// is elsewhere.
 #[derive(Debug)]
 pub(super) struct Judge {
-    sender: Sender,
-    terms: Arc<Terms>,
-    shares: Option<Arc<Shares>>,
-    tally: Arc<Tally>,
     messages: Bucket,
     frames: Bucket,
     bytes: Bucket,
     sequence: MessageSequence,
-    /// Counts a frame once that was put off, however often it is looked at again.
-    is_put_off: bool,
-    pub(super) beats: Beats,
+    beats: Option<Box<Beats>>,
+    pub(super) pong: Option<Box<Expected>>,
     /// How often a limit was hit, and the last one that was.
     pub(super) hits: u32,
     pub(super) last_hit: Option<MessageLimit>,
-    pub(super) pong: Option<Box<Expected>>,
+    sender: Sender,
+    /// Counts a frame once that was put off, however often it is looked at again.
+    is_put_off: bool,
 }
 
 /// What is to become of some bytes.
@@ -78,26 +84,24 @@ pub(super) enum Offence {
 }
 
 impl Judge {
-    pub(super) fn new(sender: Sender, terms: Arc<Terms>, shares: Option<Arc<Shares>>, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(sender: Sender) -> Self {
         Self {
-            sender,
-            terms,
-            shares,
-            tally,
             messages: Bucket::default(),
             frames: Bucket::default(),
             bytes: Bucket::default(),
             sequence: MessageSequence::default(),
-            is_put_off: false,
-            beats: Beats::default(),
+            beats: None,
+            pong: None,
             hits: 0,
             last_hit: None,
-            pong: None,
+            sender,
+            is_put_off: false,
         }
     }
 
-    pub(super) fn terms(&self) -> &Terms {
-        &self.terms
+    /// Messages so far that looked like heartbeats.
+    pub(super) fn heartbeats(&self) -> u32 {
+        self.beats.as_ref().map_or(0, |beats| beats.suspected())
     }
 
     pub(super) fn is_of_client(&self) -> bool {
@@ -105,7 +109,7 @@ impl Judge {
     }
 
     /// Judges `bytes`, which begin where `scanner` stands; the scanner goes with those that pass.
-    pub(super) fn judge(&mut self, scanner: &mut FrameScanner, bytes: &[u8], now: Moment) -> Judged {
+    pub(super) fn judge(&mut self, scanner: &mut FrameScanner, bytes: &[u8], law: &Law, now: Moment) -> Judged {
         let mut judged = Judged {
             passes: 0,
             messages: 0,
@@ -115,12 +119,12 @@ impl Judge {
         while judged.passes < bytes.len() {
             let next = &bytes[judged.passes..];
             if scanner.at_boundary() {
-                let (skipped, matter) = match self.frame(next, now) {
+                let (skipped, matter) = match self.frame(next, law, now) {
                     Word::Passes => (None, Matter::None),
                     Word::Unfinished => (Some(0), Matter::Unfinished),
                     Word::Ours(length) => (Some(length), Matter::Swallowed),
-                    Word::Forbidden(Offence::Rate(limit, lacks)) if self.puts_off() => {
-                        self.put_off(limit);
+                    Word::Forbidden(Offence::Rate(limit, lacks)) if self.puts_off(law) => {
+                        self.put_off(limit, law);
                         (Some(0), Matter::Wait(lacks))
                     }
                     Word::Forbidden(offence) => (Some(0), Matter::Forbidden(offence)),
@@ -139,31 +143,31 @@ impl Judge {
     }
 
     /// Counts that a frame was refused for good.
-    pub(super) fn refuse(&mut self, offence: Offence) {
+    pub(super) fn refuse(&mut self, offence: Offence, law: &Law) {
         let limit = match offence {
             Offence::Rate(limit, _) => limit,
             Offence::Size => MessageLimit::MaxSize,
             Offence::Fault(_) => MessageLimit::StrictFrames,
         };
-        self.hit(limit, Action::Close);
+        self.hit(limit, Action::Close, law);
     }
 
     /// The frame that `bytes` begin with.
-    fn frame(&mut self, bytes: &[u8], now: Moment) -> Word {
-        let limits = *self.limits();
+    fn frame(&mut self, bytes: &[u8], law: &Law, now: Moment) -> Word {
+        let limits = self.limits(law);
         let (header, used) = match FrameHeader::parse(bytes, self.sender) {
             Ok(Step::Done { value, used }) => (value, used),
             Ok(Step::More) => return Word::Unfinished,
-            Err(fault) => return self.faulty(fault).unwrap_or(Word::Passes),
+            Err(fault) => return self.faulty(fault, law).unwrap_or(Word::Passes),
         };
         if !header.is_minimal
-            && let Some(word) = self.faulty(FrameFault::LengthNotMinimal)
+            && let Some(word) = self.faulty(FrameFault::LengthNotMinimal, law)
         {
             return word;
         }
         let size = match self.sequence.size_with(header) {
             Ok(size) => size,
-            Err(fault) => match self.faulty(fault) {
+            Err(fault) => match self.faulty(fault, law) {
                 Some(word) => return word,
                 None => header.payload,
             },
@@ -175,19 +179,17 @@ impl Judge {
         }
         // Whoever says farewell is going anyway.
         if header.kind != FrameKind::Close {
-            if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize) {
+            if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize, law) {
                 return Word::Forbidden(Offence::Size);
             }
-            if let Err((limit, lacks)) = self.take(header, &limits, now)
-                && !self.observes(limit)
+            if let Err((limit, lacks)) = self.take(header, law, now)
+                && !self.observes(limit, law)
             {
                 return Word::Forbidden(Offence::Rate(limit, lacks));
             }
-            if begins_message(header) {
-                let suspected = self.beats.message(header.payload, now);
-                if suspected > 0 && self.sender == Sender::Client {
-                    self.tally.heartbeats.add(suspected.into());
-                }
+            if begins_message(header) && self.sender == Sender::Client {
+                let beats = self.beats.get_or_insert_default();
+                law.tally.heartbeats.add(beats.message(header.payload, now).into());
             }
         }
         self.is_put_off = false;
@@ -196,7 +198,8 @@ impl Judge {
     }
 
     /// Takes what the frame costs of every bucket, or of none.
-    fn take(&mut self, header: FrameHeader, limits: &Limits, now: Moment) -> Result<(), (MessageLimit, Duration)> {
+    fn take(&mut self, header: FrameHeader, law: &Law, now: Moment) -> Result<(), (MessageLimit, Duration)> {
+        let limits = self.limits(law);
         let for_message = |charge: Option<Charge>| charge.filter(|_| begins_message(header));
         let bytes = limits
             .bytes
@@ -210,6 +213,8 @@ impl Judge {
                 MessageLimit::OutBytesRate,
             ),
         };
+        // Where nothing is refused for good, what is larger than the bucket has to come through some time.
+        let waits = self.puts_off(law);
         let own = [
             (for_message(limits.messages), &mut self.messages, rate),
             (limits.frames, &mut self.frames, MessageLimit::Frames),
@@ -219,8 +224,6 @@ impl Judge {
                 return Err((*limit, lacks));
             }
         }
-        // Where nothing is refused for good, what is larger than the bucket has to come through some time.
-        let waits = self.sender == Sender::Server || self.terms.on_exceed == OnExceed::Delay;
         let lacks_bytes = |charge| {
             if waits {
                 self.bytes.lacks_or_full(charge, now)
@@ -231,7 +234,7 @@ impl Judge {
         if let Some(lacks) = bytes.and_then(lacks_bytes) {
             return Err((bytes_rate, lacks));
         }
-        if let Some(shares) = &self.shares {
+        if let Some(shares) = &law.shares {
             let (messages, frames) = match self.sender {
                 Sender::Client => (&shares.inbound, &shares.inbound_frames),
                 Sender::Server => (&shares.outbound, &shares.outbound),
@@ -273,41 +276,41 @@ impl Judge {
     }
 
     /// What becomes of a frame with this fault; `None`: it is taken as it comes.
-    fn faulty(&mut self, fault: FrameFault) -> Option<Word> {
-        let is_held_to_it = self.limits().strict && !self.observes(MessageLimit::StrictFrames);
+    fn faulty(&mut self, fault: FrameFault, law: &Law) -> Option<Word> {
+        let is_held_to_it = self.limits(law).strict && !self.observes(MessageLimit::StrictFrames, law);
         is_held_to_it.then_some(Word::Forbidden(Offence::Fault(fault)))
     }
 
     /// Counts the hit where everything passes all the same.
-    fn observes(&mut self, limit: MessageLimit) -> bool {
-        let observes = self.terms.observe;
+    fn observes(&mut self, limit: MessageLimit, law: &Law) -> bool {
+        let observes = law.terms.observe;
         if observes {
-            self.hit(limit, Action::Observe);
+            self.hit(limit, Action::Observe, law);
         }
         observes
     }
 
     /// Whether what exceeds a rate waits: nothing of a server's is ever refused.
-    fn puts_off(&self) -> bool {
-        self.sender == Sender::Server || self.terms.on_exceed == OnExceed::Delay
+    fn puts_off(&self, law: &Law) -> bool {
+        self.sender == Sender::Server || law.terms.on_exceed == OnExceed::Delay
     }
 
-    fn put_off(&mut self, limit: MessageLimit) {
+    fn put_off(&mut self, limit: MessageLimit, law: &Law) {
         if !std::mem::replace(&mut self.is_put_off, true) {
-            self.hit(limit, Action::Delay);
+            self.hit(limit, Action::Delay, law);
         }
     }
 
-    fn hit(&mut self, limit: MessageLimit, action: Action) {
-        self.tally.hits(limit, action).add(1);
+    fn hit(&mut self, limit: MessageLimit, action: Action, law: &Law) {
+        law.tally.hits(limit, action).add(1);
         self.hits = self.hits.saturating_add(1);
         self.last_hit = Some(limit);
     }
 
-    fn limits(&self) -> &Limits {
+    fn limits<'law>(&self, law: &'law Law) -> &'law Limits {
         match self.sender {
-            Sender::Client => &self.terms.inbound,
-            Sender::Server => &self.terms.outbound,
+            Sender::Client => &law.terms.inbound,
+            Sender::Server => &law.terms.outbound,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::wire::header::FrameKind;
 
 use super::flow::{End, Flow, Moved};
 use super::goodbye::Goodbye;
-use super::judge::{Judge, Offence};
+use super::judge::{Judge, Law, Offence};
 use super::mode::RelayMode;
 use super::ping::Expected;
 use super::pulse::{Order, Pulse};
@@ -60,13 +60,12 @@ pub struct Relay {
     server: Stream,
     inbound: Flow,
     outbound: Flow,
-    terms: Arc<Terms>,
+    law: Law,
     /// Frames of ours that wait for their place between two of the server's.
     aside: Option<Box<Aside>>,
     /// The server's leg has been made ready for staying.
     stays: bool,
     pulse: Arc<Pulse>,
-    tally: Arc<Tally>,
     listens: bool,
     is_silent: bool,
     /// Who began to end it, as the log and the metric name it.
@@ -160,9 +159,8 @@ impl Relay {
             pulse,
             tally,
         } = conditions;
-        let judge = |sender| Judge::new(sender, Arc::clone(&terms), shares.clone(), Arc::clone(&tally));
-        let judges_client = terms.judges_inbound().then(|| judge(Sender::Client));
-        let judges_server = terms.judges_outbound().then(|| judge(Sender::Server));
+        let judges_client = terms.judges_inbound().then(|| Judge::new(Sender::Client));
+        let judges_server = terms.judges_outbound().then(|| Judge::new(Sender::Server));
         let has_spoken = !tunnel.from_client.is_empty();
         let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode, judges_client);
         let outbound = Flow::new(
@@ -176,7 +174,7 @@ impl Relay {
         let mut relay = Self {
             client: tunnel.client,
             server: tunnel.server,
-            terms,
+            law: Law { terms, shares, tally },
             aside: None,
             stays: false,
             listens: false,
@@ -185,7 +183,6 @@ impl Relay {
             hidden_end: None,
             ending: None,
             pulse,
-            tally,
             inbound,
             outbound,
         };
@@ -201,15 +198,15 @@ impl Relay {
     }
 
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        let inward = self.inbound.pump(&self.client, &self.server, cx);
+        let inward = self.inbound.pump(&self.client, &self.server, &self.law, cx);
         // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
         self.outbound.source_was_reset |= self.inbound.sink_end.is_some();
-        let outward = self.outbound.pump(&self.server, &self.client, cx);
+        let outward = self.outbound.pump(&self.server, &self.client, &self.law, cx);
         self.count(inward, outward);
         self.pass_ends_on();
         if self.outbound.sink_end.is_some() && !self.inbound.source_was_reset {
             self.inbound.source_was_reset = true;
-            let more = self.inbound.pump(&self.client, &self.server, cx);
+            let more = self.inbound.pump(&self.client, &self.server, &self.law, cx);
             self.count(more, Moved::default());
             self.pass_ends_on();
         }
@@ -259,7 +256,7 @@ impl Relay {
         if !self.has_ended() {
             return Poll::Pending;
         }
-        let half_close = self.terms.pace.half_close;
+        let half_close = self.law.terms.pace.half_close;
         let ending = self.ending.get_or_insert_with(|| Box::new(Ending::new(half_close)));
         if ending.poll_until(looks_again, cx).is_pending() {
             return Poll::Pending;
@@ -286,7 +283,7 @@ impl Relay {
         let took = self.outbound.taken().saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if !std::mem::replace(&mut self.stays, true) {
-            self.server.prepare_to_stay(self.terms.pace.keepalive);
+            self.server.prepare_to_stay(self.law.terms.pace.keepalive);
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
@@ -425,7 +422,7 @@ impl Relay {
 
     /// The configured text as a frame.
     fn notice(&self, lacks: Duration) -> Option<Vec<u8>> {
-        let text = self.terms.notice.as_ref()?;
+        let text = self.law.terms.notice.as_ref()?;
         // Whoever comes back in the very millisecond would be a fraction too early.
         let retry_ms = lacks.as_nanos().div_ceil(1_000_000).to_string();
         let text = text.replace("{retry_ms}", &retry_ms);
@@ -434,7 +431,7 @@ impl Relay {
 
     /// Puts in what we have to say to the client, where there is room between two frames of the server's.
     fn speak_aside(&mut self, cx: &mut Context<'_>) {
-        if let Some(lacks) = self.inbound.take_first_hold_up()
+        if let Some(lacks) = self.inbound.take_first_delay()
             && let Some(notice) = self.notice(lacks)
         {
             self.aside.get_or_insert_default().frames.extend(notice);
@@ -468,18 +465,18 @@ impl Relay {
 
     fn count(&mut self, inward: Moved, outward: Moved) {
         if inward.read > 0 {
-            self.tally.bytes_in.add(inward.read);
-            self.tally.messages_in.add(inward.messages);
+            self.law.tally.bytes_in.add(inward.read);
+            self.law.tally.messages_in.add(inward.messages);
         }
         if inward.heard {
             self.break_silence();
-            if self.terms.asks() {
+            if self.law.terms.asks() {
                 self.pulse.mark_heard();
             }
         }
         if outward.read > 0 {
-            self.tally.bytes_out.add(outward.read);
-            self.tally.messages_out.add(outward.messages);
+            self.law.tally.bytes_out.add(outward.read);
+            self.law.tally.messages_out.add(outward.messages);
         }
         if inward.heard || outward.read > 0 || inward.written || outward.written {
             self.pulse.mark_moved();
@@ -494,7 +491,7 @@ impl Relay {
 
     fn break_silence(&mut self) {
         if std::mem::take(&mut self.is_silent) {
-            self.tally.no_longer_silent.add(1);
+            self.law.tally.no_longer_silent.add(1);
         }
     }
 
@@ -511,7 +508,7 @@ impl Relay {
             messages_out: self.outbound.messages,
             limit_hits: judges().fold(0, |hits, judge| judge.hits.saturating_add(hits)),
             last_limit: judges().find_map(|judge| judge.last_hit),
-            heartbeats: self.inbound.judged_by().map_or(0, |judge| judge.beats.suspected()),
+            heartbeats: self.inbound.judged_by().map_or(0, Judge::heartbeats),
             over,
         }
     }

@@ -2,6 +2,7 @@
 //! frames end follows them with a [`super::frame::FrameScanner`].
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 use super::Step;
 use super::frame::{
@@ -133,8 +134,9 @@ impl FrameKind {
 /// The messages of one direction, from frame to frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageSequence {
-    /// Declared bytes of the message in hand, `None` between messages.
-    unfinished: Option<u64>,
+    /// Declared bytes of the message in hand and one more, so that there is no 0 but between messages: every connection whose
+    /// frames are judged has one of these.
+    unfinished: Option<NonZeroU64>,
 }
 
 impl MessageSequence {
@@ -144,7 +146,7 @@ impl MessageSequence {
     /// # Errors
     /// The frame's place is wrong (RFC 6455, 5.4).
     pub fn size_with(self, header: FrameHeader) -> Result<u64, FrameFault> {
-        match (header.kind, self.unfinished) {
+        match (header.kind, self.unfinished()) {
             (FrameKind::Continuation, Some(before)) => Ok(before.saturating_add(header.payload)),
             (FrameKind::Continuation, None) => Err(FrameFault::NothingToContinue),
             (FrameKind::Text | FrameKind::Binary, None) => Ok(header.payload),
@@ -159,10 +161,15 @@ impl MessageSequence {
             return;
         }
         let before = match header.kind {
-            FrameKind::Continuation => self.unfinished.unwrap_or(0),
+            FrameKind::Continuation => self.unfinished().unwrap_or(0),
             _ => 0,
         };
-        self.unfinished = (!header.is_last).then(|| before.saturating_add(header.payload));
+        let more = NonZeroU64::MIN.saturating_add(before).saturating_add(header.payload);
+        self.unfinished = (!header.is_last).then_some(more);
+    }
+
+    fn unfinished(self) -> Option<u64> {
+        self.unfinished.map(|more| more.get() - 1)
     }
 }
 

@@ -25,6 +25,7 @@ fn a_second(tokens: u32, burst: u32) -> Rate {
 /// A judge, and the stream that it has let through so far.
 struct Court {
     judge: Judge,
+    law: Law,
     scanner: FrameScanner,
     epoch: Instant,
     tally: Arc<Tally>,
@@ -43,7 +44,12 @@ impl Court {
         let (epoch, tally) = (Instant::now(), Arc::<Tally>::default());
         let terms = Arc::new(Terms::new(PACE, rules, observe, epoch));
         Self {
-            judge: Judge::new(sender, terms, shares, Arc::clone(&tally)),
+            judge: Judge::new(sender),
+            law: Law {
+                terms,
+                shares,
+                tally: Arc::clone(&tally),
+            },
             scanner: FrameScanner::new(sender),
             epoch,
             tally,
@@ -59,7 +65,7 @@ impl Court {
         self.kept.extend_from_slice(segment);
         let now = Moment::since(self.epoch, self.epoch + Duration::from_millis(ms));
         loop {
-            let judged = self.judge.judge(&mut self.scanner, &self.kept, now);
+            let judged = self.judge.judge(&mut self.scanner, &self.kept, &self.law, now);
             self.passed.extend_from_slice(&self.kept[..judged.passes]);
             self.kept.drain(..judged.rest);
             self.messages += judged.messages;
@@ -85,6 +91,11 @@ fn frame(first: u8, payload: usize) -> Vec<u8> {
     frame.extend(*b"mask");
     frame.resize(frame.len() + payload, b'x');
     frame
+}
+
+#[test]
+fn a_judge_is_small() {
+    assert!(size_of::<Judge>() <= 64, "{}", size_of::<Judge>());
 }
 
 const TEXT: u8 = 0x81;
