@@ -2,6 +2,7 @@
 //!
 //! Read [`walk`] first. This is the only floor that logs, counts metrics and decides what a peer hears.
 
+use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -194,8 +195,11 @@ impl Guard {
 
     /// The open connections, the longest silent first.
     fn open(&self) -> Vec<Arc<Pulse>> {
-        let mut open: Vec<(Instant, Arc<Pulse>)> = self.workers.lock().iter().flat_map(Handle::open).collect();
-        open.sort_by_key(|(moved, _)| *moved);
+        let now = Instant::now();
+        let workers = self.workers.lock();
+        let mut open: Vec<(Duration, Arc<Pulse>)> = workers.iter().flat_map(|worker| worker.open(now)).collect();
+        drop(workers);
+        open.sort_by_key(|(silence, _)| Reverse(*silence));
         open.into_iter().map(|(_, pulse)| pulse).collect()
     }
 

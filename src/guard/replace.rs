@@ -26,7 +26,7 @@ pub(super) struct Suspect {
     pub(super) pulse: Arc<Pulse>,
     pub(super) asked_at: Instant,
     /// What `Pulse::heard` was then.
-    pub(super) heard: u32,
+    pub(super) heard: u16,
 }
 
 /// The search for a slot on behalf of one newcomer.

@@ -15,15 +15,15 @@ pub(super) struct Watched {
     pulse: Arc<Pulse>,
     whose: Whose,
     terms: Arc<Terms>,
-    ends_at: Option<Instant>,
-    moved_at: Instant,
-    client_took: u64,
-    client_took_at: Instant,
+    ends_at: Option<Moment>,
+    moved_at: Moment,
+    client_took: u32,
+    client_took_at: Moment,
     /// Looks until it counts as one that stays.
     new_for: u8,
     /// What `Pulse::heard` was, and when it last changed.
-    heard: u32,
-    heard_at: Instant,
+    heard: u16,
+    heard_at: Moment,
     question: Question,
 }
 
@@ -32,19 +32,24 @@ pub(super) struct Watched {
 enum Question {
     None,
     /// Since then; it may not be written yet, or not have arrived.
-    Asked(Instant),
+    Asked(Moment),
     /// Its host has it since then, or the client has taken something since then.
-    Arrived(Instant),
+    Arrived(Moment),
 }
+
+/// Twentieths of a second since the worker began, modulo 2^32: a quarter of an `Instant`, of which every open connection
+/// would need five. Of two that lie more than three years apart it can't be told which came first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment(u32);
 
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(super) fn new(pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, share: f64, now: Instant) -> Self {
+    pub(super) fn new(pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, share: f64, now: Moment) -> Self {
         let ends_at = terms
             .pace
             .lifetime
-            .and_then(|lifetime| now.checked_add(lifetime.mul_f64(0.9 + share * 0.1)));
+            .and_then(|lifetime| now.after(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
             pulse,
             whose,
@@ -65,13 +70,13 @@ impl Watched {
         !self.pulse.is_over()
     }
 
-    /// When something last moved, to the sweep's tick, and how to reach it.
-    pub(super) fn last_move(&self) -> (Instant, Arc<Pulse>) {
-        (self.moved_at, Arc::clone(&self.pulse))
+    /// For how long nothing has moved, to the sweep's tick, and how to reach it.
+    pub(super) fn silence(&self, now: Moment) -> (Duration, Arc<Pulse>) {
+        (now.since(self.moved_at), Arc::clone(&self.pulse))
     }
 
     /// Looks at the connection; false when it is over and need not be watched any more.
-    pub(super) fn look(&mut self, now: Instant) -> bool {
+    pub(super) fn look(&mut self, now: Moment) -> bool {
         fault::point("sweep");
         if self.pulse.is_over() {
             return false;
@@ -96,10 +101,10 @@ impl Watched {
             (self.client_took, self.client_took_at) = (took, now);
         }
         let liveness = self.look_for_life(now);
-        let is_due = |limit: Option<Duration>, since: Instant| limit.is_some_and(|limit| now - since >= limit);
+        let is_due = |limit: Option<Duration>, since: Moment| limit.is_some_and(|limit| now.since(since) >= limit);
         if let Some(order) = liveness {
             self.pulse.order(order);
-        } else if self.ends_at.is_some_and(|end| end <= now) {
+        } else if self.ends_at.is_some_and(|end| end.is_past(now)) {
             self.pulse.order(Order::Lifetime);
         } else if is_due(self.terms.pace.stalled, self.client_took_at) {
             self.pulse.order(Order::Stalled);
@@ -117,7 +122,7 @@ impl Watched {
     }
 
     /// Asks a client that has been silent for long, and says what is to be done with one that does not answer.
-    fn look_for_life(&mut self, now: Instant) -> Option<Order> {
+    fn look_for_life(&mut self, now: Moment) -> Option<Order> {
         let Liveness {
             ping,
             pong_timeout,
@@ -128,7 +133,7 @@ impl Watched {
         if heard != self.heard || self.pulse.is_delayed() {
             (self.heard, self.heard_at, self.question) = (heard, now, Question::None);
         }
-        let silent_for = now - self.heard_at;
+        let silent_for = now.since(self.heard_at);
         let first_message = first_message.filter(|_| heard == 0);
         if first_message.is_some_and(|limit| silent_for >= limit) {
             return Some(Order::FirstMessage);
@@ -146,15 +151,18 @@ impl Watched {
                 Asked::OnItsWay => self.pulse.look(),
                 Asked::Arrived => self.question = Question::Arrived(now),
             },
-            Question::Arrived(since) if ping.is_some() && now - since >= pong_timeout => return Some(Order::Ghost),
+            Question::Arrived(since) if ping.is_some() && now.since(since) >= pong_timeout => {
+                return Some(Order::Ghost);
+            }
             Question::Arrived(_) => {}
         }
         None
     }
 
     /// Whether this connection should be asked on behalf of a newcomer of its client, and is now if it was not before.
-    pub(super) fn suspect(&mut self, whose: Whose, now: Instant) -> Option<Suspect> {
-        let is_due = |ping| now.saturating_duration_since(self.heard_at) >= ping;
+    /// `clock` says the same as `now`.
+    pub(super) fn suspect(&mut self, whose: Whose, now: Moment, clock: Instant) -> Option<Suspect> {
+        let is_due = |ping| now.since(self.heard_at) >= ping;
         let is_meant = self.whose == whose
             && !self.pulse.is_over()
             && !self.pulse.is_delayed()
@@ -166,18 +174,55 @@ impl Watched {
         match self.question {
             Question::Asked(asked_at) if is_meant => Some(Suspect {
                 pulse: Arc::clone(&self.pulse),
-                asked_at,
+                asked_at: clock.checked_sub(now.since(asked_at)).unwrap_or(clock),
                 heard: self.heard,
             }),
             _ => None,
         }
     }
 
-    fn ask(&mut self, now: Instant) {
+    fn ask(&mut self, now: Moment) {
         self.pulse.ask();
-        self.question = Question::Asked(now);
+        self.question = Question::Asked(now.next());
     }
 }
+
+impl Moment {
+    /// The one that `now` is in, for a worker that began when it `started`.
+    pub(super) fn at(now: Instant, started: Instant) -> Self {
+        let twentieths = now.saturating_duration_since(started).as_millis() / MILLIS;
+        Self(u32::try_from(twentieths & u128::from(u32::MAX)).unwrap_or_default())
+    }
+
+    /// The next one: where what began within this one is taken to have begun, nothing is over too early.
+    pub(super) fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// Zero where that is still to come.
+    fn since(self, earlier: Self) -> Duration {
+        let twentieths = if earlier.is_past(self) {
+            self.0.wrapping_sub(earlier.0)
+        } else {
+            0
+        };
+        Duration::from_secs(1) * twentieths / 20
+    }
+
+    /// `None` for what is too far ahead to be told.
+    fn after(self, span: Duration) -> Option<Self> {
+        let twentieths = u32::try_from(span.as_millis().div_ceil(MILLIS)).ok()?;
+        (twentieths <= HALF).then(|| Self(self.0.wrapping_add(twentieths)))
+    }
+
+    fn is_past(self, now: Self) -> bool {
+        now.0.wrapping_sub(self.0) <= HALF
+    }
+}
+
+/// In a moment. The sweep's ticks are a whole number of moments apart, so that from one to another nothing is rounded.
+const MILLIS: u128 = 50;
+const HALF: u32 = u32::MAX / 2;
 
 /// About a second: most of those that leave at once have left by then.
 const NEW_FOR: u8 = 4;
@@ -185,3 +230,32 @@ const NEW_FOR: u8 = 4;
 /// How often within `stalled` a client that owes is looked at: it is ended by an eighth of that late at most, and one that
 /// takes what it is given costs no more than that many system calls.
 const LOOKS: u32 = 8;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_is_watched_is_small() {
+        assert!(size_of::<Watched>() <= 64, "{}", size_of::<Watched>());
+    }
+
+    #[test]
+    fn moments_are_told_apart_across_the_turn_of_their_count() {
+        let started = Instant::now();
+        let at = |span: Duration| Moment::at(started + span, started);
+        let turn = Duration::from_millis(50 << 32);
+        for begin in [Duration::ZERO, turn.saturating_sub(Duration::from_secs(1)), turn * 3] {
+            let (before, after) = (at(begin), at(begin + Duration::from_secs(90)));
+            assert_eq!(after.since(before), Duration::from_secs(90));
+            assert_eq!(before.since(after), Duration::ZERO, "nothing is due before it began");
+            assert_eq!(before.since(before.next()), Duration::ZERO);
+            assert_eq!(before.after(Duration::from_secs(90)).unwrap(), after);
+            assert!(before.is_past(after) && after.is_past(after) && !after.is_past(before));
+        }
+        let (year, now) = (Duration::from_secs(365 * 24 * 3600), at(Duration::ZERO));
+        assert_eq!(now.after(year * 4), None, "as good as no end");
+        assert_eq!(at(year * 3).since(now), year * 3);
+    }
+}

@@ -28,7 +28,7 @@ use super::panics::survive;
 use super::post::Post;
 use super::replace::{Suspect, Whose};
 use super::running::Running;
-use super::sweep::Watched;
+use super::sweep::{Moment, Watched};
 
 /// What the tasks of one worker share.
 #[derive(Debug)]
@@ -106,7 +106,12 @@ impl Worker {
     pub fn watch(&self, pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
+        let now = self.moment(now).next();
         self.watched.lock().push(Watched::new(pulse, whose, terms, share, now));
+    }
+
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::at(now, self.started)
     }
 
     /// Serves what it is given, until nobody can give it more.
@@ -151,19 +156,21 @@ impl Handle {
         now.saturating_duration_since(swept)
     }
 
-    /// The connections that are open, and when something last moved on each.
-    pub fn open(&self) -> Vec<(Instant, Arc<Pulse>)> {
+    /// The connections that are open, and for how long nothing has moved on each.
+    pub fn open(&self, now: Instant) -> Vec<(Duration, Arc<Pulse>)> {
+        let now = self.worker.moment(now);
         let mut watched = self.worker.watched.lock();
         watched.retain_mut(Watched::is_open);
-        watched.iter().map(Watched::last_move).collect()
+        watched.iter().map(|watched| watched.silence(now)).collect()
     }
 
     /// The connections of this client that have been silent for long, each asked by now whether it is still there.
-    pub(super) fn suspects(&self, whose: Whose, now: Instant) -> Vec<Suspect> {
+    pub(super) fn suspects(&self, whose: Whose, clock: Instant) -> Vec<Suspect> {
+        let now = self.worker.moment(clock);
         let mut watched = self.worker.watched.lock();
         watched
             .iter_mut()
-            .filter_map(|watched| watched.suspect(whose, now))
+            .filter_map(|watched| watched.suspect(whose, now, clock))
             .collect()
     }
 
@@ -182,7 +189,8 @@ async fn sweep(worker: Arc<Worker>) {
     let mut ticks = 0_u32;
     loop {
         // The tick's own time: measured by the clock, a limit would be missed by a hair and cost another tick.
-        let now = every.tick().await.into_std();
+        let tick = every.tick().await.into_std();
+        let now = worker.moment(tick);
         // Each by itself: a fault over one connection must not keep those behind it from being looked at.
         worker
             .watched
@@ -192,7 +200,7 @@ async fn sweep(worker: Arc<Worker>) {
         worker.swept.store(u64::try_from(swept).unwrap_or(u64::MAX), Relaxed);
         ticks = ticks.wrapping_add(1);
         if worker.index == 0 && ticks.is_multiple_of(A_SECOND) {
-            survive(|| worker.guard.running().shared.admission.sweep(now));
+            survive(|| worker.guard.running().shared.admission.sweep(tick));
         }
     }
 }

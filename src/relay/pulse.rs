@@ -1,9 +1,6 @@
 //! What the rest of the process sees of an open connection, and how it tells it to end.
 
-use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -12,24 +9,18 @@ use parking_lot::Mutex;
 /// that something moved.
 #[derive(Debug, Default)]
 pub struct Pulse {
-    moved: AtomicBool,
-    /// The client may still have to take some of what was written to it.
-    client_owes: AtomicBool,
-    /// Bytes that the client has taken, as of the last look.
-    client_took: AtomicU64,
-    bytes_wait: AtomicBool,
-    over: AtomicBool,
+    marks: Marks,
     order: AtomicU8,
-    look: AtomicBool,
-    ask: AtomicBool,
-    /// A question of ours is written, and nothing has come from the client since.
-    asked: AtomicBool,
-    /// Something of the client's is held up by a limit.
-    delayed: AtomicBool,
-    /// Goes up whenever something comes from the client, where it may be asked.
-    heard: AtomicU32,
+    /// Goes up whenever something comes from the client, where it may be asked; never back to 0.
+    heard: AtomicU16,
+    /// Bytes that the client has taken, as of the last look, modulo 2^32.
+    client_took: AtomicU32,
     waker: Mutex<Option<Waker>>,
 }
+
+/// In one byte, for every open connection has a pulse.
+#[derive(Debug, Default)]
+struct Marks(AtomicU8);
 
 /// What a relay is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,27 +70,27 @@ pub enum Asked {
 impl Pulse {
     /// Whether any byte moved since the last call.
     pub fn take_moved(&self) -> bool {
-        self.moved.swap(false, Relaxed)
+        self.marks.take(MOVED)
     }
 
     /// Whether the client may still have to take some of what was written to it; only a [`Pulse::look`] settles it.
     pub fn client_owes(&self) -> bool {
-        self.client_owes.load(Relaxed)
+        self.marks.has(CLIENT_OWES)
     }
 
-    /// Bytes that the client has taken, as of the last [`Pulse::look`].
-    pub fn client_took(&self) -> u64 {
+    /// Bytes that the client has taken, as of the last [`Pulse::look`]: enough of the number to see that it has changed.
+    pub fn client_took(&self) -> u32 {
         self.client_took.load(Relaxed)
     }
 
     /// Whether bytes wait in the relay, one way or the other, because the peer does not take them.
     pub fn bytes_wait(&self) -> bool {
-        self.bytes_wait.load(Relaxed)
+        self.marks.has(BYTES_WAIT)
     }
 
     /// Whether the relay has ended.
     pub fn is_over(&self) -> bool {
-        self.over.load(Relaxed)
+        self.marks.has(OVER)
     }
 
     /// Tells the relay to end. The first order stands, but for the last one that there is.
@@ -116,25 +107,25 @@ impl Pulse {
     /// Has the relay look at what the kernel tells nobody of: how much the client has taken, and a side that has ended
     /// behind bytes nobody takes.
     pub fn look(&self) {
-        self.look.store(true, Relaxed);
+        self.marks.set(LOOK);
         self.wake();
     }
 
     /// Has the relay ask the client whether it is still there, as soon as there is room between two frames.
     pub fn ask(&self) {
-        self.asked.store(false, Relaxed);
-        self.ask.store(true, Relaxed);
+        self.marks.take(ASKED);
+        self.marks.set(ASK);
         self.wake();
     }
 
     /// Changes whenever something has come from the client; only where its terms have it asked. 0 until then.
-    pub fn heard(&self) -> u32 {
+    pub fn heard(&self) -> u16 {
         self.heard.load(Relaxed)
     }
 
     /// What has become of the question.
     pub fn asked(&self) -> Asked {
-        if !self.asked.load(Acquire) {
+        if !self.marks.has(ASKED) {
             Asked::Nothing
         } else if self.client_owes() {
             Asked::OnItsWay
@@ -145,7 +136,7 @@ impl Pulse {
 
     /// Whether something of the client's is held up by a limit, so that it can't be heard.
     pub fn is_delayed(&self) -> bool {
-        self.delayed.load(Relaxed)
+        self.marks.has(DELAYED)
     }
 
     fn wake(&self) {
@@ -155,31 +146,25 @@ impl Pulse {
     }
 
     pub(super) fn mark_moved(&self) {
-        // A store that changes nothing still takes the cache line from whoever reads it.
-        if !self.moved.load(Relaxed) {
-            self.moved.store(true, Relaxed);
-        }
+        self.marks.set(MOVED);
     }
 
     pub(super) fn mark_client_owes(&self) {
-        if !self.client_owes.load(Relaxed) {
-            self.client_owes.store(true, Relaxed);
-        }
+        self.marks.set(CLIENT_OWES);
     }
 
     pub(super) fn settle(&self, client_took: u64, client_owes: bool) {
-        self.client_took.store(client_took, Relaxed);
-        self.client_owes.store(client_owes, Relaxed);
+        let low = u32::try_from(client_took & u64::from(u32::MAX)).unwrap_or_default();
+        self.client_took.store(low, Relaxed);
+        self.marks.put(CLIENT_OWES, client_owes);
     }
 
     pub(super) fn mark_bytes_wait(&self, wait: bool) {
-        if self.bytes_wait.load(Relaxed) != wait {
-            self.bytes_wait.store(wait, Relaxed);
-        }
+        self.marks.put(BYTES_WAIT, wait);
     }
 
     pub(super) fn mark_over(&self) {
-        self.over.store(true, Relaxed);
+        self.marks.set(OVER);
         *self.waker.lock() = None;
     }
 
@@ -189,7 +174,7 @@ impl Pulse {
     }
 
     pub(super) fn take_look(&self) -> bool {
-        self.look.load(Relaxed) && self.look.swap(false, Relaxed)
+        self.marks.take(LOOK)
     }
 
     pub(super) fn ordered(&self) -> Option<Order> {
@@ -198,27 +183,96 @@ impl Pulse {
     }
 
     pub(super) fn take_ask(&self) -> bool {
-        self.ask.load(Relaxed) && self.ask.swap(false, Relaxed)
+        self.marks.take(ASK)
     }
 
-    /// After [`Pulse::mark_client_owes`], which whoever sees this has to see too.
+    /// After [`Pulse::mark_client_owes`]: whoever sees this sees that too, for they are in one byte.
     pub(super) fn mark_asked(&self) {
-        self.asked.store(true, Release);
+        self.marks.set(ASKED);
     }
 
     pub(super) fn mark_heard(&self) {
         // Only the relay writes it, so this needs no more than a load and a store.
-        self.heard.store(self.heard.load(Relaxed).wrapping_add(1), Relaxed);
-        if self.asked.load(Relaxed) {
-            self.asked.store(false, Relaxed);
-        }
+        self.heard
+            .store(self.heard.load(Relaxed).wrapping_add(1).max(1), Relaxed);
+        self.marks.take(ASKED);
     }
 
     pub(super) fn mark_delayed(&self, delayed: bool) {
-        if self.delayed.load(Relaxed) != delayed {
-            self.delayed.store(delayed, Relaxed);
+        self.marks.put(DELAYED, delayed);
+    }
+}
+
+// A write that changes nothing would still take the cache line from whoever reads it, so each looks first.
+impl Marks {
+    fn has(&self, mark: u8) -> bool {
+        self.0.load(Relaxed) & mark != 0
+    }
+
+    fn set(&self, mark: u8) {
+        if !self.has(mark) {
+            self.0.fetch_or(mark, Relaxed);
+        }
+    }
+
+    fn take(&self, mark: u8) -> bool {
+        self.has(mark) && self.0.fetch_and(!mark, Relaxed) & mark != 0
+    }
+
+    fn put(&self, mark: u8, is_set: bool) {
+        if is_set {
+            self.set(mark);
+        } else {
+            self.take(mark);
         }
     }
 }
 
+/// Something moved.
+const MOVED: u8 = 1;
+/// The client may still have to take some of what was written to it.
+const CLIENT_OWES: u8 = 2;
+const BYTES_WAIT: u8 = 4;
+const OVER: u8 = 8;
+const LOOK: u8 = 16;
+const ASK: u8 = 32;
+/// A question of ours is written, and nothing has come from the client since.
+const ASKED: u8 = 64;
+/// Something of the client's is held up by a limit.
+const DELAYED: u8 = 128;
+
 const NONE: u8 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the counts of its `Arc` it is 48 bytes, which allocators have a class for.
+    #[test]
+    fn it_is_small() {
+        assert!(size_of::<Pulse>() <= 32, "{}", size_of::<Pulse>());
+    }
+
+    #[test]
+    fn one_mark_leaves_the_others_alone() {
+        let pulse = Pulse::default();
+        pulse.mark_moved();
+        pulse.mark_bytes_wait(true);
+        pulse.settle(u64::from(u32::MAX) + 8, true);
+        pulse.look();
+        pulse.mark_delayed(true);
+        pulse.mark_asked();
+        assert_eq!((pulse.asked(), pulse.heard()), (Asked::OnItsWay, 0));
+        assert!(pulse.take_moved() && !pulse.take_moved());
+        assert!(pulse.take_look() && !pulse.take_look());
+        assert!(pulse.bytes_wait() && pulse.client_owes() && !pulse.is_over());
+        assert_eq!(pulse.client_took(), 7);
+        pulse.settle(9, false);
+        assert_eq!((pulse.asked(), pulse.is_delayed()), (Asked::Arrived, true));
+        pulse.mark_heard();
+        assert_eq!((pulse.asked(), pulse.heard()), (Asked::Nothing, 1));
+        pulse.mark_bytes_wait(false);
+        pulse.mark_over();
+        assert!(!pulse.bytes_wait() && !pulse.client_owes() && pulse.is_over());
+    }
+}
