@@ -34,7 +34,6 @@ pub struct Entry {
     /// The server that was dialled last.
     server: Option<Arc<Server>>,
     permit: Option<Alive>,
-    observed: Option<Full>,
     state: State,
 }
 
@@ -43,8 +42,8 @@ enum Who {
     /// All that is known is the near end.
     Hop(Hop),
     Client {
+        /// Its key follows from it.
         address: Option<IpAddr>,
-        key: ClientKey,
         /// It came by a proxy of our own network, by all appearance, whose word does not count.
         seems_forwarded: bool,
     },
@@ -58,13 +57,14 @@ struct Named {
 
 #[derive(Debug)]
 enum State {
-    /// On its way. An entry that is dropped so was cut off by a panic.
-    Walking,
+    /// On its way, perhaps past a limit that was only observed. An entry that is dropped so was cut off by a panic.
+    Walking(Option<Full>),
     /// Boxed, so that the many that are open do not pay for it.
     Stopped(Box<Stopped>),
     /// Answered a health check: no line, no count.
     Health,
-    Open,
+    /// Open, and perhaps the limit that was only observed.
+    Open(Option<Full>),
     /// Boxed for the same reason.
     Over(Box<Totals>),
 }
@@ -96,8 +96,7 @@ impl Entry {
             place: None,
             server: None,
             permit: None,
-            observed: None,
-            state: State::Walking,
+            state: State::Walking(None),
         }
     }
 
@@ -110,7 +109,7 @@ impl Entry {
     pub fn admitted(&mut self, passage: &Passage, granted: Granted, running: &Running) {
         self.identified(passage.client);
         self.placed(&passage.place, running);
-        self.observed = granted.observed;
+        self.state = State::Walking(granted.observed);
         self.permit = Some(Alive::new(granted.permit, &self.shared));
     }
 
@@ -154,10 +153,14 @@ impl Entry {
     pub fn opened(&mut self, now: Instant) {
         let took = now - self.arrived;
         self.opened = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
-        self.state = State::Open;
+        let observed = match self.state {
+            State::Walking(observed) => observed,
+            _ => None,
+        };
+        self.state = State::Open(observed);
         if let Some(Named { zone, .. }) = &self.place {
             zone.metrics.handshake_duration.observe(seconds(took));
-            match self.observed {
+            match observed {
                 Some(full) => {
                     self.shared
                         .metrics
@@ -178,7 +181,6 @@ impl Entry {
     fn identified(&mut self, client: Client) {
         self.who = Who::Client {
             address: client.address,
-            key: client.key,
             seems_forwarded: client.forwarded == Forwarded::Ignored && client.hop.is_none_or(is_local),
         };
         match client.forwarded {
@@ -203,7 +205,7 @@ impl Entry {
         let had_permit = self.permit.is_some();
         let class = match &self.state {
             State::Over(totals) => Class::Closed(totals.over.into()),
-            State::Open if is_panic => Class::Closed(CloseReason::Panic),
+            State::Open(_) if is_panic => Class::Closed(CloseReason::Panic),
             // Whatever else it was to hear: nobody knows whether it did.
             _ if is_panic && had_permit => Class::Failed(Reason::Panic),
             _ if is_panic => Class::Rejected(Reason::Panic),
@@ -211,7 +213,7 @@ impl Entry {
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
             // A health check leaves nothing; nor does one that has more to say, or a task that the process ends because it is
             // about to exit.
-            State::Health | State::Walking | State::Open => return,
+            State::Health | State::Walking(_) | State::Open(_) => return,
         };
         self.count(class);
         // Given back before the line is written, so that whoever reads the line may use the slot.
@@ -249,17 +251,23 @@ impl Entry {
 
     fn write(&self, class: Class) {
         let hint = self.hint(class);
-        let key = match self.who {
-            Who::Hop(_) => None,
-            Who::Client { key, .. } => Some(key),
-        };
         match hint {
             // Once a minute, and worth more than what is summed or switched off.
             Some(_) => self
                 .shared
                 .log
                 .event(class.level(), class.event(), self.line(class, hint)),
-            None => self.shared.log.access(class, key, || self.line(class, None)),
+            None => self.shared.log.access(class, self.key(), || self.line(class, None)),
+        }
+    }
+
+    /// As `identify` made it: what it is cut to stays the same for the life of the process.
+    fn key(&self) -> Option<ClientKey> {
+        match self.who {
+            Who::Hop(_) => None,
+            Who::Client { address, .. } => {
+                Some(address.map_or(ClientKey::UNIX, |address| ClientKey::of(address, self.shared.prefixes)))
+            }
         }
     }
 
@@ -283,15 +291,11 @@ impl Entry {
             duration_ms: u64::try_from(self.arrived.elapsed().as_millis()).ok(),
             ..Line::default()
         };
-        match self.who {
-            Who::Hop(hop) => line.client = Some(address(hop.address)),
-            Who::Client {
-                address: client, key, ..
-            } => {
-                line.client = Some(address(client));
-                line.key = Some(key.to_string());
-            }
-        }
+        line.client = match self.who {
+            Who::Hop(hop) => Some(address(hop.address)),
+            Who::Client { address: client, .. } => Some(address(client)),
+        };
+        line.key = self.key().map(|key| key.to_string());
         if let Some(place) = &self.place {
             line.route = Some(Arc::clone(&place.route));
             line.zone = Some(Arc::clone(&place.zone.name));
@@ -313,11 +317,11 @@ impl Entry {
                 line.heartbeats = Some(totals.heartbeats).filter(|heartbeats| *heartbeats > 0);
                 line.message = totals.last_limit.map(|limit| limit.word().to_owned());
             }
-            State::Open => {
+            State::Open(observed) => {
                 line.status = Some(101);
-                full = self.observed;
+                full = *observed;
             }
-            State::Walking | State::Health => {}
+            State::Walking(_) | State::Health => {}
         }
         line.open = full.map(|full| full.open);
         line.limit = full.map(|full| full.of).filter(|of| *of != u32::MAX);

@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use crate::config::policy::{ListenerPolicy, Policy, ZonePolicy};
 use crate::limit::admission::{Admission, ZoneCounts};
 use crate::limit::budget::Budget;
-use crate::limit::key::ClientKey;
+use crate::limit::key::{ClientKey, Prefixes};
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
@@ -54,6 +54,8 @@ pub struct Running {
 pub struct Shared {
     /// The client table.
     pub admission: Arc<Admission>,
+    /// What client keys are cut to.
+    pub prefixes: Prefixes,
     /// The process ceiling, less what is set aside for exempt zones.
     pub process: Arc<Budget>,
     /// The whole process ceiling.
@@ -276,6 +278,7 @@ impl Shared {
     pub fn begin(policy: &Policy, room: &Room, workers: usize, descriptors: u64, log: Log) -> Self {
         let shared = Self {
             admission: Admission::new(policy.server.table_size, Instant::now()),
+            prefixes: policy.identity.prefixes,
             process: Arc::new(Budget::new(None)),
             process_limit: AtomicU32::new(0),
             alive: AtomicI64::new(0),

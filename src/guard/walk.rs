@@ -325,3 +325,16 @@ fn register(mut newcomer: Newcomer, worker: &Worker) -> io::Result<Client> {
 fn no_room(error: &io::Error) -> Stop {
     Stop::seen(Reason::ProcessFull, error.to_string().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The runtime puts 96 bytes around it, and takes steps of 128: up to here its task is 512.
+    #[test]
+    fn one_that_is_open_is_small() {
+        // Two sockets, of which mio knows more in a debug build.
+        let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 };
+        assert!(size_of::<Open>() <= 416 + of_debug_builds, "{}", size_of::<Open>());
+    }
+}
