@@ -29,10 +29,10 @@ IP_BIND_ADDRESS_NO_PORT = 24
 class Program:
     """A program that is killed, by its own process id, when it is left."""
 
-    def __init__(self, *command):
+    def __init__(self, *command, stdin=subprocess.DEVNULL):
         self.lines = collections.deque(maxlen=2000)
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            [str(part) for part in command], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         self.pid = self.process.pid
         self._reads = threading.Event()
@@ -68,21 +68,23 @@ class Program:
     def __exit__(self, *_):
         self.process.kill()
         self.process.wait()
+        if self.process.stdin:
+            self.process.stdin.close()
         self._reads.set()
         self._reader.join()
         self.process.stdout.close()
 
 
 class Guard(Program):
-    """wsguard with one listener of the kernel's choice before the server on port `backend`.
+    """wsguard with one listener, on a port of the kernel's choice, before the server on port `backend`.
 
     `listener` and `server` hold further lines of these tables, `rest` further tables."""
 
-    def __init__(self, backend, listener="", server="", rest=""):
+    def __init__(self, backend, listener="", server="", rest="", bind="127.0.0.1"):
         self._folder = tempfile.TemporaryDirectory(prefix="wsguard-clients-")
         file = pathlib.Path(self._folder.name) / "wsguard.toml"
         file.write_text(
-            f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["127.0.0.1:0"]\n{listener}\n'
+            f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["{bind}:0"]\n{listener}\n'
             f'[upstream.backend]\nservers = ["127.0.0.1:{backend}"]\n[admin]\nlisten = "127.0.0.1:0"\n{rest}\n'
         )
         super().__init__(os.environ["WSGUARD"], "run", "-c", file)
