@@ -5,6 +5,7 @@
 mod rig;
 
 mod cli;
+mod corpus;
 mod identity;
 mod limits;
 mod listeners;
