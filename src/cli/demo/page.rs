@@ -66,6 +66,9 @@ impl Page {
         let guard = self.guard_url(host);
         let nonce = nonce();
         let html = PAGE
+            .replace("{{style}}", STYLE)
+            .replace("{{script}}", SCRIPT)
+            .replace("{{numbers}}", NUMBERS)
             .replace("{{guard}}", &guard)
             .replace("{{nonce}}", &nonce)
             .replace("{{per_ip}}", &self.per_ip.to_string());
@@ -135,4 +138,7 @@ fn nonce() -> String {
     format!("{:016x}{:016x}", random(), random())
 }
 
+const NUMBERS: &str = include_str!("numbers.js");
 const PAGE: &str = include_str!("page.html");
+const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("page.css");
