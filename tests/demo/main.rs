@@ -19,6 +19,17 @@ struct Demo {
 }
 
 impl Demo {
+    /// `child` that was started with arguments of its own, and whose lines are read elsewhere.
+    fn of(child: Child) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            child,
+            page: nowhere,
+            guard: nowhere,
+            admin: nowhere,
+        }
+    }
+
     fn start() -> Self {
         let mut child = command(&["--page", "127.0.0.1:0", "--listen", "127.0.0.1:0"])
             .spawn()

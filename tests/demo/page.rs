@@ -84,7 +84,10 @@ fn the_page_may_reach_the_guard_and_nothing_else() {
         !body.contains("src=") && !body.contains("https://"),
         "no external resource"
     );
-    for id in "room nick join text say log status connections mine refused flood flood-result".split(' ') {
+    for id in
+        "room nick join text say log status connections mine refused ended flood flood-result open-chart away-chart"
+            .split(' ')
+    {
         assert_eq!(body.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
     }
 }
@@ -116,31 +119,184 @@ fn a_page_from_elsewhere_is_kept_out_of_the_chat() {
     assert_eq!(upgrade(&demo, "Origin: https://elsewhere.example.net\r\n").1, 403);
 }
 
+/// What the flood's sockets of `shape` have come to.
+fn fate(now: &Value, shape: &str) -> Value {
+    let shapes = now["flood"]["shapes"].as_array().unwrap();
+    shapes.iter().find(|fate| fate["shape"] == shape).unwrap().clone()
+}
+
+/// A client's frame, masked with zeros.
+fn send(socket: &mut TcpStream, opcode: u8, payload: &[u8]) {
+    let length = u8::try_from(payload.len()).unwrap();
+    assert!(length < 126);
+    let head = [0x80 | opcode, 0x80 | length, 0, 0, 0, 0];
+    socket.write_all(&[&head, payload].concat()).unwrap();
+}
+
+/// The opcode and the payload of the server's next frame; pings are answered.
+fn frame(socket: &mut TcpStream) -> (u8, Vec<u8>) {
+    loop {
+        let mut head = [0; 2];
+        socket.read_exact(&mut head).unwrap();
+        let mut long = [0; 2];
+        let length = match head[1] {
+            126 => {
+                socket.read_exact(&mut long).unwrap();
+                u16::from_be_bytes(long)
+            }
+            short => short.into(),
+        };
+        let mut payload = vec![0; length.into()];
+        socket.read_exact(&mut payload).unwrap();
+        match head[0] & 0x0F {
+            0x9 => send(socket, 0xA, &payload),
+            opcode => return (opcode, payload),
+        }
+    }
+}
+
+/// Somebody in the lobby.
+fn person(demo: &Demo, nick: &str) -> TcpStream {
+    let (mut socket, status) = upgrade(demo, "");
+    assert_eq!(status, 101);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    send(
+        &mut socket,
+        0x1,
+        format!(r#"{{"join":{{"room":"lobby","nick":"{nick}"}}}}"#).as_bytes(),
+    );
+    assert!(String::from_utf8(frame(&mut socket).1).unwrap().contains("welcome"));
+    socket
+}
+
+/// Says `text` and waits until everyone in `people` has heard it, past whatever else they hear.
+fn say(people: &mut [TcpStream], speaker: usize, text: &str) {
+    send(&mut people[speaker], 0x1, json!({ "say": text }).to_string().as_bytes());
+    for listener in people {
+        while !String::from_utf8(frame(listener).1).unwrap().contains(text) {}
+    }
+}
+
 #[test]
-fn the_flood_gets_five_in_and_leaves_the_others_their_places() {
+fn a_flood_is_turned_away_by_reason_while_two_people_go_on_chatting() {
     let demo = Demo::start();
-    let (_mine, _) = upgrade(&demo, "");
-    let response = post_flood(
-        &demo,
-        &format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", demo.page),
-    );
-    assert_eq!(status(&response), 200);
-    let outcome: Value = serde_json::from_str(response.split_once("\r\n\r\n").unwrap().1).unwrap();
-    assert_eq!(
-        (&outcome["sockets"], &outcome["opened"], &outcome["refused"]),
-        (&json!(12), &json!(5), &json!(7))
-    );
-    assert_eq!(outcome["statuses"], json!({"429": 7}));
-    assert_eq!(status(&post_flood(&demo, "")), 409, "one at a time");
-    let now = numbers(&demo);
-    assert_eq!(
-        (&now["connections"]["open"], &now["mine"]["open"]),
-        (&json!(6), &json!(1))
-    );
+    let mut people = [person(&demo, "ada"), person(&demo, "bob")];
+    let own_page = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", demo.page);
+    let start = Instant::now();
+    assert_eq!(status(&post_flood(&demo, &own_page)), 202);
+    assert_eq!(status(&post_flood(&demo, &own_page)), 409, "one at a time");
+    let mut said = 0;
+    while numbers(&demo)["flood"]["left_ms"] != 0 {
+        assert!(start.elapsed() < Duration::from_secs(20), "it is bounded in time");
+        say(&mut people, said % 2, &format!("line {said}"));
+        said += 1;
+        thread::sleep(Duration::from_millis(600));
+    }
+    assert!(said >= 10, "{said}");
     eventually("the flood's places are free", || {
-        numbers(&demo)["connections"]["open"] == 1
+        numbers(&demo)["connections"]["open"] == 2
     });
-    assert_eq!(numbers(&demo)["drift"], 0);
+
+    let now = numbers(&demo);
+    let burst = fate(&now, "burst");
+    assert_eq!(
+        (&burst["from"], &burst["dialled"], &burst["admitted"]),
+        (&json!("127.0.0.2"), &json!(12), &json!(5))
+    );
+    assert_eq!(burst["heard"], json!({"429 per_ip": 7, "1001 no pong": 5}));
+    let silent = fate(&now, "silent");
+    assert_eq!((&silent["dialled"], &silent["admitted"]), (&json!(60), &json!(30)));
+    assert_eq!(
+        silent["heard"],
+        json!({"1001 no pong": 30, "an end without a word": 30})
+    );
+    let talker = fate(&now, "talker");
+    assert_eq!(
+        talker["heard"],
+        json!({"1008 message rate exceeded": 5, "1009 message too big": 1})
+    );
+    let dialler = fate(&now, "dialler");
+    let too_often = dialler["heard"]["429 per_ip_rate"].as_u64().unwrap();
+    assert!(too_often > 100, "{dialler}");
+    assert_eq!(
+        too_often + dialler["admitted"].as_u64().unwrap(),
+        dialler["dialled"].as_u64().unwrap()
+    );
+
+    // What the sockets heard is what the guard counted.
+    assert_eq!(
+        now["reasons"],
+        json!({"head_timeout": 30, "per_ip": 7, "per_ip_rate": too_often})
+    );
+    assert_eq!(now["ended"], json!({"ghost": 35, "message_rate": 5, "message_size": 1}));
+    assert_eq!(now["ghosts"], json!({"reaped": 35, "replaced": 0}));
+    assert_eq!(now["limit_hits"]["close"], 6);
+    assert!(now["heartbeats"].as_u64().unwrap() >= 5, "{now}");
+    assert_eq!(
+        (&now["mine"]["open"], &now["silent"], &now["drift"]),
+        (&json!(2), &json!(0), &json!(0))
+    );
+    let turned_away = |reason: &str| -> u64 {
+        let seconds = now["last_minute"].as_array().unwrap();
+        seconds
+            .iter()
+            .filter_map(|second| second["turned_away"][reason].as_u64())
+            .sum()
+    };
+    assert_eq!((turned_away("per_ip"), turned_away("ghost")), (7, 35));
+}
+
+#[test]
+fn who_types_too_fast_is_told_so_and_may_come_back() {
+    let demo = Demo::start();
+    let mut hasty = person(&demo, "hasty");
+    for n in 0..8 {
+        send(&mut hasty, 0x1, json!({ "say": n.to_string() }).to_string().as_bytes());
+    }
+    let close = loop {
+        if let (0x8, payload) = frame(&mut hasty) {
+            break payload;
+        }
+    };
+    assert_eq!(close, [&1008_u16.to_be_bytes()[..], b"message rate exceeded"].concat());
+    eventually("it is counted", || {
+        numbers(&demo)["ended"] == json!({"message_rate": 1})
+    });
+    person(&demo, "hasty");
+}
+
+#[test]
+fn with_flood_it_floods_once_and_tells_how_it_went() {
+    let mut child = command(&["--page", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--flood"])
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut told = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        told.push(line);
+        if told.last().unwrap().starts_with("flood over") {
+            break;
+        }
+    }
+    let mut demo = Demo::of(child);
+    assert!(told[0].starts_with("page http://"), "{told:?}");
+    let about = |begin: &str| told.iter().filter(|line| line.starts_with(begin)).collect::<Vec<_>>();
+    assert_eq!(about("flood begins").len(), 1);
+    assert_eq!(
+        about("flood burst"),
+        ["flood burst from 127.0.0.2: 12 dialled, 5 let in, 5 heard 1001 no pong, 7 heard 429 per_ip"]
+    );
+    assert_eq!(about("flood talker").len(), 1);
+    let over = about("flood over")[0];
+    for part in ["7 per_ip", "30 head_timeout", "35 ghost", "5 message_rate"] {
+        assert!(over.contains(part), "{over}");
+    }
+    assert_eq!(interrupt(&mut demo).code(), Some(0));
 }
 
 #[test]
@@ -161,7 +317,12 @@ fn only_the_page_itself_may_flood() {
         status(&ask(demo.page, "GET /flood HTTP/1.1\r\nHost: localhost\r\n\r\n")),
         405
     );
-    assert_eq!(numbers(&demo)["admitted"], 0, "nobody came");
+    let now = numbers(&demo);
+    assert_eq!(
+        (&now["admitted"], &now["flood"]["left_ms"]),
+        (&json!(0), &json!(0)),
+        "nobody came"
+    );
 }
 
 #[test]
@@ -169,7 +330,8 @@ fn an_interrupt_ends_it_at_once() {
     let mut demo = Demo::start();
     let (_open, status) = upgrade(&demo, "");
     assert_eq!(status, 101);
-    assert_eq!(interrupt(&mut demo).code(), Some(0));
+    assert!(post_flood(&demo, "").starts_with("HTTP/1.1 202 "));
+    assert_eq!(interrupt(&mut demo).code(), Some(0), "in the middle of a flood too");
 }
 
 #[test]

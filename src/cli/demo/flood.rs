@@ -1,126 +1,155 @@
-//! A small flood, for showing: real sockets from one other loopback address, more than one address may have.
+//! A small flood, for showing: real sockets from other loopback addresses, in the shapes that chat servers meet in the
+//! field. Bounded in count, and over after [`LASTS`] whatever the guard does: its tasks end then, and with them its
+//! sockets.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
-use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::{WebSocketStream, client_async};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+use super::shapes::{self, Attacker, Shape};
 
 /// The one flood that may run at a time.
 #[derive(Debug)]
 pub struct Flood {
-    idle: Arc<Semaphore>,
+    guard: SocketAddr,
+    board: Arc<Board>,
 }
 
-/// What the sockets of one flood heard.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Outcome {
-    /// The address they came from.
+/// What the last flood's sockets have come to so far.
+#[derive(Clone, Debug, Serialize)]
+pub struct Progress {
+    /// Until it is over; 0 when none is running.
+    pub left_ms: u64,
+    /// One for each shape; none before the first flood.
+    pub shapes: Vec<Fate>,
+}
+
+/// What the sockets of one shape have come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fate {
+    /// Its word.
+    pub shape: &'static str,
+    /// Where its sockets come from.
     pub from: String,
-    /// How many there were.
-    pub sockets: u32,
-    /// Those that were let in; they stay for `held_ms`.
-    pub opened: u32,
-    /// Those that heard another HTTP status.
-    pub refused: u32,
-    /// How many heard which.
-    pub statuses: BTreeMap<u16, u32>,
-    /// Those that heard no HTTP at all: dial refused, closed, reset or late.
-    pub failed: u32,
-    /// From the first dial to the last answer.
-    pub took_ms: u64,
-    /// How long the open ones stay from now on.
-    pub held_ms: u64,
+    /// Sockets dialled.
+    pub dialled: u32,
+    /// Those that were let in.
+    pub admitted: u32,
+    /// Those of them that are open now.
+    pub open: u32,
+    /// What the others heard, and those that were closed again: the status with its reason, or the close code with its
+    /// own.
+    pub heard: BTreeMap<String, u32>,
+}
+
+/// Where every task of a flood writes down what it meets.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    ends: Option<Instant>,
+    fates: Vec<Fate>,
 }
 
 impl Flood {
     /// None is running.
-    pub fn new() -> Self {
+    pub fn new(guard: SocketAddr) -> Self {
         Self {
-            idle: Arc::new(Semaphore::new(1)),
+            guard: reachable(guard),
+            board: Arc::default(),
         }
     }
 
-    /// Asks `guard` for twelve upgrades within 800 ms and tells how each fared. `None`: one is running, which it is
-    /// until its sockets are closed again, four seconds after this returned.
-    pub async fn run(&self, guard: SocketAddr) -> Option<Outcome> {
-        let running = Arc::clone(&self.idle).try_acquire_owned().ok()?;
-        let guard = reachable(guard);
-        let start = Instant::now();
-        let mut attempts = JoinSet::new();
-        for n in 0..SOCKETS {
-            attempts.spawn(async move {
-                sleep(WITHIN * n / SOCKETS).await;
-                timeout(ATTEMPT, open(guard)).await.unwrap_or(Heard::Nothing)
-            });
-        }
-        let mut outcome = Outcome {
-            from: FROM.to_string(),
-            sockets: SOCKETS,
-            ..Outcome::default()
-        };
-        let mut open = Vec::new();
-        for heard in attempts.join_all().await {
-            match heard {
-                Heard::Open(socket) => open.push(*socket),
-                Heard::Status(status) => *outcome.statuses.entry(status).or_default() += 1,
-                Heard::Nothing => outcome.failed += 1,
+    /// Starts one, which ends when the handle does. `None`: one is running.
+    pub fn start(&self) -> Option<JoinHandle<()>> {
+        {
+            let mut inner = self.board.inner.lock();
+            if inner.ends.is_some() {
+                return None;
             }
+            inner.ends = Some(Instant::now() + LASTS);
+            inner.fates = Shape::ALL.map(Fate::of).into();
         }
-        outcome.refused = outcome.statuses.values().sum();
-        outcome.opened = SOCKETS - outcome.refused - outcome.failed;
-        outcome.took_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        outcome.held_ms = u64::try_from(HELD.as_millis()).unwrap_or(u64::MAX);
-        tokio::spawn(hold(open, running));
-        Some(outcome)
+        let (guard, board) = (self.guard, Arc::clone(&self.board));
+        Some(tokio::spawn(async move {
+            let mut tasks = JoinSet::new();
+            for (shape, from, nth) in Shape::ALL.into_iter().flat_map(Shape::sockets) {
+                let attacker = Attacker::new(guard, from, shape, Arc::clone(&board));
+                tasks.spawn(shapes::play(attacker, nth));
+            }
+            sleep(LASTS).await;
+            tasks.shutdown().await;
+            board.inner.lock().ends = None;
+        }))
+    }
+
+    /// How the one that runs fares, or how the last one did.
+    pub fn progress(&self) -> Progress {
+        let inner = self.board.inner.lock();
+        let left = inner
+            .ends
+            .map_or(Duration::ZERO, |ends| ends.saturating_duration_since(Instant::now()));
+        Progress {
+            left_ms: match inner.ends {
+                // It has yet to clear away.
+                Some(_) => u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+                None => 0,
+            },
+            shapes: inner.fates.clone(),
+        }
     }
 }
 
-impl Default for Flood {
-    fn default() -> Self {
-        Self::new()
+impl Board {
+    pub(super) fn change(&self, shape: Shape, change: impl FnOnce(&mut Fate)) {
+        if let Some(fate) = self.inner.lock().fates.get_mut(shape as usize) {
+            change(fate);
+        }
     }
 }
 
-type Socket = WebSocketStream<TcpStream>;
-
-enum Heard {
-    Open(Box<Socket>),
-    Status(u16),
-    Nothing,
-}
-
-async fn open(guard: SocketAddr) -> Heard {
-    let Ok(socket) = TcpSocket::new_v4() else {
-        return Heard::Nothing;
-    };
-    if socket.bind(SocketAddr::from((FROM, 0))).is_err() {
-        return Heard::Nothing;
+impl Fate {
+    fn of(shape: Shape) -> Self {
+        let sources: Vec<IpAddr> = shape.sockets().map(|(_, from, _)| from.into()).collect();
+        let from = match (sources.first(), sources.last()) {
+            (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+            (first, _) => first.map_or_else(String::new, ToString::to_string),
+        };
+        Self {
+            shape: shape.word(),
+            from,
+            dialled: 0,
+            admitted: 0,
+            open: 0,
+            heard: BTreeMap::new(),
+        }
     }
-    let Ok(stream) = socket.connect(guard).await else {
-        return Heard::Nothing;
-    };
-    match client_async(format!("ws://{guard}/chat"), stream).await {
-        Ok((socket, _)) => Heard::Open(Box::new(socket)),
-        Err(Error::Http(response)) => Heard::Status(response.status().as_u16()),
-        Err(_) => Heard::Nothing,
-    }
-}
 
-async fn hold(open: Vec<Socket>, running: OwnedSemaphorePermit) {
-    sleep(HELD).await;
-    for mut socket in open {
-        // Who doesn't take the close frame gets the end of the socket.
-        let _ = timeout(CLOSE, socket.close(None)).await;
+    /// As a line for people.
+    pub fn line(&self) -> String {
+        let heard: Vec<_> = self
+            .heard
+            .iter()
+            .map(|(what, n)| format!(", {n} heard {what}"))
+            .collect();
+        format!(
+            "{} from {}: {} dialled, {} let in{}",
+            self.shape,
+            self.from,
+            self.dialled,
+            self.admitted,
+            heard.concat()
+        )
     }
-    drop(running);
 }
 
 fn reachable(guard: SocketAddr) -> SocketAddr {
@@ -130,66 +159,80 @@ fn reachable(guard: SocketAddr) -> SocketAddr {
     guard
 }
 
-/// Another client than the page's, as the guard sees it.
-const FROM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const SOCKETS: u32 = 12;
-const WITHIN: Duration = Duration::from_millis(800);
-const HELD: Duration = Duration::from_secs(4);
-const ATTEMPT: Duration = Duration::from_secs(3);
-const CLOSE: Duration = Duration::from_millis(200);
+/// Long enough for the demo's ping and the time of its pong, with some to spare.
+pub const LASTS: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use std::collections::BTreeSet;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
 
-    /// Lets the first five in, answers 429 to the rest; tells who came.
-    async fn five_only(listener: TcpListener) -> Vec<IpAddr> {
-        let (mut came, mut open) = (Vec::new(), Vec::new());
-        while came.len() < 12 {
+    /// A guard that lets nobody in; tells who came.
+    async fn refuses_all(listener: TcpListener, came: Arc<Mutex<Vec<IpAddr>>>) {
+        let mut tasks = JoinSet::new();
+        loop {
             let (mut socket, peer) = listener.accept().await.unwrap();
-            came.push(peer.ip());
-            if open.len() < 5 {
-                open.push(tokio_tungstenite::accept_async(socket).await.unwrap());
-            } else {
-                let read = socket.read(&mut [0; 4096]).await.unwrap();
-                assert!(read > 0);
-                socket
-                    .write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
-                    .await
-                    .unwrap();
-            }
+            came.lock().push(peer.ip());
+            tasks.spawn(async move {
+                // Who says nothing is closed after a while.
+                let read = timeout(Duration::from_secs(1), socket.read(&mut [0; 4096])).await;
+                if matches!(read, Ok(Ok(1..))) {
+                    let answer = "HTTP/1.1 503 Service Unavailable\r\nX-Wsguard-Reason: zone_full\r\n\r\n";
+                    let _ = socket.write_all(answer.as_bytes()).await;
+                }
+            });
         }
-        came
     }
 
     #[tokio::test]
-    async fn tells_how_many_opened_and_what_the_others_heard() {
+    async fn it_is_bounded_in_count_and_time_and_comes_from_loopback_addresses_of_its_own() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let guard = listener.local_addr().unwrap();
-        let guarded = tokio::spawn(five_only(listener));
-        let flood = Flood::new();
-        let (outcome, second) = tokio::join!(flood.run(guard), flood.run(guard));
-        let outcome = outcome.unwrap();
-        assert_eq!(
-            (outcome.sockets, outcome.opened, outcome.refused, outcome.failed),
-            (12, 5, 7, 0)
+        let flood = Flood::new(listener.local_addr().unwrap());
+        assert_eq!((flood.progress().left_ms, flood.progress().shapes.len()), (0, 0));
+        let came = Arc::new(Mutex::new(Vec::new()));
+        let guard = tokio::spawn(refuses_all(listener, Arc::clone(&came)));
+
+        let start = Instant::now();
+        let running = flood.start().unwrap();
+        assert!(flood.start().is_none(), "one at a time");
+        running.await.unwrap();
+        assert!(
+            start.elapsed() < LASTS + Duration::from_secs(1),
+            "{:?}",
+            start.elapsed()
         );
-        assert_eq!(outcome.statuses, BTreeMap::from([(429, 7)]));
-        assert_eq!(second, None, "one at a time");
-        assert_eq!(guarded.await.unwrap(), [IpAddr::V4(FROM); 12]);
-        assert_eq!(flood.run(guard).await, None, "it runs until its sockets are closed");
+
+        let progress = flood.progress();
+        assert_eq!(progress.left_ms, 0);
+        let dialled: u32 = progress.shapes.iter().map(|fate| fate.dialled).sum();
+        assert_eq!(usize::try_from(dialled).unwrap(), came.lock().len(), "each is counted");
+        assert!(dialled <= 400, "{dialled}");
+        for fate in &progress.shapes {
+            assert_eq!((fate.admitted, fate.open), (0, 0), "{fate:?}");
+            assert_eq!(fate.dialled, fate.heard.values().sum::<u32>(), "{fate:?}");
+        }
+        let sources: BTreeSet<_> = came.lock().iter().copied().collect();
+        assert_eq!(sources.len(), 34);
+        assert!(sources.iter().all(IpAddr::is_loopback) && !sources.contains(&IpAddr::from([127, 0, 0, 1])));
+        assert!(flood.start().is_some(), "and then another");
+        guard.abort();
     }
 
     #[tokio::test]
-    async fn a_guard_that_is_gone_is_a_failure_not_a_refusal() {
+    async fn a_guard_that_is_gone_is_no_refusal() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let guard = listener.local_addr().unwrap();
+        let flood = Flood::new(listener.local_addr().unwrap());
         drop(listener);
-        let outcome = Flood::new().run(guard).await.unwrap();
-        assert_eq!((outcome.opened, outcome.refused, outcome.failed), (0, 0, 12));
+        let _running = flood.start().unwrap();
+        sleep(Duration::from_secs(2)).await;
+        let burst = &flood.progress().shapes[0];
+        assert_eq!((burst.dialled, burst.admitted), (12, 0));
+        assert_eq!(burst.heard, BTreeMap::from([("nothing".to_owned(), 12)]));
     }
 }

@@ -1,17 +1,22 @@
-//! `wsguard demo`: the real guard before an embedded chat server, with a page to chat on. Needs no file and no network.
+//! `wsguard demo`: the real guard before an embedded chat server, with a page to chat on and
+//! to flood it from. Needs no file and no network.
 
 pub mod chat;
 pub mod flood;
+pub mod minute;
 pub mod numbers;
 pub mod page;
 pub mod rooms;
+mod shapes;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
 use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -30,6 +35,9 @@ pub struct DemoArgs {
     /// Where the guard listens [default: 127.0.0.1:9181, or a free port]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Start one flood at once, as the page's button does, and tell here how it went
+    #[arg(long)]
+    pub flood: bool,
 }
 
 /// Runs until INT or TERM, which end it at once. The first line on stdout is `page http://ADDR/`, written when
@@ -61,8 +69,22 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let page_socket = listener(page_socket)?;
         greet(page_at, guard_at, admin_at);
+        let page = Arc::new(Page {
+            guard,
+            guard_at,
+            per_ip: PER_IP,
+            burst: MESSAGES_AT_ONCE,
+            rate: MESSAGES_A_SECOND,
+            flood: Flood::new(guard_at),
+            minute: Mutex::default(),
+        });
+        let flood = async {
+            if args.flood {
+                flood_and_tell(&page).await;
+            }
+        };
         tokio::select! {
-            () = page::serve(page_socket, Page { guard, guard_at, per_ip: PER_IP, flood: Flood::new() }) => {}
+            _ = async { tokio::join!(page::serve(page_socket, Arc::clone(&page)), flood) } => {}
             _ = int.recv() => {}
             _ = term.recv() => {}
         }
@@ -107,10 +129,22 @@ fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: Soc
         "[[listener]]\n\
          bind = [\"{guard}\"]\n\
          max_pending = {PENDING}\n\
+         handshake_timeout = \"5s\"\n\
          \n\
          [limits]\n\
          connections = {CONNECTIONS}\n\
          per_ip = {PER_IP}\n\
+         per_ip_rate = \"5/s\"\n\
+         per_ip_burst = 20\n\
+         \n\
+         [limits.messages]\n\
+         rate = \"{MESSAGES_A_SECOND}/s\"\n\
+         burst = {MESSAGES_AT_ONCE}\n\
+         per_ip_rate = \"10/s\"\n\
+         per_ip_burst = 20\n\
+         max_size = \"4KiB\"\n\
+         ping = \"5s\"\n\
+         pong_timeout = \"3s\"\n\
          \n\
          [[route]]\n\
          name = \"chat\"\n\
@@ -123,21 +157,49 @@ fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: Soc
          listen = \"{admin}\"\n\
          \n\
          [log]\n\
-         access = \"rejected\"\n"
+         access = \"rejected\"\n\
+         sample = \"1/s\"\n"
     )
 }
 
 fn greet(page: SocketAddr, guard: SocketAddr, admin: SocketAddr) {
-    let lines = format!(
+    say(&format!(
         "page http://{page}/\n\
          guard ws://{guard}/chat\n\
          metrics http://{admin}/metrics\n\
          stats http://{admin}/stats\n\
          \n\
          Open the page in two tabs and chat. Each address may have {PER_IP} connections: the sixth tab hears 429\n\
-         until one of the others is closed. The page's button floods the guard from 127.0.0.2. Ctrl-C ends the demo.\n"
-    );
-    // Whoever closed stdout didn't want to read it; the demo goes on.
+         until one of the others is closed. The page's button floods the guard from other loopback addresses, and\n\
+         the chat goes on. Ctrl-C ends the demo.\n"
+    ));
+}
+
+/// One flood, and in the end what came of it.
+async fn flood_and_tell(page: &Page) {
+    let Some(flood) = page.flood.start() else { return };
+    say(&format!("\nflood begins, for {} s\n", flood::LASTS.as_secs()));
+    if flood.await.is_err() {
+        return;
+    }
+    for fate in page.flood.progress().shapes {
+        say(&format!("flood {}\n", fate.line()));
+    }
+    let now = page.numbers(page.guard_at.ip());
+    let by_reason = |counts: &BTreeMap<String, u64>| {
+        let each: Vec<_> = counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
+        format!("{} ({})", counts.values().sum::<u64>(), each.join(", "))
+    };
+    say(&format!(
+        "flood over: the guard has admitted {}, refused {}, ended {}\n",
+        now.admitted,
+        by_reason(&now.reasons),
+        by_reason(&now.ended),
+    ));
+}
+
+/// Whoever closed stdout didn't want to read it; the demo goes on.
+fn say(lines: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
 }
@@ -165,6 +227,9 @@ fn runtime() -> io::Result<Runtime> {
 
 const CONNECTIONS: u32 = 100;
 const GUARD_PORT: u16 = 9181;
+/// What a person who types can just about exceed, to see what happens.
+const MESSAGES_A_SECOND: u32 = 2;
+const MESSAGES_AT_ONCE: u32 = 5;
 const PAGE_PORT: u16 = 9180;
 /// Small enough for any descriptor limit, so that the demo does not begin with a line about one.
 const PENDING: u32 = 200;

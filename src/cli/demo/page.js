@@ -1,6 +1,6 @@
 'use strict';
 const $ = id => document.getElementById(id);
-const guard = document.documentElement.dataset.guard;
+const { guard, burst, rate } = document.documentElement.dataset;
 const LINES = 300, POLL = 1000, BACKOFF = [1000, 15000];
 
 // The chat
@@ -27,9 +27,21 @@ function connect() {
     const delay = Math.min(BACKOFF[0] * 2 ** attempts++, BACKOFF[1]) * (0.75 + Math.random() / 2);
     retry = setTimeout(connect, delay);
     const soon = ` Trying again in ${Math.ceil(delay / 1000)} s.`;
-    const reason = opened ? `The connection ended${event.reason ? ': ' + event.reason : ''}.` : await whyRefused();
+    const reason = opened ? whyClosed(event) : await whyRefused();
+    // The line stays when the next connection has long replaced the status.
+    if (opened) write('error', reason);
     if (socket === null) status('closed', reason + soon);
   };
+}
+
+function whyClosed({ code, reason }) {
+  const heard = `${code}${reason ? ' ' + reason : ''}`;
+  switch (code) {
+    case 1008: return `You were too fast: ${burst} messages at once and then ${rate} a second are let through, so the guard closed the connection (${heard}).`;
+    case 1009: return `That message was too long, so the guard closed the connection (${heard}).`;
+    case 1001: return `This browser did not answer the guard's ping, so the guard took the connection for dead (${heard}).`;
+    default: return `The connection ended (${heard}).`;
+  }
 }
 
 // A page is never told the status of a refused handshake, so this is read off the numbers.
@@ -40,7 +52,7 @@ async function whyRefused() {
     return `The guard refused this socket with 429: your address holds ${now.mine.open} of ${now.mine.limit} already. Close another tab.`;
   }
   if (now.connections.open >= now.connections.limit) return 'The guard refused this socket with 503: every place is taken.';
-  return 'The guard did not let this socket in.';
+  return 'The guard did not let this socket in: perhaps your address dials too often.';
 }
 
 function join() {

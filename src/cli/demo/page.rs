@@ -1,15 +1,19 @@
 //! The demo's page: one document, the numbers it polls, and the button's flood.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY};
 use hyper::{Method, StatusCode};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
 
-use super::flood::Flood;
+use super::flood::{self, Flood, Progress};
+use super::minute::{Minute, Second};
 use super::numbers::Numbers;
 use crate::admin::judge::{Verdict, name_of};
 use crate::admin::serve::{self, Asked, Response, text, value};
@@ -25,22 +29,37 @@ pub struct Page {
     pub guard_at: SocketAddr,
     /// Its limit for one address.
     pub per_ip: u32,
+    /// How many messages it lets through at once.
+    pub burst: u32,
+    /// And then in a second.
+    pub rate: u32,
     /// The button's.
     pub flood: Flood,
+    /// What its charts show.
+    pub minute: Mutex<Minute>,
+}
+
+/// Everything that the page polls.
+#[derive(Serialize)]
+struct Polled {
+    #[serde(flatten)]
+    numbers: Numbers,
+    last_minute: Vec<Second>,
+    flood: Progress,
 }
 
 /// Serves the page for good, as bounded as the admin server and for the same Hosts.
-pub async fn serve(listener: TcpListener, page: Page) {
-    let page = Arc::new(page);
-    serve::serve(listener, move |asked| {
-        let page = Arc::clone(&page);
-        async move { page.answer(&asked).await }
-    })
-    .await;
+pub async fn serve(listener: TcpListener, page: Arc<Page>) {
+    let asked_of = Arc::clone(&page);
+    let answers = serve::serve(listener, move |asked| {
+        let page = Arc::clone(&asked_of);
+        async move { page.answer(&asked) }
+    });
+    tokio::join!(answers, page.watch());
 }
 
 impl Page {
-    async fn answer(&self, asked: &Asked) -> Response {
+    fn answer(&self, asked: &Asked) -> Response {
         match asked.verdict(&[]) {
             Verdict::Answer => {}
             Verdict::Forbid => return text(StatusCode::FORBIDDEN, "Cross-site requests are not answered\n"),
@@ -54,8 +73,8 @@ impl Page {
         let is_read = matches!(asked.head.method, Method::GET | Method::HEAD);
         match (asked.head.uri.path(), is_read) {
             ("/", true) => self.document(asked.host()),
-            ("/numbers", true) => json(StatusCode::OK, &self.numbers(asked.peer)),
-            ("/flood", false) if asked.head.method == Method::POST => self.run_flood(asked).await,
+            ("/numbers", true) => self.polled(asked.peer),
+            ("/flood", false) if asked.head.method == Method::POST => self.start_flood(asked),
             ("/flood", _) => not_allowed("POST"),
             ("/" | "/numbers", false) => not_allowed("GET, HEAD"),
             _ => text(StatusCode::NOT_FOUND, "Not found\n"),
@@ -71,6 +90,9 @@ impl Page {
             .replace("{{numbers}}", NUMBERS)
             .replace("{{guard}}", &guard)
             .replace("{{nonce}}", &nonce)
+            .replace("{{burst}}", &self.burst.to_string())
+            .replace("{{rate}}", &self.rate.to_string())
+            .replace("{{seconds}}", &flood::LASTS.as_secs().to_string())
             .replace("{{per_ip}}", &self.per_ip.to_string());
         let policy = format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; \
@@ -96,9 +118,18 @@ impl Page {
         }
     }
 
+    fn polled(&self, asker: SocketAddr) -> Response {
+        let polled = Polled {
+            numbers: self.numbers(asker.ip()),
+            last_minute: self.minute.lock().seconds(),
+            flood: self.flood.progress(),
+        };
+        json(StatusCode::OK, &polled)
+    }
+
     /// The asker's own share is that of its address on this port, which is its address on the guard's as well.
-    fn numbers(&self, asker: SocketAddr) -> Numbers {
-        let key = ClientKey::of(asker.ip(), Prefixes::default()).to_string();
+    pub fn numbers(&self, asker: IpAddr) -> Numbers {
+        let key = ClientKey::of(asker, Prefixes::default()).to_string();
         Numbers::pick(
             &self.guard.metrics_text(),
             &self.guard.stats_json(),
@@ -107,13 +138,24 @@ impl Page {
         )
     }
 
-    async fn run_flood(&self, asked: &Asked) -> Response {
+    /// Writes down each second, whether somebody looks or not: a page that is opened later shows it.
+    async fn watch(&self) {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            seconds.tick().await;
+            let now = self.numbers(Ipv4Addr::LOCALHOST.into());
+            self.minute.lock().note(now);
+        }
+    }
+
+    fn start_flood(&self, asked: &Asked) -> Response {
         // This one has an effect: a page on another port of this host may not have it either.
         if !matches!(asked.fetch_site(), None | Some("same-origin")) {
             return text(StatusCode::FORBIDDEN, "Only the demo's own page may flood\n");
         }
-        match self.flood.run(self.guard_at).await {
-            Some(outcome) => json(StatusCode::OK, &outcome),
+        match self.flood.start() {
+            Some(_) => json(StatusCode::ACCEPTED, &self.flood.progress()),
             None => text(StatusCode::CONFLICT, "A flood is running\n"),
         }
     }

@@ -1,0 +1,128 @@
+//! The last minute, second by second: what the page's charts are drawn from.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Serialize;
+
+use super::numbers::{Numbers, Traffic};
+
+/// What was read off once a second; [`SECONDS`] of them at most.
+#[derive(Debug, Default)]
+pub struct Minute {
+    before: Option<Numbers>,
+    seconds: VecDeque<Second>,
+}
+
+/// One second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Second {
+    /// Open at its end, and their clients have spoken.
+    pub speaking: u64,
+    /// Open at its end, and their clients have not.
+    pub silent: u64,
+    /// Not let in at its end.
+    pub pending: u64,
+    /// Refused or ended by the guard within it, by reason.
+    pub turned_away: BTreeMap<String, u64>,
+    /// Messages within it.
+    pub messages: Traffic,
+}
+
+impl Minute {
+    /// A second is over, and these are the guard's numbers now.
+    pub fn note(&mut self, now: Numbers) {
+        if let Some(before) = self.before.as_ref() {
+            if self.seconds.len() == SECONDS {
+                self.seconds.pop_front();
+            }
+            self.seconds.push_back(Second::between(before, &now));
+        }
+        self.before = Some(now);
+    }
+
+    /// The oldest first.
+    pub fn seconds(&self) -> Vec<Second> {
+        self.seconds.iter().cloned().collect()
+    }
+}
+
+impl Second {
+    fn between(before: &Numbers, now: &Numbers) -> Self {
+        // `panic` apart, no word is a reason for both.
+        let turned_away = news(&before.reasons, &now.reasons)
+            .chain(news(&before.ended, &now.ended))
+            .collect();
+        Self {
+            speaking: now.connections.open.saturating_sub(now.silent),
+            silent: now.silent,
+            pending: now.pending,
+            turned_away,
+            messages: Traffic {
+                inwards: now.messages.inwards.saturating_sub(before.messages.inwards),
+                outwards: now.messages.outwards.saturating_sub(before.messages.outwards),
+            },
+        }
+    }
+}
+
+fn news(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> impl Iterator<Item = (String, u64)> {
+    now.iter().filter_map(|(reason, total)| {
+        let more = total.saturating_sub(before.get(reason).copied().unwrap_or(0));
+        (more > 0).then(|| (reason.clone(), more))
+    })
+}
+
+/// As many as the charts show.
+pub const SECONDS: usize = 60;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+
+    fn numbers(admitted: u64, refused: u64, ghosts: u64) -> Numbers {
+        let metrics = format!(
+            "wsguard_connections{{zone=\"default\"}} {admitted}\n\
+             wsguard_handshakes_total{{zone=\"default\",outcome=\"rejected\",reason=\"per_ip\"}} {refused}\n\
+             wsguard_closes_total{{zone=\"default\",reason=\"ghost\"}} {ghosts}\n\
+             wsguard_pending{{listener=\"l\"}} 3\n\
+             wsguard_messages_total{{zone=\"default\",direction=\"in\"}} {refused}\n"
+        );
+        Numbers::pick(&metrics, r#"{"zones":{"default":{"silent":2}}}"#, "127.0.0.1", 5)
+    }
+
+    #[test]
+    fn a_second_says_what_is_open_and_what_was_turned_away_within_it() {
+        let mut minute = Minute::default();
+        minute.note(numbers(5, 7, 0));
+        assert!(minute.seconds().is_empty(), "totals alone say nothing about a second");
+        minute.note(numbers(6, 10, 1));
+        minute.note(numbers(6, 10, 1));
+        let seconds = minute.seconds();
+        assert_eq!(
+            seconds[0],
+            Second {
+                speaking: 4,
+                silent: 2,
+                pending: 3,
+                turned_away: BTreeMap::from([("ghost".to_owned(), 1), ("per_ip".to_owned(), 3)]),
+                messages: Traffic {
+                    inwards: 3,
+                    outwards: 0
+                },
+            }
+        );
+        assert!(seconds[1].turned_away.is_empty());
+    }
+
+    #[test]
+    fn a_minute_is_kept_and_no_more() {
+        let mut minute = Minute::default();
+        for n in 0..=100 {
+            minute.note(numbers(n, 0, 0));
+        }
+        let seconds = minute.seconds();
+        assert_eq!(seconds.len(), SECONDS);
+        assert_eq!(seconds.last().unwrap().speaking, 98);
+    }
+}
