@@ -1,11 +1,11 @@
-// Headless Chromium: two tabs chat with each other on the demo's page through the guard, and a page hears why it was
-// refused.
+// Headless Chromium: two people chat on the demo's page through the guard and through a flood, and a page hears why it was
+// refused or thrown out. WSGUARD_SCREENSHOT names a file for a picture of the page under flood.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import http from 'node:http';
 import { test } from 'node:test';
-import { atEnd, demo, folder, guard, need, settled, until, within } from './rig.mjs';
+import { atEnd, demo, folder, guard, need, settled, sleep, until, within } from './rig.mjs';
 
 const { chromium } = need('playwright-core');
 const { WebSocketServer } = need('ws');
@@ -20,43 +20,112 @@ const ARGS = [
   '--disable-sync',
 ];
 
-test('two tabs of the demo chat with each other, through a flood too', { timeout: 120_000 }, async (t) => {
+const shows = (page, id, wanted, ms = 15_000) => until(`${id} shows ${wanted}`, async () => wanted.test(await page.locator(id).innerText()), ms);
+
+const join = async (page, nick) => {
+  await page.fill('#room', 'garden');
+  await page.fill('#nick', nick);
+  await page.click('#join');
+  await shows(page, '#status', new RegExp(`garden as ${nick}`));
+};
+
+const say = async (page, text) => {
+  await page.fill('#text', text);
+  await page.click('#say');
+};
+
+test('two people of the demo go on chatting while a flood is turned away by reason', { timeout: 120_000 }, async (t) => {
   const { page: address } = await demo(t);
   const browser = await start(t);
   const [ada, bob] = [await tab(browser, address), await tab(browser, address)];
   const log = (page) => page.locator('#log').innerText();
-  const shows = (page, id, wanted) => until(`${id} shows ${wanted}`, async () => wanted.test(await page.locator(id).innerText()), 15_000);
-  const say = async (from, text) => {
-    await from.fill('#text', text);
-    await from.click('#say');
-  };
 
-  for (const [page, nick] of [[ada, 'Ada'], [bob, 'Bob']]) {
-    await page.fill('#room', 'garden');
-    await page.fill('#nick', nick);
-    await page.click('#join');
-    await shows(page, '#status', new RegExp(`garden as ${nick}`));
-  }
+  await join(ada, 'Ada');
+  await join(bob, 'Bob');
   await shows(ada, '#log', /Bob joined/);
-  await say(ada, 'hello Bob, größer 🙂');
-  await shows(bob, '#log', /Ada\s*hello Bob, größer 🙂/);
+  await say(ada, 'hello Bob, nice to meet you');
+  await shows(bob, '#log', /Ada\s*hello Bob, nice to meet you/);
   await say(bob, 'hello Ada');
   await shows(ada, '#log', /Bob\s*hello Ada/);
   await shows(ada, '#connections', /^2 \/ 100$/);
   await shows(ada, '#mine', /^2 \/ 5$/);
+  await shows(ada, '#away-legend', /^Nobody so far$/);
 
+  await ada.bringToFront();
   await ada.click('#flood');
-  await shows(ada, '#flood-result', /12 sockets.*5 opened, 7 heard 429/);
-  await say(bob, 'still here');
-  await shows(ada, '#log', /Bob\s*still here/);
-  await shows(ada, '#connections', /^7 \/ 100$/);
-  await shows(ada, '#refused', /^7$/);
+  await shows(ada, '#flood', /Flooding/);
+  const lines = ['There comes a flood', 'I see it, and still we chat', 'Who are they all?', 'Most say nothing', 'One shouts, and is out', 'And nobody waits'];
+  for (const [n, line] of lines.entries()) {
+    const [speaker, listener] = n % 2 ? [bob, ada] : [ada, bob];
+    await say(speaker, line);
+    await shows(listener, '#log', new RegExp(line.replace('?', '\\?')), 2000);
+    await sleep(1200);
+  }
+  // The pings of those that say nothing have gone unanswered by now.
+  await shows(ada, '#away-legend', /ghost\s*[1-9]/);
+  assert.match(await ada.locator('#flood').innerText(), /Flooding/);
+  if (process.env.WSGUARD_SCREENSHOT) await ada.screenshot({ path: process.env.WSGUARD_SCREENSHOT, fullPage: true });
+  await shows(ada, '#flood-result', /is over/);
+  for (const [reason, count] of Object.entries({ per_ip: 7, head_timeout: 30, message_rate: 5, message_size: 1, ghost: 35 })) {
+    await shows(ada, '#away-legend', new RegExp(`\\b${reason}\\s+${count}$`, 'm'));
+  }
+  await shows(ada, '#away-legend', /\bper_ip_rate\s+[1-9]\d+$/m);
+  await shows(ada, '#ended', /^41$/);
+  await shows(ada, '#ghosts', /^35$/);
+  await shows(ada, '#limit-hits', /^6$/);
+  await shows(ada, '#heartbeats', /^[1-9]/);
   await shows(ada, '#connections', /^2 \/ 100$/);
+  for (const chart of ['#open-chart', '#away-chart']) {
+    assert.ok(await ada.locator(`${chart} path[d^=M]`).count() >= 3, `${chart} has columns of several kinds`);
+  }
 
   await bob.close();
   await shows(ada, '#log', /Bob left/);
   await shows(ada, '#mine', /^1 \/ 5$/);
   assert.equal((await log(ada)).match(/hello Ada/g).length, 1, 'each message comes once');
+  assert.doesNotMatch(await log(ada), /too fast|ended/, 'nobody lost a connection');
+});
+
+test('who types too fast on the demo reads why the connection was closed, and is back at once', { timeout: 60_000 }, async (t) => {
+  const { page: address } = await demo(t);
+  const page = await tab(await start(t), address);
+  await join(page, 'Hasty');
+  for (let n = 0; n < 8; n++) await page.evaluate((text) => {
+    document.querySelector('#text').value = text;
+    document.querySelector('#say').click();
+  }, `line ${n}`);
+  await shows(page, '#log', /You were too fast: .*1008 message rate exceeded/);
+  await shows(page, '#status', /In garden as Hasty/);
+  await shows(page, '#away-legend', /message_rate\s+1$/m);
+  await say(page, 'slower now, größer 🙂');
+  await shows(page, '#log', /Hasty\s*slower now, größer 🙂/);
+});
+
+test('the page of the demo fits a phone, in the dark too, and loads nothing foreign', { timeout: 60_000 }, async (t) => {
+  const { page: address } = await demo(t);
+  const page = await (await start(t)).newPage();
+  const [asked, complaints] = [[], []];
+  page.on('request', (request) => asked.push(request.url()));
+  page.on('console', (line) => complaints.push(line.text()));
+  await page.setViewportSize({ width: 360, height: 740 });
+  await page.goto(address);
+  await page.click('#flood');
+  await shows(page, '#away-legend', /per_ip_rate/);
+  const grounds = new Set();
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    const [wide, ground, motion] = await page.evaluate(() => [
+      document.documentElement.scrollWidth,
+      getComputedStyle(document.body).backgroundColor,
+      getComputedStyle(document.querySelector('#connections-bar')).transitionProperty,
+    ]);
+    assert.ok(wide <= 360, `${wide} px`);
+    assert.equal(motion, 'none');
+    grounds.add(ground);
+  }
+  assert.equal(grounds.size, 2, 'dark is another ground than light');
+  assert.deepEqual(asked.filter((url) => !url.startsWith(address) && !url.startsWith('data:')), []);
+  assert.deepEqual(complaints, [], 'the policy forbids nothing that the page does');
 });
 
 test('the sixth tab of the demo learns that it was refused', { timeout: 120_000 }, async (t) => {
