@@ -87,6 +87,10 @@ impl ByteMeter {
     }
 
     fn cost(self, count: u64) -> u64 {
+        // Nearly always it fits, and a division of 128 bits takes several times as long.
+        if let Some(product) = count.checked_mul(self.per) {
+            return (product / self.tokens).min(MOST);
+        }
         let cost = u128::from(count) * u128::from(self.per) / u128::from(self.tokens);
         u64::try_from(cost).unwrap_or(MOST).min(MOST)
     }
