@@ -54,10 +54,12 @@ struct Kept {
     /// The idle ones by stamp, with their hashes: exact, so there is no garbage to bound.
     idle: BTreeMap<u64, u64>,
     /// What connections share, of those entries where they do: beside them, so that the others do not pay for it.
-    shares: HashMap<(u32, ClientKey), Arc<Shares>, RandomState>,
+    shares: AllShares,
     /// The last stamp that a sweep looked at.
     swept: u64,
 }
+
+type AllShares = HashMap<(u32, ClientKey), Arc<Shares>, RandomState>;
 
 impl Table {
     pub(super) fn new(size: u32) -> Self {
@@ -113,7 +115,7 @@ impl Table {
         }
         let buckets = shares.get(&(zone, key));
         if entry.bucket.is_untouched() && buckets.is_none_or(|buckets| buckets.is_untouched()) {
-            shares.remove(&(zone, key));
+            forget_shares(shares, (zone, key));
             found.remove();
             self.entries.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -309,7 +311,7 @@ impl Kept {
             let of = (found.get().zone, found.get().key);
             let is_full = found.get().bucket.is_full(now);
             if is_full && self.shares.get(&of).is_none_or(|shares| shares.is_full(now)) {
-                self.shares.remove(&of);
+                forget_shares(&mut self.shares, of);
                 found.remove();
                 self.idle.remove(stamp);
                 forgotten += 1;
@@ -325,7 +327,7 @@ impl Kept {
         };
         let found = self.entries.find_entry(hash, |entry| entry.idle == stamp);
         found.is_ok_and(|found| {
-            self.shares.remove(&(found.get().zone, found.get().key));
+            forget_shares(&mut self.shares, (found.get().zone, found.get().key));
             found.remove();
             true
         })
@@ -335,6 +337,13 @@ impl Kept {
 impl Entry {
     fn is(&self, zone: u32, key: ClientKey) -> bool {
         self.zone == zone && self.key == key
+    }
+}
+
+fn forget_shares(shares: &mut AllShares, of: (u32, ClientKey)) {
+    // To remove hashes the key even where there is nothing.
+    if !shares.is_empty() {
+        shares.remove(&of);
     }
 }
 
