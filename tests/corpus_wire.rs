@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use wsguard::wire::Step;
 use wsguard::wire::frame::{FrameScanner, Sender};
+use wsguard::wire::header::FrameHeader;
 use wsguard::wire::hops::{ForwardHeader, client_from, parse_hop};
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::proxy::{Announces, announces, parse_proxy};
@@ -99,6 +100,22 @@ fn frames_are_scanned_alike_whole_byte_by_byte_and_frame_by_frame() {
                 outcome(&scanner, messages),
                 whole,
                 "frame by frame, from the {sender:?}"
+            );
+
+            let mut scanner = FrameScanner::new(sender);
+            let (mut rest, mut messages) = (bytes, 0);
+            while let (Ok(Step::Done { value, used }), false) = (FrameHeader::parse(rest, sender), scanner.is_blind()) {
+                messages += scanner.scan(&rest[..used]);
+                assert_eq!(scanner.payload_left(), value.payload);
+                let skipped = usize::try_from(value.payload).map_or(rest.len() - used, |n| n.min(rest.len() - used));
+                scanner.skip(skipped as u64);
+                rest = &rest[used + skipped..];
+            }
+            messages += scanner.scan(rest);
+            assert_eq!(
+                outcome(&scanner, messages),
+                whole,
+                "header by header, from the {sender:?}"
             );
         }
     });

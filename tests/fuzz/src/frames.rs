@@ -3,7 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use wsguard::wire::Step;
 use wsguard::wire::frame::{FrameScanner, Sender, close_frame};
+use wsguard::wire::header::{FrameHeader, MessageSequence};
 use wsguard_fuzz::{Dice, pieces};
 
 fuzz_target!(|data: &[u8]| {
@@ -37,9 +39,44 @@ fuzz_target!(|data: &[u8]| {
             expected,
             "frame by frame, from the {sender:?}"
         );
+        let by_headers = header_by_header(data, sender);
+        assert_eq!(by_headers, expected, "header by header, from the {sender:?}");
         closes(data, sender);
     }
 });
+
+/// As who judges frames goes on, and as splice does: a header is read as a whole, and its payload is not looked at.
+fn header_by_header(data: &[u8], sender: Sender) -> Outcome {
+    let mut scanner = FrameScanner::new(sender);
+    let mut sequence = MessageSequence::default();
+    let (mut at, mut messages) = (0, 0);
+    while at < data.len() && !scanner.is_blind() {
+        let rest = &data[at..];
+        match FrameHeader::parse(rest, sender) {
+            Ok(Step::Done { value: header, used }) => {
+                assert_eq!(FrameScanner::header_len(rest), Some(used));
+                let size = sequence.size_with(header);
+                assert!(size.is_ok_and(|size| header.kind.is_control() || size >= header.payload) || size.is_err());
+                sequence.pass(header);
+                messages += scanner.scan(&rest[..used]);
+                assert_eq!(scanner.payload_left(), header.payload);
+                let here = header.payload.min((rest.len() - used) as u64);
+                scanner.skip(here);
+                at += used + usize::try_from(here).expect("no more than there is");
+            }
+            Ok(Step::More) => {
+                messages += scanner.scan(rest);
+                assert!(!scanner.is_blind(), "what is not whole is no fault yet");
+                break;
+            }
+            Err(_) => {
+                messages += scanner.scan(rest);
+                assert!(scanner.is_blind(), "both see the same faults");
+            }
+        }
+    }
+    outcome(&scanner, messages)
+}
 
 #[derive(Debug, PartialEq)]
 struct Outcome {
