@@ -142,6 +142,14 @@ connections = {connections}
 half_close = "5s"
 stalled = "5s"
 
+[limits.messages]
+rate = "100000/s"
+per_ip_rate = "1000000/s"
+bytes_rate = "1GiB/s"
+max_size = "64MiB"
+out_rate = "100000/s"
+out_bytes_rate = "1GiB/s"
+
 [zone.brief.timeouts]
 idle = "2s"
 
