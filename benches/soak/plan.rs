@@ -142,14 +142,7 @@ connections = {connections}
 half_close = "5s"
 stalled = "5s"
 
-[limits.messages]
-rate = "100000/s"
-per_ip_rate = "1000000/s"
-bytes_rate = "1GiB/s"
-max_size = "64MiB"
-out_rate = "100000/s"
-out_bytes_rate = "1GiB/s"
-
+{MESSAGES}
 [zone.brief.timeouts]
 idle = "2s"
 
@@ -221,6 +214,16 @@ servers = ["{sleepy}"]
         (how, broken)
     }
 }
+
+/// Everything is judged, and nothing is ever too much.
+const MESSAGES: &str = r#"[limits.messages]
+rate = "100000/s"
+per_ip_rate = "1000000/s"
+bytes_rate = "1GiB/s"
+max_size = "64MiB"
+out_rate = "100000/s"
+out_bytes_rate = "1GiB/s"
+"#;
 
 /// A number stands bare in the file, a word does not.
 fn quoted(value: &str) -> String {

@@ -27,6 +27,18 @@ pub(super) struct Suspect {
     pub(super) asked_at: Instant,
     /// What `Pulse::heard` was then.
     pub(super) heard: u16,
+    pub(super) progress: Progress,
+}
+
+/// What its host has taken. A server that talks all the time leaves always something on its way, the question included.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Progress {
+    /// What is known is from before the question.
+    Unknown,
+    /// A look was asked for.
+    Asked,
+    /// So much, at the first look behind the question.
+    Took(u32),
 }
 
 /// The search for a slot on behalf of one newcomer.
@@ -79,10 +91,7 @@ impl Search {
         if self.is_over {
             return Found::Slot;
         }
-        self.suspects.retain(|suspect| !suspect.is_there());
-        for suspect in &self.suspects {
-            suspect.pulse.look();
-        }
+        self.suspects.retain_mut(|suspect| !suspect.is_there());
         // One is enough, and the longest without an answer is the surest.
         let surest = self.suspects.iter().min_by_key(|suspect| suspect.asked_at);
         if let Some(ghost) = surest.filter(|suspect| suspect.is_dead(now)) {
@@ -96,8 +105,21 @@ impl Search {
 }
 
 impl Suspect {
-    fn is_there(&self) -> bool {
-        self.pulse.heard() != self.heard || self.pulse.asked() == Asked::Arrived
+    /// Whether it has shown any life since it was asked; has its relay look for the next time.
+    fn is_there(&mut self) -> bool {
+        let asked = self.pulse.asked();
+        if self.pulse.heard() != self.heard || asked == Asked::Arrived {
+            return true;
+        }
+        let took = self.pulse.client_took();
+        self.progress = match self.progress {
+            Progress::Took(before) if before != took => return true,
+            Progress::Unknown if asked == Asked::OnItsWay => Progress::Asked,
+            Progress::Asked => Progress::Took(took),
+            same => same,
+        };
+        self.pulse.look();
+        false
     }
 
     fn is_dead(&self, now: Instant) -> bool {

@@ -7,7 +7,7 @@ use crate::net::fault;
 use crate::relay::pulse::{Asked, Order, Pulse};
 use crate::relay::terms::{Liveness, Terms};
 
-use super::replace::{Suspect, Whose};
+use super::replace::{Progress, Suspect, Whose};
 
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
@@ -176,6 +176,7 @@ impl Watched {
                 pulse: Arc::clone(&self.pulse),
                 asked_at: clock.checked_sub(now.since(asked_at)).unwrap_or(clock),
                 heard: self.heard,
+                progress: Progress::Unknown,
             }),
             _ => None,
         }

@@ -168,6 +168,9 @@ impl Flow {
             return Poll::Ready(());
         }
         if let Some(end) = self.source_end {
+            if self.release(sink, moved) {
+                return Poll::Ready(());
+            }
             self.owes_end = end == End::Fin;
             self.is_done = true;
             return Poll::Pending;
@@ -183,10 +186,7 @@ impl Flow {
         with_buffer(|buffer| {
             let kept = self.recall(buffer);
             match source.try_read(&mut buffer[kept..most]) {
-                Ok(0) => {
-                    self.release(sink, moved);
-                    self.source_ended();
-                }
+                Ok(0) => self.source_ended(),
                 Ok(read) => {
                     moved.heard = true;
                     if self.inspection.is_some() {

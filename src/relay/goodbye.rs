@@ -13,23 +13,35 @@ use super::tunnel::Over;
 pub(super) struct Goodbye {
     pub(super) over: Over,
     /// What the client hears last.
-    pub(super) words_to_client: Vec<u8>,
+    pub(super) words_to_client: Words,
     /// What the server hears last.
-    pub(super) words_to_server: Vec<u8>,
+    pub(super) words_to_server: Words,
     pub(super) to_client: Farewell,
     pub(super) to_server: Farewell,
 }
 
+/// The last that one side hears.
+#[derive(Debug)]
+pub(super) struct Words {
+    /// A message, or nothing. Left out where it would come between the fragments of another (RFC 6455 section 5.4).
+    notice: Vec<u8>,
+    close: Vec<u8>,
+}
+
 impl Goodbye {
-    /// One that begins now: a close frame each way, with this status code and reason; before the client's goes `notice`, whole
-    /// frames of ours.
+    /// One that begins now: a close frame each way, with this status code and reason; before the client's goes `notice`, a
+    /// whole message of ours, or nothing.
     pub(super) fn new(over: Over, code: u16, reason: &str, notice: Vec<u8>) -> Self {
-        let mut words_to_client = notice;
-        words_to_client.extend(close_frame(code, reason, None));
         Self {
             over,
-            words_to_client,
-            words_to_server: close_frame(code, reason, Some(MASK)),
+            words_to_client: Words {
+                notice,
+                close: close_frame(code, reason, None),
+            },
+            words_to_server: Words {
+                notice: Vec::new(),
+                close: close_frame(code, reason, Some(MASK)),
+            },
             to_client: Farewell::AwaitsBoundary,
             to_server: Farewell::AwaitsBoundary,
         }
@@ -69,7 +81,7 @@ impl Farewell {
         &mut self,
         flow: &mut Flow,
         legs: (&Stream, &Stream),
-        words: &[u8],
+        words: &Words,
         cx: &mut Context<'_>,
     ) -> Moved {
         let (source, sink) = legs;
@@ -77,8 +89,11 @@ impl Farewell {
         loop {
             let step = match *self {
                 Self::AwaitsBoundary => flow.poll_to_boundary(source, sink, &mut moved, cx).map(|at_boundary| {
+                    if at_boundary && !flow.scanner.is_within_message() {
+                        flow.append(&words.notice);
+                    }
                     if at_boundary {
-                        flow.append(words);
+                        flow.append(&words.close);
                     }
                     Self::Flushing
                 }),

@@ -142,6 +142,11 @@ impl Flow {
             && self.sink_end.is_none()
     }
 
+    /// Whether messages of ours may be put in.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.is_between_frames() && !self.scanner.is_within_message()
+    }
+
     /// Judges what is kept as far as nothing has to be read for it. `Ready(true)`: it did, and there may be more to do;
     /// `Ready(false)`: reading may go on; `Pending`: it may not.
     pub(super) fn poll_kept(
@@ -201,13 +206,14 @@ impl Flow {
         self.write_on(&bytes[..judged.passes], sink, moved);
     }
 
-    /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge.
-    pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) {
+    /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says
+    /// whether there was anything.
+    pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) -> bool {
         let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.take());
-        if let Some(hold) = hold {
-            self.count(hold.kept.len(), 0, moved);
-            self.write_on(&hold.kept, sink, moved);
-        }
+        let Some(hold) = hold else { return false };
+        self.count(hold.kept.len(), 0, moved);
+        self.write_on(&hold.kept, sink, moved);
+        true
     }
 }
 

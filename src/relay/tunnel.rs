@@ -135,6 +135,8 @@ struct Aside {
     frames: Vec<u8>,
     /// One of them is a question.
     asks: bool,
+    /// One of them is a message, which has no place between the fragments of another.
+    is_message: bool,
 }
 
 #[derive(Debug)]
@@ -434,7 +436,9 @@ impl Relay {
         if let Some(lacks) = self.inbound.take_first_delay()
             && let Some(notice) = self.notice(lacks)
         {
-            self.aside.get_or_insert_default().frames.extend(notice);
+            let aside = self.aside.get_or_insert_default();
+            aside.frames.extend(notice);
+            aside.is_message = true;
         }
         if self.pulse.take_ask()
             && let Some(judge) = self.inbound.judge()
@@ -444,7 +448,12 @@ impl Relay {
             aside.frames.extend(expected.ask());
             aside.asks = true;
         }
-        if self.aside.is_none() || !self.outbound.is_between_frames() {
+        let has_room = match &self.aside {
+            None => return,
+            Some(aside) if aside.is_message => self.outbound.is_between_messages(),
+            Some(_) => self.outbound.is_between_frames(),
+        };
+        if !has_room {
             return;
         }
         if let Some(aside) = self.aside.take() {

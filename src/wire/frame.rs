@@ -28,6 +28,8 @@ pub struct FrameScanner {
     length_bytes: u8,
     /// The second byte's top bit as this sender must set it.
     mask_bit: u8,
+    /// The first byte of the last data frame.
+    data: u8,
     saw_close: bool,
 }
 
@@ -54,6 +56,7 @@ impl FrameScanner {
             first: 0,
             length_bytes: 0,
             mask_bit,
+            data: FIN,
             saw_close: false,
         }
     }
@@ -87,6 +90,7 @@ impl FrameScanner {
             };
             let used = unmasked + usize::from(self.mask_bit >> 5);
             if used <= bytes.len() {
+                self.data = first;
                 return (used, u32::from(first & OPCODE != CONTINUATION));
             }
         }
@@ -130,6 +134,11 @@ impl FrameScanner {
     /// Whether the next byte begins a frame. Never so when blind.
     pub fn at_boundary(&self) -> bool {
         self.place == Place::Boundary
+    }
+
+    /// Whether a message has begun and its last fragment has not: then only control frames may be put in (RFC 6455, 5.4).
+    pub fn is_within_message(&self) -> bool {
+        self.data & FIN == 0
     }
 
     /// Whether an impossible header has been seen.
@@ -185,6 +194,9 @@ impl FrameScanner {
                     return 0;
                 }
                 self.saw_close |= byte & OPCODE == CLOSE;
+                if !is_control {
+                    self.data = byte;
+                }
                 self.first = byte;
                 self.place = Place::Second;
                 0

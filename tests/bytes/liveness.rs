@@ -273,6 +273,36 @@ fn only_who_is_dead_makes_room_and_for_as_many_as_are() {
 }
 
 #[test]
+fn a_listener_to_whom_the_server_talks_all_the_time_is_alive() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        // More than goes over the wire between two looks, so that something is always on its way.
+        let message = frame(2, &vec![b'm'; 60_000]);
+        while guest.try_say(&message) {}
+    });
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 1\n[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"",
+    );
+    let mut listener = rig.open();
+    let until = Instant::now() + Duration::from_secs(5);
+    let reads = thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while Instant::now() < until {
+            std::io::Read::read(&mut listener, &mut buffer).unwrap();
+        }
+        listener
+    });
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(rig.ask(Request::to("/")).status(), 429);
+    let listener = reads.join().unwrap();
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
+    drop(listener);
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="ghost"}"#, 0);
+}
+
+#[test]
 fn one_newcomer_of_a_client_waits_and_the_others_hear_429_at_once() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, AT_CAP);

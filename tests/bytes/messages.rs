@@ -294,6 +294,60 @@ fn what_the_server_is_in_the_middle_of_saying_is_said_before_the_close() {
 }
 
 #[test]
+fn a_notice_is_never_put_between_the_fragments_of_a_message() {
+    let mut first = frame(TEXT, b"I am not");
+    first[0] = TEXT;
+    let last = frame(0, b" done yet");
+    let goes_on = Gate::default();
+    let backend = Backend::start({
+        let (first, last, goes_on) = (first.clone(), last.clone(), goes_on.clone());
+        move |guest| {
+            guest.open();
+            guest.say(&first);
+            goes_on.wait();
+            guest.say(&last);
+            guest.listen();
+        }
+    });
+    let limits = |on_exceed| {
+        format!("[limits.messages]\nrate = \"60/min\"\nburst = 1\non_exceed = \"{on_exceed}\"\nnotice = \"slower\"")
+    };
+    // Who is delayed hears it behind the message.
+    let rig = Rig::start(&backend, &limits("delay"));
+    let mut socket = rig.open();
+    assert_eq!(socket.read_exactly(first.len()), first);
+    socket.send(&masked(TEXT, b"x").repeat(2));
+    rig.expect(
+        r#"wsguard_message_limit_hits_total{zone="default",limit="rate",action="delay"}"#,
+        1,
+    );
+    thread::sleep(Duration::from_millis(200));
+    assert!(socket.is_silent());
+    goes_on.open();
+    let heard = [last, frame(TEXT, b"slower")].concat();
+    assert_eq!(socket.read_exactly(heard.len()), heard);
+    drop(socket);
+    rig.quiet();
+
+    // Who is closed hears the close alone, which may stand there.
+    let backend = Backend::start({
+        let first = first.clone();
+        move |guest| {
+            guest.open();
+            guest.say(&first);
+            guest.listen();
+        }
+    });
+    let rig = Rig::start(&backend, &limits("close"));
+    let mut socket = rig.open();
+    assert_eq!(socket.read_exactly(first.len()), first);
+    socket.send(&masked(TEXT, b"x").repeat(2));
+    assert_eq!(close_code(&socket.read_to_end().0), Some(1008));
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
 fn who_observes_lets_everything_pass() {
     let backend = Backend::echo();
     let rig = Rig::start(

@@ -227,6 +227,11 @@ impl Guest {
         let _ = self.stream.write_all(bytes);
     }
 
+    /// The same; says whether there was somebody to hear it.
+    pub fn try_say(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
     /// Reads once and records it; nothing is the end.
     pub fn hear(&mut self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 64 * 1024];

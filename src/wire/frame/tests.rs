@@ -91,6 +91,21 @@ fn naive(sender: Sender, bytes: &[u8]) -> (Outcome, Vec<usize>) {
 }
 
 #[test]
+fn a_message_in_fragments_is_unfinished_until_its_last_one_whatever_stands_between() {
+    for size in [1, 2, usize::MAX] {
+        let mut scanner = FrameScanner::new(Sender::Server);
+        let mut within = Vec::new();
+        for bytes in [HELLO, HEL, PING, b"\x00\x00", LO, PING] {
+            for piece in bytes.chunks(size.min(bytes.len())) {
+                scanner.scan(piece);
+            }
+            within.push(scanner.is_within_message());
+        }
+        assert_eq!(within, [false, true, true, true, false, false]);
+    }
+}
+
+#[test]
 fn the_frames_of_the_rfc_are_counted() {
     for (sender, bytes, messages) in [
         (Sender::Server, HELLO.to_vec(), 1),
