@@ -2,23 +2,10 @@
 // refused or thrown out. WSGUARD_SCREENSHOT names a file for a picture of the page under flood.
 
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
-import http from 'node:http';
 import { test } from 'node:test';
-import { atEnd, demo, folder, guard, need, settled, sleep, until, within } from './rig.mjs';
+import { blankPage, browser, tab, wsServer } from './ends.mjs';
+import { demo, guard, settled, sleep, until, within } from './rig.mjs';
 
-const { chromium } = need('playwright-core');
-const { WebSocketServer } = need('ws');
-
-const ARGS = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
 
 const shows = (page, id, wanted, ms = 15_000) => until(`${id} shows ${wanted}`, async () => wanted.test(await page.locator(id).innerText()), ms);
 
@@ -36,8 +23,8 @@ const say = async (page, text) => {
 
 test('two people of the demo go on chatting while a flood is turned away by reason', { timeout: 120_000 }, async (t) => {
   const { page: address } = await demo(t);
-  const browser = await start(t);
-  const [ada, bob] = [await tab(browser, address), await tab(browser, address)];
+  const chromium = await browser(t);
+  const [ada, bob] = [await tab(chromium, address), await tab(chromium, address)];
   const log = (page) => page.locator('#log').innerText();
 
   await join(ada, 'Ada');
@@ -88,7 +75,7 @@ test('two people of the demo go on chatting while a flood is turned away by reas
 
 test('who types too fast on the demo reads why the connection was closed, and is back at once', { timeout: 60_000 }, async (t) => {
   const { page: address } = await demo(t);
-  const page = await tab(await start(t), address);
+  const page = await tab(await browser(t), address);
   await join(page, 'Hasty');
   for (let n = 0; n < 8; n++) await page.evaluate((text) => {
     document.querySelector('#text').value = text;
@@ -103,7 +90,7 @@ test('who types too fast on the demo reads why the connection was closed, and is
 
 test('the page of the demo fits a phone, in the dark too, and loads nothing foreign', { timeout: 60_000 }, async (t) => {
   const { page: address } = await demo(t);
-  const page = await (await start(t)).newPage();
+  const page = await (await browser(t)).newPage();
   const [asked, complaints] = [[], []];
   page.on('request', (request) => asked.push(request.url()));
   page.on('console', (line) => complaints.push(line.text()));
@@ -130,13 +117,13 @@ test('the page of the demo fits a phone, in the dark too, and loads nothing fore
 
 test('the sixth tab of the demo learns that it was refused', { timeout: 120_000 }, async (t) => {
   const { page: address } = await demo(t);
-  const browser = await start(t);
+  const chromium = await browser(t);
   const tabs = [];
   for (let i = 0; i < 5; i++) {
-    tabs.push(await tab(browser, address));
+    tabs.push(await tab(chromium, address));
     await tabs[i].waitForSelector('#status[data-state=open]');
   }
-  const sixth = await tab(browser, address);
+  const sixth = await tab(chromium, address);
   await sixth.waitForSelector('#status[data-state=closed]');
   assert.match(await sixth.locator('#status').innerText(), /429/);
   await tabs[0].close();
@@ -148,14 +135,9 @@ for (const { limits, held, reason } of [
   { limits: 'connections = 1\nper_ip = "off"', held: 1, reason: 'Server at capacity' },
 ]) {
   test(`under reject_with = "close" a page hears 1013 ${reason}`, { timeout: 60_000 }, async (t) => {
-    const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });
-    await once(server, 'listening');
-    atEnd(t, () => {
-      for (const client of server.clients) client.terminate();
-      server.close();
-    });
-    const front = await guard(t, { backend: server.address().port, rest: `[limits]\nreject_with = "close"\n${limits}` });
-    const page = await tab(await start(t), await blankPage(t));
+    const server = await wsServer(t);
+    const front = await guard(t, { backend: server.port, rest: `[limits]\nreject_with = "close"\n${limits}` });
+    const page = await tab(await browser(t), await blankPage(t));
 
     const opened = await page.evaluate(async ([url, held]) => {
       globalThis.sockets = Array.from({ length: held }, () => new WebSocket(url));
@@ -184,34 +166,4 @@ for (const { limits, held, reason } of [
     await page.close();
     await settled(front);
   });
-}
-
-/** Debian's Chromium with a profile of its own. */
-async function start(t) {
-  const browser = await chromium.launchPersistentContext(folder(t), {
-    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
-    headless: true,
-    args: ARGS,
-  });
-  atEnd(t, () => browser.close());
-  return browser;
-}
-
-async function tab(browser, address) {
-  const page = await browser.newPage();
-  page.on('pageerror', (error) => console.error(`page error: ${error}`));
-  await page.goto(address);
-  return page;
-}
-
-/** The address of an empty page: a WebSocket wants an origin. */
-async function blankPage(t) {
-  const web = http.createServer((_, response) => response.setHeader('Content-Type', 'text/html').end('<!doctype html><title>-</title>'));
-  web.listen(0, '127.0.0.1');
-  await once(web, 'listening');
-  atEnd(t, () => {
-    web.closeAllConnections();
-    web.close();
-  });
-  return `http://127.0.0.1:${web.address().port}/`;
 }

@@ -8,10 +8,10 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { atEnd, folder, freePort, guard, listening, need, program, settled, until, within } from './rig.mjs';
+import { wsServer } from './ends.mjs';
+import { folder, freePort, guard, listening, need, program, settled, until, within } from './rig.mjs';
 
 const WebSocket = need('ws');
-const { WebSocketServer } = WebSocket;
 
 const PROXY = '127.0.0.1';
 const FORGED = {
@@ -138,9 +138,7 @@ for (const { name, start, listener, rest, forwardedFor, clientIsHop } of fronts)
 
 /** A server that keeps the head of every request that reaches it. */
 async function recorder(t) {
-  const server = new WebSocketServer({ host: '127.0.0.1', port: 0 });
-  await once(server, 'listening');
-  server.port = server.address().port;
+  const server = await wsServer(t);
   server.heads = [];
   server.on('connection', (socket, request) => {
     const lines = request.rawHeaders;
@@ -149,10 +147,6 @@ async function recorder(t) {
       values: (name) => lines.flatMap((line, at) => (at % 2 === 0 && line.toLowerCase() === name ? [lines[at + 1]] : [])),
     });
     socket.on('error', () => {});
-  });
-  atEnd(t, () => {
-    for (const client of server.clients) client.terminate();
-    server.close();
   });
   return server;
 }

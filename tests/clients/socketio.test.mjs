@@ -3,21 +3,18 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import http from 'node:http';
 import { test } from 'node:test';
-import { atEnd, guard, need, settled, sleep, until, within } from './rig.mjs';
-
-const { Server } = need('socket.io');
-const { io } = need('socket.io-client');
+import { ioClient, ioConnected, ioPair, ioServer } from './ends.mjs';
+import { guard, settled, sleep, until, within } from './rig.mjs';
 
 for (const way of ['directly', 'through the guard']) {
   test(`socket.io ${way}`, { timeout: 60_000 }, async (t) => {
     const { server, port } = await chat(t);
     const front = way === 'directly' ? null : await guard(t, { backend: port });
-    const join = () => connected(t, front?.port ?? port);
+    const join = () => ioConnected(t, front?.port ?? port);
 
     await t.test('events and acknowledgements go both ways', async () => {
-      const { client, behind } = await pair(server, join);
+      const { client, behind } = await ioPair(server, join);
       assert.deepEqual(await client.timeout(5000).emitWithAck('add', 1, 2), 3);
       client.once('name?', (answer) => answer('ada'));
       assert.equal(await behind.timeout(5000).emitWithAck('name?'), 'ada');
@@ -36,19 +33,19 @@ for (const way of ['directly', 'through the guard']) {
     });
 
     await t.test('heartbeats keep a silent client', async () => {
-      const { client, behind } = await pair(server, join);
+      const { client, behind } = await ioPair(server, join);
       await sleep(1500);
       assert.ok(client.connected && behind.connected, 'still there after five heartbeats');
       client.disconnect();
     });
 
     await t.test('each end hears why the other disconnected', async () => {
-      const one = await pair(server, join);
+      const one = await ioPair(server, join);
       const left = within('disconnect', once(one.behind, 'disconnect'));
       one.client.disconnect();
       assert.equal((await left)[0], 'client namespace disconnect');
 
-      const two = await pair(server, join);
+      const two = await ioPair(server, join);
       const sent = within('disconnect', new Promise((resolve) => two.client.once('disconnect', resolve)));
       two.behind.disconnect(true);
       assert.equal(await sent, 'io server disconnect');
@@ -64,8 +61,8 @@ for (const way of ['directly', 'through the guard']) {
 test('a refused socket.io client gets in by its own retry once there is room', { timeout: 30_000 }, async (t) => {
   const { port } = await chat(t);
   const front = await guard(t, { backend: port, rest: '[limits]\nper_ip = 1' });
-  const first = await connected(t, front.port);
-  const second = client(t, front.port, { reconnection: true, reconnectionDelay: 100, reconnectionDelayMax: 200 });
+  const first = await ioConnected(t, front.port);
+  const second = ioClient(t, front.port, { reconnection: true, reconnectionDelay: 100, reconnectionDelayMax: 200 });
   const error = await within('connect_error', new Promise((resolve) => second.once('connect_error', resolve)));
   assert.equal(error.message, 'websocket error');
   first.disconnect();
@@ -75,34 +72,12 @@ test('a refused socket.io client gets in by its own retry once there is room', {
 });
 
 async function chat(t) {
-  const web = http.createServer();
-  const server = new Server(web, { transports: ['websocket'], pingInterval: 300, pingTimeout: 2000 });
+  const { server, port } = await ioServer(t, { pingInterval: 300, pingTimeout: 2000 });
   server.on('connection', (socket) => {
     socket.on('add', (a, b, answer) => answer(a + b));
     socket.on('back', (what, answer) => answer(what));
     socket.on('join', (room, answer) => (socket.join(room), answer()));
     socket.on('say', (room, what) => socket.to(room).emit('said', what));
   });
-  web.listen(0, '127.0.0.1');
-  await once(web, 'listening');
-  atEnd(t, () => server.close());
-  return { server, port: web.address().port };
-}
-
-function client(t, port, options) {
-  const socket = io(`http://127.0.0.1:${port}`, { transports: ['websocket'], forceNew: true, ...options });
-  atEnd(t, () => socket.disconnect());
-  return socket;
-}
-
-async function connected(t, port) {
-  const socket = client(t, port, { reconnection: false });
-  await within('connect', new Promise((resolve, reject) => socket.once('connect', resolve).once('connect_error', reject)));
-  return socket;
-}
-
-/** A connected client, and the server's side of the same connection. */
-async function pair(server, join) {
-  const accepted = new Promise((resolve) => server.once('connection', resolve));
-  return { client: await join(), behind: await within('connection', accepted) };
+  return { server, port };
 }

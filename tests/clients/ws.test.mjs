@@ -4,10 +4,10 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { atEnd, guard, need, settled, until, within } from './rig.mjs';
+import { wsServer } from './ends.mjs';
+import { guard, need, settled, until, within } from './rig.mjs';
 
 const WebSocket = need('ws');
-const { WebSocketServer } = WebSocket;
 
 const MIB = 1024 * 1024;
 
@@ -163,19 +163,11 @@ test('under reject_with = "close" a refused ws client hears close 1013', { timeo
 
 /** A server that echoes every message and, of the subprotocols offered, prefers chat.v2. */
 async function echo(t) {
-  const server = new WebSocketServer({
-    host: '127.0.0.1',
-    port: 0,
+  const server = await wsServer(t, {
     perMessageDeflate: { threshold: 0 },
     handleProtocols: (offered) => (offered.has('chat.v2') ? 'chat.v2' : false),
   });
-  await once(server, 'listening');
-  server.port = server.address().port;
   server.on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })).on('error', () => {}));
-  atEnd(t, () => {
-    for (const client of server.clients) client.terminate();
-    server.close();
-  });
   return server;
 }
 
