@@ -106,7 +106,7 @@ export async function listening(child, port) {
 
 /**
  * Starts a guard before the backend on port `backend`. `listener` holds further lines of its one listener, `rest` further
- * tables. Its `port`, `url`, and `metric` are what the tests ask.
+ * tables. Its `port`, `url`, `metric` (one series) and `family` (all series of a name, by their labels) are what the tests ask.
  */
 export async function guard(t, { backend, listener = '', rest = '' }) {
   const file = join(folder(t), 'wsguard.toml');
@@ -124,7 +124,13 @@ export async function guard(t, { backend, listener = '', rest = '' }) {
   const port = Number(said('listening').address.split(':').pop());
   const admin = said('admin').address;
   const metrics = async () => (await fetch(`http://${admin}/metrics`)).text();
-  return { child, port, url: `ws://127.0.0.1:${port}`, metric: async (series) => valueOf(await metrics(), series) };
+  return {
+    child,
+    port,
+    url: `ws://127.0.0.1:${port}`,
+    metric: async (series) => valueOf(await metrics(), series),
+    family: async (name) => familyOf(await metrics(), name),
+  };
 }
 
 /** Starts `wsguard demo` and gives the address of its page. */
@@ -156,4 +162,10 @@ function parsed(line) {
 function valueOf(text, series) {
   const line = text.split('\n').find((line) => line.startsWith(`${series} `));
   return line && Number(line.slice(series.length + 1));
+}
+
+/** Every series of one name: its value by its labels, as /metrics writes them. */
+function familyOf(text, name) {
+  const lines = text.split('\n').filter((line) => line.startsWith(`${name}{`)).map((line) => line.slice(name.length));
+  return Object.fromEntries(lines.map((line) => [line.slice(0, line.lastIndexOf(' ')), Number(line.slice(line.lastIndexOf(' ') + 1))]));
 }

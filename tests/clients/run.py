@@ -26,6 +26,7 @@ FILES = {
         "ws.test.mjs": 180,
         "test_websockets.py": 180,
         "socketio.test.mjs": 180,
+        "messages.test.mjs": 180,
         "test_systemd.py": 180,
         "test_ghosts.py": 120,
         "proxies.test.mjs": 360,

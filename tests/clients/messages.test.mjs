@@ -1,0 +1,125 @@
+// Limits on messages, and the question whether a client is still there, before real clients and servers: who says too much
+// hears why, who is gone is ended, and nobody else notices anything.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { test } from 'node:test';
+import { ioConnected, ioPair, ioServer, wsServer } from './ends.mjs';
+import { guard, need, settled, until, within } from './rig.mjs';
+
+const WebSocket = need('ws');
+
+const NOTICE = `notice = '42["blocked",{"retry-ms":{retry_ms}}]'`;
+
+test('of six messages at once under "5/s" five arrive, and both ends hear close 1008 with its reason', { timeout: 30_000 }, async (t) => {
+  const server = await echo(t);
+  const front = await guard(t, { backend: server.port, rest: '[limits.messages]\nrate = "5/s"' });
+  const [hasty, neighbour] = [await opened(server, front.url), await opened(server, front.url)];
+  const texts = ['0', '1', '2', '3', '4', '5'];
+
+  for (const text of texts) hasty.client.send(text);
+  for (const [code, reason] of await Promise.all([hasty.clientClosed, hasty.behindClosed])) {
+    assert.deepEqual([code, String(reason)], [1008, 'message rate exceeded']);
+  }
+  assert.deepEqual(hasty.got.behind, texts.slice(0, 5), 'nothing of the sixth reaches the server');
+
+  for (const text of texts.slice(0, 5)) neighbour.client.send(text);
+  await until('five echoes for the neighbour', () => neighbour.got.client.length === 5);
+  assert.deepEqual(neighbour.got.client, texts.slice(0, 5));
+  assert.equal(neighbour.client.readyState, WebSocket.OPEN, 'a neighbour of the same address is not ended');
+  neighbour.client.close();
+  await settled(front);
+  assert.deepEqual(await nonzero(front, 'wsguard_message_limit_hits_total'), { '{action="close",limit="rate",zone="default"}': 1 });
+  assert.deepEqual(await nonzero(front, 'wsguard_closes_total'), {
+    '{reason="client",zone="default"}': 1,
+    '{reason="message_rate",zone="default"}': 1,
+  });
+});
+
+test('a socket.io client hears a notice as its own event, and then that it is disconnected', { timeout: 30_000 }, async (t) => {
+  const { front, client, heard, said } = await told(t, 'rate = "5/s"');
+  const gone = new Promise((resolve) => client.once('disconnect', (reason, details) => resolve([reason, details.context.code, details.context.reason])));
+  const left = once(said.behind, 'disconnect');
+  // All at once, as one CONNECT came before them: four have room, and a fifth if connecting took a while.
+  for (let n = 0; n < 12; n++) client.emit('say', n);
+  assert.deepEqual(await within('disconnect', gone), ['transport close', 1008, 'message rate exceeded']);
+  assert.deepEqual(heard.map(([event]) => event), ['blocked', 'disconnect'], 'one notice, before the end');
+  assertNotice(heard[0][1], 200);
+  assert.equal((await within('disconnect', left))[0], 'transport close');
+  assert.ok(said.numbers.length === 4 || said.numbers.length === 5, `${said.numbers.length} passed`);
+  assert.deepEqual(said.numbers, numbers(0, said.numbers.length));
+  await settled(front);
+});
+
+test('under on_exceed = "delay" a socket.io client hears the notice once, loses nothing and works on', { timeout: 30_000 }, async (t) => {
+  const { front, client, heard, said } = await told(t, 'rate = "10/s"\nburst = 5\non_exceed = "delay"');
+  const start = performance.now();
+  const answers = numbers(0, 25).map((n) => client.timeout(10_000).emitWithAck('say', n));
+  assert.deepEqual(await Promise.all(answers), numbers(0, 25));
+  // 25 and the CONNECT before them, less a burst of 5 and what came back to it meanwhile, a tenth of a second each.
+  const took = performance.now() - start;
+  assert.ok(took >= 1900 && took < 8000, `${took} ms`);
+  assert.deepEqual(heard.map(([event]) => event), ['blocked']);
+  assertNotice(heard[0][1], 100);
+
+  for (const n of numbers(25, 30)) assert.equal(await client.timeout(5000).emitWithAck('say', n), n);
+  assert.deepEqual(said.numbers, numbers(0, 30), 'each arrives once, in order');
+  assert.ok(client.connected && said.behind.connected);
+  client.disconnect();
+  await settled(front);
+  assert.deepEqual(await nonzero(front, 'wsguard_closes_total'), { '{reason="client",zone="default"}': 1 });
+});
+
+/** A socket.io client under these limits: what it `heard` from others than itself, and the `numbers` it `said` that arrived. */
+async function told(t, limits) {
+  const { server, port } = await ioServer(t);
+  const front = await guard(t, { backend: port, rest: `[limits.messages]\n${limits}\n${NOTICE}` });
+  const said = { numbers: [] };
+  server.on('connection', (socket) => socket.on('say', (n, answer) => {
+    said.numbers.push(n);
+    answer?.(n);
+  }));
+  const { client, behind } = await ioPair(server, () => ioConnected(t, front.port));
+  said.behind = behind;
+  const heard = [];
+  client.onAny((...event) => heard.push(event));
+  client.on('disconnect', () => heard.push(['disconnect']));
+  return { front, client, heard, said };
+}
+
+function assertNotice(payload, most) {
+  const ms = payload['retry-ms'];
+  assert.deepEqual(payload, { 'retry-ms': ms });
+  assert.ok(Number.isInteger(ms) && ms > 0 && ms <= most, `retry-ms ${ms}`);
+}
+
+/** The integers from `from` up to `to`, which is not among them. */
+const numbers = (from, to) => Array.from({ length: to - from }, (_, n) => from + n);
+
+/** The series of one family that are not 0. */
+async function nonzero(front, family) {
+  const series = Object.entries(await front.family(family));
+  assert.ok(series.length > 0, `${family} is there`);
+  return Object.fromEntries(series.filter(([, value]) => value !== 0));
+}
+
+/** A server that compresses everything and echoes every message. */
+async function echo(t) {
+  const server = await wsServer(t, { perMessageDeflate: { threshold: 0 } });
+  server.on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));
+  return server;
+}
+
+/** An open client, the server's side `behind`, the texts that each of them `got`, and their closes to come. */
+async function opened(server, url) {
+  const accepted = once(server, 'connection');
+  const client = new WebSocket(url);
+  await within('open', once(client, 'open'));
+  const [behind] = await accepted;
+  const ends = { client, behind, got: { client: [], behind: [] } };
+  for (const name of ['client', 'behind']) {
+    ends[name].on('message', (data) => ends.got[name].push(String(data)));
+    ends[`${name}Closed`] = once(ends[name], 'close');
+  }
+  return ends;
+}
