@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { ioConnected, ioPair, ioServer, wsServer } from './ends.mjs';
-import { guard, need, settled, until, within } from './rig.mjs';
+import { guard, need, program, settled, sleep, until, within } from './rig.mjs';
 
 const WebSocket = need('ws');
 
@@ -40,7 +40,7 @@ test('a socket.io client hears a notice as its own event, and then that it is di
   const { front, client, heard, said } = await told(t, 'rate = "5/s"');
   const gone = new Promise((resolve) => client.once('disconnect', (reason, details) => resolve([reason, details.context.code, details.context.reason])));
   const left = once(said.behind, 'disconnect');
-  // All at once, as one CONNECT came before them: four have room, and a fifth if connecting took a while.
+  // A CONNECT came before them: four have room, and a fifth if a while has passed since.
   for (let n = 0; n < 12; n++) client.emit('say', n);
   assert.deepEqual(await within('disconnect', gone), ['transport close', 1008, 'message rate exceeded']);
   assert.deepEqual(heard.map(([event]) => event), ['blocked', 'disconnect'], 'one notice, before the end');
@@ -69,6 +69,62 @@ test('under on_exceed = "delay" a socket.io client hears the notice once, loses 
   await settled(front);
   assert.deepEqual(await nonzero(front, 'wsguard_closes_total'), { '{reason="client",zone="default"}': 1 });
 });
+
+test('a client that stops is ended pong_timeout after the ping, while its neighbours talk and listen on', { timeout: 60_000 }, async (t) => {
+  const server = await echo(t);
+  const front = await guard(t, { backend: server.port, rest: '[limits.messages]\nping = "1s"\npong_timeout = "2s"' });
+  const [talker, listener] = [await opened(server, front.url), await opened(server, front.url)];
+  let pings = 0;
+  listener.client.on('ping', () => pings++);
+
+  const accepted = once(server, 'connection');
+  const child = program(t, process.execPath, ['-e', CHILD, need.resolve('ws'), front.url]);
+  const [behind] = await within('the child opens', accepted);
+  // It is stopped as soon as it has spoken, before it could be asked.
+  await within('the child speaks', once(behind, 'message'));
+  child.kill('SIGSTOP');
+  const start = performance.now();
+  const closed = once(behind, 'close');
+
+  const texts = [];
+  const talk = (async () => {
+    for (let over = false; !over; await sleep(100)) {
+      over = await Promise.race([closed, null]);
+      texts.push(`message ${texts.length}`);
+      talker.client.send(texts.at(-1));
+    }
+  })();
+  const [code, reason] = await within('the server hears that the child is gone', closed, 15_000);
+  const took = performance.now() - start;
+  assert.deepEqual([code, String(reason)], [1001, 'no pong']);
+  // A second of silence, and two for an answer.
+  assert.ok(took >= 2900 && took < 8000, `${took} ms`);
+  assert.ok(!child.ended(), 'it was stopped, not ended');
+
+  await talk;
+  await until('every echo for the neighbour', () => talker.got.client.length === texts.length);
+  assert.deepEqual(talker.got.client, texts);
+  assert.ok(texts.length > 10, `${texts.length} messages meanwhile`);
+  assert.ok(pings >= 2, `${pings} pings for a neighbour that only listens`);
+  for (const { client } of [talker, listener]) assert.equal(client.readyState, WebSocket.OPEN, 'a neighbour of the same address stays');
+  await until('only the neighbours are counted', async () => (await front.metric('wsguard_connections{zone="default"}')) === 2, 10_000);
+  assert.deepEqual(await nonzero(front, 'wsguard_closes_total'), { '{reason="ghost",zone="default"}': 1 });
+  assert.deepEqual(await nonzero(front, 'wsguard_ghosts_total'), { '{outcome="reaped",zone="default"}': 1 });
+
+  child.kill('SIGCONT');
+  await until('the child, awake again, hears why', () => child.lines.includes('close 1001 no pong'));
+  for (const { client } of [talker, listener]) client.close();
+  await settled(front);
+  assert.deepEqual(await nonzero(front, 'wsguard_message_limit_hits_total'), {});
+});
+
+/** A program with a client of its own, which says one thing and then tells how it ended. */
+const CHILD = `
+  const [, ws, url] = process.argv;
+  const socket = new (require(ws))(url);
+  socket.on('open', () => socket.send('here'));
+  socket.on('close', (code, reason) => console.log('close', code, String(reason)));
+`;
 
 /** A socket.io client under these limits: what it `heard` from others than itself, and the `numbers` it `said` that arrived. */
 async function told(t, limits) {
