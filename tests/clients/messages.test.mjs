@@ -4,11 +4,24 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
-import { ioConnected, ioPair, ioServer, wsServer } from './ends.mjs';
-import { guard, need, program, settled, sleep, until, within } from './rig.mjs';
+import { blankPage, browser, ioConnected, ioPair, ioServer, tab, wsServer } from './ends.mjs';
+import { atEnd, guard, need, program, settled, sleep, until, within } from './rig.mjs';
 
 const WebSocket = need('ws');
 
+/** Everything on, and nothing that a chat comes near to. */
+const EVERYTHING = `[limits.messages]
+rate = "200/s"
+per_ip_rate = "500/s"
+bytes_rate = "64MiB/s"
+max_size = "1MiB"
+out_rate = "200/s"
+out_per_ip_rate = "500/s"
+out_bytes_rate = "64MiB/s"
+strict_frames = true
+ping = "1s"
+pong_timeout = "2s"
+`;
 const NOTICE = `notice = '42["blocked",{"retry-ms":{retry_ms}}]'`;
 
 test('of six messages at once under "5/s" five arrive, and both ends hear close 1008 with its reason', { timeout: 30_000 }, async (t) => {
@@ -68,6 +81,71 @@ test('under on_exceed = "delay" a socket.io client hears the notice once, loses 
   client.disconnect();
   await settled(front);
   assert.deepEqual(await nonzero(front, 'wsguard_closes_total'), { '{reason="client",zone="default"}': 1 });
+});
+
+test('a minute of chat through limits, pings and deflate disturbs nobody', { timeout: 120_000 }, async (t) => {
+  const deflate = { threshold: 0 };
+  const chat = await ioServer(t, { perMessageDeflate: deflate, pingInterval: 5000, pingTimeout: 5000 });
+  chat.server.on('connection', (socket) => socket.on('back', (message, answer) => answer(message)));
+  // With context takeover: a frame that is lost or doubled would garble all that follow.
+  const server = await wsServer(t, { perMessageDeflate: deflate });
+  const agreed = [];
+  server.on('headers', (headers) => agreed.push(headers.find((line) => line.startsWith('Sec-WebSocket-Extensions')) ?? ''));
+  server.on('connection', (socket) => {
+    socket.pongs = socket.pings = 0;
+    socket.on('pong', () => socket.pongs++).on('message', (data, isBinary) => socket.send(data, { binary: isBinary }));
+  });
+  const fronts = [await guard(t, { backend: chat.port, rest: EVERYTHING }), await guard(t, { backend: server.port, rest: EVERYTHING })];
+
+  const socket = await ioConnected(t, fronts[0].port);
+  const plain = new WebSocket(fronts[1].url, { perMessageDeflate: deflate });
+  let ours = 0;
+  plain.on('ping', (payload) => (ours += payload.length === 16 ? 1 : 0));
+  await within('open', once(plain, 'open'));
+  const page = await tab(await browser(t), await blankPage(t));
+  await page.evaluate((url) => new Promise((resolve, reject) => {
+    globalThis.socket = Object.assign(new WebSocket(url), { onopen: resolve, onerror: reject });
+  }), fronts[1].url);
+
+  const echoed = (text) => {
+    plain.send(text);
+    return within('echo', once(plain, 'message')).then(([data]) => String(data));
+  };
+  const echoedInPage = (text) => page.evaluate((text) => new Promise((resolve, reject) => {
+    globalThis.socket.onmessage = (event) => resolve(event.data);
+    globalThis.socket.onclose = (event) => reject(new Error(`closed: ${event.code}`));
+    globalThis.socket.send(text);
+  }), text);
+  const talk = async (say, end) => {
+    for (let n = 0; performance.now() < end; n++) {
+      const text = `${n} `.repeat([0, 1, 60, 500, 20_000][n % 5]);
+      assert.ok((await say(text)) === text, `message ${n} comes back as it was`);
+      // Now and then long enough to be asked.
+      await sleep(n % 40 === 39 ? 3000 : 50);
+    }
+  };
+  const asks = setInterval(() => server.clients.forEach((client) => client.ping("the server's", undefined, () => client.pings++)), 1500);
+  atEnd(t, () => clearInterval(asks));
+  const end = performance.now() + 60_000;
+  await Promise.all([talk((text) => socket.timeout(5000).emitWithAck('back', text), end), talk(echoed, end), talk(echoedInPage, end)]);
+
+  assert.ok(ours > 5, `wsguard asked ${ours} times`);
+  assert.equal(server.clients.size, 2);
+  clearInterval(asks);
+  await until('its own pongs, and no others', () => [...server.clients].every((client) => client.pings > 0 && client.pongs === client.pings));
+  assert.equal(agreed.length, 2);
+  for (const line of agreed) {
+    assert.match(line, /permessage-deflate/);
+    assert.doesNotMatch(line, /no_context_takeover/);
+  }
+  assert.ok(socket.connected && plain.readyState === WebSocket.OPEN);
+  socket.disconnect();
+  plain.close();
+  await page.close();
+  for (const front of fronts) {
+    await settled(front);
+    for (const family of ['wsguard_message_limit_hits_total', 'wsguard_ghosts_total']) assert.deepEqual(await nonzero(front, family), {});
+  }
 });
 
 test('a client that stops is ended pong_timeout after the ping, while its neighbours talk and listen on', { timeout: 60_000 }, async (t) => {
