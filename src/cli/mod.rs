@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod check;
 pub mod demo;
+pub mod probe;
 pub mod run;
 
 /// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
@@ -27,6 +28,8 @@ enum Command {
     Run(run::Options),
     /// Look for mistakes in a configuration: every one, with its place and a hint
     Check(check::Options),
+    /// Try a guard of one's own from outside: its limit, forged headers, path tricks, fake upgrades, silent sockets
+    Probe(probe::Options),
 }
 
 /// Where the configuration is.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args).map_or_else(|error| failed(&error), |()| Exit::Done),
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
+        Command::Probe(options) => probe::probe(&options),
     }
     .into()
 }

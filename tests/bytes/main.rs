@@ -12,6 +12,7 @@ mod listeners;
 mod liveness;
 mod messages;
 mod pending;
+mod probe;
 mod proxy;
 mod rates;
 mod relay;

@@ -1,0 +1,100 @@
+//! `wsguard probe URL`: tries a guard of one's own from outside, in bounded steps, and tells what it found.
+
+mod attempts;
+mod target;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use self::attempts::Attempts;
+use self::target::{Target, Wrong};
+use super::{Exit, failed, tell};
+
+/// `probe URL [--most N] [--exempt PATH]… [--patience SECONDS] [--json] [--i-own-this]`.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The guard, e.g. <ws://127.0.0.1:8080/chat>
+    url: String,
+    /// Sockets to open at most while looking for the limit by address
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u8).range(1..=100))]
+    most: u8,
+    /// A path that is exempt from the limit, whose other spellings are tried; may be repeated
+    #[arg(long, value_name = "PATH", default_values = ["/federation", "/server"])]
+    exempt: Vec<String>,
+    /// Seconds within which a silent or dripping socket must be ended
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=30))]
+    patience: u8,
+    /// Print the findings as a JSON array
+    #[arg(long)]
+    json: bool,
+    /// Probe a target that is not on this machine; it must be yours
+    #[arg(long = "i-own-this")]
+    owned: bool,
+}
+
+/// One thing that was tried, and how it went.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    verdict: Verdict,
+    check: &'static str,
+    says: String,
+}
+
+/// Whether it is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Bad,
+    Ok,
+    Unknown,
+}
+
+/// Probes, prints, and fails when anything is bad.
+pub fn probe(options: &Options) -> Exit {
+    if let Some(path) = options.exempt.iter().find(|path| !target::is_path(path)) {
+        tell(format_args!(
+            "wsguard: --exempt {path:?}: a path begins with / and has no spaces"
+        ));
+        return Exit::Usage;
+    }
+    let target = match Target::parse(&options.url, options.owned) {
+        Ok(target) => target,
+        Err(Wrong::Usage(why)) => {
+            tell(format_args!("wsguard: {}: {why}", options.url));
+            return Exit::Usage;
+        }
+        Err(Wrong::Unreachable(error)) => return failed(&error.context(options.url.clone())),
+    };
+    let mut attempts = Attempts::new(&target, Duration::from_secs(options.patience.into()));
+    match attempts.all(options.most.into(), &options.exempt) {
+        Ok(()) => told(&attempts.findings, options.json),
+        Err(error) => failed(&error.context(options.url.clone())),
+    }
+}
+
+fn told(findings: &[Finding], json: bool) -> Exit {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (bad, ok, unknown) = (count(Verdict::Bad), count(Verdict::Ok), count(Verdict::Unknown));
+    let text = if json {
+        serde_json::to_string_pretty(findings).unwrap_or_default() + "\n"
+    } else {
+        let lines: String = findings.iter().map(Finding::line).collect();
+        format!("{lines}{ok} ok, {bad} bad, {unknown} could not be told\n")
+    };
+    // Whoever closed stdout still gets the exit code.
+    let _unread = io::stdout().lock().write_all(text.as_bytes());
+    if bad == 0 { Exit::Done } else { Exit::Failed }
+}
+
+impl Finding {
+    fn line(&self) -> String {
+        match self.verdict {
+            Verdict::Bad => format!("BAD {}: {}\n", self.check, self.says),
+            Verdict::Ok => format!("ok  {}: {}\n", self.check, self.says),
+            Verdict::Unknown => format!("??  {}: could not be told: {}\n", self.check, self.says),
+        }
+    }
+}

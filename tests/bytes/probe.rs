@@ -1,0 +1,213 @@
+//! `wsguard probe`: it finds nothing wrong with wsguard, and much with a proxy that only splices.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::rig::{Backend, Rig, wsguard};
+
+const GUARDED: &str = r#"
+    [limits]
+    per_ip = 5
+    [[route]]
+    name = "federation"
+    paths = ["/federation", "/server"]
+    networks = ["192.0.2.0/24"]
+    zone = "exempt"
+    [[route]]
+    name = "everyone"
+"#;
+
+#[test]
+fn it_tells_the_limit_of_a_guard_and_finds_nothing_bad() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("handshake_timeout = \"3s\"")
+        .config(GUARDED)
+        .start();
+    let output = probed(&[&format!("ws://{}/chat", rig.front())]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(text.contains("ok  limit: N = 5 from one address, exactly\n"), "{text}");
+    assert!(!text.contains("BAD") && !text.contains("??"), "{text}");
+    for check in [
+        "forged header",
+        "exemption",
+        "fake upgrade",
+        "smuggling",
+        "slow head",
+        "slot",
+    ] {
+        assert!(text.contains(&format!("ok  {check}: ")), "{check} in {text}");
+    }
+    rig.quiet();
+}
+
+#[test]
+fn it_finds_what_a_splicing_proxy_lets_pass() {
+    let backend = Backend::listening();
+    let naive = naive_proxy(backend.address());
+    let url = format!("ws://{naive}/chat");
+    let output = probed(&[&url, "--patience", "2", "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let bad: Vec<(&str, &str)> = findings
+        .iter()
+        .filter(|finding| finding["verdict"] == "bad")
+        .map(|finding| (finding["check"].as_str().unwrap(), finding["says"].as_str().unwrap()))
+        .collect();
+    for (check, word) in [
+        ("fake upgrade", "without Sec-WebSocket-Key"),
+        ("fake upgrade", "version 12"),
+        ("fake upgrade", "HTTP/1.0"),
+        ("fake upgrade", "POST"),
+        ("fake upgrade", "Connection"),
+        ("fake upgrade", "body"),
+        ("forged header", "X-Forwarded-For is believed"),
+        ("exemption", "/federation%2f../chat"),
+        ("exemption", "/server/../chat"),
+        ("slot", "not free"),
+        ("slow head", "silent"),
+        ("slow head", "half a head"),
+        ("slow head", "a byte a second"),
+    ] {
+        let is_found = bad.iter().any(|(known, says)| *known == check && says.contains(word));
+        assert!(is_found, "{check}, {word}: {bad:#?}");
+    }
+    let is_told_fair = |says: &str| {
+        findings
+            .iter()
+            .any(|finding| finding["verdict"] == "ok" && finding["says"] == says)
+    };
+    assert!(
+        is_told_fair("X-Real-IP changes nothing"),
+        "what is right is not called wrong: {findings:#?}"
+    );
+}
+
+#[test]
+fn where_no_limit_is_found_none_is_made_up() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend).listener("handshake_timeout = \"1s\"").start();
+    let output = probed(&[&format!("ws://{}", rig.front()), "--most", "12", "--patience", "5"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("no limit up to 12 from one address"), "{text}");
+    rig.quiet();
+}
+
+#[test]
+fn it_goes_nowhere_that_it_was_not_sent() {
+    for (url, word) in [
+        ("ws://192.0.2.1:80/", "--i-own-this"),
+        ("wss://127.0.0.1:443/", "TLS is not in this version"),
+        ("http://127.0.0.1:80/", "only ws://"),
+        ("127.0.0.1:80", "not a URL"),
+        ("ws:///chat", "not a URL"),
+        ("ws://127.0.0.1:80/a b", "not a URL"),
+        ("ws://127.0.0.1:80/a\r\nX: y", "not a URL"),
+    ] {
+        let output = probed(&[url]);
+        assert_eq!(output.status.code(), Some(2), "{url}");
+        assert!(stderr(&output).contains(word), "{url}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+    let output = probed(&["ws://127.0.0.1:80/", "--exempt", "federation"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("begins with /"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = probed(&[&format!("ws://{free}/")]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains(&format!("cannot connect to {free}")) && said.contains("refused"),
+        "{said}"
+    );
+
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[[route]]\nname = \"chat\"\npaths = [\"/chat\"]\n");
+    let output = probed(&[&format!("ws://{}/elsewhere", rig.front())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("404 no_route"), "{}", stderr(&output));
+}
+
+/// What many write first: it believes what it is told, forgets what it owes, and waits for ever.
+fn naive_proxy(backend: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let counts = Arc::new(Mutex::new(HashMap::<String, u32>::new()));
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let counts = Arc::clone(&counts);
+            thread::spawn(move || serve_naively(client, backend, &counts));
+        }
+    });
+    address
+}
+
+fn serve_naively(mut client: TcpStream, backend: SocketAddr, counts: &Mutex<HashMap<String, u32>>) {
+    let mut head = Vec::new();
+    while !head.windows(4).any(|four| four == b"\r\n\r\n") {
+        let mut buffer = [0; 4096];
+        match client.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(len) => head.extend(&buffer[..len]),
+        }
+    }
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let path = text.split(' ').nth(1).unwrap_or_default();
+    let is_exempt = path.starts_with("/federation") || path.starts_with("/server");
+    if !text.to_ascii_lowercase().contains("upgrade") {
+        return;
+    }
+    let forwarded = text.lines().find_map(|line| line.strip_prefix("X-Forwarded-For: "));
+    let who = forwarded.map_or_else(|| client.peer_addr().unwrap().ip().to_string(), ToOwned::to_owned);
+    if !is_exempt {
+        let mut counts = counts.lock().unwrap();
+        let open = counts.entry(who).or_default();
+        if *open >= MANY {
+            let _ = client.write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n");
+            return;
+        }
+        *open += 1;
+    }
+    let mut server = TcpStream::connect(backend).unwrap();
+    server.write_all(&head).unwrap();
+    let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut from_server, &mut to_client);
+        let _ = to_client.shutdown(Shutdown::Both);
+    });
+    let _ = std::io::copy(&mut client, &mut server);
+    let _ = server.shutdown(Shutdown::Both);
+}
+
+fn probed(arguments: &[&str]) -> Output {
+    wsguard()
+        .arg("probe")
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// More than the attempts before the limit is looked for take, since no slot comes back.
+const MANY: u32 = 20;
