@@ -51,7 +51,7 @@ fn it_tells_the_limit_of_a_guard_and_finds_nothing_bad() {
 #[test]
 fn it_finds_what_a_splicing_proxy_lets_pass() {
     let backend = Backend::listening();
-    let naive = naive_proxy(backend.address());
+    let naive = naive_proxy(backend.address(), MANY);
     let url = format!("ws://{naive}/chat");
     let output = probed(&[&url, "--patience", "2", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
@@ -88,6 +88,20 @@ fn it_finds_what_a_splicing_proxy_lets_pass() {
         is_told_fair("X-Real-IP changes nothing"),
         "what is right is not called wrong: {findings:#?}"
     );
+}
+
+#[test]
+fn a_proxy_that_never_gives_a_slot_back_is_not_said_to_have_a_limit_of_none() {
+    let backend = Backend::listening();
+    let naive = naive_proxy(backend.address(), 3);
+    let output = probed(&[&format!("ws://{naive}/"), "--patience", "1"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("BAD slot: nobody gets in 2 s after all were closed\n"),
+        "{text}"
+    );
+    assert!(!text.contains("N = 0"), "{text}");
 }
 
 #[test]
@@ -141,20 +155,20 @@ fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
 }
 
 /// What many write first: it believes what it is told, forgets what it owes, and waits for ever.
-fn naive_proxy(backend: SocketAddr) -> SocketAddr {
+fn naive_proxy(backend: SocketAddr, per_ip: u32) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let counts = Arc::new(Mutex::new(HashMap::<String, u32>::new()));
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let counts = Arc::clone(&counts);
-            thread::spawn(move || serve_naively(client, backend, &counts));
+            thread::spawn(move || serve_naively(client, backend, per_ip, &counts));
         }
     });
     address
 }
 
-fn serve_naively(mut client: TcpStream, backend: SocketAddr, counts: &Mutex<HashMap<String, u32>>) {
+fn serve_naively(mut client: TcpStream, backend: SocketAddr, per_ip: u32, counts: &Mutex<HashMap<String, u32>>) {
     let mut head = Vec::new();
     while !head.windows(4).any(|four| four == b"\r\n\r\n") {
         let mut buffer = [0; 4096];
@@ -174,7 +188,7 @@ fn serve_naively(mut client: TcpStream, backend: SocketAddr, counts: &Mutex<Hash
     if !is_exempt {
         let mut counts = counts.lock().unwrap();
         let open = counts.entry(who).or_default();
-        if *open >= MANY {
+        if *open >= per_ip {
             let _ = client.write_all(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n");
             return;
         }
