@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -105,6 +107,28 @@ fn a_proxy_that_never_gives_a_slot_back_is_not_said_to_have_a_limit_of_none() {
 }
 
 #[test]
+fn it_opens_at_most_200_sockets_in_a_minute_whatever_it_is_asked_to_try() {
+    let backend = Backend::listening();
+    let dials = Arc::new(AtomicU32::new(0));
+    let naive = counted_naive_proxy(backend.address(), MANY, Arc::clone(&dials));
+    let url = format!("ws://{naive}/");
+    let mut arguments = vec![url.as_str(), "--patience", "1"];
+    for _ in 0..10 {
+        arguments.extend(["--exempt", "/federation"]);
+    }
+    let start = Instant::now();
+    let output = probed(&arguments);
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert_eq!(dials.load(Relaxed), 200);
+    let text = stdout(&output);
+    assert!(text.contains("could not be told"), "what was left out is said: {text}");
+    assert!(
+        text.contains("BAD slow head: a silent socket"),
+        "these have their share: {text}"
+    );
+}
+
+#[test]
 fn where_no_limit_is_found_none_is_made_up() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).listener("handshake_timeout = \"1s\"").start();
@@ -156,11 +180,17 @@ fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
 
 /// What many write first: it believes what it is told, forgets what it owes, and waits for ever.
 fn naive_proxy(backend: SocketAddr, per_ip: u32) -> SocketAddr {
+    counted_naive_proxy(backend, per_ip, Arc::default())
+}
+
+/// The same, which tells how many sockets it was sent.
+fn counted_naive_proxy(backend: SocketAddr, per_ip: u32, dials: Arc<AtomicU32>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let counts = Arc::new(Mutex::new(HashMap::<String, u32>::new()));
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
+            dials.fetch_add(1, Relaxed);
             let counts = Arc::clone(&counts);
             thread::spawn(move || serve_naively(client, backend, per_ip, &counts));
         }

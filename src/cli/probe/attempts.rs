@@ -315,7 +315,10 @@ impl<'a> Attempts<'a> {
                 Heard::Open(_through) => {
                     return match self.plain() {
                         Heard::Open(_) => Past::Unclear("the limit is no longer reached"),
-                        _ => Past::Through,
+                        Heard::Refused { .. } | Heard::Ended => Past::Through,
+                        Heard::Garbled | Heard::Nothing => {
+                            Past::Unclear("nobody knows whether the limit is still reached")
+                        }
                     };
                 }
                 Heard::Refused { reason, .. } if is_of_rate(&reason) => thread::sleep(Duration::from_secs(1)),
