@@ -6,6 +6,7 @@ mod rig;
 
 mod cli;
 mod corpus;
+mod examples;
 mod identity;
 mod limits;
 mod listeners;
