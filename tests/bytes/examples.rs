@@ -79,6 +79,9 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_for_all_of_them_and_says_b
 #[test]
 fn the_relay_closes_with_1013_and_both_texts_and_federation_goes_on_beside_a_full_budget() {
     let backend = Backend::listening();
+    let whole = started(&text_of("d-relay"), &backend);
+    assert_eq!(whole.count(r#"wsguard_connections_limit{zone="default"}"#), 10_000);
+    drop(whole);
     // 10 000 sockets are more than a test should open.
     let text = replaced(&text_of("d-relay"), "connections = 10_000", "connections = 60");
     let rig = started(&text, &backend);
@@ -195,6 +198,34 @@ fn socket_io_and_mastodon_hear_1009_for_a_message_above_their_size() {
         socket.send(&message);
         assert_eq!(close_code(&socket.read_to_end().0), Some(1009), "{example}");
     }
+}
+
+#[test]
+fn a_socket_io_client_comes_to_the_same_of_two_servers_every_time() {
+    let backends = [Backend::listening(), Backend::listening()];
+    let text = replaced(
+        &text_of("socket-io"),
+        "127.0.0.1:3001",
+        &backends[1].address().to_string(),
+    );
+    let text = replaced(&text, "127.0.0.1:3000", &backends[0].address().to_string());
+    let text = replaced(&text, "127.0.0.1:8080", "127.0.0.1:0");
+    let rig = Rig::before(&backends[0]).config(&text).start();
+    let mut served = [0, 0];
+    for n in 0..20 {
+        let ask = || {
+            rig.try_open(ip(1), &client("/", &format!("203.0.113.{n}")))
+                .ok()
+                .unwrap()
+        };
+        let open: Vec<Socket> = (0..3).map(|_| ask()).collect();
+        let now = backends.each_ref().map(Backend::dials);
+        let came = [now[0] - served[0], now[1] - served[1]];
+        assert!(came == [3, 0] || came == [0, 3], "client {n}: {came:?}");
+        served = now;
+        drop(open);
+    }
+    assert!(served.iter().all(|&number| number > 0), "{served:?}");
 }
 
 #[test]
