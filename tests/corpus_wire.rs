@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use wsguard::wire::Step;
 use wsguard::wire::frame::{FrameScanner, Sender};
-use wsguard::wire::header::FrameHeader;
+use wsguard::wire::header::{FrameHeader, MessageSequence};
 use wsguard::wire::hops::{ForwardHeader, client_from, parse_hop};
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::proxy::{Announces, announces, parse_proxy};
@@ -117,6 +117,48 @@ fn frames_are_scanned_alike_whole_byte_by_byte_and_frame_by_frame() {
                 whole,
                 "header by header, from the {sender:?}"
             );
+        }
+    });
+}
+
+/// Once over the payload that is there, and once as if none were: then each header stands right behind the one before.
+#[test]
+fn frame_headers_are_read_alike_whole_and_byte_by_byte_and_as_a_scanner_follows_them() {
+    replay("header", |bytes| {
+        for (sender, has_payload) in [Sender::Client, Sender::Server]
+            .into_iter()
+            .flat_map(|sender| [(sender, true), (sender, false)])
+        {
+            let mut scanner = FrameScanner::new(sender);
+            let mut sequence = MessageSequence::default();
+            let mut rest = bytes;
+            while scanner.at_boundary() {
+                let whole = FrameHeader::parse(rest, sender);
+                let dripped = prefixes(rest)
+                    .map(|bytes| FrameHeader::parse(bytes, sender))
+                    .find(|read| *read != Ok(Step::More));
+                assert_eq!(dripped.unwrap_or(Ok(Step::More)), whole);
+                let Ok(Step::Done { value: header, used }) = whole else {
+                    scanner.scan(rest);
+                    assert_eq!(scanner.is_blind(), whole.is_err());
+                    break;
+                };
+                assert_eq!(FrameScanner::header_len(rest), Some(used));
+                scanner.scan(&rest[..used]);
+                assert_eq!(scanner.payload_left(), header.payload);
+                if let Ok(size) = sequence.size_with(header) {
+                    assert!(header.kind.is_control() || size >= header.payload);
+                }
+                sequence.pass(header);
+                rest = &rest[used..];
+                if has_payload {
+                    let here = usize::try_from(header.payload).map_or(rest.len(), |payload| payload.min(rest.len()));
+                    assert_eq!(scanner.scan(&rest[..here]), 0, "payload begins no message");
+                    rest = &rest[here..];
+                } else {
+                    scanner.skip(header.payload);
+                }
+            }
         }
     });
 }
