@@ -61,6 +61,22 @@ fn corpus() -> Vec<Case> {
         case("text that is not ASCII", vec![text(WHOLE, "größer, 更大, 🙂")]),
         case("text that is not UTF-8", vec![(WHOLE, TEXT, vec![0xff, 0xc0, 0x80])]),
         case("reserved bits", vec![(EXTENDED, TEXT, b"compressed, say".to_vec())]),
+        // The first frame of a compressed message alone tells so.
+        case(
+            "one reserved bit at a time",
+            vec![
+                text(0xc0, "a"),
+                text(0xa0, "b"),
+                text(0x90, "c"),
+                text(0x40, "one"),
+                next(PART, " two"),
+                next(WHOLE, ""),
+            ],
+        ),
+        case(
+            "pings of every size",
+            (0..=125).map(|n| control(PING, &vec![b'p'; n])).collect(),
+        ),
         case("two fragments", vec![text(PART, "one"), next(WHOLE, " two")]),
         case(
             "control frames between fragments",
@@ -103,12 +119,6 @@ fn corpus() -> Vec<Case> {
     corpus.push(case("fragments of 64 KiB", fragments(64 << 10, 16)));
     for size in [1, 124, 125, 126, 127, 128, 65_535, 65_536, 65_537, 1 << 20, 16 << 20] {
         corpus.push(case(&format!("{size} bytes"), vec![(WHOLE, BINARY, vec![b's'; size])]));
-    }
-    for size in [0, 1, 124, 125] {
-        corpus.push(case(
-            &format!("a ping of {size} bytes"),
-            vec![control(PING, &vec![b'p'; size])],
-        ));
     }
     for code in [
         1000_u16, 1001, 1002, 1003, 1007, 1011, 1012, 1014, 3000, 3999, 4000, 4999,
