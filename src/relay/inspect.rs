@@ -122,6 +122,13 @@ impl Flow {
         self.inspection.as_ref()?.hold.as_deref()
     }
 
+    /// Whether anything was ever delayed.
+    pub(super) fn has_delayed(&self) -> bool {
+        self.inspection
+            .as_ref()
+            .is_some_and(|inspection| inspection.has_delayed)
+    }
+
     /// Who judges it, to be told of a question.
     pub(super) fn judge(&mut self) -> Option<&mut Judge> {
         Some(&mut self.inspection.as_mut()?.judge)

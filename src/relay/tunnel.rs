@@ -130,13 +130,13 @@ pub struct Totals {
     pub over: Over,
 }
 
+/// What we have to say to the client between the server's frames.
 #[derive(Debug, Default)]
 struct Aside {
-    frames: Vec<u8>,
-    /// One of them is a question.
-    asks: bool,
-    /// One of them is a message, which has no place between the fragments of another.
-    is_message: bool,
+    /// Questions.
+    pings: Vec<u8>,
+    /// A message, which has no place between the fragments of another.
+    notice: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -415,7 +415,9 @@ impl Relay {
             Offence::Fault(fault) => (Over::Protocol, PROTOCOL_ERROR, fault.to_string()),
         };
         let notice = match offence {
-            Offence::Rate(_, lacks) => self.notice(lacks),
+            // Who was delayed before has heard it.
+            Offence::Rate(_, lacks) if !self.inbound.has_delayed() => self.notice(lacks),
+            Offence::Rate(..) => None,
             Offence::Size | Offence::Fault(_) => None,
         };
         let goodbye = Goodbye::new(over, code, &reason, notice.unwrap_or_default());
@@ -436,35 +438,36 @@ impl Relay {
         if let Some(lacks) = self.inbound.take_first_delay()
             && let Some(notice) = self.notice(lacks)
         {
-            let aside = self.aside.get_or_insert_default();
-            aside.frames.extend(notice);
-            aside.is_message = true;
+            self.aside.get_or_insert_default().notice = notice;
         }
         if self.pulse.take_ask()
             && let Some(judge) = self.inbound.judge()
         {
             let expected = judge.pong.get_or_insert_with(|| Box::new(Expected::unguessable()));
-            let aside = self.aside.get_or_insert_default();
-            aside.frames.extend(expected.ask());
-            aside.asks = true;
+            self.aside.get_or_insert_default().pings.extend(expected.ask());
         }
-        let has_room = match &self.aside {
-            None => return,
-            Some(aside) if aside.is_message => self.outbound.is_between_messages(),
-            Some(_) => self.outbound.is_between_frames(),
-        };
-        if !has_room {
+        let Some(aside) = &mut self.aside else { return };
+        let mut words = Vec::new();
+        if self.outbound.is_between_frames() {
+            words.append(&mut aside.pings);
+        }
+        let asks = !words.is_empty();
+        if self.outbound.is_between_messages() {
+            words.append(&mut aside.notice);
+        }
+        if aside.pings.is_empty() && aside.notice.is_empty() {
+            self.aside = None;
+        }
+        if words.is_empty() {
             return;
         }
-        if let Some(aside) = self.aside.take() {
-            let mut outward = Moved::default();
-            self.outbound.append(&aside.frames);
-            let _as_far_as_it_takes_it = self.outbound.poll_flush(&self.client, &mut outward, cx);
-            self.count(Moved::default(), outward);
-            if aside.asks {
-                self.pulse.mark_client_owes();
-                self.pulse.mark_asked();
-            }
+        let mut outward = Moved::default();
+        self.outbound.append(&words);
+        let _as_far_as_it_takes_it = self.outbound.poll_flush(&self.client, &mut outward, cx);
+        self.count(Moved::default(), outward);
+        if asks {
+            self.pulse.mark_client_owes();
+            self.pulse.mark_asked();
         }
     }
 
