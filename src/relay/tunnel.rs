@@ -417,8 +417,7 @@ impl Relay {
         let notice = match offence {
             // Who was delayed before has heard it.
             Offence::Rate(_, lacks) if !self.inbound.has_delayed() => self.notice(lacks),
-            Offence::Rate(..) => None,
-            Offence::Size | Offence::Fault(_) => None,
+            Offence::Rate(..) | Offence::Size | Offence::Fault(_) => None,
         };
         let goodbye = Goodbye::new(over, code, &reason, notice.unwrap_or_default());
         self.say_goodbye(goodbye, Some(FAREWELL));
