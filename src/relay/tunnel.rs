@@ -264,10 +264,10 @@ impl Relay {
             return Poll::Pending;
         }
         // Whoever is denied bytes must not take the end for an orderly one.
-        if client_died || self.inbound.holds() {
+        if client_died || self.inbound.holds() || self.inbound.is_delayed() {
             self.server.reset_on_close();
         }
-        if server_died || self.outbound.holds() {
+        if server_died || self.outbound.holds() || self.outbound.is_delayed() {
             self.client.reset_on_close();
         }
         Poll::Ready(Over::HalfClose)

@@ -396,6 +396,27 @@ fn what_the_server_sends_too_fast_waits_there_and_arrives_whole() {
 }
 
 #[test]
+fn who_is_denied_what_a_limit_held_back_hears_a_reset_and_no_orderly_end() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.say(&frame(2, b"one of many").repeat(20));
+        guest.listen();
+    });
+    let rig = Rig::start(
+        &backend,
+        "[limits.messages]\nout_rate = \"1/s\"\n[limits.timeouts]\nhalf_close = \"2s\"",
+    );
+    let mut socket = rig.open();
+    socket.fin();
+    let (heard, end) = socket.read_to_end();
+    assert_eq!(end, End::Reset);
+    assert!(heard.len() < 20 * 13, "{}", heard.len());
+    drop(socket);
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="half_close"}"#, 1);
+}
+
+#[test]
 fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
     let backend = Backend::start(|guest| {
         guest.open();
