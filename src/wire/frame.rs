@@ -78,10 +78,12 @@ impl FrameScanner {
     /// data messages (0 or 1) began in them. At a boundary that is the whole next frame. Blind: all of them and 0.
     #[inline]
     pub fn scan_to_boundary(&mut self, bytes: &[u8]) -> (usize, u32) {
-        // Nearly every frame is a data frame below 64 KiB that lies whole in what was read.
+        // Nearly every frame is a whole message below 64 KiB that lies whole in what was read. Behind one that is whole
+        // nothing is to be noted.
         if self.place == Place::Boundary
+            && !self.is_within_message()
             && let [first, second, ref rest @ ..] = *bytes
-            && first & OPCODE <= BINARY
+            && matches!(first & (FIN | OPCODE), WHOLE_TEXT | WHOLE_BINARY)
         {
             let unmasked = match (second ^ self.mask_bit, rest) {
                 (length @ 0..LENGTH_16, _) => 2 + usize::from(length),
@@ -90,8 +92,7 @@ impl FrameScanner {
             };
             let used = unmasked + usize::from(self.mask_bit >> 5);
             if used <= bytes.len() {
-                self.data = first;
-                return (used, u32::from(first & OPCODE != CONTINUATION));
+                return (used, 1);
             }
         }
         self.scan_in_steps(bytes)
@@ -302,6 +303,8 @@ pub const LONGEST_HEADER: usize = 14;
 
 pub(super) const FIN: u8 = 0x80;
 pub(super) const OPCODE: u8 = 0x0F;
+const WHOLE_TEXT: u8 = FIN | TEXT;
+const WHOLE_BINARY: u8 = FIN | BINARY;
 /// The bit of an opcode that control frames have.
 pub(super) const CONTROL: u8 = 0x08;
 /// The second byte's top bit. Four bytes of mask follow the length where it is set: `MASKED >> 5`.
