@@ -36,8 +36,8 @@ fn frames_of_random_sizes_arrive_intact_both_ways_through_stalls() {
         let writing = socket.stream().try_clone().unwrap();
         thread::scope(|scope| {
             scope.spawn(|| write_in_pieces(writing, &frames(1, masked), 4));
-            let mut reading = socket.stream().try_clone().unwrap();
-            read_in_pieces(&mut reading, &frames(2, frame), 5);
+            // Not from the stream: what came together with the 101 is read already.
+            read_in_pieces(&mut socket, &frames(2, frame), 5);
         });
         assert_eq!(socket.read_exactly(2), b"\x8a\x00", "the server has read all");
         for direction in ["in", "out"] {
@@ -270,7 +270,7 @@ fn write_in_pieces(mut stream: TcpStream, bytes: &[u8], seed: u64) {
     }
 }
 
-fn read_in_pieces(stream: &mut TcpStream, expected: &[u8], seed: u64) {
+fn read_in_pieces(stream: &mut impl Read, expected: &[u8], seed: u64) {
     let mut dice = Noise(seed);
     let mut rest = expected;
     while !rest.is_empty() {
