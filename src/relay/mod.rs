@@ -4,8 +4,10 @@
 //! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`]. What its
 //! messages are held to is [`rules::MessageRules`].
 
+mod aside;
 mod beats;
 pub mod bypass;
+mod ending;
 pub mod flow;
 pub mod goodbye;
 pub mod held;
