@@ -43,7 +43,7 @@ impl Lobby {
     pub fn keep(&self, mut arrival: Arrival) -> Result<(), (Box<Arrival>, io::Error)> {
         let mark = arrival.newcomer.mark();
         if !arrival.newcomer.is_watched() {
-            if let Err(error) = self.lookout.watch(&mut arrival.newcomer) {
+            if let Err(error) = arrival.newcomer.be_watched(&self.lookout) {
                 return Err((Box::new(arrival), error));
             }
             let card = Waker::from(Arc::new(Card {
@@ -71,7 +71,7 @@ impl Lobby {
 
     /// Lets go of one that was kept, which is not to be closed yet.
     pub fn forget(&self, newcomer: &mut Newcomer) {
-        self.lookout.forget(newcomer);
+        newcomer.be_forgotten(&self.lookout);
     }
 }
 

@@ -1,17 +1,17 @@
-//! Many sockets behind one descriptor: whoever only waits for a first word costs the runtime nothing.
+//! Many sockets behind one descriptor: whoever only waits costs the runtime nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::newcomer::Newcomer;
+use super::socket::Socket;
 use super::sys;
 
-/// Tells which of the newcomers it watches have something to read.
+/// Tells which of the sockets it watches have something to read.
 ///
 /// Each is told of once for all that has come by then: whoever is told has to read until nothing is left, or waits for
 /// ever. In return a socket is watched with one call, however often more of it comes.
@@ -21,7 +21,7 @@ pub struct Lookout {
     epoll: AsyncFd<OwnedFd>,
 }
 
-/// What tells a socket from all others that are open.
+/// What a watched socket is told by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mark(u64);
 
@@ -45,27 +45,16 @@ impl Lookout {
         })
     }
 
-    /// Watches a newcomer from here on, if it does not yet; what has come already is told of too.
-    pub fn watch(&self, newcomer: &mut Newcomer) -> io::Result<()> {
-        if !newcomer.is_watched {
-            let data = EventData::new_u64(newcomer.mark().0);
-            epoll::add(
-                &self.epoll,
-                &*newcomer,
-                data,
-                EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
-            )?;
-            newcomer.is_watched = true;
-        }
-        Ok(())
+    /// Watches a socket from here on; what has come already is told of too.
+    pub fn watch(&self, socket: &Socket, mark: Mark) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(mark.0), flags)?)
     }
 
     /// Watches it no more. One that is closed is forgotten without this.
-    pub fn forget(&self, newcomer: &mut Newcomer) {
-        if std::mem::take(&mut newcomer.is_watched) {
-            // It can only fail for one that is not watched.
-            let _unknown = epoll::delete(&self.epoll, &*newcomer);
-        }
+    pub fn forget(&self, socket: &Socket) {
+        // It can only fail for one that is not watched.
+        let _unknown = epoll::delete(&self.epoll, socket);
     }
 
     /// Waits until something has come, and adds who that is to `sightings`, at most [`Lookout::AT_ONCE`].
@@ -88,10 +77,9 @@ impl Lookout {
     }
 }
 
-impl Newcomer {
-    /// What it is told by.
-    pub fn mark(&self) -> Mark {
-        Mark(u64::try_from(self.as_fd().as_raw_fd()).unwrap_or_default())
+impl Mark {
+    pub(super) fn new(mark: u64) -> Self {
+        Self(mark)
     }
 }
 
@@ -105,6 +93,7 @@ mod tests {
     use super::*;
     use crate::net::address::Bind;
     use crate::net::listen::{Bound, Listener};
+    use crate::net::newcomer::Newcomer;
 
     struct Rig {
         lookout: Lookout,
@@ -128,7 +117,7 @@ mod tests {
         fn watched(&self) -> (TcpStream, Newcomer) {
             let client = TcpStream::connect(self.address).unwrap();
             let (mut newcomer, _) = self.door.accept_queued().unwrap().unwrap();
-            self.lookout.watch(&mut newcomer).unwrap();
+            newcomer.be_watched(&self.lookout).unwrap();
             (client, newcomer)
         }
 
@@ -171,8 +160,8 @@ mod tests {
         client.write_all(b"GET").unwrap();
         drop(client);
         let (mut newcomer, _) = rig.door.accept_queued().unwrap().unwrap();
-        rig.lookout.watch(&mut newcomer).unwrap();
-        rig.lookout.watch(&mut newcomer).unwrap();
+        newcomer.be_watched(&rig.lookout).unwrap();
+        newcomer.be_watched(&rig.lookout).unwrap();
         assert_eq!(rig.seen().await, of(&newcomer, true));
     }
 
@@ -181,13 +170,13 @@ mod tests {
         let rig = Rig::new();
         let (mut first, mut forgotten) = rig.watched();
         let (mut second, closed) = rig.watched();
-        rig.lookout.forget(&mut forgotten);
-        rig.lookout.forget(&mut forgotten);
+        forgotten.be_forgotten(&rig.lookout);
+        forgotten.be_forgotten(&rig.lookout);
         drop(closed);
         first.write_all(b"GET").unwrap();
         second.write_all(b"GET").unwrap();
         assert_eq!(rig.seen().await, []);
-        rig.lookout.watch(&mut forgotten).unwrap();
+        forgotten.be_watched(&rig.lookout).unwrap();
         assert_eq!(rig.seen().await, of(&forgotten, false));
     }
 

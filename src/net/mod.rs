@@ -9,5 +9,6 @@ pub mod listen;
 pub mod lookout;
 pub mod newcomer;
 pub mod pipe;
+pub mod socket;
 pub mod stream;
 pub mod sys;

@@ -5,20 +5,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
-use tokio::net::{TcpStream, UnixStream};
 
 use super::client::Ahead;
+use super::lookout::{Lookout, Mark};
+use super::socket::Socket;
 use super::stream::{Stream, reset_on_close};
 
 /// An accepted socket, and what was read of it at once.
 #[derive(Debug)]
 pub struct Newcomer {
-    socket: OwnedFd,
-    is_tcp: bool,
+    socket: Socket,
     /// It has what stands on its listening socket, because that stood there before it came.
     inherits: bool,
-    /// A [`Lookout`](super::lookout::Lookout) tells when more of it comes.
-    pub(super) is_watched: bool,
+    /// A [`Lookout`] tells when more of it comes.
+    is_watched: bool,
     ahead: Ahead,
 }
 
@@ -26,17 +26,37 @@ impl Newcomer {
     /// An accepted socket, which does not block.
     pub(super) fn new(socket: OwnedFd, is_tcp: bool, inherits: bool) -> Self {
         Self {
-            socket,
-            is_tcp,
+            socket: Socket::new(socket, is_tcp),
             inherits,
             is_watched: false,
             ahead: Ahead::default(),
         }
     }
 
-    /// Whether a [`Lookout`](super::lookout::Lookout) watches it.
+    /// What a [`Lookout`] tells it by.
+    pub fn mark(&self) -> Mark {
+        self.socket.mark()
+    }
+
+    /// Whether a [`Lookout`] watches it.
     pub fn is_watched(&self) -> bool {
         self.is_watched
+    }
+
+    /// Has `lookout` watch it from here on, if it does not yet.
+    pub fn be_watched(&mut self, lookout: &Lookout) -> io::Result<()> {
+        if !self.is_watched {
+            lookout.watch(&self.socket, self.mark())?;
+            self.is_watched = true;
+        }
+        Ok(())
+    }
+
+    /// Has `lookout` watch it no more.
+    pub fn be_forgotten(&mut self, lookout: &Lookout) {
+        if std::mem::take(&mut self.is_watched) {
+            lookout.forget(&self.socket);
+        }
     }
 
     /// What was read and not consumed.
@@ -82,12 +102,7 @@ impl Newcomer {
 
     /// Hands the socket to the runtime of the calling thread; with what was read, and whether it inherits its options.
     pub(super) fn register(self) -> io::Result<(Stream, Ahead, bool)> {
-        let stream = if self.is_tcp {
-            Stream::Tcp(TcpStream::from_std(self.socket.into())?)
-        } else {
-            Stream::Unix(UnixStream::from_std(self.socket.into())?)
-        };
-        Ok((stream, self.ahead, self.inherits))
+        Ok((self.socket.register()?, self.ahead, self.inherits))
     }
 }
 
