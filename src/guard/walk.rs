@@ -14,7 +14,8 @@ use crate::net::client::Client;
 use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
-use crate::relay::tunnel::{Conditions, Relay, Tunnel};
+use crate::relay::legs::Legs;
+use crate::relay::tunnel::{Conditions, Opening, Relay};
 use crate::upstream::lease::Lease;
 
 use super::decide::{Admitted, Passage};
@@ -247,9 +248,7 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     server.prepare_dialled();
     let now = Instant::now();
     entry.opened(now);
-    let tunnel = Tunnel {
-        client,
-        server,
+    let opening = Opening {
         from_client,
         from_server: reply,
         reply_size,
@@ -263,9 +262,10 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     };
     let whose = running.shared.whose(zone.state.counts.id(), passage.client.key);
     worker.watch(Arc::clone(&conditions.pulse), whose, terms, now);
-    let relay = Relay::new(tunnel, conditions);
+    let relay = Relay::new(opening, conditions);
     fault::point("open");
     tokio::spawn(Open {
+        legs: Legs { client, server },
         relay,
         _lease: lease,
         entry,
@@ -274,6 +274,7 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
 
 /// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
 struct Open {
+    legs: Legs,
     relay: Relay,
     _lease: Lease,
     entry: Entry,
@@ -283,8 +284,9 @@ impl Future for Open {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let totals = std::task::ready!(Pin::new(&mut self.relay).poll(cx));
-        self.entry.over(totals);
+        let open = &mut *self;
+        let totals = std::task::ready!(open.relay.poll(&open.legs, cx));
+        open.entry.over(totals);
         Poll::Ready(())
     }
 }

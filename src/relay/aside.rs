@@ -7,6 +7,7 @@ use crate::wire::frame::server_frame;
 use crate::wire::header::FrameKind;
 
 use super::flow::Moved;
+use super::legs::Legs;
 use super::ping::Expected;
 use super::tunnel::Relay;
 
@@ -30,7 +31,7 @@ impl Relay {
     }
 
     /// Puts in what we have to say to the client, where there is room between two frames of the server's.
-    pub(super) fn speak_aside(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn speak_aside(&mut self, legs: &Legs, cx: &mut Context<'_>) {
         if let Some(lacks) = self.inbound.take_first_delay()
             && let Some(notice) = self.notice(lacks)
         {
@@ -59,7 +60,7 @@ impl Relay {
         }
         let mut outward = Moved::default();
         self.outbound.append(&words);
-        let _as_far_as_it_takes_it = self.outbound.poll_flush(&self.client, &mut outward, cx);
+        let _as_far_as_it_takes_it = self.outbound.poll_flush(&legs.client, &mut outward, cx);
         self.count(Moved::default(), outward);
         if asks {
             self.pulse.mark_client_owes();

@@ -10,6 +10,7 @@ use crate::net::fault;
 
 use super::goodbye::Goodbye;
 use super::judge::Offence;
+use super::legs::Legs;
 use super::pulse::Order;
 use super::tunnel::{Over, Relay};
 
@@ -27,7 +28,7 @@ pub(super) struct Ending {
 }
 
 impl Relay {
-    pub(super) fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll_goodbye(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {
         let Some(ending) = self.ending.as_mut() else {
             return Poll::Pending;
         };
@@ -36,7 +37,7 @@ impl Relay {
         };
         fault::point("goodbye");
         let over = goodbye.over;
-        let (to_client, to_server) = ((&self.server, &self.client), (&self.client, &self.server));
+        let (to_client, to_server) = ((&legs.server, &legs.client), (&legs.client, &legs.server));
         let outward = goodbye
             .to_client
             .poll(&mut self.outbound, to_client, &goodbye.words_to_client, cx);
@@ -58,7 +59,7 @@ impl Relay {
     }
 
     /// Begins to end, or ends at once.
-    pub(super) fn obey(&mut self, order: Order, cx: &mut Context<'_>) -> Option<Over> {
+    pub(super) fn obey(&mut self, order: Order, legs: &Legs, cx: &mut Context<'_>) -> Option<Over> {
         match order {
             Order::Idle => self.say_goodbye(close(Over::Idle, GOING_AWAY, ""), Some(GOODBYE)),
             Order::Lifetime => self.say_goodbye(close(Over::Lifetime, GOING_AWAY, ""), Some(GOODBYE)),
@@ -71,21 +72,21 @@ impl Relay {
             Order::Drain => self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None),
             Order::Replaced => {
                 self.say_goodbye(close(Over::Replaced, GOING_AWAY, "no pong"), Some(GOODBYE));
-                let _all_that_can_be_said = self.poll_goodbye(cx);
-                self.server.shutdown_write();
-                self.client.reset_on_close();
+                let _all_that_can_be_said = self.poll_goodbye(legs, cx);
+                legs.server.shutdown_write();
+                legs.client.reset_on_close();
                 return Some(Over::Replaced);
             }
             Order::Stalled => {
-                self.client.reset_on_close();
+                legs.client.reset_on_close();
                 return Some(Over::Stalled);
             }
             Order::Cut => {
                 // Where no frame is unfinished there is still room for a word, should there have been no time for it before.
                 self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None);
-                let _all_that_can_be_said = self.poll_goodbye(cx);
-                self.client.shutdown_write();
-                self.server.shutdown_write();
+                let _all_that_can_be_said = self.poll_goodbye(legs, cx);
+                legs.client.shutdown_write();
+                legs.server.shutdown_write();
                 return Some(Over::Drain);
             }
         }

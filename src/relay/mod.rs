@@ -1,6 +1,6 @@
 //! Two sockets in, totals out.
 //!
-//! [`tunnel::Relay`] moves bytes both ways until the connection is over. What it may take its time over is
+//! [`tunnel::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. What it may take its time over is
 //! [`pace::Pace`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`]. What its
 //! messages are held to is [`rules::MessageRules`].
 
@@ -13,6 +13,7 @@ pub mod goodbye;
 pub mod held;
 mod inspect;
 mod judge;
+pub mod legs;
 pub mod mode;
 pub mod pace;
 mod ping;

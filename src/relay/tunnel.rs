@@ -1,30 +1,24 @@
-//! The relay of one open connection: one future, both directions, no buffer while idle.
+//! The relay of one open connection: both directions, no buffer while idle.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::limit::shares::Shares;
-use crate::net::stream::Stream;
 use crate::wire::frame::Sender;
 
 use super::aside::Aside;
 use super::ending::Ending;
 use super::flow::{End, Flow, Moved};
 use super::judge::{Judge, Law};
+use super::legs::Legs;
 use super::mode::RelayMode;
 use super::pulse::Pulse;
 use super::tally::{MessageLimit, Tally};
 use super::terms::Terms;
 
-/// Both legs of a tunnel and everything that was read of them before it opened.
+/// Everything that was read of both legs before the tunnel opened.
 #[derive(Debug)]
-pub struct Tunnel {
-    /// The client's leg.
-    pub client: Stream,
-    /// The server's leg.
-    pub server: Stream,
+pub struct Opening {
     /// What the client sent behind its request.
     pub from_client: Vec<u8>,
     /// The server's 101, and what it sent behind it.
@@ -48,11 +42,10 @@ pub struct Conditions {
     pub tally: Arc<Tally>,
 }
 
-/// A running relay. It is over when both sides are, or when it is told to end; dropping it closes both legs.
+/// What a relay knows of its connection, but for the legs themselves. It is over when both sides are, or when it is told to
+/// end; whoever drops it closes the legs first.
 #[derive(Debug)]
 pub struct Relay {
-    pub(super) client: Stream,
-    pub(super) server: Stream,
     pub(super) inbound: Flow,
     pub(super) outbound: Flow,
     pub(super) law: Law,
@@ -126,8 +119,8 @@ pub struct Totals {
 }
 
 impl Relay {
-    /// A relay over `tunnel`. To `half_close` and `keepalive` of its pace it sees itself, to the rest the sweep does.
-    pub fn new(tunnel: Tunnel, conditions: Conditions) -> Self {
+    /// One that begins with `opening`. To `half_close` and `keepalive` of its pace it sees itself, to the rest the sweep does.
+    pub fn new(opening: Opening, conditions: Conditions) -> Self {
         let Conditions {
             mode,
             terms,
@@ -137,19 +130,17 @@ impl Relay {
         } = conditions;
         let judges_client = terms.judges_inbound().then(|| Judge::new(Sender::Client));
         let judges_server = terms.judges_outbound().then(|| Judge::new(Sender::Server));
-        let has_spoken = !tunnel.from_client.is_empty();
-        let inbound = Flow::new(Sender::Client, tunnel.from_client, 0, mode, judges_client);
+        let has_spoken = !opening.from_client.is_empty();
+        let inbound = Flow::new(Sender::Client, opening.from_client, 0, mode, judges_client);
         let outbound = Flow::new(
             Sender::Server,
-            tunnel.from_server,
-            tunnel.reply_size,
+            opening.from_server,
+            opening.reply_size,
             mode,
             judges_server,
         );
         tally.opened.add(1);
         let mut relay = Self {
-            client: tunnel.client,
-            server: tunnel.server,
             law: Law { terms, shares, tally },
             aside: None,
             stays: false,
@@ -173,33 +164,54 @@ impl Relay {
         relay
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        let inward = self.inbound.pump(&self.client, &self.server, &self.law, cx);
+    /// Goes on for as far as it can.
+    pub fn poll(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Totals> {
+        if !std::mem::replace(&mut self.listens, true) {
+            self.pulse.listen(cx.waker());
+        }
+        if let Some(order) = self.pulse.ordered()
+            && let Some(over) = self.obey(order, legs, cx)
+        {
+            return Poll::Ready(self.totals(over));
+        }
+        if self.pulse.take_look() {
+            self.look(legs);
+        }
+        let over = if self.says_goodbye() {
+            self.poll_goodbye(legs, cx)
+        } else {
+            self.poll_open(legs, cx)
+        };
+        over.map(|over| self.totals(over))
+    }
+
+    fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {
+        let inward = self.inbound.pump(&legs.client, &legs.server, &self.law, cx);
         // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
         self.outbound.source_was_reset |= self.inbound.sink_end.is_some();
-        let outward = self.outbound.pump(&self.server, &self.client, &self.law, cx);
+        let outward = self.outbound.pump(&legs.server, &legs.client, &self.law, cx);
         self.count(inward, outward);
-        self.pass_ends_on();
+        self.pass_ends_on(legs);
         if self.outbound.sink_end.is_some() && !self.inbound.source_was_reset {
             self.inbound.source_was_reset = true;
-            let more = self.inbound.pump(&self.client, &self.server, &self.law, cx);
+            let more = self.inbound.pump(&legs.client, &legs.server, &self.law, cx);
             self.count(more, Moved::default());
-            self.pass_ends_on();
+            self.pass_ends_on(legs);
         }
         if let Some(offence) = self.inbound.offence() {
             self.end_for(offence);
-            return self.poll_goodbye(cx);
+            return self.poll_goodbye(legs, cx);
         }
-        self.speak_aside(cx);
-        self.note_beginning_of_end();
+        self.speak_aside(legs, cx);
+        self.note_beginning_of_end(legs);
         let Some(began) = self.began else { return Poll::Pending };
-        self.poll_ended(began, cx)
+        self.poll_ended(legs, began, cx)
     }
 
     /// Passes an end on, unless both sides have ended: then the close that follows does it.
-    fn pass_ends_on(&mut self) {
+    fn pass_ends_on(&mut self, legs: &Legs) {
         let is_all = self.inbound.is_done && self.outbound.is_done;
-        for (flow, sink) in [(&mut self.inbound, &self.server), (&mut self.outbound, &self.client)] {
+        for (flow, sink) in [(&mut self.inbound, &legs.server), (&mut self.outbound, &legs.client)] {
             if std::mem::take(&mut flow.owes_end) && !is_all {
                 sink.shutdown_write();
             }
@@ -207,21 +219,21 @@ impl Relay {
     }
 
     /// One side has ended, or is about to: waits for the other, for acknowledgements, or for `half_close`.
-    fn poll_ended(&mut self, began: Over, cx: &mut Context<'_>) -> Poll<Over> {
+    fn poll_ended(&mut self, legs: &Legs, began: Over, cx: &mut Context<'_>) -> Poll<Over> {
         let (client_died, server_died) = (self.client_died(), self.server_died());
         let mut looks_again = false;
         match (client_died, server_died) {
             (true, true) => return Poll::Ready(began),
             (true, false) if self.inbound.is_done => {
-                if self.server.is_acknowledged() {
-                    self.server.reset_on_close();
+                if legs.server.is_acknowledged() {
+                    legs.server.reset_on_close();
                     return Poll::Ready(began);
                 }
                 looks_again = true;
             }
             (false, true) if self.outbound.is_done => {
-                if self.client.is_acknowledged() {
-                    self.client.reset_on_close();
+                if legs.client.is_acknowledged() {
+                    legs.client.reset_on_close();
                     return Poll::Ready(began);
                 }
                 looks_again = true;
@@ -239,10 +251,10 @@ impl Relay {
         }
         // Whoever is denied bytes must not take the end for an orderly one.
         if client_died || self.inbound.holds() || self.inbound.is_delayed() {
-            self.server.reset_on_close();
+            legs.server.reset_on_close();
         }
         if server_died || self.outbound.holds() || self.outbound.is_delayed() {
-            self.client.reset_on_close();
+            legs.client.reset_on_close();
         }
         Poll::Ready(Over::HalfClose)
     }
@@ -254,24 +266,24 @@ impl Relay {
     }
 
     /// Asked for by the sweep: what only system calls tell.
-    fn look(&mut self) {
-        let unacknowledged = u64::from(self.client.unacknowledged());
+    fn look(&mut self, legs: &Legs) {
+        let unacknowledged = u64::from(legs.client.unacknowledged());
         let took = self.outbound.taken().saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
         if !std::mem::replace(&mut self.stays, true) {
-            self.server.prepare_to_stay(self.law.terms.pace.keepalive);
+            legs.server.prepare_to_stay(self.law.terms.pace.keepalive);
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
-        if self.inbound.holds() && self.client.has_ended() {
+        if self.inbound.holds() && legs.client.has_ended() {
             self.hidden_end = Some(Over::Client);
-        } else if self.outbound.holds() && self.server.has_ended() {
+        } else if self.outbound.holds() && legs.server.has_ended() {
             self.hidden_end = Some(Over::Upstream);
         }
     }
 
     /// The first to end names the reason; a close frame counts as the beginning of its sender's end.
-    fn note_beginning_of_end(&mut self) {
+    fn note_beginning_of_end(&mut self, legs: &Legs) {
         if self.began.is_some() {
             return;
         }
@@ -279,7 +291,7 @@ impl Relay {
         self.began = if let Some(end) = self.inbound.source_end.or(self.outbound.sink_end) {
             Some(if !dead(end) {
                 Over::Client
-            } else if end == End::TimedOut && !self.client.is_acknowledged() {
+            } else if end == End::TimedOut && !legs.client.is_acknowledged() {
                 Over::Stalled
             } else {
                 Over::Io
@@ -351,31 +363,6 @@ impl Relay {
             heartbeats: self.inbound.judged_by().map_or(0, Judge::heartbeats),
             over,
         }
-    }
-}
-
-impl Future for Relay {
-    type Output = Totals;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Totals> {
-        let relay = &mut *self;
-        if !std::mem::replace(&mut relay.listens, true) {
-            relay.pulse.listen(cx.waker());
-        }
-        if let Some(order) = relay.pulse.ordered()
-            && let Some(over) = relay.obey(order, cx)
-        {
-            return Poll::Ready(relay.totals(over));
-        }
-        if relay.pulse.take_look() {
-            relay.look();
-        }
-        let over = if relay.says_goodbye() {
-            relay.poll_goodbye(cx)
-        } else {
-            relay.poll_open(cx)
-        };
-        over.map(|over| relay.totals(over))
     }
 }
 
