@@ -24,7 +24,7 @@ use super::stop::{Cause, Place, Stop};
 /// A connection's entry. While it holds a permit the connection counts as alive.
 #[derive(Debug)]
 pub struct Entry {
-    shared: Arc<Shared>,
+    standing: Standing,
     listener: Arc<Listener>,
     arrived: Instant,
     /// When the tunnel opened: milliseconds after the arrival. It takes seconds at most.
@@ -33,7 +33,6 @@ pub struct Entry {
     place: Option<Named>,
     /// The server that was dialled last.
     server: Option<Arc<Server>>,
-    permit: Option<Alive>,
     state: State,
 }
 
@@ -77,25 +76,28 @@ struct Stopped {
     note: Option<String>,
 }
 
-/// A permit, counted once more by the walk itself: the drift metric compares the two.
+/// Where a connection counts, and its permit once it has one, counted once more by the walk itself: the drift metric compares
+/// the two.
 #[derive(Debug)]
-struct Alive {
+struct Standing {
     shared: Arc<Shared>,
-    _permit: Permit,
+    permit: Option<Permit>,
 }
 
 impl Entry {
     /// Begins the entry of a socket that `arrived` from `hop`. Dropped before anything became of it, it leaves nothing.
     pub fn begin(shared: &Arc<Shared>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
-            shared: Arc::clone(shared),
+            standing: Standing {
+                shared: Arc::clone(shared),
+                permit: None,
+            },
             listener: Arc::clone(listener),
             arrived,
             opened: None,
             who: Who::Hop(hop),
             place: None,
             server: None,
-            permit: None,
             state: State::Walking(None),
         }
     }
@@ -110,7 +112,7 @@ impl Entry {
         self.identified(passage.client);
         self.placed(&passage.place, running);
         self.state = State::Walking(granted.observed);
-        self.permit = Some(Alive::new(granted.permit, &self.shared));
+        self.standing.take(granted.permit);
     }
 
     /// The server that was dialled last.
@@ -162,7 +164,8 @@ impl Entry {
             zone.metrics.handshake_duration.observe(seconds(took));
             match observed {
                 Some(full) => {
-                    self.shared
+                    self.standing
+                        .shared
                         .metrics
                         .handshake(&zone.name, Outcome::Observed, Some(full.limit.into()))
                         .inc();
@@ -185,8 +188,8 @@ impl Entry {
         };
         match client.forwarded {
             Forwarded::Ignored => self.listener.untrusted_forwarded.inc(),
-            Forwarded::Missing if self.shared.advice.give(Hint::NoForwarding, Instant::now()) => {
-                self.shared.log.warn("advice", Hint::NoForwarding.text());
+            Forwarded::Missing if self.standing.shared.advice.give(Hint::NoForwarding, Instant::now()) => {
+                self.standing.shared.log.warn("advice", Hint::NoForwarding.text());
             }
             Forwarded::Missing | Forwarded::Read | Forwarded::None => {}
         }
@@ -202,7 +205,7 @@ impl Entry {
     /// Counts and writes what became of the connection.
     fn close(&mut self) {
         let is_panic = std::thread::panicking();
-        let had_permit = self.permit.is_some();
+        let had_permit = self.standing.permit.is_some();
         let class = match &self.state {
             State::Over(totals) => Class::Closed(totals.over.into()),
             State::Open(_) if is_panic => Class::Closed(CloseReason::Panic),
@@ -217,7 +220,7 @@ impl Entry {
         };
         self.count(class);
         // Given back before the line is written, so that whoever reads the line may use the slot.
-        self.permit = None;
+        self.standing.give_back();
         self.write(class);
     }
 
@@ -225,11 +228,17 @@ impl Entry {
         let zone = self.place.as_ref().map_or("-", |place| &*place.zone.name);
         match class {
             Class::Rejected(reason) => self
+                .standing
                 .shared
                 .metrics
                 .handshake(zone, Outcome::Rejected, Some(reason))
                 .inc(),
-            Class::Failed(reason) => self.shared.metrics.handshake(zone, Outcome::Failed, Some(reason)).inc(),
+            Class::Failed(reason) => self
+                .standing
+                .shared
+                .metrics
+                .handshake(zone, Outcome::Failed, Some(reason))
+                .inc(),
             Class::Observed(_) => {}
             Class::Closed(reason) => {
                 if let (Some(place), Some(opened)) = (&self.place, self.opened) {
@@ -254,10 +263,15 @@ impl Entry {
         match hint {
             // Once a minute, and worth more than what is summed or switched off.
             Some(_) => self
+                .standing
                 .shared
                 .log
                 .event(class.level(), class.event(), self.line(class, hint)),
-            None => self.shared.log.access(class, self.key(), || self.line(class, None)),
+            None => self
+                .standing
+                .shared
+                .log
+                .access(class, self.key(), || self.line(class, None)),
         }
     }
 
@@ -265,9 +279,9 @@ impl Entry {
     fn key(&self) -> Option<ClientKey> {
         match self.who {
             Who::Hop(_) => None,
-            Who::Client { address, .. } => {
-                Some(address.map_or(ClientKey::UNIX, |address| ClientKey::of(address, self.shared.prefixes)))
-            }
+            Who::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
+                ClientKey::of(address, self.standing.shared.prefixes)
+            })),
         }
     }
 
@@ -278,8 +292,8 @@ impl Entry {
         };
         (reason.is_by_client()
             && seems_forwarded
-            && self.shared.trusts_nobody.load(Relaxed)
-            && self.shared.advice.give(Hint::TrustNobody, Instant::now()))
+            && self.standing.shared.trusts_nobody.load(Relaxed)
+            && self.standing.shared.advice.give(Hint::TrustNobody, Instant::now()))
         .then_some(Hint::TrustNobody)
     }
 
@@ -338,19 +352,24 @@ impl Drop for Entry {
     }
 }
 
-impl Alive {
-    fn new(permit: Permit, shared: &Arc<Shared>) -> Self {
-        shared.alive.fetch_add(1, Relaxed);
-        Self {
-            shared: Arc::clone(shared),
-            _permit: permit,
+impl Standing {
+    fn take(&mut self, permit: Permit) {
+        self.give_back();
+        self.shared.alive.fetch_add(1, Relaxed);
+        self.permit = Some(permit);
+    }
+
+    fn give_back(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.shared.alive.fetch_sub(1, Relaxed);
+            drop(permit);
         }
     }
 }
 
-impl Drop for Alive {
+impl Drop for Standing {
     fn drop(&mut self) {
-        self.shared.alive.fetch_sub(1, Relaxed);
+        self.give_back();
     }
 }
 

@@ -337,6 +337,6 @@ mod tests {
     fn one_that_is_open_is_small() {
         // Two sockets, of which mio knows more in a debug build.
         let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 };
-        assert!(size_of::<Open>() <= 416 + of_debug_builds, "{}", size_of::<Open>());
+        assert!(size_of::<Open>() <= 408 + of_debug_builds, "{}", size_of::<Open>());
     }
 }
