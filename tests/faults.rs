@@ -84,6 +84,28 @@ fn with_a_pipe_in_hand_it_ends_that_one_and_the_pipe_is_nobodys() {
 }
 
 #[test]
+fn on_its_way_to_a_rest_or_back_it_ends_that_one() {
+    for stage in ["rest", "get up"] {
+        let backend = Backend::echo();
+        let rig = faulty(stage, &backend, "").start();
+        let mut victim = rig.try_open_announced(3);
+        let mut bystander = opened(&rig, 2);
+        if stage == "get up" {
+            rig.rests(4);
+            victim.send(&masked(1, b"fatal"));
+        }
+        until("the silent one is ended", || {
+            echoes(&mut bystander);
+            (!victim.is_silent()).then_some(())
+        });
+        let (heard, _) = victim.read_to_end();
+        assert!(heard.is_empty(), "{stage}: {heard:?}");
+        until("the server is let go", || backend.visit(0).end());
+        left_no_trace(&rig, CLOSED, &mut bystander);
+    }
+}
+
+#[test]
 fn while_one_is_told_to_go_it_goes_all_the_same() {
     let backend = Backend::echo();
     let rig = faulty("goodbye", &backend, "[limits.timeouts]\nidle = \"1s\"").start();

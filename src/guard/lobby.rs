@@ -1,4 +1,4 @@
-//! The lobby: where sockets wait that have more to say. There may be thousands of them, so nothing is kept of one but what
+//! The lobby: where sockets wait that have nothing to do. There may be thousands of them, so nothing is kept of one but what
 //! it is: it has no task, and the runtime does not know it.
 
 use std::collections::HashMap;
@@ -13,28 +13,34 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::net::lookout::{Lookout, Mark, Sighting};
 use crate::net::newcomer::Newcomer;
 
+use super::open::Idle;
 use super::panics::survive;
 use super::walk::{Arrival, go_on};
 use super::worker::Worker;
 
-/// The sockets of one worker that wait.
+/// The sockets of one worker that wait: those that have not said enough to be decided on, and open connections that are idle.
 #[derive(Debug)]
 pub struct Lobby {
     lookout: Lookout,
-    // Boxed, so that a table that is half empty is small.
-    waiting: Mutex<HashMap<Mark, Box<Arrival>>>,
-    ended: UnboundedSender<Mark>,
+    arrivals: Waiting<Arrival>,
+    idle: Waiting<Idle>,
+    calls: UnboundedSender<Mark>,
 }
 
+/// Boxed, so that a table that is half empty is small.
+#[derive(Debug)]
+struct Waiting<T>(Mutex<HashMap<Mark, Box<T>>>);
+
 impl Lobby {
-    /// An empty one that the runtime of the calling thread watches; with it comes what [`attend`] hears of seats that have
-    /// ended.
+    /// An empty one that the runtime of the calling thread watches; with it comes what [`attend`] hears of those who are
+    /// called, whether more of them has come or not.
     pub fn new() -> io::Result<(Self, UnboundedReceiver<Mark>)> {
-        let (ended, hears) = unbounded_channel();
+        let (calls, hears) = unbounded_channel();
         let lobby = Self {
             lookout: Lookout::new()?,
-            waiting: Mutex::default(),
-            ended,
+            arrivals: Waiting::default(),
+            idle: Waiting::default(),
+            calls,
         };
         Ok((lobby, hears))
     }
@@ -46,65 +52,95 @@ impl Lobby {
             if let Err(error) = arrival.newcomer.be_watched(&self.lookout) {
                 return Err((Box::new(arrival), error));
             }
-            let card = Waker::from(Arc::new(Card {
-                mark,
-                ended: self.ended.clone(),
-            }));
+            let card = self.card(mark);
             if arrival.seat.poll_ended(&mut Context::from_waker(&card)).is_ready() {
                 card.wake();
             }
         }
-        self.waiting.lock().insert(mark, Box::new(arrival));
+        self.arrivals.put(mark, Box::new(arrival));
         Ok(())
     }
 
-    fn take(&self, mark: Mark) -> Option<Box<Arrival>> {
-        let mut waiting = self.waiting.lock();
-        let arrival = waiting.remove(&mark);
-        // A flood's worth of room is not kept for ever.
-        if waiting.capacity() > waiting.len().saturating_mul(8).max(1024) {
-            let left = waiting.len();
-            waiting.shrink_to(left * 2);
+    /// Has an open connection wait until something comes from either side, or it is told something. One that can't wait is
+    /// given back.
+    pub fn rest(&self, mut idle: Box<Idle>) -> Option<Box<Idle>> {
+        let mark = idle.legs.mark();
+        let is_watched = idle.legs.be_watched(&self.lookout).is_ok();
+        if is_watched && idle.relay.rest(&self.card(mark)) {
+            self.idle.put(mark, idle);
+            return None;
         }
-        arrival
+        idle.legs.be_forgotten(&self.lookout);
+        Some(idle)
     }
 
     /// Lets go of one that was kept, which is not to be closed yet.
     pub fn forget(&self, newcomer: &mut Newcomer) {
         newcomer.be_forgotten(&self.lookout);
     }
+
+    fn card(&self, mark: Mark) -> Waker {
+        Waker::from(Arc::new(Card {
+            mark,
+            calls: self.calls.clone(),
+        }))
+    }
 }
 
-/// What the room has of one that waits: it brings it up when its seat ends.
+impl<T> Waiting<T> {
+    fn put(&self, mark: Mark, waits: Box<T>) {
+        self.0.lock().insert(mark, waits);
+    }
+
+    fn take(&self, mark: Mark) -> Option<Box<T>> {
+        let mut waiting = self.0.lock();
+        let taken = waiting.remove(&mark);
+        // A flood's worth of room is not kept for ever.
+        if waiting.capacity() > waiting.len().saturating_mul(8).max(1024) {
+            let left = waiting.len();
+            waiting.shrink_to(left * 2);
+        }
+        taken
+    }
+}
+
+impl<T> Default for Waiting<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+/// What others have of one that waits, to call it up by: the room when its seat ends, or the sweep when it has something to
+/// tell it.
 struct Card {
     mark: Mark,
-    ended: UnboundedSender<Mark>,
+    calls: UnboundedSender<Mark>,
 }
 
 impl Wake for Card {
     fn wake(self: Arc<Self>) {
         // Nobody hears it when the worker is gone, and the socket with it.
-        let _gone = self.ended.send(self.mark);
+        let _gone = self.calls.send(self.mark);
     }
 }
 
-/// Has those in the lobby go on who have said more, or whose seat has ended. Some at a time, so that all others have their
-/// turn, and each by itself: a fault over one ends that one.
-pub async fn attend(worker: Arc<Worker>, mut ended: UnboundedReceiver<Mark>) {
+/// Has those in the lobby go on of whom more has come, or who are called. Some at a time, so that all others have their turn,
+/// and each by itself: a fault over one ends that one.
+pub async fn attend(worker: Arc<Worker>, mut calls: UnboundedReceiver<Mark>) {
     let mut sightings = Vec::with_capacity(Lookout::AT_ONCE);
-    let mut over = Vec::with_capacity(Lookout::AT_ONCE);
+    let mut called = Vec::with_capacity(Lookout::AT_ONCE);
     loop {
         let looked = tokio::select! {
             looked = worker.lobby().lookout.look(&mut sightings) => looked,
-            _ = ended.recv_many(&mut over, Lookout::AT_ONCE) => Ok(()),
+            _ = calls.recv_many(&mut called, Lookout::AT_ONCE) => Ok(()),
         };
         if let Err(error) = looked {
             survive(|| worker.guard().log().warn("lobby", &error.to_string()));
             tokio::time::sleep(BACK_OFF).await;
         }
         let seen = sightings.drain(..);
-        let by_seat = over.drain(..).map(|mark| Sighting { mark, has_ended: false });
-        for sighting in seen.chain(by_seat) {
+        let called = called.drain(..).map(|mark| Sighting { mark, has_ended: false });
+        for sighting in seen.chain(called) {
             survive(|| take_up(sighting, &worker));
         }
         tokio::task::yield_now().await;
@@ -113,8 +149,12 @@ pub async fn attend(worker: Arc<Worker>, mut ended: UnboundedReceiver<Mark>) {
 
 /// It may be gone meanwhile, and another be known by its mark: that one then finds that nothing has come.
 fn take_up(sighting: Sighting, worker: &Arc<Worker>) {
-    if let Some(arrival) = worker.lobby().take(sighting.mark) {
+    let lobby = worker.lobby();
+    if let Some(arrival) = lobby.arrivals.take(sighting.mark) {
         go_on(*arrival, sighting.has_ended, worker);
+    } else if let Some(idle) = lobby.idle.take(sighting.mark) {
+        idle.legs.be_forgotten(&lobby.lookout);
+        idle.get_up(worker);
     }
 }
 
@@ -129,5 +169,11 @@ mod tests {
     fn one_that_waits_is_small() {
         assert!(size_of::<Arrival>() <= 160, "{}", size_of::<Arrival>());
         assert!(size_of::<Card>() <= 16, "{}", size_of::<Card>());
+    }
+
+    /// Allocators have a class for 384.
+    #[test]
+    fn one_that_is_idle_is_small() {
+        assert!(size_of::<Idle>() <= 384, "{}", size_of::<Idle>());
     }
 }

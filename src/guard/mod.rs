@@ -30,6 +30,7 @@ mod lobby;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+mod open;
 mod panics;
 pub mod phase;
 pub mod post;

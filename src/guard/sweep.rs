@@ -21,6 +21,8 @@ pub(super) struct Watched {
     client_took_at: Moment,
     /// Looks until it counts as one that stays.
     new_for: u8,
+    /// It was not told to rest since something moved.
+    is_up: bool,
     /// What `Pulse::heard` was, and when it last changed.
     heard: u16,
     heard_at: Moment,
@@ -59,6 +61,7 @@ impl Watched {
             client_took: 0,
             client_took_at: now,
             new_for: NEW_FOR,
+            is_up: true,
             heard: 0,
             heard_at: now,
             question: Question::None,
@@ -82,7 +85,7 @@ impl Watched {
             return false;
         }
         if self.pulse.take_moved() {
-            self.moved_at = now;
+            (self.moved_at, self.is_up) = (now, true);
         }
         if self.new_for > 0 {
             self.new_for -= 1;
@@ -117,6 +120,9 @@ impl Watched {
             )
         {
             self.pulse.look();
+        } else if self.is_up && now.since(self.moved_at) >= REST_AFTER {
+            self.is_up = false;
+            self.pulse.rest();
         }
         true
     }
@@ -227,6 +233,9 @@ const HALF: u32 = u32::MAX / 2;
 
 /// About a second: most of those that leave at once have left by then.
 const NEW_FOR: u8 = 4;
+
+/// To rest and to be up again costs some ten system calls, and one that speaks more often than this does neither.
+const REST_AFTER: Duration = Duration::from_secs(5);
 
 /// How often within `stalled` a client that owes is looked at: it is ended by an eighth of that late at most, and one that
 /// takes what it is given costs no more than that many system calls.

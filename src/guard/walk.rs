@@ -1,12 +1,10 @@
 //! The life of a connection, top-down: it arrives (`arrive`), waits in the lobby for as long as it has more to say and goes
-//! on from there (`go_on`), is taken to its server (`pass`) once it is admitted, and is open (`Open`). Whoever is refused
+//! on from there (`go_on`), is taken to its server (`pass`) once it is admitted, and is open (`open`). Whoever is refused
 //! on the way hears it from `turn_away` or `deliver`. Each stage hands what it has made to the next, and none reaches
 //! back.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::limit::pending::{Ended, Pending};
@@ -16,12 +14,12 @@ use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
 use crate::relay::legs::Legs;
 use crate::relay::tunnel::{Conditions, Opening, Relay};
-use crate::upstream::lease::Lease;
 
 use super::decide::{Admitted, Passage};
 use super::greeting::{Greeting, Unheard};
 use super::handshake::{Connected, connect};
 use super::ledger::Entry;
+use super::open::Open;
 use super::reason::Reason;
 use super::refuse::Refusal;
 use super::replace::{Found, Search};
@@ -231,7 +229,14 @@ fn pass(
 }
 
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
-fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, running: &Running, worker: &Worker) {
+fn open(
+    passage: &Passage,
+    connected: Connected,
+    client: Client,
+    mut entry: Entry,
+    running: &Running,
+    worker: &Arc<Worker>,
+) {
     let zone = &running.zones[passage.place.zone];
     let terms = Arc::clone(&zone.terms);
     let Connected {
@@ -264,31 +269,13 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
     worker.watch(Arc::clone(&conditions.pulse), whose, terms, now);
     let relay = Relay::new(opening, conditions);
     fault::point("open");
-    tokio::spawn(Open {
+    Open {
         legs: Legs { client, server },
         relay,
-        _lease: lease,
+        lease,
         entry,
-    });
-}
-
-/// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
-struct Open {
-    legs: Legs,
-    relay: Relay,
-    _lease: Lease,
-    entry: Entry,
-}
-
-impl Future for Open {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let open = &mut *self;
-        let totals = std::task::ready!(open.relay.poll(&open.legs, cx));
-        open.entry.over(totals);
-        Poll::Ready(())
     }
+    .spawn(worker);
 }
 
 /// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
@@ -326,17 +313,4 @@ fn register(mut newcomer: Newcomer, worker: &Worker) -> io::Result<Client> {
 /// The machine has no room for one more.
 fn no_room(error: &io::Error) -> Stop {
     Stop::seen(Reason::ProcessFull, error.to_string().as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The runtime puts 96 bytes around it, and takes steps of 128: up to here its task is 512.
-    #[test]
-    fn one_that_is_open_is_small() {
-        // Two sockets, of which mio knows more in a debug build.
-        let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 };
-        assert!(size_of::<Open>() <= 408 + of_debug_builds, "{}", size_of::<Open>());
-    }
 }

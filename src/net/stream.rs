@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::pipe::Pipe;
+use super::socket::Socket;
 use super::sys;
 
 /// A connected socket.
@@ -255,6 +256,14 @@ impl Stream {
             };
             let _dead = options.set_on(&socket);
         }
+    }
+
+    /// Takes it away from the runtime. Bytes that wait stay in the kernel.
+    pub fn unregister(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => Socket::new(stream.into_std()?.into(), true),
+            Self::Unix(stream) => Socket::new(stream.into_std()?.into(), false),
+        })
     }
 
     fn try_io<T>(&self, interest: Interest, io: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {

@@ -117,6 +117,11 @@ impl Flow {
         self.held.is_some()
     }
 
+    /// Whether it has nothing to do until its source says more.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.holds() && !self.holds_up() && !self.is_done && self.source_end.is_none() && self.sink_end.is_none()
+    }
+
     /// Puts bytes behind what is held.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         match &mut self.held {

@@ -118,6 +118,11 @@ impl Flow {
         self.inspection.as_mut()?.hold.as_mut()?.is_first_delay.take()
     }
 
+    /// Whether something is kept until it may pass.
+    pub(super) fn holds_up(&self) -> bool {
+        self.held_up().is_some()
+    }
+
     fn held_up(&self) -> Option<&Hold> {
         self.inspection.as_ref()?.hold.as_deref()
     }

@@ -1,6 +1,6 @@
 //! What the rest of the process sees of an open connection, and how it tells it to end.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
 
 use parking_lot::Mutex;
@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct Pulse {
     marks: Marks,
-    order: AtomicU8,
     /// Goes up whenever something comes from the client, where it may be asked; never back to 0.
     heard: AtomicU16,
     /// Bytes that the client has taken, as of the last look, modulo 2^32.
@@ -18,9 +17,9 @@ pub struct Pulse {
     waker: Mutex<Option<Waker>>,
 }
 
-/// In one byte, for every open connection has a pulse.
+/// Marks, and the order in the upper bits. In two bytes, for every open connection has a pulse.
 #[derive(Debug, Default)]
-struct Marks(AtomicU8);
+struct Marks(AtomicU16);
 
 /// What a relay is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +94,7 @@ impl Pulse {
 
     /// Tells the relay to end. The first order stands, but for the last one that there is.
     pub fn order(&self, order: Order) {
-        let order_or_none = order as u8 + 1;
-        if order == Order::Cut {
-            self.order.store(order_or_none, Relaxed);
-        } else {
-            let _already = self.order.compare_exchange(NONE, order_or_none, Relaxed, Relaxed);
-        }
+        self.marks.order(order);
         self.wake();
     }
 
@@ -109,6 +103,12 @@ impl Pulse {
     pub fn look(&self) {
         self.marks.set(LOOK);
         self.wake();
+    }
+
+    /// Has the relay look, and rest if nothing is under way: until something comes, or it is told something.
+    pub fn rest(&self) {
+        self.marks.set(REST);
+        self.look();
     }
 
     /// Has the relay ask the client whether it is still there, as soon as there is room between two frames.
@@ -168,7 +168,7 @@ impl Pulse {
         *self.waker.lock() = None;
     }
 
-    /// A task's waker stays the same for its life, so this is called once.
+    /// Whom to wake from here on. A task's waker stays the same for its life, so it is named once.
     pub(super) fn listen(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }
@@ -177,9 +177,17 @@ impl Pulse {
         self.marks.take(LOOK)
     }
 
+    pub(super) fn take_rest(&self) -> bool {
+        self.marks.take(REST)
+    }
+
+    /// Whether it is told anything that it has not taken note of.
+    pub(super) fn is_told(&self) -> bool {
+        self.marks.has(LOOK | ASK | ORDER)
+    }
+
     pub(super) fn ordered(&self) -> Option<Order> {
-        let order = self.order.load(Relaxed).checked_sub(1)?;
-        Order::ALL.get(usize::from(order)).copied()
+        self.marks.ordered()
     }
 
     pub(super) fn take_ask(&self) -> bool {
@@ -205,43 +213,57 @@ impl Pulse {
 
 // A write that changes nothing would still take the cache line from whoever reads it, so each looks first.
 impl Marks {
-    fn has(&self, mark: u8) -> bool {
+    fn has(&self, mark: u16) -> bool {
         self.0.load(Relaxed) & mark != 0
     }
 
-    fn set(&self, mark: u8) {
+    fn set(&self, mark: u16) {
         if !self.has(mark) {
             self.0.fetch_or(mark, Relaxed);
         }
     }
 
-    fn take(&self, mark: u8) -> bool {
+    fn take(&self, mark: u16) -> bool {
         self.has(mark) && self.0.fetch_and(!mark, Relaxed) & mark != 0
     }
 
-    fn put(&self, mark: u8, is_set: bool) {
+    fn put(&self, mark: u16, is_set: bool) {
         if is_set {
             self.set(mark);
         } else {
             self.take(mark);
         }
     }
+
+    fn order(&self, order: Order) {
+        let code = (order as u16 + 1) << ORDER.trailing_zeros();
+        let _already = self.0.fetch_update(Relaxed, Relaxed, |marks| {
+            (order == Order::Cut || marks & ORDER == 0).then_some(marks & !ORDER | code)
+        });
+    }
+
+    fn ordered(&self) -> Option<Order> {
+        let code = (self.0.load(Relaxed) & ORDER) >> ORDER.trailing_zeros();
+        Order::ALL.get(usize::from(code.checked_sub(1)?)).copied()
+    }
 }
 
 /// Something moved.
-const MOVED: u8 = 1;
+const MOVED: u16 = 1;
 /// The client may still have to take some of what was written to it.
-const CLIENT_OWES: u8 = 2;
-const BYTES_WAIT: u8 = 4;
-const OVER: u8 = 8;
-const LOOK: u8 = 16;
-const ASK: u8 = 32;
+const CLIENT_OWES: u16 = 2;
+const BYTES_WAIT: u16 = 4;
+const OVER: u16 = 8;
+const LOOK: u16 = 16;
+const ASK: u16 = 32;
 /// A question of ours is written, and nothing has come from the client since.
-const ASKED: u8 = 64;
+const ASKED: u16 = 64;
 /// Something of the client's is held up by a limit.
-const DELAYED: u8 = 128;
-
-const NONE: u8 = 0;
+const DELAYED: u16 = 128;
+/// It is to rest if it can.
+const REST: u16 = 256;
+/// The number of an order, from 1; 0 is none.
+const ORDER: u16 = 0xf000;
 
 #[cfg(test)]
 mod tests {

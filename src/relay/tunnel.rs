@@ -1,7 +1,7 @@
 //! The relay of one open connection: both directions, no buffer while idle.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::limit::shares::Shares;
 use crate::wire::frame::Sender;
@@ -12,7 +12,7 @@ use super::flow::{End, Flow, Moved};
 use super::judge::{Judge, Law};
 use super::legs::Legs;
 use super::mode::RelayMode;
-use super::pulse::Pulse;
+use super::pulse::{Asked, Pulse};
 use super::tally::{MessageLimit, Tally};
 use super::terms::Terms;
 
@@ -183,6 +183,30 @@ impl Relay {
             self.poll_open(legs, cx)
         };
         over.map(|over| self.totals(over))
+    }
+
+    /// Whether it is to rest, and can: nothing is under way but the next word of either side.
+    pub fn may_rest(&self) -> bool {
+        self.pulse.take_rest()
+            && self.began.is_none()
+            && self.ending.is_none()
+            && self.aside.is_none()
+            && self.inbound.is_at_rest()
+            && self.outbound.is_at_rest()
+            && !self.pulse.client_owes()
+            && self.pulse.asked() == Asked::Nothing
+    }
+
+    /// Has `waker` woken for what it is told from here on, and no task. False where it was told something before that.
+    pub fn rest(&mut self, waker: &Waker) -> bool {
+        self.listens = false;
+        self.pulse.listen(waker);
+        !self.pulse.is_told()
+    }
+
+    /// What it moved in all, where a socket of it is lost to an error of our own machine.
+    pub fn lost(&self) -> Totals {
+        self.totals(Over::Io)
     }
 
     fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {

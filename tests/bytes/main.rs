@@ -8,6 +8,7 @@ mod cli;
 mod corpus;
 mod examples;
 mod identity;
+mod idle;
 mod limits;
 mod listeners;
 mod liveness;

@@ -2,6 +2,7 @@
 //! front, a view of its numbers and its log, and scripted servers behind it.
 
 mod backend;
+mod epoll;
 mod frames;
 mod metrics;
 mod queues;
