@@ -178,6 +178,96 @@ fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
     assert!(stderr(&output).contains("404 no_route"), "{}", stderr(&output));
 }
 
+#[test]
+fn behind_a_proxy_that_keeps_connections_the_limit_tells_a_checked_request_from_a_smuggled_one() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("handshake_timeout = \"1s\"")
+        .config("[limits]\nper_ip = 5\n")
+        .start();
+    for (second_goes_to, line) in [
+        (
+            rig.front(),
+            "ok  smuggling: a second request behind one without Sec-WebSocket-Key is checked like any other: 429",
+        ),
+        (
+            backend.address(),
+            "BAD smuggling: a second request behind one without Sec-WebSocket-Key gets in past the limit",
+        ),
+    ] {
+        let proxy = keeping_proxy(rig.front(), second_goes_to);
+        let text = stdout(&probed(&[&format!("ws://{proxy}/"), "--patience", "1"]));
+        assert!(text.lines().any(|found| found == line), "{text}");
+        // This proxy waits for ever.
+        let is_else_bad = |found: &str| found.starts_with("BAD") && found != line && !found.contains("slow head");
+        assert!(!text.lines().any(is_else_bad), "{text}");
+        let unlimited = stdout(&probed(&[&format!("ws://{proxy}/"), "--most", "3", "--patience", "1"]));
+        assert!(
+            unlimited.contains("whether the second request behind one without Sec-WebSocket-Key"),
+            "without a limit it can't be told: {unlimited}"
+        );
+    }
+}
+
+/// What any proxy of HTTP does: behind an answer that is no 101 it reads the next request. The first on a connection goes to
+/// `guard`, those behind it to `second`.
+fn keeping_proxy(guard: SocketAddr, second: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            thread::spawn(move || serve_and_keep(client, guard, second));
+        }
+    });
+    address
+}
+
+fn serve_and_keep(mut client: TcpStream, guard: SocketAddr, second: SocketAddr) -> Option<()> {
+    let (mut ahead, mut to) = (Vec::new(), guard);
+    loop {
+        let request = head_and_body(&mut client, &mut ahead)?;
+        let mut server = TcpStream::connect(to).ok()?;
+        server.write_all(&request).ok()?;
+        let mut rest = Vec::new();
+        let answer = head_and_body(&mut server, &mut rest)?;
+        let is_open = answer.starts_with(b"HTTP/1.1 101 ");
+        let kept = String::from_utf8_lossy(&answer).replace("Connection: close\r\n", "");
+        client.write_all(kept.as_bytes()).ok()?;
+        client.write_all(&rest).ok()?;
+        if is_open {
+            server.write_all(&ahead).ok()?;
+            let (mut from_server, mut to_client) = (server.try_clone().ok()?, client.try_clone().ok()?);
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from_server, &mut to_client);
+                let _ = to_client.shutdown(Shutdown::Both);
+            });
+            let _ = std::io::copy(&mut client, &mut server);
+            let _ = server.shutdown(Shutdown::Both);
+            return None;
+        }
+        to = second;
+    }
+}
+
+/// A message of HTTP with its body; what came behind it stays in `ahead`.
+fn head_and_body(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Some(head) = ahead.windows(4).position(|four| four == b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&ahead[..head]).into_owned();
+            let body = text.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+            let size = head + 4 + body.map_or(0, |size| size.parse().unwrap());
+            if ahead.len() >= size {
+                return Some(ahead.drain(..size).collect());
+            }
+        }
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => return None,
+            Ok(len) => ahead.extend(&buffer[..len]),
+        }
+    }
+}
+
 /// What many write first: it believes what it is told, forgets what it owes, and waits for ever.
 fn naive_proxy(backend: SocketAddr, per_ip: u32) -> SocketAddr {
     counted_naive_proxy(backend, per_ip, Arc::default())

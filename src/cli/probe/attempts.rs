@@ -1,5 +1,6 @@
 //! The attempts themselves. All of them together open at most 200 sockets and take a minute at most.
 
+use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
@@ -33,6 +34,16 @@ enum Past {
     Unclear(&'static str),
 }
 
+/// What it is called, and a part of a proper upgrade with what stands in its place.
+struct Fake(&'static str, &'static str, &'static str);
+
+/// The answers on one connection.
+struct Answers {
+    statuses: Vec<u16>,
+    /// Whether the first says that nothing comes behind it.
+    ends: bool,
+}
+
 impl<'a> Attempts<'a> {
     /// Nothing is tried yet.
     pub(super) fn new(target: &'a Target, patience: Duration) -> Self {
@@ -62,17 +73,22 @@ impl<'a> Attempts<'a> {
         }
         // First, while the limit leaves room: a fake that is refused for the limit tells nothing.
         self.fake_upgrades();
-        self.smuggled();
+        let answered = self.smuggled();
         if self.limit(most) {
             self.forged_headers();
             self.exemptions(exempt);
+            if let Some(what) = answered {
+                self.smuggled_past(what);
+            }
             self.slot();
         } else {
-            self.note(
-                Verdict::Unknown,
-                "past the limit",
-                "without a limit there is nothing to get around".into(),
-            );
+            let says = match answered {
+                Some(what) => {
+                    format!("whether the second request behind {what}, which is answered, is checked as well")
+                }
+                None => "without a limit there is nothing to get around".into(),
+            };
+            self.note(Verdict::Unknown, "past the limit", says);
         }
         self.held.clear();
         self.slow_ones();
@@ -204,9 +220,8 @@ impl<'a> Attempts<'a> {
     fn fake_upgrades(&mut self) {
         const CHECK: &str = "fake upgrade";
         let good = self.target.upgrade(&self.target.path, "");
-        for (what, from, to) in FAKES {
-            let request = good.replacen(from, to, 1);
-            match self.ask(&request) {
+        for what in &FAKES {
+            match self.ask(&what.of(&good)) {
                 Heard::Open(_) => self.note(Verdict::Bad, CHECK, format!("{what} opens a tunnel")),
                 Heard::Garbled => self.note(
                     Verdict::Bad,
@@ -229,39 +244,70 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// A second request behind one that is refused must not be heard by anyone.
-    fn smuggled(&mut self) {
-        const CHECK: &str = "smuggling";
-        let good = self.target.upgrade(&self.target.path, "");
-        for (what, from, to) in FAKES {
-            let both = good.replacen(from, to, 1) + &good;
-            let Some(mut stream) = self.dial() else {
-                return self.note(Verdict::Unknown, CHECK, OVER.into());
+    /// A second request behind one that is refused must not be heard by anyone who took the first for an upgrade. A server
+    /// that keeps the connection may answer it; the limit tells whether it was checked: the fake before it is returned.
+    fn smuggled(&mut self) -> Option<&'static Fake> {
+        let mut answered = None;
+        for fake in &FAKES {
+            let Some(heard) = self.answers(fake) else {
+                self.note(Verdict::Unknown, SMUGGLING, OVER.into());
+                return None;
             };
-            let _gone = stream.write_all(both.as_bytes());
-            let mut heard = Vec::new();
-            let until = Instant::now() + SECOND_ANSWER;
-            while let More::Bytes(more) = read(&mut stream, until.saturating_duration_since(Instant::now())) {
-                heard.extend_from_slice(&more);
-                if heard.len() > MOST_HEARD || Instant::now() >= until {
-                    break;
-                }
+            if heard.statuses.len() < 2 {
+                continue;
             }
-            let answers = heard.windows(7).filter(|bytes| *bytes == b"HTTP/1.").count();
-            if answers > 1 {
-                self.note(
-                    Verdict::Bad,
-                    CHECK,
-                    format!("a second request behind {what} is answered"),
-                );
-                return;
+            if heard.statuses[0] == 101 || heard.ends {
+                let says = format!("a second request behind {fake} is answered");
+                self.note(Verdict::Bad, SMUGGLING, says);
+                return None;
+            }
+            answered = answered.or(Some(fake));
+        }
+        if answered.is_none() {
+            let says = "no second request behind a fake one is answered".into();
+            self.note(Verdict::Ok, SMUGGLING, says);
+        }
+        answered
+    }
+
+    /// The same while the limit is reached: who checks each request refuses this one.
+    fn smuggled_past(&mut self, fake: &Fake) {
+        let statuses = self.answers(fake).map_or_else(Vec::new, |heard| heard.statuses);
+        let (verdict, says) = match statuses[..] {
+            [_, .., 101] if matches!(self.plain(), Heard::Open(_)) => {
+                (Verdict::Unknown, "the limit is no longer reached".into())
+            }
+            [_, .., 101] => (
+                Verdict::Bad,
+                format!("a second request behind {fake} gets in past the limit"),
+            ),
+            [_, .., status] => (
+                Verdict::Ok,
+                format!("a second request behind {fake} is checked like any other: {status}"),
+            ),
+            _ => (
+                Verdict::Unknown,
+                format!("a second request behind {fake} is answered, and not past the limit"),
+            ),
+        };
+        self.note(verdict, SMUGGLING, says);
+    }
+
+    /// What a fake and a proper upgrade in one write are answered; `None`: there are no sockets or no time left.
+    fn answers(&mut self, fake: &Fake) -> Option<Answers> {
+        let good = self.target.upgrade(&self.target.path, "");
+        let both = fake.of(&good) + &good;
+        let mut stream = self.dial()?;
+        let _gone = stream.write_all(both.as_bytes());
+        let mut heard = Vec::new();
+        let until = Instant::now() + SECOND_ANSWER;
+        while let More::Bytes(more) = read(&mut stream, until.saturating_duration_since(Instant::now())) {
+            heard.extend_from_slice(&more);
+            if heard.len() > MOST_HEARD || Instant::now() >= until {
+                break;
             }
         }
-        self.note(
-            Verdict::Ok,
-            CHECK,
-            "no second request behind a fake one is answered".into(),
-        );
+        Some(Answers::of(&String::from_utf8_lossy(&heard)))
     }
 
     /// All at the same time: each takes as long as the guard lets it.
@@ -358,6 +404,35 @@ impl<'a> Attempts<'a> {
     }
 }
 
+impl Fake {
+    fn of(&self, upgrade: &str) -> String {
+        upgrade.replacen(self.1, self.2, 1)
+    }
+}
+
+impl Display for Fake {
+    fn fmt(&self, formatter: &mut Formatter) -> fmt::Result {
+        formatter.write_str(self.0)
+    }
+}
+
+impl Answers {
+    fn of(text: &str) -> Self {
+        let heads: Vec<&str> = text.split("HTTP/1.").skip(1).collect();
+        let first = heads
+            .first()
+            .map_or("", |head| head.split("\r\n\r\n").next().unwrap_or(head));
+        Self {
+            // Of "1 400 Bad Request".
+            statuses: heads
+                .iter()
+                .map(|head| head.get(2..5).and_then(|status| status.parse().ok()).unwrap_or(0))
+                .collect(),
+            ends: first.to_ascii_lowercase().contains("\r\nconnection: close"),
+        }
+    }
+}
+
 /// When the other side ended it, if it did.
 fn ends_within(mut stream: TcpStream, begins: &str, drips: bool, patience: Duration) -> Option<Duration> {
     let start = Instant::now();
@@ -405,19 +480,18 @@ const FORGED: [(&str, &str); 4] = [
     ("CF-Connecting-IP", "203.0.113.10"),
 ];
 
-/// A proper upgrade, with one part replaced by another.
-const FAKES: [(&str, &str, &str); 6] = [
+const FAKES: [Fake; 6] = [
     // A line of another name is none of this one.
-    ("one without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
-    ("one of version 12", "Version: 13", "Version: 12"),
-    ("one in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
-    ("a POST", "GET ", "POST "),
-    (
+    Fake("one without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
+    Fake("one of version 12", "Version: 13", "Version: 12"),
+    Fake("one in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
+    Fake("a POST", "GET ", "POST "),
+    Fake(
         "one whose Connection does not say so",
         "Connection: Upgrade",
         "Connection: keep-alive",
     ),
-    ("one with a body", "\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
+    Fake("one with a body", "\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
 ];
 
 /// With the first one, which finds out whether there is a target, and the three slow ones it is 200.
@@ -426,6 +500,7 @@ const SOCKETS: u32 = 196;
 const LASTS: Duration = Duration::from_secs(50);
 /// Tries of what one try does not tell.
 const AGAIN: u32 = 3;
+const SMUGGLING: &str = "smuggling";
 const SETTLES: Duration = Duration::from_millis(300);
 const SLOT_BACK: Duration = Duration::from_secs(2);
 const SECOND_ANSWER: Duration = Duration::from_millis(700);
