@@ -1,5 +1,6 @@
 // Headless Chromium: two people chat on the demo's page through the guard and through a flood, and a page hears why it was
-// refused or thrown out. WSGUARD_SCREENSHOT names a file for a picture of the page under flood.
+// refused or thrown out. WSGUARD_SCREENSHOT names a file for a picture of the page under flood: so was made
+// tests/demo/flood.png, which the README shows.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -51,7 +52,12 @@ test('two people of the demo go on chatting while a flood is turned away by reas
   // The pings of those that say nothing have gone unanswered by now.
   await shows(ada, '#away-legend', /ghost\s*[1-9]/);
   assert.match(await ada.locator('#flood').innerText(), /Flooding/);
-  if (process.env.WSGUARD_SCREENSHOT) await ada.screenshot({ path: process.env.WSGUARD_SCREENSHOT, fullPage: true });
+  if (process.env.WSGUARD_SCREENSHOT) {
+    // No wider than it is shown, and down to the charts: it stands on the README's first screen.
+    const [width, height] = [1000, 1060];
+    await ada.setViewportSize({ width, height });
+    await ada.screenshot({ path: process.env.WSGUARD_SCREENSHOT, fullPage: true, clip: { x: 0, y: 0, width, height } });
+  }
   await shows(ada, '#flood-result', /is over/);
   for (const [reason, count] of Object.entries({ per_ip: 7, head_timeout: 30, message_rate: 5, message_size: 1, ghost: 35 })) {
     await shows(ada, '#away-legend', new RegExp(`\\b${reason}\\s+${count}$`, 'm'));
