@@ -9,7 +9,7 @@ mod compile;
 pub mod defaults;
 pub mod finding;
 pub mod host;
-mod later;
+pub mod later;
 pub mod origin;
 mod paths;
 pub mod policy;

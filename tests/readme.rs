@@ -1,0 +1,164 @@
+//! The README as a map: what it names is there, and what is there it names. Its commands and blocks are run by
+//! `tests/clients/readme.test.mjs`.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wsguard::config::later;
+use wsguard::guard::reason::{CloseReason, Reason};
+
+#[test]
+fn it_explains_every_reason_once_and_no_other_with_the_status_and_text_that_a_client_hears() {
+    let text = readme();
+    let rows = table_after(&text, "These were not let in:");
+    let words: Vec<&str> = rows.iter().map(|row| in_ticks(row[0])).collect();
+    assert_eq!(sorted(&words), sorted(&Reason::ALL.map(Reason::word)));
+    for reason in Reason::ALL {
+        let heard = &rows[words.iter().position(|word| *word == reason.word()).unwrap()][1];
+        match reason.status() {
+            // The rule that was broken says it better than the reason's text.
+            Some(status) if heard.ends_with("naming the rule") => {
+                assert!(heard.starts_with(&status.to_string()), "{heard}");
+            }
+            Some(status) => assert_eq!(*heard, format!("{status} {}", reason.text())),
+            None => assert!(!heard.starts_with(|first: char| first.is_ascii_digit()), "{heard}"),
+        }
+    }
+}
+
+#[test]
+fn it_explains_every_end_of_an_open_connection_once_and_no_other() {
+    let text = readme();
+    let words: Vec<String> = table_after(&text, "These were open, and are over.")
+        .iter()
+        .map(|row| in_ticks(row[0]).to_owned())
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(sorted(&words), sorted(&CloseReason::ALL.map(CloseReason::word)));
+}
+
+#[test]
+fn it_says_of_everything_that_is_promised_and_not_built_that_it_is_not() {
+    let text = readme();
+    let section = section(&text, "What it does not do yet");
+    let keys = later::KEYS.iter().flat_map(|(_, keys)| keys.iter().copied());
+    let values = later::VALUES.iter().map(|(_, value)| *value);
+    for word in keys.chain(values) {
+        let is_named = spans(section).any(|span| {
+            span.split(|byte: char| !(byte.is_alphanumeric() || "_-".contains(byte)))
+                .any(|part| part == word)
+        });
+        assert!(
+            is_named,
+            "`{word}` is not in this version, and the README does not say so"
+        );
+    }
+}
+
+#[test]
+fn every_file_that_it_names_is_there() {
+    let text = readme();
+    let top = ["src/", "tests/", "benches/", "conf/", "systemd/", ".ci/"];
+    let named = spans(&text).filter(|span| top.iter().any(|top| span.starts_with(top)) && !span.contains(' '));
+    let linked = links(&text).filter(|to| !to.starts_with('#') && !to.contains("://"));
+    let files: BTreeSet<&str> = named.chain(linked).collect();
+    assert!(files.len() > 40, "{files:?}");
+    let missing: Vec<_> = files.iter().filter(|file| !root().join(file).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn every_heading_that_it_links_to_is_there() {
+    let text = readme();
+    let anchors: BTreeSet<String> = headings(&text).map(anchor).collect();
+    let missing: Vec<_> = links(&text)
+        .filter_map(|to| to.strip_prefix('#'))
+        .filter(|to| !anchors.contains(*to))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} in {anchors:?}");
+}
+
+#[test]
+fn every_metric_that_it_names_is_one() {
+    let text = readme();
+    let sources: String = ["metrics.rs", "scrape.rs"]
+        .map(|file| fs::read_to_string(root().join("src/guard").join(file)).unwrap())
+        .concat();
+    let is_of_a_name = |byte: char| byte.is_ascii_lowercase() || byte == '_';
+    let named: BTreeSet<&str> = text
+        .match_indices("wsguard_")
+        .map(|(at, _)| &text[at..])
+        .map(|rest| &rest[..rest.find(|byte| !is_of_a_name(byte)).unwrap_or(rest.len())])
+        .collect();
+    assert!(!named.is_empty());
+    for name in named {
+        assert!(sources.contains(&format!("\"{name}\"")), "{name}");
+    }
+}
+
+#[test]
+fn the_picture_is_one_and_not_too_large() {
+    let picture = fs::read(root().join("tests/demo/flood.png")).unwrap();
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
+    assert!(picture.len() < 200 * 1024, "{} bytes", picture.len());
+    let text = readme();
+    let first_screen: String = text.lines().take(25).collect();
+    assert!(first_screen.contains("tests/demo/flood.png") && first_screen.contains("cargo run --release -- demo"));
+}
+
+fn readme() -> String {
+    fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The rows of the first table behind a line that begins so, without its head.
+fn table_after<'a>(text: &'a str, begins: &str) -> Vec<Vec<&'a str>> {
+    let (_, behind) = text.split_once(&format!("\n{begins}")).unwrap();
+    let lines = behind.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+fn section<'a>(text: &'a str, heading: &str) -> &'a str {
+    let (_, behind) = text.split_once(&format!("\n## {heading}\n")).unwrap();
+    behind.split("\n## ").next().unwrap()
+}
+
+fn headings(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix("## "))
+}
+
+/// As GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading
+        .chars()
+        .filter(|byte| byte.is_alphanumeric() || " -_".contains(*byte));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// What stands in ticks within a line.
+fn spans(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .filter(|line| !line.starts_with("```"))
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap())
+}
+
+fn in_ticks(cell: &str) -> &str {
+    cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap()
+}
+
+fn sorted<'a>(words: &[&'a str]) -> Vec<&'a str> {
+    let mut words = words.to_vec();
+    words.sort_unstable();
+    words
+}
