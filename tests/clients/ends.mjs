@@ -27,13 +27,13 @@ export async function wsServer(t, options) {
   return server;
 }
 
-/** A server of socket.io that speaks WebSocket alone, and its port. */
+/** A server of socket.io that speaks WebSocket alone unless told otherwise, its port and its web server. */
 export async function ioServer(t, options) {
   const web = http.createServer();
   const server = new (need('socket.io').Server)(web, { transports: ['websocket'], ...options });
   const port = await listen(web);
   atEnd(t, () => server.close());
-  return { server, port };
+  return { server, port, web };
 }
 
 /** A client of socket.io that speaks WebSocket alone. */

@@ -109,13 +109,23 @@ export async function listening(child, port) {
  * tables. Its `port`, `url`, `metric` (one series) and `family` (all series of a name, by their labels) are what the tests ask.
  */
 export async function guard(t, { backend, listener = '', rest = '' }) {
-  const file = join(folder(t), 'wsguard.toml');
-  writeFileSync(
-    file,
+  return guardOf(
+    t,
     `[[listener]]\nname = "front"\nbind = ["127.0.0.1:0"]\n${listener}\n` +
       `[upstream.backend]\nservers = ["127.0.0.1:${backend}"]\n[admin]\nlisten = "127.0.0.1:0"\n${rest}\n`,
   );
-  const child = program(t, wsguard, ['run', '-c', file]);
+}
+
+/** Starts a guard from the whole text of a configuration, whose ports are the kernel's choice. */
+export async function guardOf(t, text) {
+  const file = join(folder(t), 'wsguard.toml');
+  writeFileSync(file, text);
+  return running(t, ['run', '-c', file]);
+}
+
+/** Starts a guard by these arguments. */
+export async function running(t, args) {
+  const child = program(t, wsguard, args);
   const said = (event) => child.lines.map(parsed).find((line) => line?.event === event);
   await until('the guard is ready', () => {
     assert.ok(!child.ended(), `the guard ended:\n${child.lines.join('\n')}`);
@@ -127,6 +137,7 @@ export async function guard(t, { backend, listener = '', rest = '' }) {
   return {
     child,
     port,
+    admin,
     url: `ws://127.0.0.1:${port}`,
     metric: async (series) => valueOf(await metrics(), series),
     family: async (name) => familyOf(await metrics(), name),
@@ -134,8 +145,8 @@ export async function guard(t, { backend, listener = '', rest = '' }) {
 }
 
 /** Starts `wsguard demo` and gives the address of its page. */
-export async function demo(t) {
-  const child = program(t, wsguard, ['demo']);
+export async function demo(t, args = ['demo']) {
+  const child = program(t, wsguard, args);
   const line = await until('the demo names its page', () => {
     assert.ok(!child.ended(), `the demo ended:\n${child.lines.join('\n')}`);
     return child.lines.find((line) => line.startsWith('page '));

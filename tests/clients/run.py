@@ -30,6 +30,7 @@ FILES = {
         "test_systemd.py": 180,
         "test_ghosts.py": 120,
         "proxies.test.mjs": 360,
+        "readme.test.mjs": 480,
         "chromium.test.mjs": 480,
     },
     "load": {"test_idle.py": 240, "test_stalls.py": 240, "test_flood.py": 480},

@@ -1,0 +1,522 @@
+// The README, read and done: real nginx and HAProxy are set up from its blocks alone, with real servers behind them and real
+// clients before them; and each of its commands is run here or by .ci/run.
+//
+// A block that is used here bears a title behind its language. What has to differ from what people paste stands in `as`, as
+// pairs of what is there and what takes its place: addresses, ports and paths. Each pair must match, or the test fails.
+//
+// Clients stand on 127.0.0.x, the proxies on 127.0.0.1.
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import http from 'node:http';
+import https from 'node:https';
+import net from 'node:net';
+import { dirname, join } from 'node:path';
+import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { ioServer } from './ends.mjs';
+import { atEnd, demo, folder, freePort, guardOf, listening, need, program, running, settled, sleep, until, within } from './rig.mjs';
+
+const WebSocket = need('ws');
+const { io } = need('socket.io-client');
+
+const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+const USERS = 500;
+const FORGED = [
+  {},
+  { 'X-Forwarded-For': '203.0.113.9' },
+  { 'X-Forwarded-For': '127.0.0.1, 203.0.113.9' },
+  { 'X-Real-IP': '203.0.113.10' },
+  { Forwarded: 'for=203.0.113.11' },
+  { 'CF-Connecting-IP': '203.0.113.12' },
+  { X_Forwarded_For: '203.0.113.13' },
+  { Via: '1.1 x', 'X-Forwarded-For': '' },
+];
+
+const blocks = [...README.matchAll(/^```(\w+)(?: title=(\S+))?\n(.*?)^```$/gms)].map(([, language, title, text]) => ({ language, title, text }));
+const used = new Set();
+
+/** The block of this title, with each pair of `as` put into it. */
+function block(title, as = []) {
+  const found = blocks.filter((block) => block.title === title);
+  assert.equal(found.length, 1, `the README has one block ${title}`);
+  used.add(title);
+  return as.reduce((text, [from, to]) => {
+    assert.ok(text.includes(from), `${title} has ${from}`);
+    return text.replaceAll(from, to);
+  }, found[0].text);
+}
+
+/** A guard from a block, at a port of the kernel's choice. */
+const guarded = (t, title, binds, server, as = []) =>
+  guardOf(t, block(title, [[binds, '"127.0.0.1:0"'], ['127.0.0.1:3000', `127.0.0.1:${server}`], ...as]) + '[admin]\nlisten = "127.0.0.1:0"\n');
+
+const ways = [
+  {
+    name: 'behind nginx',
+    start: async (t, app) => {
+      const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
+      const site = await nginxBefore(t, app, front);
+      return { front, ...site, polls: site.plain, ...fromTitle(site.secure) };
+    },
+    hops: (client) => `${client}, 127.0.0.1`,
+    keepsPolling: true,
+  },
+  {
+    name: 'beside nginx',
+    start: async (t, app) => {
+      const front = await guarded(t, 'conf/examples/beside-nginx.toml', '"0.0.0.0:8080"', app.port);
+      const [where, port] = [folder(t), await freePort()];
+      writeFileSync(join(where, 'index.html'), 'a page');
+      const site = block('beside-nginx.conf', [['listen 80;', `listen 127.0.0.1:${port};`], ['/var/www/chat', where], ['127.0.0.1:3000', `127.0.0.1:${app.port}`]]);
+      const reload = await nginx(t, site, port);
+      const client = block('beside-nginx.js', [['chat.example.org:8080', `127.0.0.1:${front.port}`]]);
+      return { front, plain: front.port, reload, polls: port, page: 'a page', client };
+    },
+    hops: (client) => client,
+    origin: 'http://chat.example.org',
+  },
+  {
+    name: 'in place of nginx',
+    start: async (t, app) => {
+      const front = await guarded(t, 'in-place-of-nginx.toml', '"0.0.0.0:80", "[::]:80"', app.port);
+      const client = block('in-place-of-nginx.js', [['chat.example.org', `127.0.0.1:${front.port}`]]);
+      const reload = async () => {
+        const before = await front.metric('wsguard_config_reloads_total{outcome="success"}');
+        front.child.kill('SIGHUP');
+        await until('the guard has reloaded', async () => (await front.metric('wsguard_config_reloads_total{outcome="success"}')) === before + 1);
+      };
+      return { front, plain: front.port, client, reload };
+    },
+    hops: (client) => client,
+    origin: 'http://chat.example.org',
+  },
+  {
+    name: 'behind HAProxy',
+    start: async (t, app) => {
+      // Its clients would be trusted hops: these stand on loopback addresses, as those of the world do not.
+      const front = await guarded(t, 'conf/examples/behind-haproxy.toml', '"127.0.0.1:8080"', app.port, [['"loopback"', '"127.0.0.1"']]);
+      const site = await haproxyBefore(t, app, front);
+      return { front, ...site, polls: site.plain, ...fromTitle(site.secure) };
+    },
+    hops: (client) => client,
+    // What HAProxy says in a header counts only from a trusted hop, and by PROXY protocol the client is the hop.
+    saysProto: false,
+    keepsPolling: true,
+  },
+];
+
+/** Where a site has TLS: a client of socket.io on its defaults, which polls first. */
+const fromTitle = (secure) => ({ client: `const socket = io("https://127.0.0.1:${secure}");` });
+
+describe('set up from the README', { concurrency: 2 }, () => {
+  for (const { name, start, hops, origin, saysProto = true, keepsPolling = false } of ways) {
+    test(name, { timeout: 150_000 }, async (t) => {
+      const app = await chatServer(t);
+      const { front, plain, secure, polls, page, client, reload } = await start(t, app);
+      const open = (address, headers = {}, path = '/ws') => dial(`ws://127.0.0.1:${plain}${path}`, address, headers);
+      const admitted = () => front.metric('wsguard_handshakes_total{outcome="admitted",reason="-",zone="default"}');
+
+      await t.test('a socket.io client talks by WebSocket through wsguard, and polling goes round it', async () => {
+        const agent = new (secure ? https : http).Agent({ localAddress: '127.0.0.5', rejectUnauthorized: false });
+        const told = { forceNew: true, reconnection: false, agent, rejectUnauthorized: false, extraHeaders: origin ? { Origin: origin } : {} };
+        const socket = new Function('io', `${client} return socket;`)((url, options) => io(url, { ...told, ...options }));
+        atEnd(t, () => socket.disconnect());
+        await connected(socket);
+        await until('it talks by WebSocket', () => socket.io.engine.transport.name === 'websocket');
+        assert.deepEqual(await socket.timeout(5000).emitWithAck('add', 1, 2), 3);
+        assert.equal(await front.metric('wsguard_connections{zone="default"}'), 1);
+        const polled = app.requests.filter(({ url }) => url.includes('transport=polling'));
+        assert.equal(polled.length > 0, keepsPolling);
+        for (const { headers } of polled) assert.equal(headers['x-forwarded-for'], '127.0.0.5', 'polling has the true client too');
+        assert.equal(app.upgrades.at(-1).headers['x-real-ip'], '127.0.0.5');
+        if (polls) {
+          const slow = io(`http://127.0.0.1:${polls}`, { ...told, agent: undefined, transports: ['polling'] });
+          atEnd(t, () => slow.disconnect());
+          await connected(slow);
+          const heard = within('the message', new Promise((resolve) => slow.once('said', resolve)));
+          socket.emit('say', 'hello');
+          assert.equal(await heard, 'hello');
+          assert.equal(await front.metric('wsguard_connections{zone="default"}'), 1, 'the one that polls is not among them');
+          slow.disconnect();
+        }
+        socket.disconnect();
+        agent.destroy();
+        await settled(front);
+      });
+
+      await t.test('a plain WebSocket client talks, and the server learns who it is, whatever it writes', async () => {
+        const ports = secure ? [['ws', plain, 'http'], ['wss', secure, 'https']] : [['ws', plain, 'http']];
+        for (const [scheme, port, proto] of ports) for (const forged of FORGED) {
+          const { socket } = await dial(`${scheme}://127.0.0.1:${port}/ws?a=1`, '127.0.0.5', { ...forged, 'X-Forwarded-Proto': 'gopher' });
+          assert.equal(await echoed(socket, 'größer'), 'größer');
+          const { url, headers } = app.upgrades.at(-1);
+          assert.equal(url, '/ws?a=1');
+          assert.equal(headers['x-forwarded-for'], hops('127.0.0.5'));
+          assert.equal(headers['x-real-ip'], '127.0.0.5');
+          assert.equal(headers['x-forwarded-proto'], saysProto ? proto : 'http');
+          assert.equal(headers.forwarded, undefined);
+          await ended(socket);
+        }
+        await settled(front);
+      });
+
+      await t.test('what is no WebSocket', async () => {
+        if (page) assert.equal(await (await fetch(`http://127.0.0.1:${polls}/`)).text(), page);
+        else if (polls) assert.equal(await (await fetch(`http://127.0.0.1:${polls}/`)).text(), 'the app');
+        else assert.equal((await fetch(`http://127.0.0.1:${plain}/socket.io/?EIO=4&transport=polling`)).status, 426);
+        if (!origin) return;
+        assert.deepEqual(await open('127.0.0.5', { Origin: 'http://evil.example' }), { status: 403, reason: 'origin' });
+        (await open('127.0.0.5', { Origin: origin })).socket.terminate();
+        await settled(front);
+      });
+
+      await t.test('nobody is upgraded past wsguard', async () => {
+        const [before, upgraded] = [await admitted(), app.upgrades.length];
+        const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n';
+        for (const port of new Set([plain, polls].filter(Boolean))) for (const path of ['/ws', '/socket.io/?EIO=4&transport=websocket']) {
+          for (const [version, upgrade, connection] of [
+            ['1.1', 'websocket', 'Upgrade'], ['1.1', 'WebSocket', 'keep-alive, upgrade'], ['1.1', 'websocket, h2c', 'Upgrade'], ['1.1', 'h2c', 'Upgrade'],
+            ['1.1', ' websocket', 'close'], ['1.0', 'websocket', 'Upgrade'],
+          ]) await raw(port, `GET ${path} HTTP/${version}\r\nHost: chat.example.org\r\nUpgrade: ${upgrade}\r\nConnection: ${connection}\r\n${key}`);
+        }
+        assert.equal(app.upgrades.length - upgraded, (await admitted()) - before, 'the server was asked for as many upgrades as wsguard let pass');
+        assert.ok(app.upgrades.length > upgraded);
+        await settled(front);
+      });
+
+      await t.test('each client has its 50, and another one its own', async () => {
+        const sockets = [];
+        for (let n = 0; n < 50; n++) sockets.push((await open('127.0.0.7')).socket);
+        assert.ok(sockets.every(Boolean));
+        const asked = app.upgrades.length;
+        for (const forged of FORGED) assert.deepEqual(await open('127.0.0.7', forged), { status: 429, reason: 'per_ip' });
+        assert.equal(app.upgrades.length, asked, 'the server never hears of them');
+        sockets.push((await open('127.0.0.8', { 'X-Forwarded-For': '127.0.0.7', 'X-Real-IP': '127.0.0.7' })).socket);
+        assert.ok(sockets.at(-1));
+        assert.equal(await front.metric('wsguard_clients{zone="default"}'), 2);
+        for (const socket of sockets) socket.terminate();
+        await settled(front);
+      });
+
+      if (reload) await t.test(`a reload with ${USERS} users ends nobody's session`, async () => {
+        const closed = [];
+        const users = [];
+        for (let n = 0; n < USERS; n += 50) {
+          users.push(...(await Promise.all(Array.from({ length: 50 }, (_, m) => open(`127.0.1.${1 + ((n + m) % 25)}`)))));
+        }
+        const sockets = users.map(({ socket }) => socket);
+        assert.ok(sockets.every(Boolean));
+        for (const socket of sockets) socket.once('close', (code) => closed.push(code));
+        assert.equal(await front.metric('wsguard_connections{zone="default"}'), USERS);
+        await reload();
+        // At once, and when a worker that ends its connections in a hurry would have ended them.
+        for (const wait of [0, 1500]) {
+          await sleep(wait);
+          assert.deepEqual(await Promise.all(sockets.map((socket, n) => echoed(socket, `after ${n}`))), sockets.map((_, n) => `after ${n}`));
+        }
+        assert.ok((await open('127.0.0.9')).socket, 'and the next one comes in');
+        assert.deepEqual(closed, []);
+        assert.equal(await front.metric('wsguard_connections{zone="default"}'), USERS + 1);
+        for (const socket of app.sockets.clients) socket.terminate();
+        await settled(front);
+      });
+
+      await t.test('wsguard probe finds nothing bad', async () => {
+        const findings = JSON.parse(await output(process.env.WSGUARD, ['probe', `ws://127.0.0.1:${plain}/ws`, '--json']));
+        assert.deepEqual(findings.filter(({ verdict }) => verdict !== 'ok'), []);
+        const says = (check) => findings.filter((finding) => finding.check === check).map(({ says }) => says);
+        assert.deepEqual(says('limit'), ['N = 50 from one address, exactly']);
+        assert.deepEqual(says('forged header'), ['X-Forwarded-For', 'X-Real-IP', 'Forwarded', 'CF-Connecting-IP'].map((header) => `${header} changes nothing`));
+        await settled(front);
+      });
+    });
+  }
+
+  test('behind nginx behind Cloudflare', { timeout: 60_000 }, async (t) => {
+    const app = await chatServer(t);
+    const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
+    const cloudflare = block('cloudflare.conf', [['173.245.48.0/20', '127.0.0.9/32']]);
+    const { plain } = await nginxBefore(t, app, front, cloudflare);
+    for (const [from, header, client] of [
+      ['127.0.0.9', '203.0.113.1', '203.0.113.1'],
+      ['127.0.0.9', '2001:db8::1', '2001:db8::1'],
+      ['127.0.0.5', '203.0.113.1', '127.0.0.5'],
+    ]) {
+      const { socket } = await dial(`ws://127.0.0.1:${plain}/ws`, from, { 'CF-Connecting-IP': header, 'X-Forwarded-For': '203.0.113.66' });
+      assert.equal(app.upgrades.at(-1).headers['x-real-ip'], client);
+      await ended(socket);
+    }
+    const trusted = [...readFileSync(join(ROOT, 'conf/examples/behind-cloudflare.toml'), 'utf8').matchAll(/"([0-9a-f.:]+\/\d+)"/g)];
+    const real = [...block('cloudflare.conf').matchAll(/set_real_ip_from (\S+);/g)];
+    assert.deepEqual(real.map(([, network]) => network), trusted.map(([, network]) => network));
+  });
+});
+
+const prose = README.replace(/^```.*?^```$/gms, '');
+
+/** What the README tells people to type, in its blocks and within its lines. */
+const commands = new Set([
+  ...blocks.filter(({ language }) => language === 'sh').flatMap(({ text }) => text.split('\n').map((line) => line.replace(/\s+#.*$/, '').trim())),
+  ...[...prose.matchAll(/`((?:cargo|wsguard|nginx|haproxy|systemctl|curl|npm|bash|\.ci\/run)\s[^`]*)`/g)].map(([, text]) => text.replace(/\s+/g, ' ')),
+].filter(Boolean));
+const ran = new Set();
+
+/** A command of the README, which is run now. */
+function command(text) {
+  assert.ok(commands.has(text), `the README has the command ${text}`);
+  ran.add(text);
+  return text;
+}
+
+describe('each command of the README', { concurrency: 1 }, () => {
+  /** The words of a command behind the first, with each pair of `as` put into them. */
+  const words = (text, as = []) => as.reduce((text, [from, to]) => {
+    assert.ok(text.includes(from), `${text} has ${from}`);
+    return text.replace(from, to);
+  }, command(text)).split(' ').slice(1);
+
+  for (const text of ['cargo run --release -- demo', 'wsguard demo --flood']) test(text, { timeout: 60_000 }, async (t) => {
+    // `.ci/run release` builds it, and run.py names it.
+    const args = words(text, text.startsWith('cargo') ? [['cargo run --release --', 'wsguard']] : []);
+    const { child, page } = await demo(t, args);
+    assert.match(await (await fetch(page)).text(), /<title>/);
+    if (args.includes('--flood')) await until('the flood is over', () => child.lines.some((line) => /flood.* over/i.test(line)), 40_000);
+  });
+
+  test('wsguard check', async () => {
+    for (const args of [words('wsguard check conf/minimal.toml'), words('wsguard check FILE', [['FILE', 'conf/wsguard.toml']])]) {
+      assert.match(await output(process.env.WSGUARD, args, { cwd: ROOT }), /no mistakes/);
+    }
+  });
+
+  test('wsguard run and curl', { timeout: 30_000 }, async (t) => {
+    const app = await chatServer(t);
+    const file = join(folder(t), 'minimal.toml');
+    writeFileSync(file, readFileSync(join(ROOT, 'conf/minimal.toml'), 'utf8').replace('127.0.0.1:8080', '127.0.0.1:0').replace('127.0.0.1:3000', `127.0.0.1:${app.port}`) + '[admin]\nlisten = "127.0.0.1:0"\n');
+    const front = await running(t, words('wsguard run -c conf/minimal.toml', [['conf/minimal.toml', file]]));
+    const { socket } = await dial(`${front.url}/ws`, '127.0.0.5', {});
+    const stats = JSON.parse(await output('curl', ['-sS', ...words('curl 127.0.0.1:9191/stats', [['127.0.0.1:9191', front.admin]])]));
+    assert.equal(stats.connections, 1);
+    await ended(socket);
+  });
+
+  test('wsguard run without a file', { timeout: 30_000 }, async (t) => {
+    const app = await chatServer(t);
+    const args = words('wsguard run --listen 0.0.0.0:8080 --upstream 127.0.0.1:3000 --per-ip 5 --connections 100', [
+      ['0.0.0.0:8080', '127.0.0.1:0'],
+      ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
+    ]);
+    // Without a file the admin port is its default, which is one on this machine.
+    await until('nothing else has the admin port', () => isFree(9191), 20_000);
+    const front = await running(t, args);
+    const open = () => dial(`${front.url}/ws`, '127.0.0.5', {});
+    const sockets = [];
+    for (let n = 0; n < 5; n++) sockets.push((await open()).socket);
+    assert.ok(sockets.every(Boolean));
+    assert.deepEqual(await open(), { status: 429, reason: 'per_ip' });
+    for (const socket of sockets) await ended(socket);
+  });
+
+  test('wsguard probe', { timeout: 60_000 }, async (t) => {
+    const app = await chatServer(t);
+    const front = await guarded(t, 'in-place-of-nginx.toml', '"0.0.0.0:80", "[::]:80"', app.port);
+    const said = await output(process.env.WSGUARD, words('wsguard probe ws://127.0.0.1:8080/chat', [['127.0.0.1:8080/chat', `127.0.0.1:${front.port}/ws`]]));
+    const shown = blocks.find(({ language, text }) => language === 'text' && text.startsWith('ok  ')).text;
+    const plain = (text) => text.trim().split('\n').map((line) => line.replace(/[\d.]+ m?s/g, 'N s'));
+    for (const line of plain(shown)) assert.ok(plain(said).includes(line), `${line} in\n${said}`);
+  });
+
+  test('what .ci/run does', () => {
+    const ci = readFileSync(join(ROOT, '.ci/run'), 'utf8');
+    const steps = ci.match(/^STEPS=\((.*)\)$/m)[1].split(' ');
+    const lines = ci.split('\n').map((line) => line.trim().replace(/^\w+\(\) \{ | ;? ?\}$/g, '').replace(/;$/, ''));
+    for (const text of commands) {
+      if (lines.includes(text) || lines.includes(`${text} --locked`)) ran.add(text);
+      const [, own] = text.match(/^(?:bash )?\.ci\/run ?(.*)$/) ?? [];
+      if (own !== undefined && own.split(' ').filter(Boolean).every((step) => steps.includes(step))) ran.add(text);
+    }
+  });
+
+  test('and none besides', () => {
+    // Those of nginx are run where nginx is; one that is merely named is run where its arguments are written.
+    const isRun = (text) => ran.has(text) || [...ran].some((whole) => whole.startsWith(`${text} `));
+    assert.deepEqual([...commands].filter((text) => !isRun(text)), [], 'commands that nothing runs');
+  });
+});
+
+describe('each block of the README', () => {
+  for (const { title, text } of blocks.filter(({ language }) => language === 'toml')) test(`${title ?? text.split('\n')[0]} is a configuration without mistakes`, async (t) => {
+    const file = join(folder(t), 'wsguard.toml');
+    writeFileSync(file, text.includes('[[listener]]') ? text : readFileSync(join(ROOT, 'conf/minimal.toml'), 'utf8') + text);
+    await output(process.env.WSGUARD, ['check', '--deny-warnings', file]);
+    if (!title?.startsWith('conf/')) return;
+    const bare = (text) => text.split('\n').filter((line) => line && !line.startsWith('#'));
+    assert.deepEqual(bare(text), bare(readFileSync(join(ROOT, title), 'utf8')), `the block is what ${title} is but for comments`);
+    used.add(title);
+  });
+
+  test('that has a title was used, and none that a program reads is without', () => {
+    assert.deepEqual(blocks.filter(({ title }) => title && !used.has(title)), []);
+    assert.deepEqual(blocks.filter(({ language, title }) => !title && !['sh', 'text', 'toml'].includes(language)), []);
+  });
+});
+
+/** A server of both: socket.io, and an echo at /ws; it keeps what it was asked. */
+async function chatServer(t) {
+  const { server, port, web } = await ioServer(t, { transports: ['polling', 'websocket'] });
+  const sockets = new WebSocket.WebSocketServer({ noServer: true });
+  const app = { port, sockets, requests: [], upgrades: [] };
+  // First of all, since socket.io hides its own requests from those that come later.
+  web.prependListener('request', ({ url, headers }) => app.requests.push({ url, headers }));
+  web.on('request', ({ url }, response) => {
+    if (url.startsWith('/ws')) response.writeHead(426).end();
+    else if (!url.startsWith('/socket.io/')) response.end('the app');
+  });
+  web.prependListener('upgrade', ({ url, headers }) => app.upgrades.push({ url, headers }));
+  web.on('upgrade', (request, socket, head) => request.url.startsWith('/ws') && sockets.handleUpgrade(request, socket, head, (open) => {
+    open.on('error', () => {}).on('message', (message, isBinary) => open.send(message, { binary: isBinary }));
+  }));
+  server.on('connection', (socket) => {
+    socket.on('add', (a, b, answer) => answer(a + b));
+    socket.on('say', (what) => server.emit('said', what));
+  });
+  atEnd(t, () => {
+    for (const socket of sockets.clients) socket.terminate();
+  });
+  return app;
+}
+
+/** nginx from the README's site for `behind`; its ports, and how it is reloaded. */
+async function nginxBefore(t, app, front, more = '') {
+  const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
+  const { certificate, key } = certified(where);
+  const site = block('behind-nginx.conf', [
+    ['listen 80;', `listen 127.0.0.1:${plain};`],
+    ['listen 443 ssl;', `listen 127.0.0.1:${secure} ssl;`],
+    ['/etc/letsencrypt/live/chat.example.org/fullchain.pem', certificate],
+    ['/etc/letsencrypt/live/chat.example.org/privkey.pem', key],
+    ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
+    ['127.0.0.1:8080', `127.0.0.1:${front.port}`],
+  ]);
+  return { plain, secure, reload: await nginx(t, more + site, plain) };
+}
+
+/** Starts nginx with a site, as a master with workers; gives what reloads it, by the README's command. */
+async function nginx(t, site, port) {
+  const where = folder(t);
+  const file = join(where, 'nginx.conf');
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${join(where, kind)};`);
+  writeFileSync(
+    file,
+    // Where it is root, its workers would be someone who may not enter this folder.
+    `${process.getuid() === 0 ? 'user root;' : ''}
+daemon off;
+worker_processes 2;
+pid ${join(where, 'pid')};
+error_log stderr notice;
+${block('nginx.conf')}
+http {
+  access_log off;
+  ${temporary.join('\n  ')}
+${site}
+}
+`,
+  );
+  const options = ['-e', 'stderr', '-p', where, '-c', file];
+  const child = program(t, 'nginx', options);
+  // A master that is killed leaves its workers behind.
+  atEnd(t, async () => {
+    if (child.ended()) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGTERM');
+    await within('nginx ends', gone);
+  });
+  await listening(child, port);
+  return async () => {
+    const begun = () => child.lines.filter((line) => /start worker process \d/.test(line)).length;
+    const leaving = () => child.lines.filter((line) => /gracefully shutting down/.test(line)).length;
+    const before = begun();
+    await output('sh', ['-c', command('nginx -t && nginx -s reload').replaceAll('nginx -', `nginx ${options.join(' ')} -`)]);
+    await until('old workers are leaving and new ones are there', () => begun() === before + 2 && leaving() === 2);
+  };
+}
+
+/** HAProxy from the README's block. */
+async function haproxyBefore(t, app, front) {
+  const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
+  const { certificate, key } = certified(where);
+  writeFileSync(join(where, 'both.pem'), readFileSync(certificate, 'utf8') + readFileSync(key, 'utf8'));
+  const file = join(where, 'haproxy.cfg');
+  writeFileSync(file, block('haproxy.cfg', [
+    ['bind :80\n', `bind 127.0.0.1:${plain}\n`],
+    ['bind :443 ', `bind 127.0.0.1:${secure} `],
+    ['/etc/haproxy/certs/chat.example.org.pem', join(where, 'both.pem')],
+    ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
+    ['127.0.0.1:8080', `127.0.0.1:${front.port}`],
+  ]));
+  await listening(program(t, 'haproxy', ['-db', '-f', file]), plain);
+  return { plain, secure };
+}
+
+function certified(where) {
+  const [certificate, key] = [join(where, 'certificate.pem'), join(where, 'key.pem')];
+  const asked = ['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=chat.example.org', '-out', certificate, '-keyout', key];
+  execFileSync('openssl', asked, { stdio: 'ignore' });
+  return { certificate, key };
+}
+
+/** Opens a socket from `address`; gives it, or the status that refused it. */
+async function dial(url, address, headers) {
+  const socket = new WebSocket(url, { localAddress: address, headers, rejectUnauthorized: false });
+  const opened = once(socket, 'open').then(() => ({ socket }));
+  const refused = once(socket, 'unexpected-response').then(([, response]) => {
+    response.resume();
+    return { status: response.statusCode, reason: response.headers['x-wsguard-reason'] };
+  });
+  socket.on('error', () => {});
+  opened.catch(() => {});
+  refused.catch(() => {});
+  return within(`an answer to ${address} from ${url}`, Promise.race([opened, refused]), 10_000);
+}
+
+async function echoed(socket, text) {
+  const heard = once(socket, 'message');
+  socket.send(text);
+  return String((await within('an echo', heard, 10_000))[0]);
+}
+
+async function ended(socket) {
+  socket.close();
+  await within('its end', once(socket, 'close'));
+}
+
+const connected = (socket) => within('connect', new Promise((resolve, reject) => socket.once('connect', resolve).once('connect_error', reject)));
+
+function isFree(port) {
+  return new Promise((resolve) => {
+    const probe = net.createServer().once('error', () => resolve(false));
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
+  });
+}
+
+/** Sends bytes, and waits for the first of an answer. */
+function raw(port, bytes) {
+  return within('an answer', new Promise((resolve, reject) => {
+    const request = net.connect(port, '127.0.0.1', () => request.write(bytes));
+    request.on('error', reject).on('close', () => resolve('')).on('data', (data) => (resolve(String(data)), request.destroy()));
+  }));
+}
+
+/** What a program says on stdout; fails unless it ends well. */
+async function output(name, args, options = {}) {
+  const child = spawn(name, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+  const said = { stdout: '', stderr: '' };
+  for (const stream of ['stdout', 'stderr']) child[stream].setEncoding('utf8').on('data', (data) => (said[stream] += data));
+  const [status] = await within(`${name} ends`, once(child, 'close'), 90_000);
+  assert.equal(status, 0, `${name} ${args.join(' ')}:\n${said.stdout}${said.stderr}`);
+  return said.stdout;
+}
