@@ -60,7 +60,7 @@ const ways = [
     start: async (t, app) => {
       const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
       const site = await nginxBefore(t, app, front);
-      return { front, ...site, polls: site.plain, ...fromTitle(site.secure) };
+      return { front, ...site, polls: site.plain, ...byDefault(site.secure) };
     },
     hops: (client) => `${client}, 127.0.0.1`,
     keepsPolling: true,
@@ -100,17 +100,27 @@ const ways = [
       // Its clients would be trusted hops: these stand on loopback addresses, as those of the world do not.
       const front = await guarded(t, 'conf/examples/behind-haproxy.toml', '"127.0.0.1:8080"', app.port, [['"loopback"', '"127.0.0.1"']]);
       const site = await haproxyBefore(t, app, front);
-      return { front, ...site, polls: site.plain, ...fromTitle(site.secure) };
+      return { front, ...site, polls: site.plain, ...byDefault(site.secure) };
     },
     hops: (client) => client,
     // What HAProxy says in a header counts only from a trusted hop, and by PROXY protocol the client is the hop.
     saysProto: false,
     keepsPolling: true,
   },
+  {
+    name: 'behind HAProxy, without PROXY protocol',
+    start: async (t, app) => {
+      const front = await guarded(t, 'conf/examples/behind-haproxy.toml', '"127.0.0.1:8080"', app.port, [['accept_proxy_protocol = true\n', '']]);
+      const site = await haproxyBefore(t, app, front, [[' send-proxy-v2', '']]);
+      return { front, ...site, polls: site.plain, ...byDefault(site.secure) };
+    },
+    hops: (client) => `${client}, 127.0.0.1`,
+    keepsPolling: true,
+  },
 ];
 
 /** Where a site has TLS: a client of socket.io on its defaults, which polls first. */
-const fromTitle = (secure) => ({ client: `const socket = io("https://127.0.0.1:${secure}");` });
+const byDefault = (secure) => ({ client: `const socket = io("https://127.0.0.1:${secure}");` });
 
 describe('set up from the README', { concurrency: 2 }, () => {
   for (const { name, start, hops, origin, saysProto = true, keepsPolling = false } of ways) {
@@ -446,7 +456,7 @@ ${site}
 }
 
 /** HAProxy from the README's block. */
-async function haproxyBefore(t, app, front) {
+async function haproxyBefore(t, app, front, as = []) {
   const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
   const { certificate, key } = certified(where);
   writeFileSync(join(where, 'both.pem'), readFileSync(certificate, 'utf8') + readFileSync(key, 'utf8'));
@@ -457,6 +467,7 @@ async function haproxyBefore(t, app, front) {
     ['/etc/haproxy/certs/chat.example.org.pem', join(where, 'both.pem')],
     ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
     ['127.0.0.1:8080', `127.0.0.1:${front.port}`],
+    ...as,
   ]));
   await listening(program(t, 'haproxy', ['-db', '-f', file]), plain);
   return { plain, secure };
