@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -14,7 +15,7 @@ pub mod run;
 
 /// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
 #[derive(Debug, Parser)]
-#[command(name = "wsguard", version, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "wsguard", version = VERSION.as_str(), propagate_version = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -93,4 +94,59 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The version, and what was built in: a report of a bug says with it which program it is about.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let built_in: Vec<_> = FEATURES
+        .iter()
+        .filter(|(_, is_in)| *is_in)
+        .map(|(name, _)| *name)
+        .collect();
+    let features = if built_in.is_empty() {
+        "none".to_owned()
+    } else {
+        built_in.join(", ")
+    };
+    format!("{} (features: {features})", env!("CARGO_PKG_VERSION"))
+});
+
+/// The features of `Cargo.toml`, and which of them this build has.
+const FEATURES: &[(&str, bool)] = &[
+    ("jemalloc", cfg!(feature = "jemalloc")),
+    ("faults", cfg!(feature = "faults")),
+];
+
 const DEFAULT_CONFIG: &str = "/etc/wsguard/wsguard.toml";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_tells_what_was_built_in() {
+        let version = Cli::command().render_version();
+        let features = FEATURES.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name);
+        let features = features.collect::<Vec<_>>().join(", ");
+        let features = if features.is_empty() { "none" } else { &features };
+        assert_eq!(
+            version,
+            format!("wsguard {} (features: {features})\n", env!("CARGO_PKG_VERSION"))
+        );
+    }
+
+    #[test]
+    fn every_feature_of_the_manifest_is_told() {
+        let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("a manifest");
+        let features = manifest["features"].as_table().expect("a table").keys();
+        let features: BTreeSet<_> = features.map(String::as_str).filter(|name| *name != "default").collect();
+        assert_eq!(features, FEATURES.iter().map(|(name, _)| *name).collect());
+    }
+}
