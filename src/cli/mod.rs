@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub mod check;
+pub mod completions;
 pub mod demo;
+pub mod man;
 pub mod probe;
 pub mod run;
 
@@ -31,6 +33,12 @@ enum Command {
     Check(check::Options),
     /// Try a guard of one's own from outside: its limit, forged headers, path tricks, fake upgrades, silent sockets
     Probe(probe::Options),
+    /// Print the manual page, for who packages wsguard: `wsguard man | man -l -` shows it
+    #[command(hide = true)]
+    Man,
+    /// Print what completes wsguard's commands and options in a shell, for who packages it
+    #[command(hide = true)]
+    Completions(completions::Options),
 }
 
 /// Where the configuration is.
@@ -73,8 +81,18 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
         Command::Probe(options) => probe::probe(&options),
+        Command::Man => printed(|out| man::write(Cli::command(), out)),
+        Command::Completions(options) => printed(|out| completions::write(&mut Cli::command(), &options, out)),
     }
     .into()
+}
+
+/// Writes to standard output, where it fails as a write does.
+fn printed(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Exit {
+    let mut text = Vec::new();
+    write(&mut text)
+        .and_then(|()| io::stdout().write_all(&text))
+        .map_or_else(|error| failed(&error.into()), |()| Exit::Done)
 }
 
 fn failed(error: &anyhow::Error) -> Exit {
@@ -120,8 +138,6 @@ const DEFAULT_CONFIG: &str = "/etc/wsguard/wsguard.toml";
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-
-    use clap::CommandFactory;
 
     use super::*;
 
