@@ -77,6 +77,7 @@ class SocketActivation(unittest.TestCase):
                     # The first connection starts it, and is served.
                     with upgrade(web) as first, upgrade(other) as second:
                         manager.hears("READY=1")
+                        guard.find(lambda line: event(line, "ready"), "ready")
                         bound = {said["listener"]: said["address"] for said in map(listening, guard.lines) if said}
                         self.assertEqual(bound, {"web": f"127.0.0.1:{web}", "other": f"127.0.0.1:{other}"})
                         file.write_text(config + "[limits]\nper_ip = 3\n")
