@@ -13,16 +13,49 @@ use wsguard::relay::rules::MessageRules;
 
 const MANUAL: &str = include_str!("../conf/wsguard.toml");
 const MINIMAL: &str = include_str!("../conf/minimal.toml");
+const INSTALLED: &str = include_str!("../conf/installed.toml");
+const SERVICE: &str = include_str!("../systemd/wsguard.service");
+const SOCKET: &str = include_str!("../systemd/wsguard.socket");
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
 
 mod files {
     use super::*;
 
     #[test]
-    fn the_manual_and_the_minimal_file_compile_without_a_word() {
-        for (name, text) in [("wsguard.toml", MANUAL), ("minimal.toml", MINIMAL)] {
+    fn the_files_that_are_shipped_compile_without_a_word() {
+        for (name, text) in [
+            ("wsguard.toml", MANUAL),
+            ("minimal.toml", MINIMAL),
+            ("installed.toml", INSTALLED),
+        ] {
             assert_eq!(policy_of(text, name).render_warnings(false), "", "{name}");
         }
+    }
+
+    #[test]
+    fn the_file_that_is_installed_fits_the_units() {
+        let policy = policy(INSTALLED);
+        let [stop] = settings(SERVICE, "TimeoutStopSec")[..] else {
+            panic!("one TimeoutStopSec")
+        };
+        let stop = Duration::from_secs(stop.trim_end_matches('s').parse().unwrap());
+        let drain = policy.server.drain_delay + policy.server.drain_timeout;
+        assert!(stop > drain, "{stop:?} for {drain:?}");
+
+        let front = policy.listeners.first().unwrap();
+        assert_eq!(settings(SOCKET, "FileDescriptorName"), [&*front.name]);
+        // Several would go by the address, and these are not all the same.
+        assert_eq!(front.bind.len(), 1, "one bind takes every socket of its name");
+        let addresses = settings(SOCKET, "ListenStream");
+        assert!(addresses.len() > 1, "{addresses:?}");
+        assert!(addresses.contains(&front.bind[0].to_string().as_str()), "{addresses:?}");
+    }
+
+    /// The values of a unit's key, in order.
+    fn settings<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+        unit.lines()
+            .filter_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .collect()
     }
 
     #[test]

@@ -149,14 +149,14 @@ def sockets_for(count):
 
 
 def connect(port, source="127.0.0.1"):
-    """A socket from an address of this machine's own to the guard."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    """A socket from an address of this machine's own to the guard, on the loopback address of its family."""
+    sock = socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.settimeout(10)
         sock.bind((source, 0))
-        sock.connect(("127.0.0.1", port))
+        sock.connect(("::1" if ":" in source else "127.0.0.1", port))
     except BaseException:
         sock.close()
         raise
