@@ -125,7 +125,8 @@ class SocketActivation(unittest.TestCase):
                     file.write_text(good + "per_ip_rat = 1\n")
                     self.assertNotEqual(reload(file, guard.pid), 0)
                     time.sleep(0.5)
-                    self.assertFalse([line for line in guard.lines if event(line, "reload_refused") or event(line, "reloaded")])
+                    for tried in ("reload_refused", "reloaded"):
+                        self.assertFalse([line for line in guard.lines if event(line, tried)])
                     self.assertNotIn("RELOADING=1", "".join(manager.heard()))
 
                     file.write_text(good.replace("per_ip = 7", "per_ip = 8"))
@@ -159,7 +160,8 @@ class Units(unittest.TestCase):
     @needs("systemd-analyze")
     def test_systemd_scores_the_sandbox_at_one_and_a_half_or_better(self):
         # A socket unit runs nothing, and has no sandbox to be scored.
-        command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=15", UNITS / "wsguard.service"]
+        command = ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=15"]
+        command.append(UNITS / "wsguard.service")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("Overall exposure level for wsguard.service", done.stdout)
@@ -168,7 +170,7 @@ class Units(unittest.TestCase):
     @needs("strace")
     @needs("setpriv")
     def test_wsguard_runs_with_the_calls_address_families_and_rights_that_the_sandbox_leaves(self):
-        """As nobody, without a capability, and every call that systemd would deny fails as it would: by strace's hand."""
+        """As nobody, without a capability, and what systemd would deny fails as it would: by strace's hand."""
         with Backend() as backend, tempfile.TemporaryDirectory() as folder:
             folder = pathlib.Path(folder)
             folder.chmod(0o777)
@@ -180,8 +182,8 @@ class Units(unittest.TestCase):
             file.write_text(text.replace("127.0.0.1:3000", "localhost:3000"))
             denied = ",".join(f"?{call}" for call in sorted(denied_calls()))
             # -D: what is started here is wsguard, and strace is its child.
-            command = [*unprivileged(), "strace", "-D", "-f", "-qq", f"-o{trace}", f"-etrace=socket,{denied}", "-esignal=none"]
-            command += [f"-einject={denied}:error=EPERM", *as_written("ExecStart", file, binary)[0]]
+            command = [*unprivileged(), "strace", "-D", "-f", "-qq", f"-o{trace}", "-esignal=none"]
+            command += [f"-etrace=socket,{denied}", f"-einject={denied}:error=EPERM", *as_written("ExecStart", file, binary)[0]]
             with Program(*command) as guard:
                 guard.find(lambda line: event(line, "ready"), "ready", 30)
                 port = int(guard.find(listening, "listening")["address"].rsplit(":", 1)[1])
@@ -230,7 +232,7 @@ def settings(unit, key):
 
 
 def as_written(key, file, binary=None, main=None):
-    """The commands of the service unit, with the program, the file and the process of this test in the place of its own."""
+    """The commands of the service unit, with the program, the file and the process of this test in place of its own."""
     replaced = {"/usr/bin/wsguard": str(binary or os.environ["WSGUARD"]), "/etc/wsguard/wsguard.toml": str(file)}
     replaced["$MAINPID"] = str(main)
     return [[replaced.get(word, word) for word in command.split()] for command in settings(SERVICE, key)]
@@ -266,7 +268,8 @@ def calls(name):
     """What a name in SystemCallFilter stands for."""
     if not name.startswith("@"):
         return {name}
-    listed = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True).stdout
+    command = ["systemd-analyze", "syscall-filter", name]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     words = [line.strip() for line in listed.splitlines()[1:]]
     return set().union(*(calls(word) for word in words if word and not word.startswith("#")))
 
