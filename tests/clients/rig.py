@@ -82,12 +82,12 @@ class Guard(Program):
 
     def __init__(self, backend, listener="", server="", rest="", bind="127.0.0.1"):
         self._folder = tempfile.TemporaryDirectory(prefix="wsguard-clients-")
-        file = pathlib.Path(self._folder.name) / "wsguard.toml"
-        file.write_text(
+        self.file = pathlib.Path(self._folder.name) / "wsguard.toml"
+        self.file.write_text(
             f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["{bind}:0"]\n{listener}\n'
             f'[upstream.backend]\nservers = ["127.0.0.1:{backend}"]\n[admin]\nlisten = "127.0.0.1:0"\n{rest}\n'
         )
-        super().__init__(os.environ["WSGUARD"], "run", "-c", file)
+        super().__init__(os.environ["WSGUARD"], "run", "-c", self.file)
         try:
             self.find(lambda line: event(line, "ready"), "ready")
             self.port = int(self.find(lambda line: event(line, "listening"), "listening")["address"].rsplit(":", 1)[1])

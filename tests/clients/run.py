@@ -29,6 +29,7 @@ FILES = {
         "messages.test.mjs": 180,
         "test_systemd.py": 180,
         "test_ghosts.py": 120,
+        "test_alerts.py": 180,
         "proxies.test.mjs": 360,
         "readme.test.mjs": 480,
         "chromium.test.mjs": 480,
