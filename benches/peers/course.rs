@@ -72,7 +72,7 @@ impl Course<'_> {
             }
             Scenario::Bulk(way) => vec![self.bulk(way, &proxy)?],
             Scenario::Idle(count) => {
-                let (figures, rest) = Self::idle(count, proxy)?;
+                let (figures, rest) = self.idle(count, proxy)?;
                 self.book.note(scenario, contender, round, figures);
                 return Ok(Some(rest));
             }
@@ -109,7 +109,7 @@ impl Course<'_> {
     }
 
     /// What it takes, and what is left for the moment when all has gone.
-    fn idle(count: usize, proxy: Proxy) -> anyhow::Result<(Vec<Figure>, Rest)> {
+    fn idle(&self, count: usize, proxy: Proxy) -> anyhow::Result<(Vec<Figure>, Rest)> {
         // Pages of the program, and what it allocates once, belong to nobody's connection.
         let mut first = Crowd::open(proxy.front, 20)?;
         first.one_each(SMALL)?;
@@ -129,6 +129,12 @@ impl Course<'_> {
         note("after 125 B each")?;
         crowd.one_each(LARGE)?;
         note("after 64 KiB each")?;
+        if let Some(rests) = self.effort.rests
+            && self.effort.idle.iter().max() == Some(&count)
+        {
+            sleep(rests);
+            note("at rest")?;
+        }
         drop(crowd);
         let closed = Instant::now();
         Ok((figures, Rest { proxy, before, closed }))

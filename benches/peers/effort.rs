@@ -21,6 +21,9 @@ pub struct Effort {
     pub bulk_bytes: usize,
     /// Numbers of idle connections.
     pub idle: &'static [usize],
+    /// How long the most of them are left alone at the end: what wsguard keeps of one is less after five seconds of silence,
+    /// and its allocator gives the pages back within ten more.
+    pub rests: Option<Duration>,
     pub pending: usize,
     pub beside: usize,
 }
@@ -37,10 +40,11 @@ impl Effort {
         echoes: &[(125, 100), (125, 1000), (16 * KIB, 100)],
         bulk_bytes: 256_000_000,
         idle: &[1000],
+        rests: None,
         pending: 2000,
         beside: 2000,
     };
-    /// To compare: some half an hour.
+    /// To compare: some forty minutes.
     pub const FULL: Self = Self {
         rounds: 5,
         steady_rounds: 5,
@@ -64,6 +68,7 @@ impl Effort {
         ],
         bulk_bytes: 1_000_000_000,
         idle: &[1000, 4000, 8000],
+        rests: Some(Duration::from_secs(20)),
         pending: 4000,
         beside: 8000,
     };

@@ -3,7 +3,7 @@
 //!
 //! ```sh
 //! cargo bench --bench peers -- --quick                        # under three minutes: does it work, large differences
-//! cargo bench --bench peers -- --full --out target/peers      # half an hour: figures to compare
+//! cargo bench --bench peers -- --full --out target/peers      # forty minutes: figures to compare
 //! cargo bench --bench peers -- --quick --only echo --only bulk
 //! ```
 //!
@@ -83,7 +83,7 @@ struct Options {
     /// Few short rounds: under three minutes
     #[arg(long, required_unless_present = "full")]
     quick: bool,
-    /// Five rounds of everything: some half an hour
+    /// Five rounds of everything: some forty minutes
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Only scenarios whose names begin so; may be given several times

@@ -38,7 +38,7 @@ impl Target {
             "pending half a head" => Self::Most(1.0),
             "beside" => Self::Most(1.05),
             _ if name.starts_with("idle-") => match what {
-                "fresh" | "after 64 KiB each" => Self::Most(1.0),
+                "fresh" | "after 64 KiB each" | "at rest" => Self::Most(1.0),
                 "left in all" => Self::Most(10.0),
                 _ => return None,
             },
@@ -51,7 +51,8 @@ impl Target {
         if name.starts_with("echo-") {
             return Some(Self::Of(Contender::Wsguard, 1.05));
         }
-        let is_memory = name.starts_with("idle-") && (name.ends_with(" fresh") || name.ends_with(" after 64 KiB each"));
+        let is_of = |what: &&str| name.ends_with(what);
+        let is_memory = name.starts_with("idle-") && [" fresh", " after 64 KiB each", " at rest"].iter().any(is_of);
         is_memory.then_some(Self::Most(1.2))
     }
 
