@@ -9,7 +9,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
@@ -303,6 +303,12 @@ describe('each command of the README', { concurrency: 1 }, () => {
     }
   });
 
+  test('what a package is made of', async () => {
+    assert.match(await output(process.env.WSGUARD, words('wsguard --version')), /^wsguard [\d.]+ \(features: .+\)$/m);
+    assert.match(await output(process.env.WSGUARD, words('wsguard man')), /^\.TH wsguard 1/m);
+    assert.match(await output(process.env.WSGUARD, words('wsguard completions bash')), /complete .* wsguard$/m);
+  });
+
   test('wsguard run and curl', { timeout: 30_000 }, async (t) => {
     const app = await chatServer(t);
     const file = join(folder(t), 'minimal.toml');
@@ -345,7 +351,7 @@ describe('each command of the README', { concurrency: 1 }, () => {
     const steps = ci.match(/^STEPS=\((.*)\)$/m)[1].split(' ');
     const lines = ci.split('\n').map((line) => line.trim().replace(/^\w+\(\) \{ | ;? ?\}$/g, '').replace(/;$/, ''));
     for (const text of commands) {
-      if (lines.includes(text) || lines.includes(`${text} --locked`)) ran.add(text);
+      if (lines.some((line) => line === text || line.startsWith(`${text} --`))) ran.add(text);
       const [, own] = text.match(/^(?:bash )?\.ci\/run ?(.*)$/) ?? [];
       if (own !== undefined && own.split(' ').filter(Boolean).every((step) => steps.includes(step))) ran.add(text);
     }
@@ -367,6 +373,14 @@ describe('each block of the README', () => {
     const bare = (text) => text.split('\n').filter((line) => line && !line.startsWith('#'));
     assert.deepEqual(bare(text), bare(readFileSync(join(ROOT, title), 'utf8')), `the block is what ${title} is but for comments`);
     used.add(title);
+  });
+
+  test('prometheus.yml is what Prometheus takes, with the rules beside it', async (t) => {
+    const etc = folder(t);
+    mkdirSync(join(etc, 'wsguard'));
+    copyFileSync(join(ROOT, 'conf/prometheus/alerts.yml'), join(etc, 'wsguard/alerts.yml'));
+    writeFileSync(join(etc, 'prometheus.yml'), block('prometheus.yml'));
+    assert.match(await output('promtool', ['check', 'config', join(etc, 'prometheus.yml')]), /SUCCESS/);
   });
 
   test('that has a title was used, and none that a program reads is without', () => {
