@@ -4,10 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Answer, Backend, Request, Rig, Socket, close_code, ip, masked, until, wsguard};
+use crate::rig::{Answer, Backend, Request, Rig, Socket, close_code, frame, ip, masked, until, wsguard};
 
 const TEXT: u8 = 1;
 const TOO_MANY: &str = "Too many connections from this IP";
+const TOO_OFTEN: &str = "Too many connection attempts from this IP";
 const AT_CAPACITY: &str = "Server at capacity";
 
 #[test]
@@ -38,14 +39,19 @@ fn a_chat_of_100_lets_five_of_a_scanners_twelve_in_and_gives_a_freed_place_to_th
 }
 
 #[test]
-fn the_course_lets_20_through_and_no_21st_and_its_gateway_120_and_no_121st() {
-    for (path, passed) in [("/ws", 20), ("/gateway", 120)] {
+fn so_many_messages_pass_at_once_and_not_one_more() {
+    for (example, path, passed) in [
+        ("b-course", "/ws", 20),
+        ("b-course", "/gateway", 120),
+        ("socket-io", "/", 60),
+        ("mastodon-streaming", "/", 10),
+    ] {
         let backend = Backend::listening();
-        let rig = started(&text_of("b-course"), &backend);
+        let rig = started(&text_of(example), &backend);
         let mut socket = rig.try_open(ip(1), &client(path, "203.0.113.1")).ok().unwrap();
         socket.send(&masked(TEXT, b"x").repeat(passed + 1));
-        assert_eq!(close_code(&socket.read_to_end().0), Some(1008), "{path}");
-        assert_eq!(rig.access("message_rate")["messages_in"], passed, "{path}");
+        assert_eq!(close_code(&socket.read_to_end().0), Some(1008), "{example} {path}");
+        assert_eq!(rig.access("message_rate")["messages_in"], passed, "{example} {path}");
     }
 }
 
@@ -74,6 +80,31 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_for_all_of_them_and_says_b
     // A token comes back every 200 ms, if the machine is as slow as that.
     assert!(passed == 2 || start.elapsed() >= Duration::from_millis(200), "{passed}");
     drop(allowed);
+}
+
+#[test]
+fn etherpad_is_heard_at_500_messages_a_second_an_address_and_a_mebibyte_a_second_each() {
+    let (small, large) = (frame(TEXT, b"x"), frame(2, &vec![b'x'; 64 << 10]));
+    let said = [small.repeat(1000), large.repeat(48)];
+    let backend = {
+        let said = said.clone();
+        Backend::start(move |guest| {
+            guest.open();
+            let said = &said[guest.place()];
+            guest.say(said);
+            guest.listen();
+        })
+    };
+    let rig = started(&text_of("c-etherpad"), &backend);
+    let mut sockets = ["203.0.113.1", "203.0.113.2"].map(|address| rig.try_open(ip(1), &client("/", address)));
+    let start = Instant::now();
+    // 500 at once and as many in the second after; a mebibyte at once and two in two seconds.
+    for (socket, (said, seconds)) in sockets.iter_mut().zip(said.iter().zip([1.0, 2.0])) {
+        let socket = socket.as_mut().ok().unwrap();
+        assert!(socket.read_exactly(said.len()) == *said);
+        let took = start.elapsed().as_secs_f64();
+        assert!((seconds * 0.9..seconds + 3.0).contains(&took), "{took} for {seconds} s");
+    }
 }
 
 #[test]
@@ -119,6 +150,26 @@ fn against_exhaustion_there_are_20_an_address_and_5_seconds_for_a_head() {
         (Duration::from_millis(4500)..Duration::from_secs(8)).contains(&took),
         "{took:?}"
     );
+}
+
+#[test]
+fn against_exhaustion_an_address_that_has_spent_20_attempts_has_5_a_second() {
+    let backend = Backend::listening();
+    let rig = started(&text_of("e-exhaustion"), &backend);
+    let ask = || rig.try_open(ip(1), &client("/", "203.0.113.1"));
+    let start = Instant::now();
+    let open: Vec<Socket> = (0..20).map(|_| ask().ok().unwrap()).collect();
+    drop(open);
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 0);
+    let mut more = 0.0;
+    let refusal = loop {
+        match ask() {
+            Ok(_) => more += 1.0,
+            Err(answer) => break answer,
+        }
+    };
+    refusal.assert_refusal("429 Too Many Requests", "per_ip_rate", TOO_OFTEN);
+    assert!(more <= start.elapsed().as_secs_f64() * 5.0, "{more}");
 }
 
 #[test]
