@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import resource
 import socket
 import struct
@@ -81,12 +82,15 @@ class Guard(Program):
     `listener` and `server` hold further lines of these tables, `rest` further tables."""
 
     def __init__(self, backend, listener="", server="", rest="", bind="127.0.0.1"):
+        self._serve(
+            f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["{bind}:0"]\n{listener}\n'
+            f'[upstream.backend]\nservers = ["127.0.0.1:{backend}"]\n{rest}\n'
+        )
+
+    def _serve(self, text):
         self._folder = tempfile.TemporaryDirectory(prefix="wsguard-clients-")
         self.file = pathlib.Path(self._folder.name) / "wsguard.toml"
-        self.file.write_text(
-            f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["{bind}:0"]\n{listener}\n'
-            f'[upstream.backend]\nservers = ["127.0.0.1:{backend}"]\n[admin]\nlisten = "127.0.0.1:0"\n{rest}\n'
-        )
+        self.file.write_text(f'{text}[admin]\nlisten = "127.0.0.1:0"\n')
         super().__init__(os.environ["WSGUARD"], "run", "-c", self.file)
         try:
             self.find(lambda line: event(line, "ready"), "ready")
@@ -116,6 +120,17 @@ class Guard(Program):
         until("no socket is pending", lambda: self.metric('wsguard_pending{listener="front"}') == 0)
         for series in ("wsguard_counter_drift", "wsguard_panics_total"):
             assert self.metric(series) == 0, f"{series} is {self.metric(series)}"
+
+
+class Example(Guard):
+    """wsguard with a file of conf/examples, but for the addresses, before the server on port `backend`."""
+
+    def __init__(self, name, backend):
+        text = (HERE.parents[1] / "conf" / "examples" / f"{name}.toml").read_text()
+        for line, ours in ((r"bind = .*", 'bind = ["127.0.0.1:0"]'), (r"servers = .*", f'servers = ["127.0.0.1:{backend}"]')):
+            text, count = re.subn(f"^{line}$", ours, text, flags=re.MULTILINE)
+            assert count == 1, f"{name} has {line} {count} times"
+        self._serve(text)
 
 
 class Backend(Program):

@@ -14,6 +14,7 @@ CALLS_AN_ECHO = 6
 ECHOES = 40
 CONNECTIONS = 4000
 BYTES_A_CONNECTION = 2048
+BYTES_AT_REST = 1024
 
 
 class SystemCalls(unittest.TestCase):
@@ -64,6 +65,11 @@ class Memory(unittest.TestCase):
                     after = f"after a message of {len(said)} bytes each" if said else "before any message"
                     print(f"\n{CONNECTIONS} idle connections {after}: {each:.0f} bytes each", end="", flush=True)
                     self.assertLess(each, BYTES_A_CONNECTION, f"bytes of PSS a connection {after}")
+                # Five seconds of silence, and ten in which the allocator gives pages back.
+                time.sleep(20)
+                each = (pss(guard.pid) - before) / CONNECTIONS
+                print(f"\n{CONNECTIONS} connections at rest: {each:.0f} bytes each", end="", flush=True)
+                self.assertLess(each, BYTES_AT_REST, "bytes of PSS a connection at rest")
                 self.assertEqual(guard.metric("wsguard_process_connections"), CONNECTIONS)
                 print(flush=True)
             finally:

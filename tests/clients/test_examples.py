@@ -1,0 +1,82 @@
+"""The times that the files of conf/examples name, waited for in full: all at once, so it takes two minutes. A day, the longest
+life in e-exhaustion.toml, is not waited for; tests/bytes/timeouts.rs ends connections after shorter ones."""
+
+import concurrent.futures
+import socket
+import time
+import unittest
+
+from rig import REQUEST, Backend, Example, connect, echo, upgrade
+
+PING, CLOSE = 0x89, 0x88
+# The sweep looks four times a second, and machines are slow.
+EARLY, LATE = 0.3, 3
+
+
+class Times(unittest.TestCase):
+    def test_each_is_kept(self):
+        waits = [
+            self.chat_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later,
+            self.the_course_pings_after_25_seconds,
+            self.mastodon_pings_after_60_seconds,
+            self.exhaustion_asks_a_newcomer_after_10_seconds_and_ends_it_after_20,
+            self.exhaustion_ends_who_has_spoken_after_two_silent_minutes,
+            self.exhaustion_gives_a_server_5_seconds_to_answer,
+        ]
+        with Backend() as self.backend, concurrent.futures.ThreadPoolExecutor(len(waits)) as pool:
+            for wait, waiting in [(wait, pool.submit(wait)) for wait in waits]:
+                with self.subTest(wait.__name__):
+                    waiting.result()
+
+    def chat_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later(self):
+        with Example("a-chat", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 30, PING)
+            self.hears(client, 10, CLOSE, 1001)
+
+    def the_course_pings_after_25_seconds(self):
+        with Example("b-course", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 25, PING)
+
+    def mastodon_pings_after_60_seconds(self):
+        with Example("mastodon-streaming", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 60, PING)
+
+    def exhaustion_asks_a_newcomer_after_10_seconds_and_ends_it_after_20(self):
+        with Example("e-exhaustion", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 10, PING)
+            self.hears(client, 10, CLOSE, 1008)
+
+    def exhaustion_ends_who_has_spoken_after_two_silent_minutes(self):
+        with Example("e-exhaustion", self.backend.port) as guard, opened(guard) as client:
+            echo(client, b"here I am")
+            self.hears(client, 120, CLOSE, 1001)
+
+    def exhaustion_gives_a_server_5_seconds_to_answer(self):
+        with socket.create_server(("127.0.0.1", 0)) as mute, Example("e-exhaustion", mute.getsockname()[1]) as guard:
+            with connect(guard.port) as client:
+                start = time.monotonic()
+                client.sendall(REQUEST)
+                self.assertTrue(client.recv(4096).startswith(b"HTTP/1.1 504 "))
+                self.in_time(time.monotonic() - start, 5)
+
+    def hears(self, client, seconds, kind, code=None):
+        """Fails unless the next that the client hears comes so late, and is such a frame."""
+        start = time.monotonic()
+        client.settimeout(seconds + LATE)
+        head = client.recv(2)
+        self.in_time(time.monotonic() - start, seconds)
+        payload = client.recv(head[1])
+        self.assertEqual(head[0], kind, payload)
+        if code is not None:
+            self.assertEqual(int.from_bytes(payload[:2], "big"), code)
+
+    def in_time(self, took, seconds):
+        self.assertTrue(seconds - EARLY <= took <= seconds + LATE, f"{took:.1f} s for {seconds} s")
+
+
+def opened(guard):
+    return upgrade(guard.port)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
