@@ -1,6 +1,5 @@
 //! The attempts themselves. All of them together open at most 200 sockets and take a minute at most.
 
-use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread;
@@ -14,7 +13,7 @@ use super::{Finding, Verdict};
 /// A probe under way.
 #[derive(Debug)]
 pub(super) struct Attempts<'a> {
-    target: &'a Target,
+    pub(super) target: &'a Target,
     patience: Duration,
     sockets: u32,
     ends: Instant,
@@ -32,16 +31,6 @@ enum Past {
     Refused,
     /// Nobody can say, and why.
     Unclear(&'static str),
-}
-
-/// What it is called, and a part of a proper upgrade with what stands in its place.
-struct Fake(&'static str, &'static str, &'static str);
-
-/// The answers on one connection.
-struct Answers {
-    statuses: Vec<u16>,
-    /// Whether the first says that nothing comes behind it.
-    ends: bool,
 }
 
 impl<'a> Attempts<'a> {
@@ -217,99 +206,6 @@ impl<'a> Attempts<'a> {
         self.note(verdict, "slot", says);
     }
 
-    fn fake_upgrades(&mut self) {
-        const CHECK: &str = "fake upgrade";
-        let good = self.target.upgrade(&self.target.path, "");
-        for what in &FAKES {
-            match self.ask(&what.of(&good)) {
-                Heard::Open(_) => self.note(Verdict::Bad, CHECK, format!("{what} opens a tunnel")),
-                Heard::Garbled => self.note(
-                    Verdict::Bad,
-                    CHECK,
-                    format!("{what} is answered by bytes that are no answer"),
-                ),
-                Heard::Ended => self.note(Verdict::Ok, CHECK, format!("{what} ends the connection")),
-                Heard::Nothing => self.note(Verdict::Unknown, CHECK, format!("{what} is not answered")),
-                Heard::Refused { status, .. } if matches!(status, 400..=428 | 431 | 501 | 505) => {
-                    self.note(Verdict::Ok, CHECK, format!("{what} hears {status}"));
-                }
-                Heard::Refused { status, .. } => {
-                    self.note(
-                        Verdict::Unknown,
-                        CHECK,
-                        format!("{what} hears {status}, for another reason perhaps"),
-                    );
-                }
-            }
-        }
-    }
-
-    /// A second request behind one that is refused must not be heard by anyone who took the first for an upgrade. A server
-    /// that keeps the connection may answer it; the limit tells whether it was checked: the fake before it is returned.
-    fn smuggled(&mut self) -> Option<&'static Fake> {
-        let mut answered = None;
-        for fake in &FAKES {
-            let Some(heard) = self.answers(fake) else {
-                self.note(Verdict::Unknown, SMUGGLING, OVER.into());
-                return None;
-            };
-            if heard.statuses.len() < 2 {
-                continue;
-            }
-            if heard.statuses[0] == 101 || heard.ends {
-                let says = format!("a second request behind {fake} is answered");
-                self.note(Verdict::Bad, SMUGGLING, says);
-                return None;
-            }
-            answered = answered.or(Some(fake));
-        }
-        if answered.is_none() {
-            let says = "no second request behind a fake one is answered".into();
-            self.note(Verdict::Ok, SMUGGLING, says);
-        }
-        answered
-    }
-
-    /// The same while the limit is reached: who checks each request refuses this one.
-    fn smuggled_past(&mut self, fake: &Fake) {
-        let statuses = self.answers(fake).map_or_else(Vec::new, |heard| heard.statuses);
-        let (verdict, says) = match statuses[..] {
-            [_, .., 101] if matches!(self.plain(), Heard::Open(_)) => {
-                (Verdict::Unknown, "the limit is no longer reached".into())
-            }
-            [_, .., 101] => (
-                Verdict::Bad,
-                format!("a second request behind {fake} gets in past the limit"),
-            ),
-            [_, .., status] => (
-                Verdict::Ok,
-                format!("a second request behind {fake} is checked like any other: {status}"),
-            ),
-            _ => (
-                Verdict::Unknown,
-                format!("a second request behind {fake} is answered, and not past the limit"),
-            ),
-        };
-        self.note(verdict, SMUGGLING, says);
-    }
-
-    /// What a fake and a proper upgrade in one write are answered; `None`: there are no sockets or no time left.
-    fn answers(&mut self, fake: &Fake) -> Option<Answers> {
-        let good = self.target.upgrade(&self.target.path, "");
-        let both = fake.of(&good) + &good;
-        let mut stream = self.dial()?;
-        let _gone = stream.write_all(both.as_bytes());
-        let mut heard = Vec::new();
-        let until = Instant::now() + SECOND_ANSWER;
-        while let More::Bytes(more) = read(&mut stream, until.saturating_duration_since(Instant::now())) {
-            heard.extend_from_slice(&more);
-            if heard.len() > MOST_HEARD || Instant::now() >= until {
-                break;
-            }
-        }
-        Some(Answers::of(&String::from_utf8_lossy(&heard)))
-    }
-
     /// All at the same time: each takes as long as the guard lets it.
     fn slow_ones(&mut self) {
         let half = self.target.upgrade(&self.target.path, "");
@@ -377,17 +273,17 @@ impl<'a> Attempts<'a> {
         Past::Unclear("a rate limit refuses first")
     }
 
-    fn plain(&mut self) -> Heard {
+    pub(super) fn plain(&mut self) -> Heard {
         self.ask(&self.target.upgrade(&self.target.path, ""))
     }
 
-    fn ask(&mut self, request: &str) -> Heard {
+    pub(super) fn ask(&mut self, request: &str) -> Heard {
         self.dial()
             .map_or(Heard::Nothing, |stream| Heard::asked(stream, request))
     }
 
     /// A socket, while there is one left and time for it.
-    fn dial(&mut self) -> Option<TcpStream> {
+    pub(super) fn dial(&mut self) -> Option<TcpStream> {
         if self.is_over() {
             return None;
         }
@@ -399,37 +295,8 @@ impl<'a> Attempts<'a> {
         self.sockets == 0 || Instant::now() >= self.ends
     }
 
-    fn note(&mut self, verdict: Verdict, check: &'static str, says: String) {
+    pub(super) fn note(&mut self, verdict: Verdict, check: &'static str, says: String) {
         self.findings.push(Finding { verdict, check, says });
-    }
-}
-
-impl Fake {
-    fn of(&self, upgrade: &str) -> String {
-        upgrade.replacen(self.1, self.2, 1)
-    }
-}
-
-impl Display for Fake {
-    fn fmt(&self, formatter: &mut Formatter) -> fmt::Result {
-        formatter.write_str(self.0)
-    }
-}
-
-impl Answers {
-    fn of(text: &str) -> Self {
-        let heads: Vec<&str> = text.split("HTTP/1.").skip(1).collect();
-        let first = heads
-            .first()
-            .map_or("", |head| head.split("\r\n\r\n").next().unwrap_or(head));
-        Self {
-            // Of "1 400 Bad Request".
-            statuses: heads
-                .iter()
-                .map(|head| head.get(2..5).and_then(|status| status.parse().ok()).unwrap_or(0))
-                .collect(),
-            ends: first.to_ascii_lowercase().contains("\r\nconnection: close"),
-        }
     }
 }
 
@@ -480,29 +347,12 @@ const FORGED: [(&str, &str); 4] = [
     ("CF-Connecting-IP", "203.0.113.10"),
 ];
 
-const FAKES: [Fake; 6] = [
-    // A line of another name is none of this one.
-    Fake("one without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
-    Fake("one of version 12", "Version: 13", "Version: 12"),
-    Fake("one in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
-    Fake("a POST", "GET ", "POST "),
-    Fake(
-        "one whose Connection does not say so",
-        "Connection: Upgrade",
-        "Connection: keep-alive",
-    ),
-    Fake("one with a body", "\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
-];
-
 /// With the first one, which finds out whether there is a target, and the three slow ones it is 200.
 const SOCKETS: u32 = 196;
 /// When the last attempt begins at the latest, the patience aside: what it asks may take its time too.
 const LASTS: Duration = Duration::from_secs(50);
 /// Tries of what one try does not tell.
 const AGAIN: u32 = 3;
-const SMUGGLING: &str = "smuggling";
 const SETTLES: Duration = Duration::from_millis(300);
 const SLOT_BACK: Duration = Duration::from_secs(2);
-const SECOND_ANSWER: Duration = Duration::from_millis(700);
-const MOST_HEARD: usize = 64 * 1024;
-const OVER: &str = "the probe has used up its sockets or its time";
+pub(super) const OVER: &str = "the probe has used up its sockets or its time";

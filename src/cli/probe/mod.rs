@@ -1,6 +1,7 @@
 //! `wsguard probe URL`: tries a guard of one's own from outside, in bounded steps, and tells what it found.
 
 mod attempts;
+mod fakes;
 mod target;
 
 use std::io::{self, Write};
