@@ -90,7 +90,7 @@ pub(super) struct ProcessGauges {
 pub struct ZoneMetrics {
     /// Admissions that led to a tunnel.
     pub admitted: IntCounter,
-    /// From the first byte read to the tunnel.
+    /// From accept to the tunnel.
     pub handshake_duration: Histogram,
     /// From the tunnel to its end.
     pub connection_duration: Histogram,
