@@ -134,6 +134,13 @@ impl Course<'_> {
         {
             sleep(rests);
             note("at rest")?;
+            // The first message of each ends the rest, the second comes at once.
+            for what in ["message after it", "message after that"] {
+                let before = proxy.meter.read()?;
+                crowd.one_each(SMALL)?;
+                let cost = Figure::micros_each(proxy.meter.since(before)?, count as u64);
+                figures.push(Figure::of(what, "us", cost.value));
+            }
         }
         drop(crowd);
         let closed = Instant::now();
