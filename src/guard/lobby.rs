@@ -65,8 +65,7 @@ impl Lobby {
     /// given back.
     pub fn rest(&self, mut idle: Box<Idle>) -> Option<Box<Idle>> {
         let mark = idle.legs.mark();
-        let is_watched = idle.legs.be_watched(&self.lookout).is_ok();
-        if is_watched && idle.relay.rest(&self.card(mark)) {
+        if idle.relay.rest(&self.card(mark)) && idle.legs.be_watched(&self.lookout).is_ok() {
             self.idle.put(mark, idle);
             return None;
         }

@@ -1,6 +1,7 @@
 //! An open connection: a task of the runtime while its sides speak, and in the lobby while neither has anything to say. Its
 //! memory is mostly the runtime's: a task and two registered sockets are a kibibyte.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +30,30 @@ pub struct Open<L> {
 /// An open connection that the runtime does not know.
 pub type Idle = Open<IdleLegs>;
 
+impl<L> Open<L> {
+    /// The same with what becomes of its legs. Where they are lost to that it is over, and says so.
+    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>) -> Option<Open<M>> {
+        let Self {
+            legs,
+            relay,
+            lease,
+            mut entry,
+        } = self;
+        match change(legs) {
+            Ok(legs) => Some(Open {
+                legs,
+                relay,
+                lease,
+                entry,
+            }),
+            Err(_no_room) => {
+                entry.over(relay.lost());
+                None
+            }
+        }
+    }
+}
+
 impl Open<Legs> {
     /// Gives it to the runtime.
     pub fn spawn(self, worker: &Arc<Worker>) {
@@ -41,22 +66,9 @@ impl Open<Legs> {
     /// Takes it from the runtime until something comes, or it is told something.
     fn rest(self, worker: &Arc<Worker>) {
         fault::point("rest");
-        let Self {
-            legs,
-            relay,
-            lease,
-            mut entry,
-        } = self;
-        let Ok(legs) = legs.unregister() else {
-            return entry.over(relay.lost());
-        };
-        let idle = Open {
-            legs,
-            relay,
-            lease,
-            entry,
-        };
-        if let Some(idle) = worker.lobby().rest(Box::new(idle)) {
+        if let Some(idle) = self.change(Legs::unregister)
+            && let Some(idle) = worker.lobby().rest(Box::new(idle))
+        {
             idle.get_up(worker);
         }
     }
@@ -66,21 +78,8 @@ impl Idle {
     /// Gives it back to the runtime.
     pub fn get_up(self, worker: &Arc<Worker>) {
         fault::point("get up");
-        let Self {
-            legs,
-            relay,
-            lease,
-            mut entry,
-        } = self;
-        match legs.register() {
-            Ok(legs) => Open {
-                legs,
-                relay,
-                lease,
-                entry,
-            }
-            .spawn(worker),
-            Err(_no_room) => entry.over(relay.lost()),
+        if let Some(open) = self.change(IdleLegs::register) {
+            open.spawn(worker);
         }
     }
 }
