@@ -12,8 +12,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::net::lookout::{Lookout, Mark, Sighting};
 use crate::net::newcomer::Newcomer;
+use crate::relay::legs::Legs;
 
-use super::open::Idle;
+use super::open::{Idle, Open};
 use super::panics::survive;
 use super::walk::{Arrival, go_on};
 use super::worker::Worker;
@@ -61,16 +62,27 @@ impl Lobby {
         Ok(())
     }
 
-    /// Has an open connection wait until something comes from either side, or it is told something. One that can't wait is
-    /// given back.
-    pub fn rest(&self, mut idle: Box<Idle>) -> Option<Box<Idle>> {
-        let mark = idle.legs.mark();
-        if idle.relay.rest(&self.card(mark)) && idle.legs.be_watched(&self.lookout).is_ok() {
-            self.idle.put(mark, idle);
-            return None;
+    /// Whether an open connection can rest from here on: then it is the lobby that hears of what comes from either side, and
+    /// of what it is told. Otherwise nothing has changed, and its `task` goes on.
+    ///
+    /// The runtime still knows its sockets, so that where the kernel has no room to watch them here nothing is lost.
+    pub fn expects(&self, open: &mut Open<Legs>, task: &Waker) -> bool {
+        if open.legs.be_watched(&self.lookout).is_err() {
+            // It costs some memory, and there may be thousands of them: nothing to be told of each.
+            return false;
         }
-        idle.legs.be_forgotten(&self.lookout);
-        Some(idle)
+        let can_rest = open.relay.be_called_by(&self.card(open.legs.mark()));
+        if !can_rest {
+            open.legs.be_forgotten(&self.lookout);
+            // What it was told may have gone to the card, which calls nobody.
+            task.wake_by_ref();
+        }
+        can_rest
+    }
+
+    /// Has an open connection that is expected wait until it is heard of.
+    pub fn rest(&self, idle: Box<Idle>) {
+        self.idle.put(idle.legs.mark(), idle);
     }
 
     /// Lets go of one that was kept, which is not to be closed yet.
@@ -109,8 +121,8 @@ impl<T> Default for Waiting<T> {
     }
 }
 
-/// What others have of one that waits, to call it up by: the room when its seat ends, or the sweep when it has something to
-/// tell it.
+/// What others have of one that waits, to call it up by: the room when its seat ends, or whoever has something to tell it.
+/// That may be another worker, in search of a slot for a newcomer.
 struct Card {
     mark: Mark,
     calls: UnboundedSender<Mark>,

@@ -31,8 +31,8 @@ pub struct Open<L> {
 pub type Idle = Open<IdleLegs>;
 
 impl<L> Open<L> {
-    /// The same with what becomes of its legs. Where they are lost to that it is over, and says so.
-    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>) -> Option<Open<M>> {
+    /// It goes on with what `change` makes of its legs. Where they are lost to that it is over.
+    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>, worker: &Worker) -> Option<Open<M>> {
         let Self {
             legs,
             relay,
@@ -46,7 +46,11 @@ impl<L> Open<L> {
                 lease,
                 entry,
             }),
-            Err(_no_room) => {
+            Err(error) => {
+                worker
+                    .guard()
+                    .log()
+                    .warn("lobby", &format!("a connection is lost: {error}"));
                 entry.over(relay.lost());
                 None
             }
@@ -63,13 +67,11 @@ impl Open<Legs> {
         });
     }
 
-    /// Takes it from the runtime until something comes, or it is told something.
-    fn rest(self, worker: &Arc<Worker>) {
+    /// Takes it from the runtime until something comes, or it is told something: of both the lobby hears already.
+    fn rest(self, worker: &Worker) {
         fault::point("rest");
-        if let Some(idle) = self.change(Legs::unregister)
-            && let Some(idle) = worker.lobby().rest(Box::new(idle))
-        {
-            idle.get_up(worker);
+        if let Some(idle) = self.change(Legs::unregister, worker) {
+            worker.lobby().rest(Box::new(idle));
         }
     }
 }
@@ -78,7 +80,7 @@ impl Idle {
     /// Gives it back to the runtime.
     pub fn get_up(self, worker: &Arc<Worker>) {
         fault::point("get up");
-        if let Some(open) = self.change(IdleLegs::register) {
+        if let Some(open) = self.change(IdleLegs::register, worker) {
             open.spawn(worker);
         }
     }
@@ -103,7 +105,7 @@ impl Future for Busy {
             open.entry.over(totals);
             return Poll::Ready(());
         }
-        if !open.relay.may_rest() {
+        if !open.relay.takes_rest() || !busy.worker.lobby().expects(open, cx.waker()) {
             return Poll::Pending;
         }
         if let Some(open) = busy.open.take() {

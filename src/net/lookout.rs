@@ -2,13 +2,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::socket::Socket;
 use super::sys;
 
 /// Tells which of the sockets it watches have something to read.
@@ -46,13 +45,13 @@ impl Lookout {
     }
 
     /// Watches a socket from here on; what has come already is told of too.
-    pub fn watch(&self, socket: &Socket, mark: Mark) -> io::Result<()> {
+    pub fn watch(&self, socket: impl AsFd, mark: Mark) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(mark.0), flags)?)
     }
 
     /// Watches it no more. One that is closed is forgotten without this.
-    pub fn forget(&self, socket: &Socket) {
+    pub fn forget(&self, socket: impl AsFd) {
         // It can only fail for one that is not watched.
         let _unknown = epoll::delete(&self.epoll, socket);
     }
@@ -78,8 +77,9 @@ impl Lookout {
 }
 
 impl Mark {
-    pub(super) fn new(mark: u64) -> Self {
-        Self(mark)
+    /// The mark of `socket`, which no other one has as long as it is open.
+    pub fn of(socket: impl AsFd) -> Self {
+        Self(u64::try_from(socket.as_fd().as_raw_fd()).unwrap_or_default())
     }
 }
 

@@ -35,7 +35,7 @@ impl Newcomer {
 
     /// What a [`Lookout`] tells it by.
     pub fn mark(&self) -> Mark {
-        self.socket.mark()
+        Mark::of(&self.socket)
     }
 
     /// Whether a [`Lookout`] watches it.

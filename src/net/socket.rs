@@ -1,11 +1,10 @@
 //! A connected socket that no runtime knows: it costs nothing but what the kernel keeps of it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use tokio::net::{TcpStream, UnixStream};
 
-use super::lookout::Mark;
 use super::stream::Stream;
 
 /// A connected socket, which does not block.
@@ -19,11 +18,6 @@ impl Socket {
     /// What `fd` names; TCP, or else a Unix socket.
     pub(super) fn new(fd: OwnedFd, is_tcp: bool) -> Self {
         Self { fd, is_tcp }
-    }
-
-    /// What a [`Lookout`](super::lookout::Lookout) tells it by.
-    pub fn mark(&self) -> Mark {
-        Mark::new(u64::try_from(self.fd.as_raw_fd()).unwrap_or_default())
     }
 
     /// Hands it to the runtime of the calling thread.

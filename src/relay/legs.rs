@@ -1,6 +1,7 @@
 //! The two sockets of a tunnel.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use crate::net::lookout::{Lookout, Mark};
 use crate::net::socket::Socket;
@@ -8,40 +9,28 @@ use crate::net::stream::Stream;
 
 /// Both legs of an open connection.
 #[derive(Debug)]
-pub struct Legs {
+pub struct Legs<S = Stream> {
     /// To the client.
-    pub client: Stream,
+    pub client: S,
     /// To the server.
-    pub server: Stream,
+    pub server: S,
 }
 
 /// Both legs while the runtime does not know them.
-#[derive(Debug)]
-pub struct IdleLegs {
-    client: Socket,
-    server: Socket,
-}
+pub type IdleLegs = Legs<Socket>;
 
-impl Legs {
-    /// Takes them away from the runtime. Where that fails they are closed.
-    pub fn unregister(self) -> io::Result<IdleLegs> {
-        Ok(IdleLegs {
-            client: self.client.unregister()?,
-            server: self.server.unregister()?,
-        })
-    }
-}
-
-impl IdleLegs {
+impl<S: AsFd> Legs<S> {
     /// What a lookout tells either of them by.
     pub fn mark(&self) -> Mark {
-        self.client.mark()
+        Mark::of(&self.client)
     }
 
-    /// Has `lookout` watch both.
+    /// Has `lookout` watch both, or neither where there is no room for that in the kernel.
     pub fn be_watched(&self, lookout: &Lookout) -> io::Result<()> {
         lookout.watch(&self.client, self.mark())?;
-        lookout.watch(&self.server, self.mark())
+        lookout
+            .watch(&self.server, self.mark())
+            .inspect_err(|_| lookout.forget(&self.client))
     }
 
     /// Has `lookout` watch neither any more.
@@ -49,7 +38,19 @@ impl IdleLegs {
         lookout.forget(&self.client);
         lookout.forget(&self.server);
     }
+}
 
+impl Legs {
+    /// Takes them away from the runtime. Where that fails they are closed.
+    pub fn unregister(self) -> io::Result<IdleLegs> {
+        Ok(Legs {
+            client: self.client.unregister()?,
+            server: self.server.unregister()?,
+        })
+    }
+}
+
+impl IdleLegs {
     /// Hands them to the runtime of the calling thread. Where that fails they are closed.
     pub fn register(self) -> io::Result<Legs> {
         Ok(Legs {

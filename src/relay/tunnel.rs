@@ -185,8 +185,8 @@ impl Relay {
         over.map(|over| self.totals(over))
     }
 
-    /// Whether it is to rest, and can: nothing is under way but the next word of either side.
-    pub fn may_rest(&self) -> bool {
+    /// Whether it was told to rest, and can: nothing is under way but the next word of either side.
+    pub fn takes_rest(&self) -> bool {
         self.pulse.take_rest()
             && self.began.is_none()
             && self.ending.is_none()
@@ -197,8 +197,9 @@ impl Relay {
             && self.pulse.asked() == Asked::Nothing
     }
 
-    /// Has `waker` woken for what it is told from here on, and no task. False where it was told something before that.
-    pub fn rest(&mut self, waker: &Waker) -> bool {
+    /// Has `waker` woken for what it is told from here on, until it is polled again. False where it was told something
+    /// before that.
+    pub fn be_called_by(&mut self, waker: &Waker) -> bool {
         self.listens = false;
         self.pulse.listen(waker);
         !self.pulse.is_told()

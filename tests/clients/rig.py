@@ -147,6 +147,14 @@ def event(line, name):
         return said if isinstance(said, dict) and said.get("event") == name else None
 
 
+def is_traced(pid):
+    """Whether another program traces every thread of the process."""
+    return all(
+        "TracerPid:\t0\n" not in (pathlib.Path("/proc") / str(pid) / "task" / thread / "status").read_text()
+        for thread in os.listdir(f"/proc/{pid}/task")
+    )
+
+
 def until(what, look, seconds=5):
     end = time.monotonic() + seconds
     while not look():

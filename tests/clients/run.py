@@ -29,6 +29,7 @@ FILES = {
         "messages.test.mjs": 180,
         "test_systemd.py": 180,
         "test_ghosts.py": 120,
+        "test_no_room.py": 120,
         "test_alerts.py": 180,
         "test_examples.py": 240,
         "proxies.test.mjs": 360,

@@ -1,15 +1,13 @@
 """What a connection costs: the system calls of one echo, and the memory of an open connection that has nothing to move."""
 
-import os
 import pathlib
 import re
-import signal
 import statistics
 import tempfile
 import time
 import unittest
 
-from rig import Backend, Guard, Program, echo, reset, sockets_for, until, upgrade
+from rig import Backend, Guard, Program, echo, is_traced, reset, sockets_for, until, upgrade
 
 CALLS_AN_ECHO = 6
 ECHOES = 40
@@ -77,30 +75,6 @@ class Memory(unittest.TestCase):
                 for client in clients:
                     reset(client)
             guard.settle()
-
-
-class NoRoom(unittest.TestCase):
-    def test_one_that_cant_rest_for_want_of_room_in_the_kernel_stays_and_is_still_told(self):
-        server = 'workers = 1\ndrain_delay = "0s"\ndrain_timeout = "2s"'
-        with Backend() as backend, Guard(backend.port, server=server) as guard, upgrade(guard.port) as client:
-            with tempfile.TemporaryDirectory(prefix="wsguard-clients-") as folder:
-                trace = pathlib.Path(folder) / "trace"
-                # The first two take its sockets from the runtime, the third is its first of the rest.
-                refused = ("-e", "trace=epoll_ctl", "-e", "inject=epoll_ctl:error=ENOSPC:when=3")
-                with Program("strace", "-f", "-qq", *refused, "-o", trace, "-p", guard.pid):
-                    until("strace has every thread", lambda: is_traced(guard.pid))
-                    until("it was refused the rest", lambda: "ADD" in trace.read_text() and "INJECTED" in trace.read_text(), 10)
-                    until("it is up again", lambda: trace.read_text().count("EPOLL_CTL_ADD") == 3)
-            echo(client, b"still here")
-            os.kill(guard.pid, signal.SIGTERM)
-            self.assertEqual(client.recv(64), b"\x88\x02\x03\xf4", "close 1012")
-
-
-def is_traced(pid):
-    return all(
-        "TracerPid:\t0\n" not in (pathlib.Path("/proc") / str(pid) / "task" / thread / "status").read_text()
-        for thread in os.listdir(f"/proc/{pid}/task")
-    )
 
 
 def calls_between_marks(trace):
