@@ -177,6 +177,10 @@ impl Pulse {
         self.marks.take(LOOK)
     }
 
+    pub(super) fn is_told_to_rest(&self) -> bool {
+        self.marks.has(REST)
+    }
+
     pub(super) fn take_rest(&self) -> bool {
         self.marks.take(REST)
     }

@@ -187,7 +187,7 @@ impl Relay {
 
     /// Whether it was told to rest, and can: nothing is under way but the next word of either side.
     pub fn takes_rest(&self) -> bool {
-        self.pulse.take_rest()
+        self.pulse.is_told_to_rest()
             && self.began.is_none()
             && self.ending.is_none()
             && self.aside.is_none()
@@ -195,6 +195,8 @@ impl Relay {
             && self.outbound.is_at_rest()
             && !self.pulse.client_owes()
             && self.pulse.asked() == Asked::Nothing
+            // Last: who can't yet has not forgotten it when it can.
+            && self.pulse.take_rest()
     }
 
     /// Has `waker` woken for what it is told from here on, until it is polled again. False where it was told something
