@@ -1,10 +1,13 @@
 //! Open connections that are silent for some seconds: wsguard puts them aside, and nobody can tell.
 
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::rig::{Backend, End, Gate, Request, Rig, close_code, frame, ip, masked, unmasked};
+use crate::rig::{Backend, End, Gate, Request, Rig, Setup, accept_for, close_code, frame, ip, masked, unmasked, until};
 
 #[test]
 fn both_sides_still_speak_after_a_rest() {
@@ -124,7 +127,7 @@ fn what_is_told_to_one_at_rest_is_done_at_once() {
 #[test]
 fn one_at_rest_is_asked_whether_it_is_there_and_rests_again() {
     let backend = Backend::listening();
-    let rig = Rig::start(&backend, "[limits.messages]\nping = \"7s\"\npong_timeout = \"5s\"");
+    let rig = Rig::start(&backend, "[limits.messages]\nping = \"7s\"\npong_timeout = \"9s\"");
     let mut lives = rig.open();
     let mut ghost = rig.open();
     rig.rests(4);
@@ -132,8 +135,9 @@ fn one_at_rest_is_asked_whether_it_is_there_and_rests_again() {
     assert_eq!((opcode, payload.len()), (0x89, 16));
     lives.send(&masked(10, &payload));
     assert_eq!(ghost.read_frame().0, 0x89);
-    // The ghost is waited for, so it can't rest.
+    // The ghost is waited for, so it can't rest: the other one does while it is still there.
     rig.rests(2);
+    assert!(ghost.is_silent());
     let (heard, _) = ghost.read_to_end();
     assert_eq!(close_code(&heard), Some(1001));
     let visit = backend.visit(1);
@@ -145,21 +149,124 @@ fn one_at_rest_is_asked_whether_it_is_there_and_rests_again() {
 }
 
 #[test]
+fn one_that_could_not_rest_for_what_its_client_had_not_acknowledged_rests_once_it_has() {
+    let speaks = Gate::default();
+    let backend = {
+        let speaks = speaks.clone();
+        Backend::start(move |guest| {
+            guest.open();
+            speaks.wait();
+            guest.say(&frame(1, b"to a phone in a tunnel"));
+            guest.listen();
+        })
+    };
+    let rig = Rig::start(&backend, "");
+    let mut phone = rig.open();
+    phone.vanish();
+    speaks.open();
+    // By then it was told to rest, and could not.
+    thread::sleep(Duration::from_secs(6));
+    phone.come_back();
+    rig.rests(2);
+    assert_eq!(phone.read_frame(), (0x81, b"to a phone in a tunnel".to_vec()));
+    drop(phone);
+    rig.quiet();
+}
+
+#[test]
 fn a_rest_refills_a_bucket_as_time_does_and_no_further() {
     let backend = Backend::echo_frames();
-    let rig = Rig::start(&backend, "[limits.messages]\nrate = \"1/min\"\nburst = 3");
+    let rig = Rig::start(&backend, "[limits.messages]\nrate = \"1/s\"\nburst = 2");
     let mut socket = rig.open();
-    let message = masked(1, b"one of three");
-    for _ in 0..2 {
-        socket.send(&message);
-        assert_eq!(socket.read_frame(), (0x81, b"one of three".to_vec()));
+    let message = masked(1, b"one of two");
+    for rests in [true, false] {
+        for _ in 0..2 {
+            socket.send(&message);
+            assert_eq!(socket.read_frame(), (0x81, b"one of two".to_vec()));
+        }
+        if rests {
+            rig.rests(2);
+            // All of it may be refilled by now, and more than that may not.
+            thread::sleep(Duration::from_secs(3));
+        }
     }
-    rig.rests(2);
-    socket.send(&message);
-    assert_eq!(socket.read_frame(), (0x81, b"one of three".to_vec()));
     socket.send(&message);
     let (heard, _) = socket.read_to_end();
     assert_eq!(close_code(&heard), Some(1008), "{heard:?}");
     drop(socket);
     rig.quiet();
+}
+
+#[test]
+fn unix_sockets_rest_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let (front, back) = (dir.path().join("in.sock"), dir.path().join("chat.sock"));
+    let server = UnixListener::bind(&back).unwrap();
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        read_head(&mut stream);
+        let accept = accept_for("dGhlIHNhbXBsZSBub25jZQ==");
+        let reply = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+        );
+        stream.write_all(reply.as_bytes()).unwrap();
+        let mut reads = stream.try_clone().unwrap();
+        std::io::copy(&mut reads, &mut stream).unwrap();
+    });
+    let rig = Setup::default()
+        .config(&format!(
+            "[[listener]]\nname = \"front\"\nbind = [\"unix:{}\"]\n[upstream.chat]\nservers = [\"unix:{}\"]",
+            front.display(),
+            back.display()
+        ))
+        .start();
+    let mut client = UnixStream::connect(&front).unwrap();
+    client.write_all(Request::to("/ws").as_ref()).unwrap();
+    read_head(&mut client);
+    let message = masked(1, b"through two files");
+    for _ in 0..2 {
+        rig.rests(2);
+        client.write_all(&message).unwrap();
+        let mut heard = vec![0; message.len()];
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(heard, message);
+    }
+    rig.rests(2);
+    drop(client);
+    echo.join().unwrap();
+    rig.quiet();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="client"}"#, 1);
+}
+
+#[test]
+fn a_phone_that_comes_back_is_given_the_slot_of_its_own_dead_connection_at_rest() {
+    let backend = Backend::echo();
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 2\n[limits.messages]\nping = \"7s\"\npong_timeout = \"30s\"",
+    );
+    let mut lives = rig.open();
+    let dead = rig.open();
+    dead.vanish();
+    rig.rests(4);
+    // Nobody is asked before it has been silent for `ping`.
+    let newcomer = until("the dead one makes room", || {
+        rig.try_open(ip(1), &Request::to("/")).ok()
+    });
+    assert_eq!(lives.read_frame().0, 0x89);
+    let message = masked(1, b"still here");
+    lives.send(&message);
+    assert_eq!(lives.read_exactly(message.len()), message);
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
+    drop((lives, dead, newcomer));
+    rig.quiet();
+}
+
+fn read_head(stream: &mut UnixStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
 }

@@ -77,6 +77,11 @@ impl Socket {
             .unwrap();
     }
 
+    /// The cable is plugged in again: what the other side repeats arrives.
+    pub fn come_back(&self) {
+        SockRef::from(&self.stream).detach_filter().unwrap();
+    }
+
     /// Exactly so many bytes.
     pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
         while self.ahead.len() < len {
