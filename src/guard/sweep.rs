@@ -21,8 +21,8 @@ pub(super) struct Watched {
     client_took_at: Moment,
     /// Looks until it counts as one that stays.
     new_for: u8,
-    /// It was not told to rest since something moved.
-    is_up: bool,
+    /// Something has moved since it was last told to rest.
+    may_be_up: bool,
     /// What `Pulse::heard` was, and when it last changed.
     heard: u16,
     heard_at: Moment,
@@ -61,7 +61,7 @@ impl Watched {
             client_took: 0,
             client_took_at: now,
             new_for: NEW_FOR,
-            is_up: true,
+            may_be_up: true,
             heard: 0,
             heard_at: now,
             question: Question::None,
@@ -78,14 +78,15 @@ impl Watched {
         (now.since(self.moved_at), Arc::clone(&self.pulse))
     }
 
-    /// Looks at the connection; false when it is over and need not be watched any more.
-    pub(super) fn look(&mut self, now: Moment) -> bool {
+    /// Looks at the connection; false when it is over and need not be watched any more. `rests` goes down with each one that
+    /// is told to rest, to 0.
+    pub(super) fn look(&mut self, now: Moment, rests: &mut u32) -> bool {
         fault::point("sweep");
         if self.pulse.is_over() {
             return false;
         }
         if self.pulse.take_moved() {
-            (self.moved_at, self.is_up) = (now, true);
+            (self.moved_at, self.may_be_up) = (now, true);
         }
         if self.new_for > 0 {
             self.new_for -= 1;
@@ -120,8 +121,11 @@ impl Watched {
             )
         {
             self.pulse.look();
-        } else if self.is_up && now.since(self.moved_at) >= REST_AFTER {
-            self.is_up = false;
+        } else if self.may_be_up
+            && now.since(self.moved_at) >= REST_AFTER
+            && let Some(left) = rests.checked_sub(1)
+        {
+            (*rests, self.may_be_up) = (left, false);
             self.pulse.rest();
         }
         true

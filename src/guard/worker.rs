@@ -191,11 +191,12 @@ async fn sweep(worker: Arc<Worker>) {
         // The tick's own time: measured by the clock, a limit would be missed by a hair and cost another tick.
         let tick = every.tick().await.into_std();
         let now = worker.moment(tick);
+        let mut rests = RESTS_A_TICK;
         // Each by itself: a fault over one connection must not keep those behind it from being looked at.
         worker
             .watched
             .lock()
-            .retain_mut(|watched| survive(|| watched.look(now)).unwrap_or(true));
+            .retain_mut(|watched| survive(|| watched.look(now, &mut rests)).unwrap_or(true));
         let swept = worker.started.elapsed().as_millis();
         worker.swept.store(u64::try_from(swept).unwrap_or(u64::MAX), Relaxed);
         ticks = ticks.wrapping_add(1);
@@ -231,5 +232,7 @@ fn expire_due(running: &Running, now: Instant) -> Instant {
 }
 
 const EVERY: Duration = Duration::from_millis(250);
+/// A message to everybody has everybody fall silent at once, and whoever speaks meanwhile waits behind those that go to rest.
+const RESTS_A_TICK: u32 = 512;
 /// Ticks a second.
 const A_SECOND: u32 = 4;
