@@ -14,6 +14,8 @@ ECHOES = 40
 CONNECTIONS = 4000
 BYTES_A_CONNECTION = 2048
 BYTES_AT_REST = 1024
+# A wait of the worker's that ended without an event.
+TIMER = "a timer"
 
 
 class SystemCalls(unittest.TestCase):
@@ -36,9 +38,9 @@ class SystemCalls(unittest.TestCase):
             print(f"\n{ECHOES} echoes, one at a time: median {statistics.median(map(len, calls))}, most {len(usual)} calls")
             print(f"  the usual: {' '.join(statistics.mode(map(tuple, calls)))}\n  the most:  {' '.join(usual)}", flush=True)
             self.assertLessEqual(statistics.median(map(len, calls)), CALLS_AN_ECHO)
-            # The sweep once a second may fall between two marks; nothing else may.
-            above = [names for names in calls if len(names) > CALLS_AN_ECHO]
-            self.assertLessEqual(len(above), 2, f"echoes of more than {CALLS_AN_ECHO} calls: {above}")
+            # A timer of the worker's may fall between two marks, by itself or together with one of them. Nothing else may.
+            above = [names for names in calls if len(names) > CALLS_AN_ECHO and TIMER not in names]
+            self.assertLessEqual(len(above), 1, f"echoes of more than {CALLS_AN_ECHO} calls: {above}")
 
 
 class Memory(unittest.TestCase):
@@ -90,8 +92,10 @@ def calls_between_marks(trace):
         if arrived and int(arrived[1]) == mark + 1:
             worker, mark = thread, mark + 1
             calls.append([])
+        if thread == worker and re.match("epoll_p?wait", name) and text.endswith("= 0"):
+            name = TIMER
         # An unfinished call is counted where it began.
-        if thread == worker and "resumed>" not in text:
+        if thread == worker and ("resumed>" not in text or name == TIMER):
             calls[-1].append(name)
     return calls[:-1]
 
