@@ -21,7 +21,7 @@ pub(super) struct Watched {
     client_took_at: Moment,
     /// Looks until it counts as one that stays.
     new_for: u8,
-    /// Something has moved since it was last told to rest.
+    /// Something has moved since it was last told to rest, or had it get up.
     may_be_up: bool,
     /// What `Pulse::heard` was, and when it last changed.
     heard: u16,
@@ -92,6 +92,7 @@ impl Watched {
             self.new_for -= 1;
             if self.new_for == 0 {
                 self.pulse.look();
+                self.may_be_up = true;
             }
         }
         let owes = self.pulse.client_owes();
@@ -122,7 +123,7 @@ impl Watched {
         {
             self.pulse.look();
         } else if self.may_be_up
-            && now.since(self.moved_at) >= REST_AFTER
+            && now.since(self.moved_at) >= fault::rest_after(REST_AFTER)
             && let Some(left) = rests.checked_sub(1)
         {
             (*rests, self.may_be_up) = (left, false);

@@ -1,5 +1,7 @@
-//! Faults of our own: raised where a test asks for one, and nothing at all in a build without the feature `faults`. It
-//! stands on the lowest floor so that every floor above can have them.
+//! What a test asks for that no traffic brings about: a fault of our own, or a rest right away. Nothing at all in a build
+//! without the feature `faults`. It stands on the lowest floor so that every floor above can have them.
+
+use std::time::Duration;
 
 /// Panics on the passing of `stage` that `WSGUARD_FAULT` names: `stage` for the first one of the process, `stage:n` for
 /// the n-th. All others pass, so that the same process can show what a fault leaves behind.
@@ -30,3 +32,30 @@ pub fn point(stage: &str) {
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub fn point(_stage: &str) {}
+
+/// `usual`, or as many milliseconds as `WSGUARD_REST_AFTER` asks for: with 0 every connection rests as often as it can, and
+/// every test is one of that as well.
+///
+/// # Panics
+/// Where that is no number.
+#[cfg(feature = "faults")]
+pub fn rest_after(usual: Duration) -> Duration {
+    use std::sync::OnceLock;
+
+    static ASKED: OnceLock<Option<Duration>> = OnceLock::new();
+
+    let asked = ASKED.get_or_init(|| {
+        let asked = std::env::var("WSGUARD_REST_AFTER").ok()?;
+        Some(Duration::from_millis(
+            asked.parse().expect("WSGUARD_REST_AFTER is milliseconds"),
+        ))
+    });
+    asked.unwrap_or(usual)
+}
+
+/// Without the feature `faults` it is as usual.
+#[cfg(not(feature = "faults"))]
+#[inline]
+pub fn rest_after(usual: Duration) -> Duration {
+    usual
+}
