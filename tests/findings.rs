@@ -39,7 +39,7 @@ error: `rate` is not a rate
 5 | rate = "10/m"
   |        ^^^^^^
   |
-  = help: such as "10/s", "300/min" or "1000/h", a whole number from 1 and its unit, in quotes; or "off"
+  = help: did you mean "10/min"?
 
 error: there is no zone "realtme"
  --> wsguard.toml:7:8
@@ -241,7 +241,7 @@ error: `bytes_rate` is not a byte rate
 3 | bytes_rate = "64k/s"
   |              ^^^^^^^
   |
-  = help: such as "64KiB/s", "1MiB/min" or "1GiB/h", a size from 1B to 1GiB and its time, in quotes; or "off"
+  = help: did you mean "64KiB/s"?
 
 error: `out_bytes_rate` is out of range
  --> wsguard.toml:4:18
@@ -440,7 +440,7 @@ per_ip = """5
 3 | | 0"""
   | |____^
   |
-  = help: from 1 to 100000000; or "off""#
+  = help: from 1 to 100_000_000; or "off""#
     );
 }
 
@@ -552,6 +552,62 @@ fn color_adds_escapes_and_nothing_else() {
         rest = after.split_once('m').unwrap().1;
     }
     assert_eq!(plain + rest, rejected.render(false));
+}
+
+#[test]
+fn what_was_meant() {
+    for (text, hint) in [
+        // Units, as nginx, HAProxy and people write them.
+        ("[limits]\nrate = \"5r/s\"", "did you mean \"5/s\"?"),
+        ("[limits]\nrate = \"10r/m\"", "did you mean \"10/min\"?"),
+        ("[limits]\nper_ip_rate = \"1/10s\"", "did you mean \"6/min\"?"),
+        ("[limits]\nper_ip_rate = 5", "did you mean \"5/s\"?"),
+        ("[log]\nsample = \"100/second\"", "did you mean \"100/s\"?"),
+        ("[limits]\nretry_after = 10", "did you mean \"10s\"?"),
+        ("[limits]\nretry_after = \"1d\"", "did you mean \"24h\"?"),
+        ("[limits.timeouts]\nidle = \"5 minutes\"", "did you mean \"5m\"?"),
+        ("[limits.messages]\nmax_size = \"10m\"", "did you mean \"10MiB\"?"),
+        ("[limits.messages]\nmax_size = 65536", "did you mean \"64KiB\"?"),
+        ("[limits.messages]\nbytes_rate = \"1MB/s\"", "did you mean \"1MiB/s\"?"),
+        // What the key would not take is not proposed.
+        (
+            "[limits]\nretry_after = \"2d\"",
+            "such as \"250ms\", \"10s\", \"5m\" or \"1h30m\", in quotes",
+        ),
+        (
+            "[limits.messages]\nmax_size = \"2GB\"",
+            "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes; or \"off\"",
+        ),
+        (
+            "[limits.messages]\nrate = 2_000_000",
+            "such as \"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit, in quotes; or \"off\"",
+        ),
+        // Words.
+        (
+            "[limits.messages]\nnotice = false",
+            "what a client is to hear, or \"off\"",
+        ),
+        ("[log]\naccess = true", "there is \"all\", \"rejected\", \"off\""),
+        ("[admin]\nlisten = 9100", "such as \"127.0.0.1:9100\", or \"off\""),
+        ("[admin]\nlisten = \":9100\"", "such as \"127.0.0.1:9100\", or \"off\""),
+        ("[admin]\nlisten = true", "such as \"127.0.0.1:9191\", or \"off\""),
+        ("[[route]]\nzone = 1", "there is \"default\", \"exempt\""),
+        ("[[route]]\nupstream = true", "there is \"chat\""),
+        ("[[route]]\nname = 1", "such as \"chat\""),
+        (
+            "[limits]\nper_ip = 0",
+            "from 1 to 100_000_000; \"off\" lifts the limit, and who may come at all is what a route's `allow` says",
+        ),
+        ("[server]\nworkers = 0", "from 1 to 1024; or \"auto\""),
+    ] {
+        let rejected = compile(&format!("{text}\n{REQUIRED}"), "x").unwrap_err();
+        let hints: Vec<_> = rejected
+            .mistakes
+            .iter()
+            .map(|mistake| mistake.hint.as_deref())
+            .collect();
+        assert_eq!(hints, [Some(hint)], "{text}");
+    }
 }
 
 fn told(text: &str) -> String {

@@ -218,6 +218,13 @@ pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clo
     if let Some(name) = nearest(written, known.clone()) {
         return Some(format!("did you mean \"{name}\"?"));
     }
+    let mut known = known.into_iter().peekable();
+    known.peek()?;
+    Some(list(known))
+}
+
+/// All that there is.
+pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
-    (!all.is_empty()).then(|| format!("there is {}", all.join(", ")))
+    format!("there is {}", all.join(", "))
 }

@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod finding;
 pub mod host;
 pub mod later;
+mod meant;
 pub mod origin;
 mod paths;
 pub mod policy;

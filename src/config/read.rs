@@ -7,10 +7,10 @@ use toml::Spanned;
 
 use crate::limit::rules::Rate;
 
-use super::finding::{Finding, Findings, suggest};
+use super::finding::{Finding, Findings, list, suggest};
 use super::shape::{Entry, Value};
 use super::switched::Switched;
-use super::{later, units};
+use super::{later, meant, units};
 
 /// A string with its place.
 #[derive(Clone, Debug)]
@@ -73,15 +73,17 @@ impl Entry {
         let value = self.value.as_ref()?;
         let (least, most) = (units::show_size(*range.start()), units::show_size(*range.end()));
         let Some(size) = text_of(value).and_then(units::size) else {
+            let is_taken = |text: &str| units::size(text).is_some_and(|size| range.contains(&size));
             let hint = "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes".to_owned()
                 + &or(word);
+            let hint = guessed(value, meant::size, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a size", self.key)).hint(hint));
             return None;
         };
         if range.contains(&size) {
             N::try_from(size).ok()
         } else {
-            self.out_of_range(value, &least, &most, word, found)
+            self.out_of_range(value, &least, &most, &or(word), found)
         }
     }
 
@@ -97,13 +99,15 @@ impl Entry {
     fn rate(&self, found: &mut Findings) -> Option<Rate> {
         let value = self.value.as_ref()?;
         let Some(rate) = text_of(value).and_then(units::rate) else {
+            let is_taken = |text: &str| units::rate(text).is_some_and(|rate| rate.tokens.get() <= MOST_TOKENS);
             let hint = "such as \"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit, in quotes; \
                         or \"off\"";
+            let hint = guessed(value, meant::rate, is_taken).unwrap_or_else(|| hint.to_owned());
             found.mistake(Finding::at(value.span(), format!("`{}` is not a rate", self.key)).hint(hint));
             return None;
         };
         if rate.tokens.get() > MOST_TOKENS {
-            return self.out_of_range(value, "1/h", &format!("{MOST_TOKENS}/s"), "off", found);
+            return self.out_of_range(value, "1/h", &format!("{MOST_TOKENS}/s"), &or("off"), found);
         }
         Some(rate)
     }
@@ -121,15 +125,17 @@ impl Entry {
         let value = self.value.as_ref()?;
         let most = units::show_size(MOST_BYTES.into());
         let Some(rate) = text_of(value).and_then(units::byte_rate) else {
+            let is_taken = |text: &str| units::byte_rate(text).is_some_and(|rate| rate.tokens.get() <= MOST_BYTES);
             let hint = format!(
                 "such as \"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time, in quotes; \
                  or \"off\""
             );
+            let hint = guessed(value, meant::byte_rate, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a byte rate", self.key)).hint(hint));
             return None;
         };
         if rate.tokens.get() > MOST_BYTES {
-            return self.out_of_range(value, "1B/h", &format!("{most}/s"), "off", found);
+            return self.out_of_range(value, "1B/h", &format!("{most}/s"), &or("off"), found);
         }
         Some(rate)
     }
@@ -160,20 +166,24 @@ impl Entry {
 
     /// One of these words.
     pub fn word<T: Copy>(&self, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
-        let text = self.text(found)?;
-        self.meant(&text, words, found)
+        let text = self.text(&list(words.iter().map(|(word, _)| *word)), found)?;
+        match words.iter().find(|(word, _)| *word == text.text) {
+            Some((_, meant)) => Some(*meant),
+            None => self.unknown(&text, words, found),
+        }
     }
 
     /// A list of these words that has at least one. `empty` is the hint where it has none.
     pub fn words<T: Copy>(&self, words: &[(&str, T)], empty: &str, found: &mut Findings) -> Option<Vec<T>> {
         let texts = self.texts(empty, found)?;
-        Some(texts.iter().filter_map(|text| self.meant(text, words, found)).collect())
+        let meant = |text: &Text<'_>| match words.iter().find(|(word, _)| *word == text.text) {
+            Some((_, meant)) => Some(*meant),
+            None => self.unknown(text, words, found),
+        };
+        Some(texts.iter().filter_map(meant).collect())
     }
 
-    fn meant<T: Copy>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
-        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == text.text) {
-            return Some(*meant);
-        }
+    fn unknown<T>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
         let finding = if later::has_value(self.key, text.text) {
             Finding::at(
                 text.span.clone(),
@@ -191,8 +201,8 @@ impl Entry {
         None
     }
 
-    /// A string.
-    pub fn text(&self, found: &mut Findings) -> Option<Text<'_>> {
+    /// A string. `such` is the hint where it is something else.
+    pub fn text(&self, such: &str, found: &mut Findings) -> Option<Text<'_>> {
         let value = self.value.as_ref()?;
         if let Some(text) = text_of(value) {
             return Some(Text {
@@ -200,7 +210,7 @@ impl Entry {
                 span: value.span(),
             });
         }
-        found.mistake(Finding::at(value.span(), format!("`{}` is a text in quotes", self.key)));
+        found.mistake(Finding::at(value.span(), format!("`{}` is a text in quotes", self.key)).hint(such));
         None
     }
 
@@ -259,30 +269,32 @@ impl Entry {
         found: &mut Findings,
     ) -> Option<N> {
         let value = self.value.as_ref()?;
+        let (least, most) = (units::show_number(*range.start()), units::show_number(*range.end()));
         let Value::Number(number) = value.get_ref() else {
             let quoted = text_of(value).is_some_and(|text| text.parse::<u32>().is_ok());
             let hint = if quoted {
                 "write it without quotes".to_owned()
             } else {
-                format!("from {} to {}{}", range.start(), range.end(), or(word))
+                format!("from {least} to {most}{}", or(word))
             };
             found.mistake(Finding::at(value.span(), format!("`{}` is not a whole number", self.key)).hint(hint));
             return None;
         };
-        match u32::try_from(*number)
-            .ok()
-            .filter(|number| range.contains(number))
-            .and_then(|n| N::try_from(n).ok())
-        {
-            Some(number) => Some(number),
-            None => self.out_of_range(value, &range.start().to_string(), &range.end().to_string(), word, found),
+        let fits = u32::try_from(*number).ok().filter(|number| range.contains(number));
+        if let Some(number) = fits.and_then(|number| N::try_from(number).ok()) {
+            return Some(number);
         }
+        let lifted = *number == 0 && word == "off";
+        let or = if lifted { LIFTED.to_owned() } else { or(word) };
+        self.out_of_range(value, &least, &most, &or, found)
     }
 
     fn duration_beside(&self, word: &str, range: &RangeInclusive<Duration>, found: &mut Findings) -> Option<Duration> {
         let value = self.value.as_ref()?;
         let Some(duration) = text_of(value).and_then(units::duration) else {
+            let is_taken = |text: &str| units::duration(text).is_some_and(|duration| range.contains(&duration));
             let hint = format!("such as \"250ms\", \"10s\", \"5m\" or \"1h30m\", in quotes{}", or(word));
+            let hint = guessed(value, meant::duration, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a duration", self.key)).hint(hint));
             return None;
         };
@@ -290,7 +302,7 @@ impl Entry {
             return Some(duration);
         }
         let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
-        self.out_of_range(value, &least, &most, word, found)
+        self.out_of_range(value, &least, &most, &or(word), found)
     }
 
     fn out_of_range<T>(
@@ -298,14 +310,17 @@ impl Entry {
         value: &Spanned<Value>,
         least: &str,
         most: &str,
-        word: &str,
+        or: &str,
         found: &mut Findings,
     ) -> Option<T> {
         let finding = Finding::at(value.span(), format!("`{}` is out of range", self.key));
-        found.mistake(finding.hint(format!("from {least} to {most}{}", or(word))));
+        found.mistake(finding.hint(format!("from {least} to {most}{or}")));
         None
     }
 }
+
+/// Of 0, which one writes who means "without a limit", and another who means "nobody".
+const LIFTED: &str = "; \"off\" lifts the limit, and who may come at all is what a route's `allow` says";
 
 fn or(word: &str) -> String {
     if word.is_empty() {
@@ -313,6 +328,16 @@ fn or(word: &str) -> String {
     } else {
         format!("; or \"{word}\"")
     }
+}
+
+/// "did you mean" for a value that can't be read, where a key would take what was meant.
+fn guessed(
+    value: &Spanned<Value>,
+    meant: fn(&str) -> Option<String>,
+    is_taken: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let meant = meant(&value.get_ref().shown()).filter(|text| is_taken(text))?;
+    Some(format!("did you mean \"{meant}\"?"))
 }
 
 fn text_of(value: &Spanned<Value>) -> Option<&str> {

@@ -47,6 +47,14 @@ impl Entry {
         self.value.is_some()
     }
 
+    /// A text or a number as it is written; "" where it is anything else.
+    pub fn shown(&self) -> String {
+        self.value
+            .as_ref()
+            .map(|value| value.get_ref().shown())
+            .unwrap_or_default()
+    }
+
     /// Where its value stands.
     pub fn span(&self) -> Option<Range<usize>> {
         self.value.as_ref().map(Spanned::span)
@@ -271,6 +279,17 @@ pub enum Value {
     List(Vec<Spanned<Value>>),
     /// A float, a date, a table: no key takes these.
     Other,
+}
+
+impl Value {
+    /// A text or a number as it is written; "" where it is anything else.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+            _ => String::new(),
+        }
+    }
 }
 
 /// What every visitor here says to what it did not expect: not an error, but a value that is told later.

@@ -81,6 +81,16 @@ pub fn show_byte_rate(value: Rate) -> String {
     format!("{}/{}", show_size(value.tokens.get().into()), show_time(value.per))
 }
 
+/// A whole number as TOML has it, in groups of three where it is long.
+pub fn show_number(value: u32) -> String {
+    let digits = value.to_string();
+    if value < 10_000 {
+        return digits;
+    }
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join("_")
+}
+
 fn tokens_by_time(tokens: u32, unit: &str) -> Option<Rate> {
     let (_, seconds) = RATE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
     let tokens = NonZeroU32::new(tokens)?;
@@ -105,14 +115,15 @@ fn whole_number(text: &str) -> Option<u32> {
 }
 
 /// The decimal number at the start, and what follows it.
-fn leading_number(text: &str) -> Option<(u32, &str)> {
+pub fn leading_number(text: &str) -> Option<(u32, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, &text[end..]))
 }
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3600)];
+/// What a rate may be by, in seconds.
+pub const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3600)];
 
 #[cfg(test)]
 mod tests {
@@ -212,6 +223,18 @@ mod tests {
             "off",
         ] {
             assert_eq!(byte_rate(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_long_number_is_shown_in_groups() {
+        for (number, text) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10_000"),
+            (100_000_000, "100_000_000"),
+        ] {
+            assert_eq!(show_number(number), text);
         }
     }
 

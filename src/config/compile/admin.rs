@@ -57,7 +57,7 @@ fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) 
     if raw.listen.says("off") {
         return None;
     }
-    let written = raw.listen.text(found);
+    let written = raw.listen.text(&such_as(&raw.listen.shown()), found);
     let text = written.as_ref().map_or(defaults::ADMIN_LISTEN, |text| text.text);
     let span = written.map(|text| text.span);
     let Ok(address) = text.parse::<SocketAddr>() else {
@@ -65,7 +65,7 @@ fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) 
             span.unwrap_or_default(),
             format!("\"{text}\" is not an address and port"),
         );
-        found.mistake(mistake.hint("such as \"127.0.0.1:9191\", or \"off\""));
+        found.mistake(mistake.hint(such_as(text)));
         return None;
     };
     let bind = Bind::Tcp(address);
@@ -79,6 +79,12 @@ fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) 
         found.mistake(mistake.hint("[admin] listen = \"127.0.0.1:PORT\" with a free port, or \"off\""));
     }
     Some(address)
+}
+
+/// With the port that is written, where there is one.
+fn such_as(written: &str) -> String {
+    let port = written.rsplit(':').next().and_then(|port| port.parse().ok());
+    format!("such as \"127.0.0.1:{}\", or \"off\"", port.unwrap_or(9191_u16))
 }
 
 fn hosts(raw: &raw::Admin, found: &mut Findings) -> Vec<String> {

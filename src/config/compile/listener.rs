@@ -138,7 +138,7 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
     if entry.says("off") {
         return None;
     }
-    let text = entry.text(found)?;
+    let text = entry.text("such as \"/healthz\", or \"off\"", found)?;
     match paths::check(text.text) {
         Ok(()) => Some(text.text.into()),
         Err(wrong) => {

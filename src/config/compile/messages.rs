@@ -87,11 +87,12 @@ fn notice(entry: &Entry, found: &mut Findings) -> Switched<Arc<str>> {
     if entry.says("off") {
         return Switched::Off;
     }
-    let Some(text) = entry.text(found) else {
+    let such = "what a client is to hear, or \"off\"";
+    let Some(text) = entry.text(such, found) else {
         return Switched::Unwritten;
     };
     let (title, hint) = if text.text.is_empty() {
-        ("`notice` is empty", "what a client is to hear, or \"off\"".to_owned())
+        ("`notice` is empty", such.to_owned())
     } else if text.text.len() > MOST_NOTICE {
         let hint = format!("it has {} bytes, and may have {MOST_NOTICE}", text.text.len());
         ("`notice` is too long", hint)

@@ -23,7 +23,7 @@ impl Names {
 
     /// The name that is written, or else this one; `header` is where the table begins.
     pub fn take(&mut self, entry: &Entry, or: String, header: Range<usize>, found: &mut Findings) -> Arc<str> {
-        let written = entry.text(found);
+        let written = entry.text("such as \"chat\"", found);
         let (name, span): (Arc<str>, _) = match &written {
             Some(text) => (text.text.into(), text.span.clone()),
             None => (or.into(), header),

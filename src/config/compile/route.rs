@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::config::finding::{Finding, Findings, suggest};
+use crate::config::finding::{Finding, Findings, list, suggest};
 use crate::config::host::HostPattern;
 use crate::config::origin::Origin;
 use crate::config::policy::ZonePolicy;
@@ -71,7 +71,7 @@ fn everything(zones: &[ZonePolicy]) -> Route {
 }
 
 fn zone(entry: &Entry, zones: &[ZonePolicy], found: &mut Findings) -> usize {
-    let Some(text) = entry.text(found) else {
+    let Some(text) = entry.text(&list(zones.iter().map(|zone| &*zone.name)), found) else {
         return 0;
     };
     zones
@@ -90,7 +90,7 @@ fn upstream(entry: &Entry, header: &Range<usize>, upstreams: &[&str], found: &mu
         let all: Vec<String> = upstreams.iter().map(|name| format!("\"{name}\"")).collect();
         found.mistake(mistake.hint(format!("upstream = one of {}", all.join(", "))));
     }
-    let Some(text) = entry.text(found) else {
+    let Some(text) = entry.text(&list(upstreams.iter().copied()), found) else {
         return 0;
     };
     upstreams.iter().position(|name| *name == text.text).unwrap_or_else(|| {
