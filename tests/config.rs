@@ -290,6 +290,19 @@ mod defaults_and_inheritance {
     }
 
     #[test]
+    fn names_of_headers_have_any_case() {
+        let headers = |list: &str| {
+            policy(&with(&format!("[client_ip]\nheaders = [{list}]")))
+                .identity
+                .headers
+        };
+        let names = ["X-Forwarded-For", "X-REAL-IP", "Forwarded", "CF-Connecting-IP"].map(|name| format!("{name:?}"));
+        let list = names.join(", ");
+        assert_eq!(headers(&list), headers(&list.to_lowercase()));
+        assert_eq!(headers(&list).len(), 4);
+    }
+
+    #[test]
     fn the_command_line_is_compiled_as_a_file() {
         let options = QuickOptions {
             listen: vec!["0.0.0.0:8080".into()],

@@ -173,14 +173,15 @@ impl Entry {
         }
     }
 
-    /// A list of these words that has at least one. `empty` is the hint where it has none.
-    pub fn words<T: Copy>(&self, words: &[(&str, T)], empty: &str, found: &mut Findings) -> Option<Vec<T>> {
+    /// A list of these names of headers that has at least one, in any case as HTTP has it. `empty` is the hint where it
+    /// has none.
+    pub fn header_names<T: Copy>(&self, names: &[(&str, T)], empty: &str, found: &mut Findings) -> Option<Vec<T>> {
         let texts = self.texts(empty, found)?;
-        let meant = |text: &Text<'_>| match words.iter().find(|(word, _)| *word == text.text) {
-            Some((_, meant)) => Some(*meant),
-            None => self.unknown(text, words, found),
+        let header = |text: &Text<'_>| match names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.text)) {
+            Some((_, header)) => Some(*header),
+            None => self.unknown(text, names, found),
         };
-        Some(texts.iter().filter_map(meant).collect())
+        Some(texts.iter().filter_map(header).collect())
     }
 
     fn unknown<T>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {

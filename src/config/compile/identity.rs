@@ -14,7 +14,7 @@ pub fn compile(raw: &raw::ClientIp, found: &mut Findings) -> IdentityPolicy {
     let trusted = raw.trusted_proxies.texts_or_none(found).unwrap_or_default();
     let ClientSet { networks, unix } = clients::set(&trusted, found);
     let empty = "leave it out for [\"x-forwarded-for\"]; headers are read from trusted_proxies only";
-    let headers = raw.headers.words(&HEADERS, empty, found);
+    let headers = raw.headers.header_names(&HEADERS, empty, found);
     let built_in = Prefixes::default();
     IdentityPolicy {
         trusted: networks,
