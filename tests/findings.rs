@@ -115,7 +115,7 @@ trusted_proxies = ['é', "10.0.0.1/8"]"#;
 3 | trusted_proxies = ['é', "10.0.0.1/8"]
   |                    ^^^
   |
-  = help: such as "198.51.100.0/24", "2001:db8::/32" or a bare address
+  = help: such as "172.18.0.0/16", "2001:db8::/32" or a bare address; or "loopback", "private", "unix"
 
 error: "10.0.0.1/8" has bits set behind its prefix
  --> wsguard.toml:3:25
@@ -599,6 +599,23 @@ fn what_was_meant() {
             "from 1 to 100_000_000; \"off\" lifts the limit, and who may come at all is what a route's `allow` says",
         ),
         ("[server]\nworkers = 0", "from 1 to 1024; or \"auto\""),
+        // Whom to trust.
+        (
+            "[client_ip]\ntrusted_proxies = [\"localhost\"]",
+            "did you mean \"loopback\"?",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [\"privat\"]",
+            "did you mean \"private\"?",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [\"nginx\"]",
+            "names are not resolved here: its address or its network, such as \"172.18.0.0/16\", \"2001:db8::/32\" or a bare address; or \"loopback\", \"private\", \"unix\"",
+        ),
+        (
+            "[client_ip]\ntrusted_proxies = [\"*\"]",
+            "such as \"172.18.0.0/16\", \"2001:db8::/32\" or a bare address; or \"loopback\", \"private\", \"unix\"",
+        ),
     ] {
         let rejected = compile(&format!("{text}\n{REQUIRED}"), "x").unwrap_err();
         let hints: Vec<_> = rejected

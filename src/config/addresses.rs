@@ -35,6 +35,9 @@ pub fn bind(text: &str) -> Result<Bind, Wrong> {
         return Ok(Bind::Tcp(address));
     }
     let why = format!("\"{text}\" is not an address to bind");
+    if let Some(address) = without_brackets(text) {
+        return Err(Wrong::new(why, format!("IPv6 stands in brackets: \"{address}\"")));
+    }
     let port = text
         .strip_prefix("*:")
         .or_else(|| text.strip_prefix(':'))
@@ -82,6 +85,9 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
             _ => Ok(Target::Tcp(address)),
         };
     }
+    if let Some(address) = without_brackets(text) {
+        return Err(Wrong::new(why, format!("IPv6 stands in brackets: \"{address}\"")));
+    }
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Err(Wrong::new(
             why,
@@ -107,16 +113,28 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
     }
 }
 
+/// What an IPv6 address without its brackets means with a port behind it. It may be an address of its own as well, so
+/// that only a number that looks like a port is taken for one.
+fn without_brackets(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.rsplit_once(':')?;
+    let port = port.parse().ok().filter(|port| *port >= 80)?;
+    Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), port))
+}
+
 /// `"198.51.100.0/24"`, or a bare address, which is a network of its own.
 pub fn network(text: &str) -> Result<IpNet, Wrong> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
     }
     let Some(net) = address_and_prefix(text) else {
-        return Err(Wrong::new(
-            format!("\"{text}\" is not a network"),
-            "such as \"198.51.100.0/24\", \"2001:db8::/32\" or a bare address",
-        ));
+        let such =
+            "such as \"172.18.0.0/16\", \"2001:db8::/32\" or a bare address; or \"loopback\", \"private\", \"unix\"";
+        let hint = if is_host_name(text) {
+            format!("names are not resolved here: its address or its network, {such}")
+        } else {
+            such.to_owned()
+        };
+        return Err(Wrong::new(format!("\"{text}\" is not a network"), hint));
     };
     if net.trunc() == net {
         return Ok(net);
@@ -237,6 +255,26 @@ mod tests {
             "unix:",
         ] {
             assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_with_a_port_stands_in_brackets() {
+        for (text, meant) in [
+            ("::1:8080", "IPv6 stands in brackets: \"[::1]:8080\""),
+            ("2001:db8::1:3000", "IPv6 stands in brackets: \"[2001:db8::1]:3000\""),
+            (
+                "2001:db8:0:0:0:0:0:1:443",
+                "IPv6 stands in brackets: \"[2001:db8::1]:443\"",
+            ),
+            (":::8080", "IPv6 stands in brackets: \"[::]:8080\""),
+        ] {
+            assert_eq!(bind(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));
+            assert_eq!(target(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));
+        }
+        for text in ["::1", "fd00::a:1", "2001:db8::ff", "::"] {
+            let hint = bind(text).map_err(|wrong| wrong.hint.unwrap_or_default());
+            assert_eq!(hint, Err(format!("add a port: \"[{text}]:8080\"")));
         }
     }
 

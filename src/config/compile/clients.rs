@@ -34,11 +34,17 @@ pub fn networks(text: &Text<'_>, found: &mut Findings) -> Vec<(IpNet, Range<usiz
         match addresses::network(one) {
             Ok(network) => networks.push((network, text.span.clone())),
             Err(wrong) => {
-                let word =
-                    nearest(one, ["loopback", "private", "unix"]).map(|word| format!("did you mean \"{word}\"?"));
+                let word = if *one == "localhost" {
+                    Some("loopback")
+                } else {
+                    nearest(one, WORDS)
+                };
+                let word = word.map(|word| format!("did you mean \"{word}\"?"));
                 found.mistake(Finding::at(text.span.clone(), wrong.why).maybe_hint(word.or(wrong.hint)));
             }
         }
     }
     networks
 }
+
+const WORDS: [&str; 3] = ["loopback", "private", "unix"];
