@@ -67,7 +67,7 @@ foo = 1"#;
 3 | tls = true
   | ^^^
   |
-  = help: it is planned; take it out until a version has it, it would have no effect
+  = help: TLS is what nginx or HAProxy before wsguard has: see "Behind nginx" in README.md
 
 error: unknown key `per_ip`
  --> wsguard.toml:5:1
@@ -616,6 +616,23 @@ fn what_was_meant() {
             "[client_ip]\ntrusted_proxies = [\"*\"]",
             "such as \"172.18.0.0/16\", \"2001:db8::/32\" or a bare address; or \"loopback\", \"private\", \"unix\"",
         ),
+        // What is not here.
+        (
+            "[[listener]]\nbind = [\"0.0.0.0:1\"]\n[listener.tls]",
+            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+        ),
+        (
+            "[server]\nssl_certificate = \"a.pem\"",
+            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+        ),
+        (
+            "[tls]\ncert = \"a.pem\"",
+            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+        ),
+        (
+            "[zone]\nper_ip = 5",
+            "each zone has a name: [zone.chat] instead of [zone]",
+        ),
     ] {
         let rejected = compile(&format!("{text}\n{REQUIRED}"), "x").unwrap_err();
         let hints: Vec<_> = rejected
@@ -625,6 +642,25 @@ fn what_was_meant() {
             .collect();
         assert_eq!(hints, [Some(hint)], "{text}");
     }
+}
+
+#[test]
+fn an_upstream_without_a_name_is_one_mistake() {
+    let text = r#"[[listener]]
+bind = ["0.0.0.0:8080"]
+[upstream]
+balance = "hash-ip"
+servers = ["127.0.0.1:3000"]"#;
+    assert_eq!(
+        compile(text, "wsguard.toml").unwrap_err().render(false),
+        r#"error: `balance` in [upstream] itself
+ --> wsguard.toml:4:1
+  |
+4 | balance = "hash-ip"
+  | ^^^^^^^
+  |
+  = help: each upstream has a name: [upstream.chat] instead of [upstream]"#
+    );
 }
 
 fn told(text: &str) -> String {

@@ -26,6 +26,17 @@ pub const KEYS: &[(&str, &[&str])] = &[
 /// Values by the key that would take them.
 pub const VALUES: &[(&str, &str)] = &[("http", "forward"), ("balance", "hash-sid")];
 
+/// What there is in the meantime, by how a key begins that one might try: nginx and others have such.
+const MEANWHILE: [(&str, &str); 3] = [("tls", TLS), ("ssl", TLS), ("cert", TLS)];
+
+const TLS: &str = "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md";
+
+/// What to do where this key would be the way.
+pub fn meanwhile(key: &str) -> Option<&'static str> {
+    let found = MEANWHILE.iter().find(|(start, _)| key.starts_with(start));
+    found.map(|(_, instead)| *instead)
+}
+
 /// Whether this key of this table is to come.
 pub fn has_key(table: &str, key: &str) -> bool {
     KEYS.iter().any(|(name, keys)| *name == table && keys.contains(&key))

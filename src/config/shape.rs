@@ -173,6 +173,14 @@ pub struct Named<T> {
 }
 
 impl<T> Named<T> {
+    /// Whether the key stands in the file with anything in it.
+    pub fn is_written(&self) -> bool {
+        match self.value.as_ref().map(Spanned::get_ref) {
+            Some(Shape::Fits(Members(members))) => !members.is_empty(),
+            other => other.is_some(),
+        }
+    }
+
     /// Each name with its table, in the order written.
     pub fn iter(&self) -> impl Iterator<Item = (&Spanned<String>, &T)> {
         let members = match self.value.as_ref().map(Spanned::get_ref) {
@@ -204,7 +212,18 @@ impl<T: Table> Field for Named<T> {
         match self.value.as_ref().map(|value| (value.span(), value.get_ref())) {
             None => {}
             Some((_, Shape::Fits(Members(members)))) => {
-                for (name, shape) in members {
+                let is_nameless = |(name, shape): &(Spanned<String>, Spanned<Shape<T>>)| {
+                    matches!(shape.get_ref(), Shape::Other) && T::KEYS.contains(&name.get_ref().as_str())
+                };
+                if let Some((key, _)) = members.iter().find(|member| is_nameless(member)) {
+                    let title = format!("`{}` in [{}] itself", key.get_ref(), self.key);
+                    let hint = format!(
+                        "each {} has a name: [{}.chat] instead of [{}]",
+                        self.key, self.key, self.key
+                    );
+                    found.mistake(Finding::at(key.span(), title).hint(hint));
+                }
+                for (name, shape) in members.iter().filter(|member| !is_nameless(member)) {
                     report_shape(shape, &format!("[{}.{}]", self.key, name.get_ref()), found);
                 }
             }

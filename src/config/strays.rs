@@ -10,8 +10,9 @@ use super::raw::SCHEMA;
 pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
     let key = stray.get_ref().as_str();
     if later::has_key(table, key) {
+        let planned = "it is planned; take it out until a version has it, it would have no effect";
         return Finding::at(stray.span(), format!("`{key}` is not in this version"))
-            .hint("it is planned; take it out until a version has it, it would have no effect");
+            .hint(later::meanwhile(key).unwrap_or(planned));
     }
     let title = match table {
         "" => format!("unknown table `{key}`"),
@@ -21,6 +22,9 @@ pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
 }
 
 fn hint(table: &str, keys: &[&str], key: &str) -> String {
+    if let Some(instead) = later::meanwhile(key) {
+        return instead.to_owned();
+    }
     if let Some(name) = nearest(key, keys.iter().copied()) {
         return format!("did you mean `{name}`?");
     }

@@ -13,7 +13,7 @@ use crate::upstream::rules::{Balance, UpstreamRules};
 use super::names;
 
 pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<UpstreamPolicy> {
-    if upstreams.iter().next().is_none() {
+    if !upstreams.is_written() {
         let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
         found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
     }
