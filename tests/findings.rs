@@ -176,7 +176,7 @@ per_ip = 5_000"#;
 2 | per_ip = 5_000
   |          ^^^^^
   |
-  = help: and they may send without a message limit; keep `per_ip` below a quarter of `connections`"#
+  = help: [limits] per_ip = 2499, or less: below a quarter of `connections`; they may send without a limit: [limits.messages] rate = "10/s""#
     );
 }
 
@@ -198,10 +198,16 @@ fn few_addresses_that_exhaust_a_zone_and_what_each_may_send() {
             "each may send 2 messages a second",
         ),
         ("per_ip_rate = \"20/min\"", "each may send 1 message a second"),
-        ("bytes_rate = \"1KiB/s\"", "they may send without a message limit"),
-        ("out_rate = \"1/s\"", "they may send without a message limit"),
+        (
+            "bytes_rate = \"1KiB/s\"",
+            "they may send without a limit: [limits.messages] rate = \"10/s\"",
+        ),
+        (
+            "out_rate = \"1/s\"",
+            "they may send without a limit: [limits.messages] rate = \"10/s\"",
+        ),
     ] {
-        let whole = format!("and {expected}; keep `per_ip` below a quarter of `connections`");
+        let whole = format!("[limits] per_ip = 2499, or less: below a quarter of `connections`; {expected}");
         assert_eq!(hint(messages), whole, "{messages}");
     }
     let network = "[limits.messages]\nrate = \"5/s\"\n[[network]]\nnetworks = [\"10.0.0.0/8\"]\nper_ip = 5_000";
@@ -660,6 +666,24 @@ servers = ["127.0.0.1:3000"]"#;
   | ^^^^^^^
   |
   = help: each upstream has a name: [upstream.chat] instead of [upstream]"#
+    );
+}
+
+#[test]
+fn a_server_that_is_wsguard_itself() {
+    let text = r#"[upstream.again]
+servers = ["127.0.0.1:8080"]
+[[route]]
+upstream = "again""#;
+    assert_eq!(
+        told(text),
+        r#"warning: "127.0.0.1:8080" is wsguard's own listener: every connection would come back to it
+ --> wsguard.toml:2:12
+  |
+2 | servers = ["127.0.0.1:8080"]
+  |            ^^^^^^^^^^^^^^^^
+  |
+  = help: where your server itself listens: another port than `bind`"#
     );
 }
 

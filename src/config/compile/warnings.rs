@@ -9,12 +9,15 @@ use crate::config::policy::{Policy, RejectWith, ZonePolicy};
 use crate::config::raw::{File, Limits};
 use crate::config::routes::{Route, RoutePath};
 use crate::config::shape::Entry;
+use crate::config::{addresses, units};
+use crate::net::address::{Bind, Target};
 
 use super::{listener, reach, zone};
 
 /// Notes every warning, each at what it is about.
 pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
     trust(raw, policy, found);
+    loops(raw, policy, found);
     routes(raw, policy, found);
     zones(raw, policy, found);
     messages::look(raw, policy, found);
@@ -61,12 +64,10 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
             .iter()
             .find_map(|(_, listener)| listener.bind.span())
             .unwrap_or_default();
-        let is_unix = policy.listeners.iter().all(|listener| {
-            listener
-                .bind
-                .iter()
-                .all(|bind| matches!(bind, crate::net::address::Bind::Unix(_)))
-        });
+        let is_unix = policy
+            .listeners
+            .iter()
+            .all(|listener| listener.bind.iter().all(|bind| matches!(bind, Bind::Unix(_))));
         let word = if is_unix { "unix" } else { "loopback" };
         found.warn(
             Finding::at(
@@ -77,6 +78,39 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
                 "behind a proxy on this machine: [client_ip] trusted_proxies = [\"{word}\"]"
             )),
         );
+    }
+}
+
+/// A server at an address that a listener has: whoever is let in is dialled to wsguard again.
+fn loops(raw: &File, policy: &Policy, found: &mut Findings) {
+    let mut unheard = Findings::default();
+    let binds: Vec<&Bind> = policy.listeners.iter().flat_map(|listener| &listener.bind).collect();
+    for (_, upstream) in raw.upstream.iter() {
+        for text in upstream.servers.texts_or_none(&mut unheard).unwrap_or_default() {
+            let target = addresses::target(text.text).ok();
+            if target.is_some_and(|target| binds.iter().any(|bind| has(bind, &target))) {
+                let title = format!(
+                    "\"{}\" is wsguard's own listener: every connection would come back to it",
+                    text.text
+                );
+                found.warn(
+                    Finding::at(text.span, title).hint("where your server itself listens: another port than `bind`"),
+                );
+            }
+        }
+    }
+}
+
+/// Whether a dial of this server surely ends at this listener.
+fn has(bind: &Bind, target: &Target) -> bool {
+    match (bind, target) {
+        (Bind::Tcp(bind), Target::Tcp(server)) => {
+            let any = bind.ip().is_unspecified() && bind.is_ipv4() == server.is_ipv4();
+            let local = server.ip().is_loopback() || server.ip().is_unspecified();
+            bind.port() == server.port() && (bind.ip() == server.ip() || (any && local))
+        }
+        (Bind::Unix(bind), Target::Unix(server)) => bind == server,
+        _ => false,
     }
 }
 
@@ -165,13 +199,22 @@ fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
     let per_ip = zone.client.per_ip?;
     let entries = written.iter().flat_map(|limits| [&limits.per_ip, &limits.connections]);
     let span = first_span(entries).unwrap_or_default();
-    few_exhaust(per_ip, zone).map(|title| Finding {
+    let own = written
+        .first()
+        .is_some_and(|own| own.per_ip.is_written() || own.connections.is_written());
+    let table = if own {
+        format!("[zone.{}]", zone.name)
+    } else {
+        "[limits]".to_owned()
+    };
+    few_exhaust(per_ip, zone, &table).map(|title| Finding {
         span: Some(span),
         ..title
     })
 }
 
-fn few_exhaust(per_ip: u32, zone: &ZonePolicy) -> Option<Finding> {
+/// `table` is where a smaller `per_ip` belongs.
+fn few_exhaust(per_ip: u32, zone: &ZonePolicy, table: &str) -> Option<Finding> {
     let budget = zone.rules.connections?;
     if per_ip < budget.div_ceil(4) {
         return None;
@@ -186,13 +229,19 @@ fn few_exhaust(per_ip: u32, zone: &ZonePolicy) -> Option<Finding> {
         "{addresses} zone \"{}\": `per_ip` {per_ip} of `connections` {budget}",
         zone.name
     );
+    let cure = match budget.div_ceil(4) - 1 {
+        0 => "raise `connections`".to_owned(),
+        most => format!(
+            "{table} per_ip = {}, or less: below a quarter of `connections`",
+            units::show_number(most)
+        ),
+    };
     let send = match messages::a_second(per_ip, &zone.messages) {
-        None => "they may send without a message limit".to_owned(),
+        None => "they may send without a limit: [limits.messages] rate = \"10/s\"".to_owned(),
         Some(1) => "each may send 1 message a second".to_owned(),
         Some(most) => format!("each may send {most} messages a second"),
     };
-    let hint = format!("and {send}; keep `per_ip` below a quarter of `connections`");
-    Some(Finding::nowhere(title).hint(hint))
+    Some(Finding::nowhere(title).hint(format!("{cure}; {send}")))
 }
 
 fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
@@ -211,7 +260,10 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
         let per_ip = network
             .per_ip
             .number_or::<u32>("off", &(1..=u32::MAX), &mut Findings::default());
-        if let Some(warning) = per_ip.over(None).and_then(|per_ip| few_exhaust(per_ip, zone)) {
+        if let Some(warning) = per_ip
+            .over(None)
+            .and_then(|per_ip| few_exhaust(per_ip, zone, "[[network]]"))
+        {
             found.warn(Finding {
                 span: network.per_ip.span(),
                 ..warning
