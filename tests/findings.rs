@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // One way of quoting for all of them.
 
+use std::fs;
+
 use wsguard::config::{QuickOptions, compile, load, quick};
 
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
@@ -88,18 +90,128 @@ error: unknown key `foo`
 }
 
 #[test]
-fn the_first_error_of_syntax() {
+fn every_line_that_is_no_toml_up_to_one_that_says_nothing() {
     let text = r#"[server]
 workers = ten
-foo = bar"#;
+drain_delay = “5s”
+drain_timeout =
+watch_config: yes
+table_size = 100_000,
+[limits]
+rate = 10/s;   # by the second
+per_ip = 5
+[admin]
+hosts = [wsguard, a.b]
+listen = "127.0.0.1:9191"
+listen = "127.0.0.1:9192"
+[[route]]
+zone = a
+paths = ["/a"
+[limits]
+per_ip = 6"#;
     assert_eq!(
         told(text),
-        r#"error: invalid boolean, expected `true`
+        r#"error: a value is a number, true, false, or a text in quotes
  --> wsguard.toml:2:11
   |
 2 | workers = ten
-  |           ^^^"#
+  |           ^^^
+  |
+  = help: in TOML: `workers = "ten"`
+
+error: quotes are straight in TOML
+ --> wsguard.toml:3:15
+  |
+3 | drain_delay = “5s”
+  |               ^^^^
+  |
+  = help: in TOML: `drain_delay = "5s"`
+
+error: a key without a value
+ --> wsguard.toml:4:16
+  |
+4 | drain_timeout =
+  |                ^
+  |
+  = help: write one behind `=`, or take the line out
+
+error: a key and its value have `=` between them
+ --> wsguard.toml:5:13
+  |
+5 | watch_config: yes
+  |             ^
+  |
+  = help: in TOML: `watch_config = true`
+
+error: a line ends without comma and semicolon
+ --> wsguard.toml:6:21
+  |
+6 | table_size = 100_000,
+  |                     ^
+  |
+  = help: in TOML: `table_size = 100_000`
+
+error: a line ends without comma and semicolon
+ --> wsguard.toml:8:8
+  |
+8 | rate = 10/s;   # by the second
+  |        ^^^^^
+  |
+  = help: in TOML: `rate = "10/s"`
+
+error: a value is a number, true, false, or a text in quotes
+  --> wsguard.toml:11:10
+   |
+11 | hosts = [wsguard, a.b]
+   |          ^^^^^^^
+   |
+   = help: in TOML: `hosts = ["wsguard", "a.b"]`
+
+error: `listen` is written twice
+  --> wsguard.toml:13:1
+   |
+12 | listen = "127.0.0.1:9191"
+   | ------------------------- the first
+13 | listen = "127.0.0.1:9192"
+   | ^^^^^^
+   |
+   = help: take one of the two out
+
+error: a value is a number, true, false, or a text in quotes
+  --> wsguard.toml:15:8
+   |
+15 | zone = a
+   |        ^
+   |
+   = help: in TOML: `zone = "a"`
+
+error: missing comma between array elements, expected `,`
+  --> wsguard.toml:17:1
+   |
+17 | [limits]
+   | ^
+   |
+   = help: the list before it has no `]`
+   = note: nothing else in the file is looked at before it is TOML"#
     );
+}
+
+#[test]
+fn another_language() {
+    for text in [
+        "server {\n    listen 80;\n}\n",
+        "# Ours.\n\nlisten: 80\n",
+        "{ \"bind\": 80 }",
+    ] {
+        let rejected = compile(text, "wsguard.toml").unwrap_err();
+        assert_eq!(rejected.mistakes.len(), 1, "{text}");
+        let last: Vec<String> = rejected.render(false).lines().map(str::to_owned).collect();
+        assert!(last[0] == "error: this is no TOML", "{last:?}");
+        assert!(
+            last[last.len() - 2].contains("it begins with [[listener]] and on the next line: bind"),
+            "{last:?}"
+        );
+    }
 }
 
 #[test]
@@ -685,6 +797,87 @@ upstream = "again""#;
   |
   = help: where your server itself listens: another port than `bind`"#
     );
+}
+
+/// Who follows the hint has what stands in the example.
+#[test]
+fn the_values_of_the_examples_as_they_are_written_elsewhere() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples");
+    let mut tried = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        let meant = format!("{:?}", compile(&text, "x").unwrap().policy);
+        let lines: Vec<&str> = text.lines().collect();
+        for (nth, (key, value)) in lines
+            .iter()
+            .enumerate()
+            .filter_map(|(nth, line)| Some((nth, assigned(line)?)))
+        {
+            for elsewhere in elsewhere(key, value) {
+                let with = |line: &str| {
+                    let mut lines = lines.clone();
+                    lines[nth] = line;
+                    compile(&lines.join("\n"), "x")
+                };
+                let rejected = with(&elsewhere).unwrap_err();
+                let [mistake] = &rejected.mistakes[..] else {
+                    panic!("one mistake in {elsewhere}: {rejected}")
+                };
+                assert_eq!(rejected.source.place(mistake).0, nth + 1, "{rejected}");
+                let hint = mistake.hint.as_deref().unwrap_or_else(|| panic!("no hint: {rejected}"));
+                let followed = match hint.strip_prefix("in TOML: `") {
+                    Some(line) => line.trim_end_matches('`').to_owned(),
+                    None => format!(
+                        "{key} = {}",
+                        hint.trim_start_matches("did you mean ").trim_end_matches('?')
+                    ),
+                };
+                let followed = with(&followed).unwrap_or_else(|mistakes| panic!("{mistakes} of {rejected}"));
+                assert_eq!(format!("{:?}", followed.policy), meant, "{rejected}");
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+fn assigned(line: &str) -> Option<(&str, &str)> {
+    let (key, value) = line.split_once(" = ").filter(|(key, _)| !key.starts_with('#'))?;
+    Some((key, value.split(" #").next().unwrap_or(value).trim()))
+}
+
+/// Lines that somebody might write in place of this one.
+fn elsewhere(key: &str, value: &str) -> Vec<String> {
+    if !value.contains('"') || value.contains('\'') {
+        return Vec::new();
+    }
+    let bare = value.replace('"', "");
+    let mut lines = vec![
+        format!("{key} = {bare}"),
+        format!("{key} {bare};"),
+        format!("{key}: {value}"),
+        format!("{key} = {value};"),
+        format!("{key} = {},", value.replace('"', "”")),
+    ];
+    for (here, there) in [
+        ("/s", "r/s"),
+        ("/s", "/sec"),
+        ("/min", "r/m"),
+        ("KiB", "k"),
+        ("MiB", "MB"),
+        ("24h", "1d"),
+        ("2m", "2 min"),
+    ] {
+        let is_bytes = value.contains("iB") && here.starts_with('/');
+        let other = value.replace(here, there);
+        if other != value && !is_bytes && !value.starts_with('[') {
+            lines.push(format!("{key} = {other}"));
+        }
+    }
+    if let Some(seconds) = bare.strip_suffix('s').filter(|number| number.parse::<u32>().is_ok()) {
+        lines.push(format!("{key} = {seconds}"));
+    }
+    lines
 }
 
 fn told(text: &str) -> String {

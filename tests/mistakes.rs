@@ -403,10 +403,60 @@ fn a_port_chosen_by_the_kernel_and_the_other_family_are_in_nobodys_way() {
     }
 }
 
+/// None of them is told more than that it is no TOML: unknown tables and what is missing are not looked for.
 #[test]
-fn of_syntax_is_told_the_first_alone() {
-    for text in ["[server", "a = ", "a = 1\na = 2", "[a]\n[a]", "x = \"", "\u{0}"] {
-        assert_eq!(compile(text, "x").unwrap_err().mistakes.len(), 1, "{text:?}");
+fn of_what_is_no_toml() {
+    for (text, expected) in [
+        ("[server", "1:8 unclosed table, expected `]`"),
+        ("a = ", "1:5 a key without a value"),
+        ("a = # b\n", "1:5 a key without a value"),
+        ("a = 1\na = 2", "2:1 `a` is written twice"),
+        ("[a]\n[a]", "2:2 [a] is written twice"),
+        ("[a.b]\nc = 1\n[d]\n[a.b]", "4:4 [a.b] is written twice"),
+        ("[[listener]]\n[listener]", "2:2 of `listener` there may be several"),
+        ("[listener]\n[listener]", "2:2 of `listener` there may be several"),
+        ("x = \"", "1:6 a value is a number, true, false, or a text in quotes"),
+        ("x = \"5s", "1:8 a value is a number, true, false, or a text in quotes"),
+        ("x = 5s\"", "1:5 a value is a number, true, false, or a text in quotes"),
+        ("x = ‘5s’", "1:5 quotes are straight in TOML"),
+        ("x = 5,", "1:6 a line ends without comma and semicolon"),
+        ("x = 1.5s", "1:8 a value is a number, true, false, or a text in quotes"),
+        ("x = True", "1:5 a value is a number, true, false, or a text in quotes"),
+        ("[limits]\nper_ip 5", "2:8 a key and its value have `=` between them"),
+        ("[limits]\nper_ips 5", "2:9 key with no value, expected `=`"),
+        ("x = [\n  127.0.0.1:8080,\n]", "2:8 invalid float, expected nothing"),
+        (
+            "x = [\"a\"\n[limits]\ny = 5s",
+            "2:1 missing comma between array elements, expected `,`",
+        ),
+        ("\u{0}", "1:2 this is no TOML"),
+    ] {
+        assert_eq!(places(&compile(text, "x").unwrap_err()), [expected], "{text:?}");
+    }
+}
+
+#[test]
+fn of_lines_that_are_no_toml_twenty_are_told() {
+    let lines: Vec<String> = (0..30).map(|nth| format!("key{nth} = 5s")).collect();
+    assert_eq!(compile(&lines.join("\n"), "x").unwrap_err().mistakes.len(), 20);
+}
+
+/// The first of two is beside it, in the same table alone.
+#[test]
+fn what_is_written_twice_has_the_first_beside_it() {
+    for (text, first) in [
+        ("[a]\nb = 1\n\n[c]\n[a] # Again.", Some("[a]")),
+        ("[a]\n  b = 1 \nb = 2", Some("b = 1")),
+        ("[a]\nb = 1\n[c]\nb = 1\nb = 2", Some("b = 1")),
+        ("a.b = 1\n[a]", None),
+        ("a = { b = 1, b = 2 }", None),
+    ] {
+        let rejected = compile(text, "x").unwrap_err();
+        let beside = rejected.mistakes[0]
+            .beside
+            .as_ref()
+            .map(|(span, _)| &text[span.clone()]);
+        assert_eq!(beside, first, "{text}");
     }
 }
 

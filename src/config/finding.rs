@@ -17,6 +17,8 @@ pub struct Finding {
     pub beside: Option<(Range<usize>, String)>,
     /// How to put it right.
     pub hint: Option<String>,
+    /// What else there is to know.
+    pub note: Option<String>,
 }
 
 impl Finding {
@@ -36,6 +38,16 @@ impl Finding {
             label: None,
             beside: None,
             hint: None,
+            note: None,
+        }
+    }
+
+    /// With another title.
+    #[must_use]
+    pub fn title(self, title: impl Into<String>) -> Self {
+        Self {
+            title: in_one_line(title.into()),
+            ..self
         }
     }
 
@@ -171,6 +183,9 @@ impl Source {
         };
         if let Some(hint) = &finding.hint {
             group = group.element(Level::HELP.message(hint.as_str()));
+        }
+        if let Some(note) = &finding.note {
+            group = group.element(Level::NOTE.message(note.as_str()));
         }
         vec![group]
     }

@@ -21,6 +21,7 @@ pub mod routes;
 mod shape;
 mod strays;
 mod switched;
+mod syntax;
 pub mod units;
 
 use std::fmt;
@@ -108,7 +109,7 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
 /// Compiles a text; `name` is what findings call it.
 ///
 /// # Errors
-/// Every mistake in it; of syntax, the first.
+/// Every mistake in it; where it is no TOML, those alone.
 pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     let source = Source {
         name: name.to_owned(),
@@ -117,13 +118,8 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     let raw = match raw::File::parse(text) {
         Ok(raw) => raw,
         Err(error) => {
-            let title = error.message().lines().next().unwrap_or("not TOML").to_owned();
-            let mistake = Finding {
-                span: error.span(),
-                ..Finding::nowhere(title)
-            };
             return Err(Rejected {
-                mistakes: vec![mistake],
+                mistakes: syntax::mistakes(text, &error),
                 source,
             });
         }

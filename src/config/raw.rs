@@ -142,6 +142,9 @@ pub const SCHEMA: [(&str, &[&str]); 12] = [
     (Log::PATH, Log::KEYS),
 ];
 
+/// The tables of which there may be several, each in double brackets.
+pub const LISTS: [&str; 3] = ["listener", "network", "route"];
+
 impl File {
     /// Reads TOML. An error is one of syntax, and the first.
     pub fn parse(text: &str) -> Result<Self, toml::de::Error> {

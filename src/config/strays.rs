@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::finding::{Finding, nearest};
 use super::later;
-use super::raw::SCHEMA;
+use super::raw::{LISTS, SCHEMA};
 
 /// The mistake that a key of this table is, which is none of its `keys`.
 pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
@@ -34,7 +34,7 @@ fn hint(table: &str, keys: &[&str], key: &str) -> String {
     if let Some((home, _)) = home {
         let header = match *home {
             "limits" => "[limits] or a [zone.NAME]".to_owned(),
-            "listener" | "network" | "route" => format!("a [[{home}]]"),
+            list if LISTS.contains(&list) => format!("a [[{home}]]"),
             "upstream" => "an [upstream.NAME]".to_owned(),
             _ => format!("[{home}]"),
         };

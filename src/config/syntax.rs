@@ -1,0 +1,235 @@
+//! What is no TOML: where reading ends, and how what was meant is written.
+
+use std::ops::Range;
+
+use toml::de::{DeTable, Error};
+
+use super::finding::Finding;
+use super::raw::{LISTS, SCHEMA};
+
+/// What is to be said of a text that is no TOML; `first` is the parser's first error.
+pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
+    let mut found = if begins_as_toml(text) {
+        by_line(text, first)
+    } else {
+        vec![as_told(first).title("this is no TOML").hint(BEGINNING)]
+    };
+    if let Some(last) = found.last_mut() {
+        last.note = Some("nothing else in the file is looked at before it is TOML".to_owned());
+    }
+    found
+}
+
+/// One for each line, up to the first of which no more is known than the parser says: behind it all may be misread. So it
+/// may be behind a header that is none.
+fn by_line(text: &str, first: &Error) -> Vec<Finding> {
+    let (mut rest, mut found) = (text.to_owned(), Vec::new());
+    while found.len() < MOST_TOLD {
+        let (_, errors) = DeTable::parse_recoverable(&rest);
+        let Some(error) = errors.into_iter().min_by_key(start) else {
+            break;
+        };
+        let line = line_at(text, start(&error));
+        let Some(finding) = understood(&error, text, &line) else {
+            let is_open = error.message().starts_with("missing comma between array") && header(&text[line]).is_some();
+            found.push(as_told(&error).maybe_hint(is_open.then(|| "the list before it has no `]`".to_owned())));
+            break;
+        };
+        found.push(finding);
+        if header(&text[line.clone()]).is_some() {
+            break;
+        }
+        // Behind some of them the parser does not read on.
+        rest.replace_range(line.clone(), &" ".repeat(line.len()));
+    }
+    if found.is_empty() {
+        found.push(as_told(first));
+    }
+    found
+}
+
+fn start(error: &Error) -> usize {
+    error.span().map_or(0, |span| span.start)
+}
+
+/// Where so many lines are wrong, the rest is best looked at after some of them are right.
+const MOST_TOLD: usize = 20;
+
+fn as_told(error: &Error) -> Finding {
+    Finding {
+        span: error.span(),
+        ..Finding::nowhere(error.message().lines().next().unwrap_or("not TOML"))
+    }
+}
+
+/// An error of which more is known than the parser says.
+fn understood(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding> {
+    let finding = as_told(error);
+    if error.message() == "duplicate key" {
+        return Some(twice(finding, text, line));
+    }
+    if without_comment(&text[line.clone()]).trim_end().ends_with('=') {
+        let hint = "write one behind `=`, or take the line out";
+        return Some(finding.title("a key without a value").hint(hint));
+    }
+    let (title, right) = repaired(&text[line.clone()])?;
+    Some(finding.title(title).hint(format!("in TOML: `{right}`")))
+}
+
+/// What is told of a line, and how it is put right.
+struct Repair(&'static str, fn(&str) -> Option<String>);
+
+/// In this order, each on what the one before it has made.
+const REPAIRS: [Repair; 4] = [
+    Repair("a key and its value have `=` between them", with_equals),
+    Repair("quotes are straight in TOML", with_straight_quotes),
+    Repair("a line ends without comma and semicolon", without_end),
+    Repair("a value is a number, true, false, or a text in quotes", in_quotes),
+];
+
+/// What is wrong with a line, and the line as TOML; `None` where that is not known, or the line is not what is wrong.
+fn repaired(line: &str) -> Option<(&'static str, String)> {
+    let mut line = without_comment(line).trim().to_owned();
+    let mut title = None;
+    for Repair(what, repair) in REPAIRS {
+        if is_toml(&line) {
+            break;
+        }
+        if let Some(right) = repair(&line) {
+            title = title.or(Some(what));
+            line = right;
+        }
+    }
+    title.filter(|_| is_toml(&line)).map(|title| (title, line))
+}
+
+/// `per_ip: 5` and `per_ip 5`. Known keys alone: in a list over many lines an address may look like one.
+fn with_equals(line: &str) -> Option<String> {
+    let (key, value) = line.split_once([':', ' '])?;
+    let is_known = SCHEMA.iter().any(|(_, keys)| keys.contains(&key));
+    (is_known && !value.trim_start().starts_with('=')).then(|| format!("{key} = {}", value.trim()))
+}
+
+/// What word processors and web pages make of quotes.
+fn with_straight_quotes(line: &str) -> Option<String> {
+    let right = line
+        .replace(['“', '”', '„', '‟'], "\"")
+        .replace(['‘', '’', '‚', '‛'], "'");
+    (right != line).then_some(right)
+}
+
+fn without_end(line: &str) -> Option<String> {
+    let right = line.trim_end_matches([',', ';', ' ']);
+    (right != line).then(|| right.to_owned())
+}
+
+fn in_quotes(line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=')?;
+    let value = value.trim();
+    let right = match value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(items) => {
+            let items = items.split(',').map(str::trim).filter(|item| !item.is_empty());
+            format!("[{}]", items.map(quoted).collect::<Vec<_>>().join(", "))
+        }
+        None => quoted(value),
+    };
+    Some(format!("{} = {right}", key.trim()))
+}
+
+/// A value as TOML; where a quote is missing on one side, both are.
+fn quoted(value: &str) -> String {
+    if is_toml(&format!("value = {value}")) {
+        return value.to_owned();
+    }
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => "true".to_owned(),
+        "false" | "no" => "false".to_owned(),
+        _ => format!("\"{}\"", value.trim_matches(['"', '\''])),
+    }
+}
+
+fn is_toml(line: &str) -> bool {
+    DeTable::parse(line).is_ok()
+}
+
+/// A key or a table that stands there already, with the first of the two beside it.
+fn twice(finding: Finding, text: &str, line: &Range<usize>) -> Finding {
+    let before = lines(&text[..line.start]);
+    let written = &text[line.clone()];
+    let Some(name) = header(written) else {
+        let mut in_its_table = before.iter().rev().take_while(|(_, line)| header(line).is_none());
+        let first = in_its_table.find(|(_, line)| key(line) == key(written));
+        let key = finding.span.clone().and_then(|span| text.get(span)).unwrap_or("a key");
+        let title = format!("`{key}` is written twice");
+        return beside(finding.title(title).hint("take one of the two out"), first);
+    };
+    let (title, hint) = if LISTS.contains(&name) {
+        (
+            format!("of `{name}` there may be several"),
+            format!("each begins with [[{name}]]"),
+        )
+    } else {
+        (
+            format!("[{name}] is written twice"),
+            format!("write under one [{name}] what belongs there"),
+        )
+    };
+    let first = before.iter().find(|(_, line)| header(line) == Some(name));
+    beside(finding.title(title).hint(hint), first)
+}
+
+fn beside(finding: Finding, first: Option<&(usize, &str)>) -> Finding {
+    match first {
+        Some((start, line)) => finding.beside(*start..start + line.len(), "the first"),
+        None => finding,
+    }
+}
+
+/// The name in `[name]` and `[[name]]`.
+fn header(line: &str) -> Option<&str> {
+    let inner = line.trim_start().strip_prefix('[')?.trim_start_matches('[');
+    inner.split(']').next().map(str::trim)
+}
+
+fn key(line: &str) -> &str {
+    line.split('=').next().unwrap_or(line).trim()
+}
+
+/// Whether the first line that says something is a table's header or has a value, as every TOML's is.
+fn begins_as_toml(text: &str) -> bool {
+    let says = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text.trim_start_matches('\u{feff}').lines().map(str::trim).find(says);
+    first.is_none_or(|line| line.starts_with('[') || line.contains('='))
+}
+
+/// Only where quotes are closed before it: in a text the sign is none.
+fn without_comment(line: &str) -> &str {
+    match line.rfind(" #") {
+        Some(at) if line[..at].matches('"').count().is_multiple_of(2) => &line[..at],
+        _ => line,
+    }
+}
+
+/// The line in which this byte is, without its end.
+fn line_at(text: &str, at: usize) -> Range<usize> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    let bytes = text.as_bytes();
+    let at = at.min(bytes.len());
+    let start = bytes[..at].iter().rposition(is_end).map_or(0, |end| end + 1);
+    let len = bytes[at..].iter().position(is_end).unwrap_or(bytes.len() - at);
+    start..at + len
+}
+
+/// What stands in each line, and where.
+fn lines(text: &str) -> Vec<(usize, &str)> {
+    let mut lines = Vec::new();
+    let mut end = 0;
+    for line in text.split_inclusive('\n') {
+        end += line.len();
+        lines.push((end - line.trim_start().len(), line.trim()));
+    }
+    lines
+}
+
+const BEGINNING: &str =
+    "it begins with [[listener]] and on the next line: bind = [\"0.0.0.0:8080\"]; conf/minimal.toml is a whole one";
