@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::config::defaults::MAX_PENDING;
 use crate::config::policy::Policy;
 use crate::net::pipe::Pipe;
 
@@ -43,20 +44,30 @@ pub fn raise_limit() -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// What the descriptor limit of this machine does to a policy, in words: what is cut at start, or does not fit.
+/// What the descriptor limit of this machine does to what a policy asks for, in words: what is cut at start, or does not
+/// fit. The default of `max_pending` is nobody's wish: who has not written it is not told here that it is cut.
 pub fn notes(policy: &Policy) -> Vec<String> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let workers = policy.server.workers.map_or_else(cpus, usize::from);
-    match deal(policy, limit, workers) {
-        Ok(room) => cuts(policy, &room, limit)
-            .into_iter()
-            .map(|(listener, cut)| match listener {
-                Some(listener) => format!("listener {listener}: {cut}"),
-                None => cut,
-            })
-            .collect(),
-        Err(error) => vec![error.to_string()],
-    }
+    notes_at(policy, limit, policy.server.workers.map_or_else(cpus, usize::from))
+}
+
+fn notes_at(policy: &Policy, limit: u64, workers: usize) -> Vec<String> {
+    let room = match deal(policy, limit, workers) {
+        Ok(room) => room,
+        Err(error) => return vec![error.to_string()],
+    };
+    let is_default = |name: &str| {
+        let mut listeners = policy.listeners.iter();
+        listeners.any(|listener| *listener.name == *name && listener.max_pending == MAX_PENDING)
+    };
+    cuts(policy, &room, limit)
+        .into_iter()
+        .filter_map(|(listener, cut)| match listener {
+            Some(listener) if is_default(&listener) => None,
+            Some(listener) => Some(format!("listener {listener}: {cut}; {RAISED}")),
+            None => Some(format!("{cut}; {RAISED}")),
+        })
+        .collect()
 }
 
 /// What was asked for and does not fit, by listener where it is one's.
@@ -181,6 +192,8 @@ fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
     (reserved..enough).find(|limit| fits(*limit)).unwrap_or(enough)
 }
 
+const RAISED: &str = "LimitNOFILE or `ulimit -n` raises it";
+
 /// Descriptors for the log, the admin listener, the file watcher and whatever a library opens.
 const OWN: u64 = 64;
 /// A worker's two epolls, event descriptor and listening sockets.
@@ -232,6 +245,22 @@ mod tests {
         let room = deal(&policy(&extra), 20_000, 2).unwrap();
         assert_eq!(room.zone_connections[1], Some(4));
         assert_eq!(room.common_connections, 96);
+    }
+
+    #[test]
+    fn only_what_is_written_is_noted_and_with_the_way_out() {
+        assert_eq!(notes_at(&policy(""), 20_000, 2), [""; 0]);
+        let written =
+            policy("[server]\nmax_connections = 20_000\n[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 9_000");
+        assert_eq!(
+            notes_at(&written, 20_000, 2),
+            [
+                "listener 127.0.0.1:9: max_pending is cut from 9000 to 2368: the descriptor limit is 20000; \
+                 LimitNOFILE or `ulimit -n` raises it",
+                "max_connections 20000 needs 40000 descriptors, and the limit is 20000; \
+                 LimitNOFILE or `ulimit -n` raises it"
+            ]
+        );
     }
 
     #[test]
