@@ -625,9 +625,7 @@ error: there is no [upstream.NAME]
 fn a_file_that_is_not_there() {
     assert_eq!(
         load("/nonexistent/wsguard.toml".as_ref()).unwrap_err().render(false),
-        r#"error: /nonexistent/wsguard.toml can't be read: No such file or directory (os error 2)
- |
- = help: name the file with -c FILE or $WSGUARD_CONFIG"#
+        r#"error: /nonexistent/wsguard.toml can't be read: No such file or directory (os error 2)"#
     );
 }
 

@@ -41,9 +41,17 @@ pub fn check(options: &Options) -> Exit {
         return Exit::Done;
     }
     tell(checked.render_warnings(in_color));
+    let count = match checked.warnings.len() {
+        1 => "1 warning".to_owned(),
+        many => format!("{many} warnings"),
+    };
     if options.deny_warnings {
-        Exit::Config
-    } else {
-        Exit::Done
+        tell(format_args!(
+            "{}: {count}, and --deny-warnings refuses it",
+            path.display()
+        ));
+        return Exit::Config;
     }
+    println!("{}: {count}, and it can be used", path.display());
+    Exit::Done
 }

@@ -6,7 +6,9 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-use super::{DEFAULT_CONFIG, Exit};
+use crate::config::defaults;
+
+use super::Exit;
 
 /// Writes one page that has every command with its options.
 pub(super) fn write(commands: Command, out: &mut dyn Write) -> io::Result<()> {
@@ -74,7 +76,7 @@ fn rest() -> String {
         item(&mut page, bold((*exit as u8).to_string()), what);
     }
     page.control("SH", ["FILES"]);
-    item(&mut page, bold(DEFAULT_CONFIG), FILE);
+    item(&mut page, bold(defaults::FILE), FILE);
     page.control("SH", ["SEE ALSO"]);
     page.text([bold("systemctl"), roman("(1), "), bold("systemd.socket"), roman("(5)")]);
     page.to_roff()

@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::config::defaults;
+
 pub mod check;
 pub mod completions;
 pub mod demo;
@@ -45,7 +47,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WSGUARD_CONFIG", default_value = DEFAULT_CONFIG)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WSGUARD_CONFIG", default_value = defaults::FILE)]
     config: PathBuf,
 }
 
@@ -132,8 +134,6 @@ const FEATURES: &[(&str, bool)] = &[
     ("jemalloc", cfg!(feature = "jemalloc")),
     ("faults", cfg!(feature = "faults")),
 ];
-
-const DEFAULT_CONFIG: &str = "/etc/wsguard/wsguard.toml";
 
 #[cfg(test)]
 mod tests {

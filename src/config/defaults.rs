@@ -11,6 +11,8 @@ use crate::wire::hops::ForwardHeader;
 
 use super::policy::{RejectWith, ZonePolicy};
 
+/// The file that is read where none is named.
+pub const FILE: &str = "/etc/wsguard/wsguard.toml";
 /// `server.table_size`.
 pub const TABLE_SIZE: u32 = 1_000_000;
 /// `server.drain_delay`.

@@ -25,6 +25,7 @@ mod syntax;
 pub mod units;
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use finding::{Finding, Findings, Severity, Source};
@@ -87,13 +88,7 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
             text: None,
         },
     };
-    let bytes = std::fs::read(path).map_err(|error| {
-        let finding = Finding::nowhere(format!("{name} can't be read: {error}"));
-        refuse(match error.kind() {
-            std::io::ErrorKind::NotFound => finding.hint("name the file with -c FILE or $WSGUARD_CONFIG"),
-            _ => finding,
-        })
-    })?;
+    let bytes = std::fs::read(path).map_err(|error| refuse(unread(path, &error)))?;
     match String::from_utf8(bytes) {
         Ok(text) => compile(&text, &name),
         Err(error) => {
@@ -103,6 +98,16 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
                 "{name} is not UTF-8: see line {line}"
             ))))
         }
+    }
+}
+
+fn unread(path: &Path, error: &io::Error) -> Finding {
+    let finding = Finding::nowhere(format!("{} can't be read: {error}", path.display()));
+    // Who has named one knows how.
+    if error.kind() == io::ErrorKind::NotFound && path == Path::new(defaults::FILE) {
+        finding.hint("name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG")
+    } else {
+        finding
     }
 }
 
@@ -145,4 +150,18 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     raw::SCHEMA
         .into_iter()
         .flat_map(|(table, keys)| keys.iter().map(move |key| (table, *key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_named_no_file_is_told_how() {
+        let hint = |path: &str, kind: io::ErrorKind| unread(Path::new(path), &kind.into()).hint;
+        let told = "name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG";
+        assert_eq!(hint(defaults::FILE, io::ErrorKind::NotFound).as_deref(), Some(told));
+        assert_eq!(hint(defaults::FILE, io::ErrorKind::PermissionDenied), None);
+        assert_eq!(hint("nosuch.toml", io::ErrorKind::NotFound), None);
+    }
 }

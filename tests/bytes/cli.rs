@@ -136,8 +136,18 @@ fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
             "{word}: {}",
             text(&output)
         );
+        let closing = |output: &[u8], end: &str| {
+            let last = String::from_utf8_lossy(output)
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .to_owned();
+            assert!(last.starts_with(&file) && last.ends_with(end), "{last}");
+        };
+        closing(&output.stdout, "and it can be used");
         let denied = ended(&["check", "--deny-warnings", &file]);
         assert_eq!(denied.status.code(), Some(3), "{config}\n{}", text(&denied));
+        closing(&denied.stderr, "and --deny-warnings refuses it");
     }
 }
 
