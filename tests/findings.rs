@@ -293,6 +293,18 @@ per_ip = 5_000"#;
 }
 
 #[test]
+fn the_largest_number_of_which_few_addresses_do_not_exhaust_a_zone() {
+    for connections in [5, 8, 99, 100, 101, 10_000] {
+        let with = |per_ip: u32| told(&format!("[limits]\nconnections = {connections}\nper_ip = {per_ip}"));
+        let told = with(connections);
+        let (_, rest) = told.split_once("[limits] per_ip = ").unwrap();
+        let most: u32 = rest.split_once(',').unwrap().0.parse().unwrap();
+        assert_eq!(with(most), "", "{connections}");
+        assert_ne!(with(most + 1), "", "{connections}");
+    }
+}
+
+#[test]
 fn few_addresses_that_exhaust_a_zone_and_what_each_may_send() {
     let hint = |messages: &str| {
         let all = told(&format!("[limits]\nper_ip = 5_000\n[limits.messages]\n{messages}"));
