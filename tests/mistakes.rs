@@ -441,6 +441,8 @@ fn of_what_is_no_toml() {
 fn of_lines_that_are_no_toml_twenty_are_told() {
     let lines: Vec<String> = (0..30).map(|nth| format!("key{nth} = 5s")).collect();
     assert_eq!(compile(&lines.join("\n"), "x").unwrap_err().mistakes.len(), 20);
+    let without_a_place = format!("key = 5s\n{} = 1", ["a"; 100].join("."));
+    assert_eq!(compile(&without_a_place, "x").unwrap_err().mistakes.len(), 2);
 }
 
 /// The first of two is beside it, in the same table alone.

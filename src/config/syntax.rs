@@ -29,14 +29,14 @@ fn by_line(text: &str, first: &Error) -> Vec<Finding> {
         let Some(error) = errors.into_iter().min_by_key(start) else {
             break;
         };
-        let line = line_at(text, start(&error));
-        let Some(finding) = understood(&error, text, &line) else {
-            let is_open = error.message().starts_with("missing comma between array") && header(&text[line]).is_some();
+        let line = line_at(&rest, start(&error));
+        let Some(finding) = understood(&error, &rest, &line) else {
+            let is_open = error.message().starts_with("missing comma between array") && header(&rest[line]).is_some();
             found.push(as_told(&error).maybe_hint(is_open.then(|| "the list before it has no `]`".to_owned())));
             break;
         };
         found.push(finding);
-        if header(&text[line.clone()]).is_some() {
+        if header(&rest[line.clone()]).is_some() {
             break;
         }
         // Behind some of them the parser does not read on.
