@@ -54,6 +54,13 @@ function block(title, as = []) {
 const guarded = (t, title, binds, server, as = []) =>
   guardOf(t, block(title, [[binds, '"127.0.0.1:0"'], ['127.0.0.1:3000', `127.0.0.1:${server}`], ...as]) + '[admin]\nlisten = "127.0.0.1:0"\n');
 
+/** A guard from a file of conf/examples, with each pair of `as` put into it. */
+const example = (t, name, as) =>
+  guardOf(t, as.reduce((text, [from, to]) => {
+    assert.equal(text.split(from).length, 2, `${name} has ${from} once`);
+    return text.replace(from, to);
+  }, readFileSync(join(ROOT, `conf/examples/${name}.toml`), 'utf8')) + '[admin]\nlisten = "127.0.0.1:0"\n');
+
 const ways = [
   {
     name: 'behind nginx',
@@ -174,6 +181,21 @@ describe('set up from the README', { concurrency: 2 }, () => {
         await settled(front);
       });
 
+      if (polls) await t.test('of polling, too, the server learns who it is, whatever the client writes', async () => {
+        for (const forged of FORGED) {
+          const headers = { ...forged, 'X-Forwarded-Proto': 'gopher' };
+          const asked = http.get({ host: '127.0.0.1', port: polls, path: '/socket.io/?EIO=4&transport=polling', localAddress: '127.0.0.5', headers });
+          const [answer] = await within('an answer', once(asked, 'response'));
+          answer.resume();
+          assert.equal(answer.statusCode, 200);
+          const { headers: heard } = app.requests.at(-1);
+          assert.equal(heard['x-forwarded-for'], '127.0.0.5');
+          assert.equal(heard['x-real-ip'], '127.0.0.5');
+          assert.equal(heard['x-forwarded-proto'], 'http');
+          assert.equal(heard.forwarded, undefined);
+        }
+      });
+
       await t.test('what is no WebSocket', async () => {
         if (page) assert.equal(await (await fetch(`http://127.0.0.1:${polls}/`)).text(), page);
         else if (polls) assert.equal(await (await fetch(`http://127.0.0.1:${polls}/`)).text(), 'the app');
@@ -245,6 +267,25 @@ describe('set up from the README', { concurrency: 2 }, () => {
       });
     });
   }
+
+  for (const [proxy, before] of [
+    ['nginx', (t, app, front) => nginxBefore(t, app, front)],
+    ['HAProxy, without PROXY protocol,', (t, app, front) => haproxyBefore(t, app, front, [[' send-proxy-v2', '']])],
+  ]) test(`a-chat.toml, which reads X-Real-IP, behind ${proxy} counts the true client`, { timeout: 60_000 }, async (t) => {
+    const app = await chatServer(t);
+    const front = await example(t, 'a-chat', [['"127.0.0.1:8080"', '"127.0.0.1:0"'], ['127.0.0.1:3000', `127.0.0.1:${app.port}`]]);
+    const { plain } = await before(t, app, front);
+    const open = (address, headers = {}) => dial(`ws://127.0.0.1:${plain}/ws`, address, headers);
+    const sockets = [];
+    for (let n = 0; n < 5; n++) sockets.push((await open('127.0.0.7', FORGED[n])).socket);
+    assert.ok(sockets.every(Boolean));
+    for (const forged of FORGED) assert.deepEqual(await open('127.0.0.7', forged), { status: 429, reason: 'per_ip' });
+    sockets.push((await open('127.0.0.8', { 'X-Real-IP': '127.0.0.7' })).socket);
+    assert.ok(sockets.at(-1));
+    assert.equal(await front.metric('wsguard_clients{zone="default"}'), 2);
+    for (const socket of sockets) socket.terminate();
+    await settled(front);
+  });
 
   test('behind nginx behind Cloudflare', { timeout: 60_000 }, async (t) => {
     const app = await chatServer(t);
