@@ -287,11 +287,55 @@ describe('set up from the README', { concurrency: 2 }, () => {
     await settled(front);
   });
 
+  test('of two Socket.IO servers the upgrade reaches the wrong one now and then, and clients that begin with WebSocket have none', { timeout: 60_000 }, async (t) => {
+    const apps = [await chatServer(t), await chatServer(t)];
+    const front = await example(t, 'socket-io', [
+      ['"127.0.0.1:8080"', '"127.0.0.1:0"'],
+      ...['127.0.0.1:3000', '127.0.0.1:3001'].map((server, n) => [server, `127.0.0.1:${apps[n].port}`]),
+    ]);
+    // nginx keeps who polls on one server, too.
+    const both = apps.map(({ port }) => `server 127.0.0.1:${port};`).join(' ');
+    const { plain } = await nginxBefore(t, apps[0], front, { servers: `hash $remote_addr consistent; ${both}` });
+    const unknown = [];
+    for (const { server } of apps) server.engine.on('connection_error', ({ message }) => unknown.push(message));
+    const join = (n, options) => {
+      const agent = new http.Agent({ localAddress: `127.0.0.${20 + n}` });
+      const socket = io(`http://127.0.0.1:${plain}`, { forceNew: true, reconnection: false, agent, ...options });
+      atEnd(t, () => {
+        socket.disconnect();
+        agent.destroy();
+      });
+      return socket;
+    };
+    const outcomes = [];
+    for (let n = 0; n < 20; n++) {
+      const socket = join(n);
+      const { engine } = socket.io;
+      const outcome = new Promise((resolve) => {
+        for (const event of ['upgrade', 'upgradeError']) engine.once(event, () => resolve(event));
+      });
+      await connected(socket);
+      outcomes.push(await within('an outcome', outcome));
+      assert.equal(await socket.timeout(5000).emitWithAck('add', 1, 2), 3, 'it talks either way');
+      socket.disconnect();
+    }
+    const failed = outcomes.filter((event) => event === 'upgradeError').length;
+    assert.ok(failed > 0 && failed < outcomes.length, `${failed} of ${outcomes.length}`);
+    assert.deepEqual(unknown, Array(failed).fill('Session ID unknown'));
+    await settled(front);
+    const sockets = outcomes.map((_, n) => join(n, { transports: ['websocket'] }));
+    await Promise.all(sockets.map(connected));
+    assert.equal(await front.metric('wsguard_connections{zone="default"}'), sockets.length);
+    assert.equal(unknown.length, failed);
+    for (const socket of sockets) socket.disconnect();
+    await settled(front);
+  });
+
   test('behind nginx behind Cloudflare', { timeout: 60_000 }, async (t) => {
     const app = await chatServer(t);
     const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
     const cloudflare = block('cloudflare.conf', [['173.245.48.0/20', '127.0.0.9/32']]);
-    const { plain } = await nginxBefore(t, app, front, cloudflare);
+    const { plain } = await nginxBefore(t, app, front, { more: cloudflare });
     for (const [from, header, client] of [
       ['127.0.0.9', '203.0.113.1', '203.0.113.1'],
       ['127.0.0.9', '2001:db8::1', '2001:db8::1'],
@@ -434,7 +478,7 @@ describe('each block of the README', () => {
 async function chatServer(t) {
   const { server, port, web } = await ioServer(t, { transports: ['polling', 'websocket'] });
   const sockets = new WebSocket.WebSocketServer({ noServer: true });
-  const app = { port, sockets, requests: [], upgrades: [] };
+  const app = { port, server, sockets, requests: [], upgrades: [] };
   // First of all, since socket.io hides its own requests from those that come later.
   web.prependListener('request', ({ url, headers }) => app.requests.push({ url, headers }));
   web.on('request', ({ url }, response) => {
@@ -455,8 +499,8 @@ async function chatServer(t) {
   return app;
 }
 
-/** nginx from the README's site for `behind`; its ports, and how it is reloaded. */
-async function nginxBefore(t, app, front, more = '') {
+/** nginx from the README's site for `behind`, with `more` before it; its ports, and how it is reloaded. */
+async function nginxBefore(t, app, front, { more = '', servers = `server 127.0.0.1:${app.port};` } = {}) {
   const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
   const { certificate, key } = certified(where);
   const site = block('behind-nginx.conf', [
@@ -464,7 +508,7 @@ async function nginxBefore(t, app, front, more = '') {
     ['listen 443 ssl;', `listen 127.0.0.1:${secure} ssl;`],
     ['/etc/letsencrypt/live/chat.example.org/fullchain.pem', certificate],
     ['/etc/letsencrypt/live/chat.example.org/privkey.pem', key],
-    ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
+    ['server 127.0.0.1:3000;', servers],
     ['127.0.0.1:8080', `127.0.0.1:${front.port}`],
   ]);
   return { plain, secure, reload: await nginx(t, more + site, plain) };
