@@ -34,8 +34,11 @@ for (const way of ['directly', 'through the guard']) {
 
     await t.test('heartbeats keep a silent client', async () => {
       const { client, behind } = await ioPair(server, join);
+      const counted = () => front?.metric('wsguard_messages_total{direction="in",zone="default"}');
+      const before = await counted();
       await sleep(1500);
       assert.ok(client.connected && behind.connected, 'still there after five heartbeats');
+      if (front) assert.ok((await counted()) >= before + 4, 'each of its answers is a message');
       client.disconnect();
     });
 
