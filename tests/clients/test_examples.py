@@ -6,7 +6,7 @@ import socket
 import time
 import unittest
 
-from rig import REQUEST, Backend, Example, connect, echo, upgrade
+from rig import REQUEST, Backend, Example, connect, echo, proxy_v2, upgrade
 
 PING, CLOSE = 0x89, 0x88
 # The sweep looks four times a second, and machines are slow.
@@ -17,6 +17,8 @@ class Times(unittest.TestCase):
     def test_each_is_kept(self):
         waits = [
             self.chat_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later,
+            self.behind_nginx_it_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later,
+            self.so_it_does_behind_haproxy,
             self.the_course_pings_after_25_seconds,
             self.mastodon_pings_after_60_seconds,
             self.exhaustion_asks_a_newcomer_after_10_seconds_and_ends_it_after_20,
@@ -30,6 +32,16 @@ class Times(unittest.TestCase):
 
     def chat_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later(self):
         with Example("a-chat", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 30, PING)
+            self.hears(client, 10, CLOSE, 1001)
+
+    def behind_nginx_it_pings_after_30_seconds_and_ends_who_does_not_answer_10_seconds_later(self):
+        with Example("behind-nginx", self.backend.port) as guard, opened(guard) as client:
+            self.hears(client, 30, PING)
+            self.hears(client, 10, CLOSE, 1001)
+
+    def so_it_does_behind_haproxy(self):
+        with Example("behind-haproxy", self.backend.port) as guard, upgrade(guard.port, before=proxy_v2("203.0.113.1")) as client:
             self.hears(client, 30, PING)
             self.hears(client, 10, CLOSE, 1001)
 
