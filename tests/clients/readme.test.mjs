@@ -9,7 +9,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
@@ -331,6 +331,24 @@ describe('set up from the README', { concurrency: 2 }, () => {
     await settled(front);
   });
 
+  test('in place of nginx on sockets that systemd binds', { timeout: 30_000 }, async (t) => {
+    const [app, port] = [await chatServer(t), await freePort()];
+    const as = [['0.0.0.0:80', `127.0.0.1:${port}`], ['[::]:80', `[::1]:${port}`]];
+    const file = join(folder(t), 'wsguard.toml');
+    writeFileSync(file, block('in-place-of-nginx.toml', [...as, ['127.0.0.1:3000', `127.0.0.1:${app.port}`]]) + '[admin]\nlisten = "127.0.0.1:0"\n');
+    const [none, ...bound] = [...block('override.conf', as).matchAll(/^ListenStream=(.*)$/gm)].map(([, address]) => address);
+    assert.equal(none, '', 'those of the unit are taken away');
+    const names = bound.map(() => readFileSync(join(ROOT, 'systemd/wsguard.socket'), 'utf8').match(/^FileDescriptorName=(.*)$/m)[1]);
+    const told = [`--fdname=${names.join(':')}`, ...bound.map((address) => `--listen=${address}`)];
+    await listening(program(t, 'systemd-socket-activate', [...told, process.env.WSGUARD, 'run', '-c', file]), port);
+    for (const [host, client] of [['127.0.0.1', '127.0.0.5'], ['[::1]', '::1']]) {
+      const { socket } = await dial(`ws://${host}:${port}/ws`, client, {});
+      assert.equal(await echoed(socket, 'served'), 'served');
+      assert.equal(app.upgrades.at(-1).headers['x-real-ip'], client);
+      await ended(socket);
+    }
+  });
+
   test('behind nginx behind Cloudflare', { timeout: 60_000 }, async (t) => {
     const app = await chatServer(t);
     const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
@@ -420,6 +438,45 @@ describe('each command of the README', { concurrency: 1 }, () => {
     assert.ok(sockets.every(Boolean));
     assert.deepEqual(await open(), { status: 429, reason: 'per_ip' });
     for (const socket of sockets) await ended(socket);
+  });
+
+  test('what systemd is told', { timeout: 30_000 }, async (t) => {
+    const root = folder(t);
+    const units = join(root, 'usr/lib/systemd/system');
+    mkdirSync(units, { recursive: true });
+    for (const unit of ['wsguard.service', 'wsguard.socket']) copyFileSync(join(ROOT, 'systemd', unit), join(units, unit));
+    await output('systemctl', words('systemctl enable --now wsguard', [['--now', `--root=${root}`]]));
+    assert.equal(readlinkSync(join(root, 'etc/systemd/system/multi-user.target.wants/wsguard.service')), '/usr/lib/systemd/system/wsguard.service');
+    await output('journalctl', words('journalctl -u wsguard'));
+    // These two need a systemd that runs.
+    const help = await output('systemctl', ['--help']);
+    for (const text of ['systemctl status wsguard', 'systemctl edit wsguard.socket']) {
+      const [verb, unit] = words(text);
+      assert.match(help, new RegExp(`^ +${verb} `, 'm'));
+      assert.ok(existsSync(join(units, unit)) || existsSync(join(units, `${unit}.service`)), unit);
+    }
+  });
+
+  test('a change', { timeout: 30_000 }, async (t) => {
+    const [app, where] = [await chatServer(t), folder(t)];
+    const file = join(where, 'wsguard.toml');
+    const text = `[server]\nwatch_config = false\n[[listener]]\nbind = ["127.0.0.1:0"]\n[upstream.chat]\nservers = ["127.0.0.1:${app.port}"]\n[admin]\nlisten = "127.0.0.1:0"\n`;
+    writeFileSync(file, text);
+    const front = await running(t, ['run', '-c', file]);
+    const reloads = () => front.metric('wsguard_config_reloads_total{outcome="success"}');
+    const before = await reloads();
+    // What systemd does then is what the unit says.
+    const service = readFileSync(join(ROOT, 'systemd/wsguard.service'), 'utf8');
+    const does = [...service.matchAll(/^ExecReload=(.*)$/gm)].map(([, line]) => line.replace('/usr/bin/wsguard', 'wsguard').replace('/etc/wsguard/wsguard.toml', file).replace('$MAINPID', front.child.pid));
+    assert.equal(does.length, 2);
+    writeFileSync(join(where, 'systemctl'), `#!/bin/sh\n[ "$*" = "reload wsguard" ] && ${does.join(' && ')}\n`, { mode: 0o755 });
+    symlinkSync(process.env.WSGUARD, join(where, 'wsguard'));
+    const env = { ...process.env, PATH: `${where}:${process.env.PATH}`, WSGUARD_CONFIG: file };
+    await output('sh', ['-c', command('wsguard check && systemctl reload wsguard')], { env });
+    await until('it is applied', async () => (await reloads()) === before + 1);
+    writeFileSync(file, `${text}per_ipp = 1\n`);
+    await assert.rejects(output('sh', ['-c', command('wsguard check && systemctl reload wsguard')], { env }), /per_ipp/);
+    assert.equal(await reloads(), before + 1);
   });
 
   test('wsguard probe', { timeout: 60_000 }, async (t) => {
