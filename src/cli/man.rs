@@ -40,7 +40,13 @@ fn write_command(command: &Command, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&body(|part| page.render_synopsis_section(part))?)?;
     out.write_all(b".PP\n")?;
     out.write_all(&body(|part| page.render_description_section(part))?)?;
-    out.write_all(&body(|part| page.render_options_section(part))?)
+    out.write_all(&body(|part| page.render_options_section(part))?)?;
+    let more = body(|part| page.render_extra_section(part))?;
+    if !more.is_empty() {
+        out.write_all(b".PP\n")?;
+        out.write_all(&more)?;
+    }
+    Ok(())
 }
 
 fn write_section(
@@ -152,6 +158,11 @@ mod tests {
                 let help = help.replace('\\', "\\\\").replace('-', "\\-").replace('\'', "\\*(Aq");
                 assert!(section.contains(&help), "{name} {written} says {help}: {section}");
             }
+        }
+        for (name, more) in [("run", "HUP reloads"), ("probe", "BAD: ")] {
+            let command = commands.find_subcommand(name).expect("a command");
+            let help = command.get_after_help().expect("more about it").to_string();
+            assert!(help.contains(more) && page.contains(&help), "{help}: {page}");
         }
         for hidden in ["completions", "wsguard man"] {
             assert!(!page.contains(hidden), "{hidden} is hidden");

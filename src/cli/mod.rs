@@ -19,7 +19,13 @@ pub mod run;
 
 /// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
 #[derive(Debug, Parser)]
-#[command(name = "wsguard", version = VERSION.as_str(), propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "wsguard",
+    version = VERSION.as_str(),
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = EXITS
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -47,7 +53,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file
-    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WSGUARD_CONFIG", default_value = defaults::FILE)]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WSGUARD_CONFIG", hide_env_values = true, default_value = defaults::FILE)]
     config: PathBuf,
 }
 
@@ -134,6 +140,8 @@ const FEATURES: &[(&str, bool)] = &[
     ("jemalloc", cfg!(feature = "jemalloc")),
     ("faults", cfg!(feature = "faults")),
 ];
+
+const EXITS: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 configuration refused or missing";
 
 #[cfg(test)]
 mod tests {

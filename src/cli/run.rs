@@ -23,6 +23,7 @@ use super::{ConfigFile, Exit, failed, tell};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
+#[command(after_help = SIGNALS)]
 pub struct Options {
     #[command(flatten)]
     config: ConfigFile,
@@ -32,16 +33,20 @@ pub struct Options {
     /// Serve without a file: the server to guard, e.g. 127.0.0.1:3000
     #[arg(long, value_name = "ADDRESS", requires = "listen")]
     upstream: Vec<String>,
-    /// Connections one client may have open at once: a number, or off
+    /// Connections one client may have open at once: a number, or off [default: 50]
     #[arg(long, value_name = "N", requires = "listen")]
     per_ip: Option<String>,
-    /// Connections in all: a number, or off
+    /// Connections in all: a number, or off [default: 10000]
     #[arg(long, value_name = "N", requires = "listen")]
     connections: Option<String>,
-    /// Whose forwarding headers to believe: a network, or "loopback", "private", "unix"
+    /// Whose forwarding headers to believe: a network, or "loopback", "private", "unix" [default: nobody's]
     #[arg(long, value_name = "WHOM", requires = "listen")]
     trust: Vec<String>,
 }
+
+const SIGNALS: &str = "\
+HUP reloads the file. TERM and INT drain: nobody is let in any more, and who is connected is closed one after the other. A second \
+one ends at once.";
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Exit {
@@ -210,4 +215,28 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
     log.event(LogLevel::Info, "ready", Line::default());
     systemd_notify::start(&guard)?;
     Ok((guard, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::super::Cli;
+    use crate::config::defaults;
+
+    #[test]
+    fn its_help_names_the_defaults_that_hold() {
+        let zone = defaults::zone("default");
+        let mut commands = Cli::command();
+        let help = commands.find_subcommand_mut("run").expect("a command").render_help();
+        let help = help.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (what, default) in [
+            ("one client may have open at once", zone.client.per_ip),
+            ("in all", zone.rules.connections),
+        ] {
+            let default = default.expect("a limit");
+            let told = format!("Connections {what}: a number, or off [default: {default}]");
+            assert!(help.contains(&told), "{told} in {help}");
+        }
+    }
 }

@@ -198,6 +198,50 @@ fn a_wrong_command_line_ends_with_2_and_help_with_0() {
 }
 
 #[test]
+fn help_tells_what_an_exit_code_a_signal_and_a_verdict_mean_and_every_default() {
+    for (arguments, words) in [
+        (
+            ["--help"].as_slice(),
+            ["Exit codes: 0 done, 1 failed, 2 usage, 3 configuration refused or missing"].as_slice(),
+        ),
+        (
+            &["run", "--help"],
+            &[
+                "[default: 50]",
+                "[default: 10000]",
+                "[default: nobody's]",
+                "HUP reloads",
+                "TERM and INT drain",
+            ],
+        ),
+        (
+            &["probe", "--help"],
+            &[
+                "ok: ",
+                "BAD: ",
+                "??: ",
+                "Exit code 1",
+                "1 to 150",
+                "200 sockets",
+                "a minute",
+            ],
+        ),
+    ] {
+        let output = wsguard()
+            .args(arguments)
+            .env("WSGUARD_CONFIG", "/secret/path.toml")
+            .stdout(Stdio::piped())
+            .output()
+            .unwrap();
+        let said = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        for word in words {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+        assert!(!said.contains("/secret"), "{said}");
+    }
+}
+
+#[test]
 fn an_address_that_is_taken_ends_with_1_and_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();

@@ -129,6 +129,26 @@ fn it_opens_at_most_200_sockets_in_a_minute_whatever_it_is_asked_to_try() {
 }
 
 #[test]
+fn it_has_sockets_enough_to_prove_the_highest_limit_that_it_looks_for() {
+    let backend = Backend::listening();
+    for (limit, most) in [(100, "101"), (149, "150")] {
+        let rig = Rig::before(&backend)
+            .listener("handshake_timeout = \"1s\"")
+            .config(&GUARDED.replace("per_ip = 5", &format!("per_ip = {limit}\nper_ip_rate = \"off\"")))
+            .start();
+        let output = probed(&[&format!("ws://{}/chat", rig.front()), "--most", most, "--patience", "5"]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+        let line = format!("ok  limit: N = {limit} from one address, exactly\n");
+        assert!(
+            text.contains(&line) && !text.contains("BAD") && !text.contains("??"),
+            "{text}"
+        );
+        rig.quiet();
+    }
+}
+
+#[test]
 fn where_no_limit_is_found_none_is_made_up() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).listener("handshake_timeout = \"1s\"").start();

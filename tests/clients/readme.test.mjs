@@ -479,13 +479,24 @@ describe('each command of the README', { concurrency: 1 }, () => {
     assert.equal(await reloads(), before + 1);
   });
 
-  test('wsguard probe', { timeout: 60_000 }, async (t) => {
+  test('wsguard probe', { timeout: 100_000 }, async (t) => {
     const app = await chatServer(t);
-    const front = await guarded(t, 'in-place-of-nginx.toml', '"0.0.0.0:80", "[::]:80"', app.port);
-    const said = await output(process.env.WSGUARD, words('wsguard probe ws://127.0.0.1:8080/chat', [['127.0.0.1:8080/chat', `127.0.0.1:${front.port}/ws`]]));
+    const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
+    // Where port 80 does nothing but redirect.
+    const own = await freePort();
+    const redirects = `server_name chat.example.org;\n    if ($server_port != ${own}) { return 301 https://$host$request_uri; }`;
+    const { plain } = await nginxBefore(t, app, front, { as: [['server_name chat.example.org;', `listen 127.0.0.1:${own};\n    ${redirects}`]] });
+    const path = '/socket.io/?EIO=4&transport=websocket';
+    const probe = (at) => output(process.env.WSGUARD, words('wsguard probe ws://chat.example.org/ --i-own-this', [['chat.example.org/', at]]));
+    await assert.rejects(probe(`127.0.0.1:${plain}${path}`), /refused with 301/);
+    for (const named of [path, 'listen 127.0.0.1:8081;', 'ws://127.0.0.1:8081/']) assert.ok(prose.includes(`\`${named}\``), named);
+    const said = await probe(`127.0.0.1:${own}${path}`);
     const shown = blocks.find(({ language, text }) => language === 'text' && text.startsWith('ok  ')).text;
-    const plain = (text) => text.trim().split('\n').map((line) => line.replace(/[\d.]+ m?s/g, 'N s'));
-    for (const line of plain(shown)) assert.ok(plain(said).includes(line), `${line} in\n${said}`);
+    const lines = (text) => text.trim().split('\n').map((line) => line.replace(/[\d.]+ m?s/g, 'N s'));
+    for (const line of lines(shown)) assert.ok(lines(said).includes(line), `${line} in\n${said}`);
+    assert.match(said, /, 0 bad, 0 could not be told$/m);
+    // Past the proxy, from an address that is trusted.
+    await assert.rejects(probe(`127.0.0.1:${front.port}${path}`), /^BAD forged header: X-Forwarded-For is believed/m);
   });
 
   test('what .ci/run does', () => {
@@ -557,10 +568,11 @@ async function chatServer(t) {
 }
 
 /** nginx from the README's site for `behind`, with `more` before it; its ports, and how it is reloaded. */
-async function nginxBefore(t, app, front, { more = '', servers = `server 127.0.0.1:${app.port};` } = {}) {
+async function nginxBefore(t, app, front, { more = '', servers = `server 127.0.0.1:${app.port};`, as = [] } = {}) {
   const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
   const { certificate, key } = certified(where);
   const site = block('behind-nginx.conf', [
+    ...as,
     ['listen 80;', `listen 127.0.0.1:${plain};`],
     ['listen 443 ssl;', `listen 127.0.0.1:${secure} ssl;`],
     ['/etc/letsencrypt/live/chat.example.org/fullchain.pem', certificate],

@@ -16,16 +16,17 @@ use super::{Exit, failed, tell};
 
 /// `probe URL [--most N] [--exempt PATH]… [--patience SECONDS] [--json] [--i-own-this]`.
 #[derive(Debug, Args)]
+#[command(after_help = VERDICTS)]
 pub struct Options {
     /// The guard, e.g. <ws://127.0.0.1:8080/chat>
     url: String,
-    /// Sockets to open at most while looking for the limit by address
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// Sockets to open at most while looking for the limit by address, 1 to 150
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u8).range(1..=150))]
     most: u8,
     /// A path that is exempt from the limit, whose other spellings are tried; may be repeated
     #[arg(long, value_name = "PATH", default_values = ["/federation", "/server"])]
     exempt: Vec<String>,
-    /// Seconds within which a silent or dripping socket must be ended
+    /// Seconds within which a silent or dripping socket must be ended, 1 to 30
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=30))]
     patience: u8,
     /// Print the findings as a JSON array
@@ -89,6 +90,10 @@ fn told(findings: &[Finding], json: bool) -> Exit {
     let _unread = io::stdout().lock().write_all(text.as_bytes());
     if bad == 0 { Exit::Done } else { Exit::Failed }
 }
+
+const VERDICTS: &str = "\
+One line a finding. ok: as it should be. BAD: a way past the guard, or a socket that it does not end or give back. ??: could not \
+be told, and why. Exit code 1 when one is BAD. It opens 200 sockets at most, and takes a minute at most.";
 
 impl Finding {
     fn line(&self) -> String {
