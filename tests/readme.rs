@@ -99,6 +99,22 @@ fn every_metric_that_it_names_is_one() {
 }
 
 #[test]
+fn it_names_the_oldest_rust_that_the_manifest_allows() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let version = manifest
+        .split("\nrust-version = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
+    assert!(
+        readme().contains(&format!("needs Rust {version} or newer")),
+        "{version}"
+    );
+}
+
+#[test]
 fn the_picture_is_one_and_not_too_large() {
     let picture = fs::read(root().join("tests/demo/flood.png")).unwrap();
     assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));

@@ -349,6 +349,44 @@ describe('set up from the README', { concurrency: 2 }, () => {
     }
   });
 
+  test('nginx limits polling, and nothing else', { timeout: 60_000 }, async (t) => {
+    const app = await chatServer(t);
+    const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
+    const { plain } = await nginxBefore(t, app, front, { more: block('polling.conf') });
+    const get = async (address, path) => {
+      const [answer] = await within('an answer', once(http.get({ host: '127.0.0.1', port: plain, path, localAddress: address }), 'response'));
+      answer.setEncoding('utf8');
+      const text = await new Promise((resolve) => {
+        let text = '';
+        answer.on('data', (more) => (text += more)).on('end', () => resolve(text));
+      });
+      return { status: answer.statusCode, text };
+    };
+    const POLL = '/socket.io/?EIO=4&transport=polling';
+    // A poll with a session waits at the server for something to say.
+    const waiting = new Set();
+    for (let n = 0; n < 50; n++) {
+      const { sid } = JSON.parse((await get('127.0.0.5', POLL)).text.slice(1));
+      waiting.add(http.get({ host: '127.0.0.1', port: plain, path: `${POLL}&sid=${sid}`, localAddress: '127.0.0.5' }).on('error', () => {}));
+    }
+    await until('all of them wait', () => app.requests.filter(({ url }) => url.includes('sid=')).length === 50);
+    assert.equal((await get('127.0.0.5', POLL)).status, 429);
+    assert.equal((await get('127.0.0.6', POLL)).status, 200);
+    for (const wait of waiting) wait.destroy();
+    const statuses = [];
+    const start = Date.now();
+    while (!statuses.includes(429)) statuses.push((await get('127.0.0.6', POLL)).status);
+    const passed = statuses.length - 1;
+    const back = (20 * (Date.now() - start)) / 1000;
+    assert.ok(passed >= 298 && passed <= 301 + back, `${passed} passed, ${back} came back`);
+    assert.equal((await get('127.0.0.6', '/')).status, 200);
+    const { socket } = await dial(`ws://127.0.0.1:${plain}/socket.io/?EIO=4&transport=websocket`, '127.0.0.6', {});
+    assert.ok(socket);
+    await ended(socket);
+    assert.equal((await get('127.0.0.7', POLL)).status, 200);
+    await settled(front);
+  });
+
   test('behind nginx behind Cloudflare', { timeout: 60_000 }, async (t) => {
     const app = await chatServer(t);
     const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
@@ -425,18 +463,20 @@ describe('each command of the README', { concurrency: 1 }, () => {
 
   test('wsguard run without a file', { timeout: 30_000 }, async (t) => {
     const app = await chatServer(t);
-    const args = words('wsguard run --listen 0.0.0.0:8080 --upstream 127.0.0.1:3000 --per-ip 5 --connections 100', [
-      ['0.0.0.0:8080', '127.0.0.1:0'],
+    const args = words('wsguard run --listen 127.0.0.1:8080 --upstream 127.0.0.1:3000 --trust loopback --per-ip 5 --connections 100', [
+      ['127.0.0.1:8080', '127.0.0.1:0'],
       ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
     ]);
     // Without a file the admin port is its default, which is one on this machine.
     await until('nothing else has the admin port', () => isFree(9191), 20_000);
     const front = await running(t, args);
-    const open = () => dial(`${front.url}/ws`, '127.0.0.5', {});
+    const open = (client = '203.0.113.7') => dial(`${front.url}/ws`, '127.0.0.1', { 'X-Forwarded-For': client });
     const sockets = [];
     for (let n = 0; n < 5; n++) sockets.push((await open()).socket);
     assert.ok(sockets.every(Boolean));
     assert.deepEqual(await open(), { status: 429, reason: 'per_ip' });
+    sockets.push((await open('203.0.113.8')).socket);
+    assert.ok(sockets.at(-1));
     for (const socket of sockets) await ended(socket);
   });
 
