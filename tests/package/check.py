@@ -6,6 +6,7 @@ The package is unpacked and, by root, installed into a folder of its own; nothin
 import gzip
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -29,13 +30,13 @@ FILES = {
     "usr/share/doc/wsguard/LICENSE-MIT": "LICENSE-MIT",
     "usr/share/doc/wsguard/README.md": "README.md",
     "usr/share/doc/wsguard/copyright": None,
-    "usr/share/doc/wsguard/wsguard.toml": "conf/wsguard.toml",
     "usr/share/fish/vendor_completions.d/wsguard.fish": None,
     "usr/share/man/man1/wsguard.1.gz": None,
     "usr/share/zsh/vendor-completions/_wsguard": None,
 }
-for example in REPOSITORY.glob("conf/examples/*"):
-    FILES[f"usr/share/doc/wsguard/examples/{example.name}"] = f"conf/examples/{example.name}"
+for file in REPOSITORY.glob("conf/**/*"):
+    if file.is_file():
+        FILES[f"usr/share/doc/wsguard/{file.relative_to(REPOSITORY)}"] = str(file.relative_to(REPOSITORY))
 
 
 def said(*command, **options):
@@ -63,6 +64,16 @@ class Deb(unittest.TestCase):
             self.assertEqual((self.root / file).stat().st_mode & 0o7777, mode, file)
         for line in said("dpkg-deb", "--contents", DEB).splitlines():
             self.assertIn(line.split()[1], ("0/0", "root/root"), line)
+
+    def test_what_its_readme_says_of_the_configuration_is_there(self):
+        folder = self.root / "usr/share/doc/wsguard"
+        readme = (folder / "README.md").read_text()
+        links = set(re.findall(r"\]\((conf/[^)#]*)", readme))
+        self.assertGreater(len(links), 8, links)
+        self.assertEqual([link for link in links if not (folder / link).exists()], [])
+        # Of files beside them, and in the file that is installed.
+        self.assertTrue((folder / "conf/minimal.toml").exists())
+        self.assertIn("/usr/share/doc/wsguard/conf/", (self.root / CONFIG).read_text())
 
     def test_the_file_that_an_administrator_changes_is_kept(self):
         self.assertEqual(said("dpkg-deb", "--info", DEB, "conffiles").split(), [f"/{CONFIG}"])
