@@ -1,8 +1,8 @@
 """12 000 sockets that never finish their request, half of them silent and half with half a head, from many addresses of
 this machine's own and as PROXY sources: an honest newcomer's handshake takes at most twice its quiet time, and 100 ms.
 
-Quiet and loaded rounds alternate. While the flood comes in a newcomer is measured too; there only the 100 ms count, since the
-flood then takes this machine's processors."""
+Quiet and loaded windows alternate, and each loaded one is compared with the quiet ones on either side of it. While the flood
+comes in newcomers are measured too; there only the 100 ms count, since the flood then takes this machine's processors."""
 
 import gc
 import itertools
@@ -17,17 +17,21 @@ from rig import REQUEST, Backend, Guard, connect, proxy_v2, reset, sockets_for, 
 
 FLOOD = 12_000
 HALF_A_HEAD = REQUEST[: len(REQUEST) // 2]
-ROUNDS = 3
-NEWCOMERS = 50
+ROUNDS = 9
+# Of each window: what else the machine does for a moment is to fill a small part of it.
+NEWCOMERS = 600
+# While one flood comes.
+AMID = 300
 SAME_64 = 300
 # What the guard lets one client key have pending, by default.
 PENDING_PER_KEY = 50
 PENDING = 'wsguard_pending{listener="front"}'
+ACCEPTED = 'wsguard_accepted_total{listener="front"}'
 
 
 class Flood(unittest.TestCase):
     def setUp(self):
-        sockets_for(FLOOD + NEWCOMERS)
+        sockets_for(FLOOD + AMID)
         self.held = []
         # A collection amid thousands of sockets is this process's pause, not the guard's.
         gc.disable()
@@ -77,58 +81,76 @@ class Flood(unittest.TestCase):
     def test_one_ipv6_64_of_proxy_sources_keeps_to_its_share(self):
         with Backend() as backend, Guard(backend.port, PROXIED, rest=LIMITS) as guard:
             rng = random.Random(1)
-            rounds = []
 
             def greet():
                 return handshake(guard.port, "127.0.0.1", proxy_v2("2001:db8:0:2::1"))
 
-            for _ in range(ROUNDS):
-                quiet = [greet() for _ in range(NEWCOMERS)]
+            def come():
                 for index in range(SAME_64):
                     sock = connect(guard.port)
                     self.held.append(sock)
                     source = "2001:db8:0:1:" + ":".join(f"{rng.randrange(65536):x}" for _ in range(4))
                     sock.sendall(proxy_v2(source) + (HALF_A_HEAD if index % 2 else b""))
                 until("the rest of the /64 is ended", lambda: len(self.alive()) <= PENDING_PER_KEY)
-                rounds.append((quiet, [greet() for _ in range(NEWCOMERS)]))
+
+            def is_there():
                 self.assertEqual(len(self.alive()), PENDING_PER_KEY)
                 self.assertEqual(guard.metric(PENDING), PENDING_PER_KEY)
-                self.let_go()
-                until("no socket is pending", lambda: guard.metric(PENDING) == 0)
+
+            windows = self.alternate(guard, greet, come, is_there)
             print(f"\nbeside {SAME_64} connections of one IPv6 /64")
-            self.judge(rounds)
+            self.judge(*windows)
             guard.settle()
 
     def measure(self, what, guard, dial_one, greet):
-        rounds, coming = [], []
-        for _ in range(50):
-            greet()
-        for _ in range(ROUNDS):
-            quiet = [greet() for _ in range(NEWCOMERS)]
+        coming, pending = [], []
+
+        def come():
+            before = guard.metric(ACCEPTED)
             for index in range(FLOOD):
                 self.held.append(dial_one(index))
-                if index % (FLOOD // NEWCOMERS) == 0:
+                if index % (FLOOD // AMID) == 0:
                     coming.append(greet())
-            time.sleep(0.5)
-            pending = guard.metric(PENDING)
-            self.assertGreaterEqual(pending, 1000, "the flood is not there")
-            rounds.append((quiet, [greet() for _ in range(NEWCOMERS)]))
-            self.let_go()
-            until("no socket is pending", lambda: guard.metric(PENDING) == 0, 20)
-        print(f"\n{what}: {FLOOD} sockets, of which {pending:.0f} hold a pending seat")
+            until("the flood is accepted", lambda: guard.metric(ACCEPTED) >= before + FLOOD + AMID, 20)
+
+        def is_there():
+            pending.append(guard.metric(PENDING))
+            self.assertGreaterEqual(pending[-1], 1000, "the flood is not there")
+
+        windows = self.alternate(guard, greet, come, is_there)
+        print(f"\n{what}: {FLOOD} sockets, of which {pending[-1]:.0f} hold a pending seat")
         print(line("while they come", coming), flush=True)
-        self.judge(rounds)
+        self.judge(*windows)
         self.assertEqual(coming.count(math.inf), 0, "newcomers lost while the flood comes")
         self.assertLessEqual(percentile(coming, 99), 0.1, "p99 while the flood comes, in seconds")
         guard.settle()
 
-    def judge(self, rounds):
-        quiet, loaded = ([took for one in rounds for took in one[side]] for side in (0, 1))
-        # Each round is compared with itself: what else this machine does changes from one to the next.
-        ratio = statistics.median(statistics.median(under) / statistics.median(calm) for calm, under in rounds)
+    def alternate(self, guard, greet, come, is_there):
+        """Windows of newcomers: quiet ones, and between each two of them one under load."""
+
+        def window():
+            return [greet() for _ in range(NEWCOMERS)]
+
+        window()
+        quiet, loaded = [window()], []
+        for _ in range(ROUNDS):
+            come()
+            loaded.append(window())
+            is_there()
+            self.let_go()
+            until("no socket is pending", lambda: guard.metric(PENDING) == 0, 20)
+            quiet.append(window())
+        return quiet, loaded
+
+    def judge(self, calm, under):
+        # What else this machine does changes from one window to the next, so each has its own neighbours to be compared with.
+        around = [before + after for before, after in itertools.pairwise(calm)]
+        ratios = [statistics.median(mine) / statistics.median(theirs) for mine, theirs in zip(under, around)]
+        ratio = statistics.median(ratios)
+        quiet, loaded = (list(itertools.chain.from_iterable(windows)) for windows in (calm, under))
         print(line("quiet", quiet))
         print(line("under load", loaded))
-        print(f"  under load it takes {ratio:.2f} times as long", flush=True)
+        print(f"  under load it takes {ratio:.2f} times as long, of {min(ratios):.2f} to {max(ratios):.2f}", flush=True)
         self.assertEqual((quiet + loaded).count(math.inf), 0, "newcomers lost")
         self.assertLessEqual(ratio, 2, "times as long under load")
         self.assertLessEqual(percentile(loaded, 99), 0.1, "p99 under load, in seconds")
