@@ -4,7 +4,7 @@
     tests/clients/run.py {clients,load} [--binary target/release/wsguard] [--only FILE]
 
 The packages of package.json and requirements.txt go, in the versions written there, into target/clients. Everything talks
-on the loopback addresses alone and ends by itself. Ends with one line: `clients: N passed, N failed`."""
+on the loopback addresses alone and ends by itself. Ends with one line: `clients: N passed, N failed, N skipped`."""
 
 import argparse
 import hashlib
@@ -59,15 +59,19 @@ def main():
         "PYTHONPATH": str(modules / "python"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    passed = failed = 0
+    passed = failed = skipped = 0
     for name, limit in files.items():
         print(f"-- {name}", flush=True)
         start = time.monotonic()
-        some_passed, some_failed = run(name, limit, environment)
-        passed, failed = passed + some_passed, failed + some_failed
-        print(f"-- {name}: {some_passed} passed, {some_failed} failed in {time.monotonic() - start:.0f} s", flush=True)
-    print(f"{arguments.group}: {passed} passed, {failed} failed")
+        some = run(name, limit, environment)
+        passed, failed, skipped = (all_of + of for all_of, of in zip((passed, failed, skipped), some))
+        print(f"-- {name}: {told(*some)} in {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{arguments.group}: {told(passed, failed, skipped)}")
     sys.exit(1 if failed or not passed else 0)
+
+
+def told(passed, failed, skipped):
+    return f"{passed} passed, {failed} failed, {skipped} skipped"
 
 
 def installed():
@@ -90,7 +94,7 @@ def installed():
 
 
 def run(name, limit, environment):
-    """Runs one file; how many of its tests passed, and how many failed. A file that ends badly counts as a failure."""
+    """Runs one file; how many of its tests passed, failed and were skipped. One that ends badly counts as a failure."""
     with tempfile.TemporaryDirectory(prefix="wsguard-clients-") as folder:
         count = pathlib.Path(folder) / "count"
         if name.endswith(".mjs"):
@@ -99,10 +103,10 @@ def run(name, limit, environment):
             for reporter, to in reporters:
                 command += [f"--test-reporter={reporter}", f"--test-reporter-destination={to}"]
             command.append(HERE / name)
-            numbers = r"^# pass (\d+)$", r"^# (?:fail|cancelled) (\d+)$"
+            numbers = r"^# pass (\d+)$", r"^# (?:fail|cancelled) (\d+)$", r"^# (?:skipped|todo) (\d+)$"
         else:
             command = [sys.executable, "-c", COUNTING, count, name.removesuffix(".py")]
-            numbers = r"^pass (\d+)$", r"^fail (\d+)$"
+            numbers = r"^pass (\d+)$", r"^fail (\d+)$", r"^skip (\d+)$"
         # A process group of its own: what hangs is ended with all that it started.
         process = subprocess.Popen(command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         try:
@@ -115,8 +119,8 @@ def run(name, limit, environment):
             process.wait()
             status = -1
         text = count.read_text() if count.exists() else ""
-    passed, failed = (sum(map(int, re.findall(pattern, text, re.MULTILINE))) for pattern in numbers)
-    return passed, failed or (1 if status else 0)
+    passed, failed, skipped = (sum(map(int, re.findall(pattern, text, re.MULTILINE))) for pattern in numbers)
+    return passed, failed or (1 if status else 0), skipped
 
 
 # unittest's own runner, and its numbers in a file.
@@ -125,8 +129,9 @@ import pathlib, sys, unittest
 count, module = sys.argv[1:]
 result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2).run(unittest.defaultTestLoader.loadTestsFromName(module))
 failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
-passed = result.testsRun - failed - len(result.skipped) - len(result.expectedFailures)
-pathlib.Path(count).write_text(f"pass {passed}\\nfail {failed}\\n")
+skipped = len(result.skipped) + len(result.expectedFailures)
+passed = result.testsRun - failed - skipped
+pathlib.Path(count).write_text(f"pass {passed}\\nfail {failed}\\nskip {skipped}\\n")
 sys.exit(bool(failed))
 """
 
