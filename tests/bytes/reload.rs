@@ -606,13 +606,14 @@ fn an_open_connection_keeps_the_timeouts_of_its_admission() {
 #[test]
 fn a_flurry_of_hups_is_taken_one_after_the_other_and_the_last_file_wins() {
     let (backend, _kept) = keeping();
-    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let file = |per_ip: u32| unwatched(&backend, &format!("[limits]\nper_ip_rate = \"off\"\nper_ip = {per_ip}"));
+    let rig = start(&file(1));
     let open = rig.open();
     for n in 0..60 {
-        rig.put(&unwatched(&backend, &format!("[limits]\nper_ip = {}", 1 + n % 7)));
+        rig.put(&file(3 + n % 7));
         rig.signal(Signal::HUP);
     }
-    rig.put(&unwatched(&backend, "[limits]\nper_ip = 2"));
+    rig.put(&file(2));
     rig.signal(Signal::HUP);
     // Signals of one kind merge while they wait, so how many reloads these are is not known; but each was told of, and
     // none of them is still to come when the last file's limit holds and the last signal was taken.
