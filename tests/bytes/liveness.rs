@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, Request, Rig, Socket, close_code, frame, ip, masked, unmasked};
+use crate::rig::{Backend, Began, Request, Rig, Socket, close_code, frame, ip, masked, unmasked};
 
 const PONG: u8 = 10;
 
@@ -18,8 +18,7 @@ fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
     let mut socket = rig.open();
     assert_eq!(socket.read_frame(), (0x89, b"the server's own".to_vec()));
-    socket.send(&masked(PONG, b"the server's own"));
-    let start = Instant::now();
+    let (silent, ()) = Began::with(|| socket.send(&masked(PONG, b"the server's own")));
     let mut pings = 0;
     while pings < 3 {
         let (opcode, payload) = socket.read_frame();
@@ -27,11 +26,7 @@ fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
         socket.send(&masked(PONG, &payload));
         pings += 1;
     }
-    let took = start.elapsed();
-    assert!(
-        (Duration::from_millis(2700)..Duration::from_secs(6)).contains(&took),
-        "{took:?}"
-    );
+    silent.assert_took(Duration::from_millis(2700)..Duration::from_secs(6));
     let end = masked(1, b"still here");
     socket.send(&end);
     let expected = [masked(PONG, b"the server's own"), end].concat();
@@ -45,7 +40,7 @@ fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
 fn who_takes_a_ping_and_does_not_answer_is_reaped_while_its_neighbours_stay() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
-    let mut ghost = rig.open();
+    let (silent, mut ghost) = Began::with(|| rig.open());
     let mut neighbour = rig.open();
     let start = Instant::now();
     let answers = thread::spawn(move || {
@@ -57,12 +52,8 @@ fn who_takes_a_ping_and_does_not_answer_is_reaped_while_its_neighbours_stay() {
     let (opcode, _) = ghost.read_frame();
     assert_eq!(opcode, 0x89);
     let (heard, _) = ghost.read_to_end();
-    let took = start.elapsed();
+    silent.assert_took(Duration::from_millis(1900)..Duration::from_secs(5));
     assert_eq!(close_code(&heard), Some(1001), "{heard:?}");
-    assert!(
-        (Duration::from_millis(1900)..Duration::from_secs(5)).contains(&took),
-        "{took:?}"
-    );
     // The server gets a real close, so that its own end of the connection is told.
     let visit = backend.visit(0);
     visit.ended();
@@ -133,20 +124,16 @@ fn a_ping_waits_for_the_end_of_the_servers_frame() {
 fn who_says_nothing_after_the_upgrade_is_asked_and_ended_with_1008() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.timeouts]\nfirst_message = \"2s\"");
-    let (mut silent, mut listens, mut speaks) = (rig.open(), rig.open(), rig.open());
+    let (opened, [mut silent, mut listens, mut speaks]) = Began::with(|| [(); 3].map(|()| rig.open()));
     speaks.send(&masked(1, b"hello"));
     let start = Instant::now();
     answer_one(&mut listens);
     assert!(start.elapsed() < Duration::from_millis(1900));
     assert_eq!(silent.read_frame().0, 0x89);
     let (heard, _) = silent.read_to_end();
+    opened.assert_took(Duration::from_millis(1900)..Duration::from_secs(4));
     assert_eq!(close_code(&heard), Some(1008));
     assert!(heard.ends_with(b"no message in time"));
-    let took = start.elapsed();
-    assert!(
-        (Duration::from_millis(1900)..Duration::from_secs(4)).contains(&took),
-        "{took:?}"
-    );
     rig.expect(r#"wsguard_closes_total{zone="default",reason="first_message"}"#, 1);
     thread::sleep(Duration::from_secs(1));
     rig.expect(r#"wsguard_connections{zone="default"}"#, 2);

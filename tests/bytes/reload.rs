@@ -579,8 +579,8 @@ fn other_servers_are_for_newcomers_and_a_server_that_returns_has_its_connections
 fn an_open_connection_keeps_the_timeouts_of_its_admission() {
     let (backend, kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits.timeouts]\nidle = \"3s\""));
-    let mut early = rig.open();
     let admitted = Instant::now();
+    let mut early = rig.open();
     assert_eq!(
         rig.reload(&unwatched(&backend, "[limits.timeouts]\nidle = \"1s\"")),
         Ok(())

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::rig::{
-    Backend, End, Gate, Request, Rig, Socket, close_code, frame, ip, keepalive_in, keepalive_to, masked, nth_ip,
+    Backend, Began, End, Gate, Request, Rig, Socket, close_code, frame, ip, keepalive_in, keepalive_to, masked, nth_ip,
     reaches, until,
 };
 
@@ -13,15 +13,10 @@ use crate::rig::{
 fn an_idle_connection_is_closed_with_1001() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
-    let mut socket = rig.open();
-    let start = Instant::now();
+    let (silent, mut socket) = Began::with(|| rig.open());
     let (heard, end) = socket.read_to_end();
-    let took = start.elapsed();
+    silent.assert_took(Duration::from_millis(950)..Duration::from_millis(2500));
     assert_eq!((close_code(&heard), end), (Some(1001), End::Fin));
-    assert!(
-        (Duration::from_millis(950)..Duration::from_millis(2500)).contains(&took),
-        "after {took:?}"
-    );
     drop(socket);
     backend.visit(0).ended();
     rig.quiet();
@@ -93,11 +88,11 @@ fn nothing_is_put_into_a_stream_that_is_no_websocket() {
 fn lifetime_ends_even_a_busy_connection_with_1001_and_spreads_the_ends() {
     let backend = Backend::echo_frames();
     let rig = Rig::start(&backend, "[limits.timeouts]\nlifetime = \"2s\"");
-    let mut sockets: Vec<Socket> = (0..10).map(|n| rig.open_from(nth_ip(n))).collect();
+    let mut sockets: Vec<(Began, Socket)> = (0..10).map(|n| Began::with(|| rig.open_from(nth_ip(n)))).collect();
     let start = Instant::now();
     let writers: Vec<_> = sockets
         .iter()
-        .map(|socket| {
+        .map(|(_, socket)| {
             let mut stream = socket.stream().try_clone().unwrap();
             thread::spawn(move || {
                 while stream.write_all(&masked(1, b"busy")).is_ok() && start.elapsed() < Duration::from_secs(6) {
@@ -106,19 +101,16 @@ fn lifetime_ends_even_a_busy_connection_with_1001_and_spreads_the_ends() {
             })
         })
         .collect();
-    for socket in &mut sockets {
-        let (last, code) = loop {
+    for (opened, socket) in &mut sockets {
+        let last = loop {
             let (opcode, payload) = socket.read_frame();
             if opcode == 0x88 {
-                break (start.elapsed(), u16::from_be_bytes([payload[0], payload[1]]));
+                break payload;
             }
             assert_eq!((opcode, payload.as_slice()), (0x81, &b"busy"[..]));
         };
-        assert_eq!(code, 1001);
-        assert!(
-            (Duration::from_millis(1750)..Duration::from_millis(3500)).contains(&last),
-            "after {last:?}"
-        );
+        opened.assert_took(Duration::from_millis(1750)..Duration::from_millis(3500));
+        assert_eq!(last[..2], 1001_u16.to_be_bytes());
     }
     drop(sockets);
     for writer in writers {
@@ -140,15 +132,10 @@ fn after_one_sides_end_the_other_has_half_close_to_finish() {
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1s\"");
     let mut socket = rig.open();
-    socket.fin();
-    let start = Instant::now();
+    let (half_closed, ()) = Began::with(|| socket.fin());
     let (heard, _) = socket.read_to_end();
+    half_closed.assert_took(Duration::from_millis(950)..Duration::from_millis(2500));
     assert_eq!(heard, b"still talking");
-    let took = start.elapsed();
-    assert!(
-        (Duration::from_millis(950)..Duration::from_millis(2500)).contains(&took),
-        "after {took:?}"
-    );
     rig.quiet();
     rig.expect(r#"wsguard_closes_total{zone="default",reason="half_close"}"#, 1);
     gate.open();

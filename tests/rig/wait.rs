@@ -1,10 +1,37 @@
 //! Waiting for a condition, with a bound, instead of sleeping and hoping.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what is due at once before it says that it did not come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When the guard's clock began to run: between two instants of ours, however long either process was paused there.
+#[derive(Clone, Copy)]
+pub struct Began {
+    earliest: Instant,
+    latest: Instant,
+}
+
+impl Began {
+    /// With something that this does.
+    pub fn with<T>(begin: impl FnOnce() -> T) -> (Self, T) {
+        let earliest = Instant::now();
+        let value = begin();
+        let latest = Instant::now();
+        (Self { earliest, latest }, value)
+    }
+
+    /// Asserts that what was just seen can have taken so long by the guard's clock.
+    pub fn assert_took(&self, times: Range<Duration>) {
+        let (least, most) = (self.latest.elapsed(), self.earliest.elapsed());
+        assert!(
+            times.start <= most && least < times.end,
+            "after {least:?} to {most:?}, not {times:?}"
+        );
+    }
+}
 
 /// Waits until the condition yields something; panics after [`PATIENCE`].
 pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
