@@ -1,5 +1,6 @@
 //! Those who have not asked yet: how many there may be, who gives way, and how long they may take.
 
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -306,16 +307,10 @@ fn a_crowd_that_says_nothing_does_not_hold_up_an_honest_newcomer() {
         })
         .collect();
     rig.expect(PENDING, 300);
-    for _ in 0..10 {
-        let start = Instant::now();
-        drop(rig.open());
-        assert!(
-            start.elapsed() < Duration::from_millis(250),
-            "took {:?}",
-            start.elapsed()
-        );
-    }
-    assert_eq!(backend.dials(), 10);
+    let mut took: Vec<Duration> = (0..20).map(|_| newcomer(&rig, ip(1))).collect();
+    took.sort_unstable();
+    assert!(took[18] < Duration::from_millis(250), "took {took:?}");
+    assert_eq!(backend.dials(), 20);
     drop(crowd);
     rig.quiet();
 }
@@ -330,13 +325,12 @@ fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
         .listener("handshake_timeout = \"1m\"\nmax_pending_per_ip = \"off\"")
         .start();
     let served_at_once = |when: &str| {
-        let start = Instant::now();
-        drop(rig.open_from(ip(9)));
-        assert!(
-            start.elapsed() < Duration::from_millis(500),
-            "{when}: {:?}",
-            start.elapsed()
-        );
+        let mut took = thread::scope(|scope| {
+            let newcomers = [(); 5].map(|()| scope.spawn(|| newcomer(&rig, ip(9))));
+            newcomers.map(|newcomer| newcomer.join().unwrap())
+        });
+        took.sort_unstable();
+        assert!(took[3] < Duration::from_millis(500), "{when}: {took:?}");
     };
     let mut crowd: Vec<Socket> = (0..3000).map(|n| rig.connect_from(nth_ip(n))).collect();
     rig.expect(PENDING, 3000);
@@ -355,9 +349,17 @@ fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
         let answer = socket.answer();
         assert_eq!((answer.status(), answer.end), (426, End::Fin), "{answer}");
     }
-    assert_eq!(backend.dials(), 3);
+    assert_eq!(backend.dials(), 15);
     drop(crowd);
     rig.quiet();
+}
+
+/// How long one takes to get in. The worst of several is what else the machine did at that moment, so the second-worst is
+/// what tests look at.
+fn newcomer(rig: &Rig, source: IpAddr) -> Duration {
+    let start = Instant::now();
+    drop(rig.open_from(source));
+    start.elapsed()
 }
 
 /// As far as that goes without asking anybody: this process holds one end of each.
