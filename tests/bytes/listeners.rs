@@ -140,7 +140,7 @@ fn an_ipv6_address_takes_ipv6_only() {
     let front = || Rig::start(&backend, "[[listener]]\nname = \"front\"\nbind = [\"[::]:0\"]");
     // Every IPv4 address of that port is still to be had; but for once another test may have it.
     let is_free = |rig: &Rig| TcpListener::bind(("0.0.0.0", rig.front().port())).is_ok();
-    let rig = (0..5)
+    let rig = (0..20)
         .map(|_| front())
         .find(is_free)
         .expect("a port that IPv4 may have too");
