@@ -105,14 +105,15 @@ class Guard(Program):
         self._folder.cleanup()
 
     def metric(self, series):
-        """The value of one series, named as /metrics names it, labels and all; 0 where it does not exist."""
+        """The value of one series, named as /metrics names it, labels and all. Who expects 0 of a misspelt one is not to be
+        right, so one that is not there is a failure."""
         with contextlib.closing(http.client.HTTPConnection(self.admin, timeout=10)) as connection:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
         for line in text.splitlines():
             if line.startswith(series + " "):
                 return float(line[len(series) + 1 :])
-        return 0.0
+        raise AssertionError(f"no series is called {series}")
 
     def settle(self):
         """Fails unless, within five seconds, nothing is counted any more, and every count agrees with what is alive."""
