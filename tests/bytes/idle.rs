@@ -103,7 +103,7 @@ fn what_is_told_to_one_at_rest_is_done_at_once() {
     let backend = Backend::listening();
     let mut rig = Rig::start(
         &backend,
-        "[server]\ndrain_delay = \"0s\"\ndrain_timeout = \"2s\"\n[[route]]\npaths = [\"/idle\"]\nzone = \"idle\"\n\
+        "[server]\ndrain_delay = \"0s\"\ndrain_timeout = \"4s\"\n[[route]]\npaths = [\"/idle\"]\nzone = \"idle\"\n\
          [[route]]\n[zone.idle.timeouts]\nidle = \"7s\"",
     );
     let Ok(mut idle) = rig.try_open(ip(2), &Request::to("/idle")) else {

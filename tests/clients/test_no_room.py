@@ -13,7 +13,7 @@ import unittest
 
 from rig import Backend, Guard, Program, echo, event, is_traced, until, upgrade
 
-SERVER = 'workers = 1\ndrain_delay = "0s"\ndrain_timeout = "2s"'
+SERVER = 'workers = 1\ndrain_delay = "0s"\ndrain_timeout = "4s"'
 
 
 class NoRoom(unittest.TestCase):
