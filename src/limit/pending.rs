@@ -357,7 +357,7 @@ pub const FEW: usize = 8;
 pub const GRACE: Duration = Duration::from_millis(100);
 
 /// How soon a head that has begun should have come to its end.
-pub const DAWDLES: Duration = Duration::from_millis(250);
+pub const DAWDLES: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
