@@ -106,8 +106,7 @@ fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worke
 
 fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
     let now = Instant::now();
-    let running = worker.guard().running();
-    let listener = post.listener();
+    let (listener, running) = post.in_force();
     let identity = &running.policy.identity;
     let peer = peer.map(|peer| peer.ip().to_canonical());
     let hop = Hop {
@@ -119,7 +118,7 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
     let greeting = Greeting::begin(peer, &listener, &running);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
     let Ok(seat) = listener.room.enter(charged, now) else {
-        entry.stopped(&Stop::new(Reason::PendingPerIp), None, &running);
+        entry.stopped(&Stop::new(Reason::PendingPerIp), None);
         drop(newcomer);
         return;
     };

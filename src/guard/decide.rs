@@ -72,19 +72,20 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
     let route = route(head, client, running).map_err(|stop| stop.by(client))?;
     let place = Place {
         route: Arc::clone(&route.name),
-        zone: route.zone,
-        upstream: route.upstream,
+        zone: Arc::clone(&running.zones[route.zone]),
+        upstream: Arc::clone(&running.upstreams[route.upstream]),
+        relay: policy.upstreams[route.upstream].relay,
     };
     allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place))?;
-    let offer = offered(&upgrade, &running.zones[place.zone]);
+    let offer = offered(&upgrade, &place.zone);
     if running.shared.phase.is(Phase::Draining) {
         return Err(Stop::new(Reason::Draining)
             .by(client)
             .at(&place)
             .offering(offer.as_ref()));
     }
-    let granted = admit(client, &running.zones[place.zone], running, now)
-        .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    let granted =
+        admit(client, &place.zone, running, now).map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
     fault::point("decide");
     let forwarding = Forwarding {
         hop: client.hop,

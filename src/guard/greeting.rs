@@ -86,10 +86,11 @@ impl Greeting {
         }
     }
 
-    /// Decides once more on a head that [`Greeting::hear`] has stopped, by what is in force now; `None`: it kept none.
+    /// Decides once more on a head that [`Greeting::hear`] has stopped, by what is in force now; `None`: it kept none. A
+    /// stop that comes of it keeps the head in turn.
     pub fn decide_again(
         &self,
-        stop: &Stop,
+        stop: &mut Stop,
         listener: &Listener,
         guard: &Guard,
         running: &mut Arc<Running>,
@@ -98,12 +99,13 @@ impl Greeting {
             hop: self.hop?,
             listener,
         };
-        let bytes = stop.known().head.as_ref()?;
-        let Ok(Step::Done { value: head, .. }) = HeadScan::default().parse(bytes, caps(listener)) else {
+        let bytes = stop.take_head()?;
+        let Ok(Step::Done { value: head, .. }) = HeadScan::default().parse(&bytes, caps(listener)) else {
             return None;
         };
         *running = guard.running();
-        Some(decide(&head, peer, running, Instant::now()))
+        let decided = decide(&head, peer, running, Instant::now());
+        Some(decided.map_err(|stop| stop.keeping(bytes)))
     }
 
     /// Why it stops where the greeting is broken off; `has_begun` says whether a byte of what is awaited has come.
@@ -143,8 +145,8 @@ impl Greeting {
             Ok(Step::Done { value: head, used }) => {
                 *running = guard.running();
                 let decided = decide(&head, peer, running, Instant::now()).map_err(|stop| {
-                    if may_wait(&stop, running) {
-                        stop.keeping(&ahead.bytes()[..used])
+                    if may_wait(&stop) {
+                        stop.keeping(ahead.bytes()[..used].into())
                     } else {
                         stop
                     }

@@ -20,7 +20,6 @@ use crate::wire::reply::{Reply, ReplyScan};
 use super::decide::Passage;
 use super::ledger::Entry;
 use super::reason::Reason;
-use super::running::Running;
 use super::stop::Stop;
 
 /// A server that has switched protocols.
@@ -54,15 +53,10 @@ struct Other {
 }
 
 /// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
-pub async fn connect(
-    passage: &Passage,
-    client: &Client,
-    running: &Running,
-    entry: &mut Entry,
-) -> Result<Connected, Stop> {
+pub async fn connect(passage: &Passage, client: &Client, entry: &mut Entry) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
-        connected = connect_patiently(passage, running, entry) => connected,
+        connected = connect_patiently(passage, entry) => connected,
         () = client.stream().ended() => Err(Stop::new(Reason::ClientGone)),
     };
     connected.map_err(|stop| {
@@ -72,10 +66,10 @@ pub async fn connect(
     })
 }
 
-async fn connect_patiently(passage: &Passage, running: &Running, entry: &mut Entry) -> Result<Connected, Stop> {
-    let zone = &running.zones[passage.place.zone].policy;
+async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Connected, Stop> {
+    let zone = &passage.place.zone.policy;
     let deadline = zone.upgrade.map(|upgrade| Instant::now() + upgrade);
-    let asking = pin!(ask(passage, running, entry, zone.dial));
+    let asking = pin!(ask(passage, entry, zone.dial));
     match until(deadline, asking).await {
         None => Err(Stop::new(Reason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
@@ -86,13 +80,8 @@ async fn connect_patiently(passage: &Passage, running: &Running, entry: &mut Ent
 }
 
 /// Hands the request to a server, and reads its reply.
-async fn ask(
-    passage: &Passage,
-    running: &Running,
-    entry: &mut Entry,
-    dial: Option<Duration>,
-) -> Result<Answered, Stop> {
-    let (server, sent, lease) = dial_any(passage, running, entry, dial).await?;
+async fn ask(passage: &Passage, entry: &mut Entry, dial: Option<Duration>) -> Result<Answered, Stop> {
+    let (server, sent, lease) = dial_any(passage, entry, dial).await?;
     server
         .write_all(&passage.request[sent..])
         .await
@@ -152,11 +141,10 @@ fn bad_reply(what: &str) -> Stop {
 /// it goes how much of the request the one that was reached has been sent.
 async fn dial_any(
     passage: &Passage,
-    running: &Running,
     entry: &mut Entry,
     limit: Option<Duration>,
 ) -> Result<(Stream, usize, Lease), Stop> {
-    let attempts = running.upstreams[passage.place.upstream].attempts(&passage.client.key);
+    let attempts = passage.place.upstream.attempts(&passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server());

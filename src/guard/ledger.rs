@@ -17,7 +17,7 @@ use super::identify::{Client, Forwarded, Hop};
 use super::log::Line;
 use super::metrics::{Outcome, seconds};
 use super::reason::{CloseReason, Reason};
-use super::running::{Listener, Running, Shared, ZoneState};
+use super::running::{Listener, Shared, ZoneState};
 use super::sample::Class;
 use super::stop::{Cause, Place, Stop};
 
@@ -108,9 +108,9 @@ impl Entry {
     }
 
     /// The client was admitted: from here on its permit is the entry's to give back.
-    pub fn admitted(&mut self, passage: &Passage, granted: Granted, running: &Running) {
+    pub fn admitted(&mut self, passage: &Passage, granted: Granted) {
         self.identified(passage.client);
-        self.placed(&passage.place, running);
+        self.placed(&passage.place);
         self.state = State::Walking(granted.observed);
         self.standing.take(granted.permit);
     }
@@ -121,7 +121,7 @@ impl Entry {
     }
 
     /// The walk stopped before a tunnel.
-    pub fn stopped(&mut self, stop: &Stop, status: Option<u16>, running: &Running) {
+    pub fn stopped(&mut self, stop: &Stop, status: Option<u16>) {
         let known = stop.known();
         if let Some(client) = known.client
             && matches!(self.who, Who::Hop(_))
@@ -129,7 +129,7 @@ impl Entry {
             self.identified(client);
         }
         if let Some(place) = &known.place {
-            self.placed(place, running);
+            self.placed(place);
         }
         let Some(reason) = stop.reason() else {
             self.state = State::Health;
@@ -195,10 +195,10 @@ impl Entry {
         }
     }
 
-    fn placed(&mut self, place: &Place, running: &Running) {
+    fn placed(&mut self, place: &Place) {
         self.place = Some(Named {
             route: Arc::clone(&place.route),
-            zone: Arc::clone(&running.zones[place.zone].state),
+            zone: Arc::clone(&place.zone.state),
         });
     }
 

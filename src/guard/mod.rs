@@ -222,7 +222,7 @@ impl Guard {
         let running = self.running();
         let workers = self.workers.lock();
         for (at, asked, bound) in bound {
-            let post = Post::new(asked, &bound, Arc::clone(&running.listeners[at]));
+            let post = Post::new(asked, &bound, Arc::clone(&running.listeners[at]), Arc::clone(&running));
             let line = Line {
                 listener: Some(Arc::clone(&running.policy.listeners[at].name)),
                 address: Some(bound.address.to_string()),

@@ -8,7 +8,15 @@ use tokio::sync::watch;
 use crate::net::address::Bind;
 use crate::net::listen::Bound;
 
-use super::running::Listener;
+use super::running::{Listener, Running};
+
+/// Whose connections come in, and the policy that says so: read together, as an arrival must not meet the listener of one
+/// policy with the trust of another.
+#[derive(Debug)]
+struct InForce {
+    listener: Arc<Listener>,
+    running: Arc<Running>,
+}
 
 /// A bound address. The workers' accept loops hold it, and look up whose connections they accept.
 #[derive(Debug)]
@@ -16,19 +24,19 @@ pub struct Post {
     asked: Bind,
     address: Bind,
     is_inherited: bool,
-    listener: ArcSwap<Listener>,
+    in_force: ArcSwap<InForce>,
     closes: watch::Sender<bool>,
 }
 
 impl Post {
     /// A post for what was `asked` for. Where it is bound differs from that where port 0 was asked for, and may where
     /// the socket was inherited.
-    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>) -> Arc<Self> {
+    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>, running: Arc<Running>) -> Arc<Self> {
         Arc::new(Self {
             asked,
             address: bound.address.clone(),
             is_inherited: bound.is_inherited,
-            listener: ArcSwap::new(listener),
+            in_force: ArcSwap::from_pointee(InForce { listener, running }),
             closes: watch::Sender::new(false),
         })
     }
@@ -50,12 +58,18 @@ impl Post {
 
     /// Whose connections come in here now.
     pub fn listener(&self) -> Arc<Listener> {
-        self.listener.load_full()
+        Arc::clone(&self.in_force.load().listener)
+    }
+
+    /// The same, with the policy that it belongs to.
+    pub fn in_force(&self) -> (Arc<Listener>, Arc<Running>) {
+        let in_force = self.in_force.load();
+        (Arc::clone(&in_force.listener), Arc::clone(&in_force.running))
     }
 
     /// Another policy's listener takes the address over; no socket is closed for it.
-    pub fn hand_over(&self, listener: Arc<Listener>) {
-        self.listener.store(listener);
+    pub fn hand_over(&self, listener: Arc<Listener>, running: Arc<Running>) {
+        self.in_force.store(Arc::new(InForce { listener, running }));
     }
 
     /// Has the accept loops accept what is queued, and close their sockets.

@@ -14,7 +14,6 @@ use crate::net::stream::{Stream, is_passing};
 use crate::wire::answer::{Answer, accepted_then_closed};
 
 use super::reason::Reason;
-use super::running::Running;
 use super::stop::{Cause, Stop};
 
 /// What to do with a socket that gets no tunnel.
@@ -35,7 +34,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// The one place that decides what a client hears of a stop.
-    pub fn of(stop: &Stop, running: &Running) -> Self {
+    pub fn of(stop: &Stop) -> Self {
         let reason = match &stop.cause {
             Cause::Health { is_serving } => return Self::health(*is_serving),
             Cause::Server { status, answer } => {
@@ -50,11 +49,7 @@ impl Refusal {
         let Some(status) = reason.status() else {
             return Self::Close;
         };
-        let zone = stop
-            .known()
-            .place
-            .as_ref()
-            .map(|place| &running.zones[place.zone].policy);
+        let zone = stop.known().place.as_ref().map(|place| &place.zone.policy);
         match zone.map(|zone| zone.reject_with) {
             Some(RejectWith::Drop) if reason.may_be_restyled() => Self::Reset,
             Some(RejectWith::Close) if reason.may_be_restyled() => Self::closed(stop, reason),

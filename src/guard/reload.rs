@@ -218,7 +218,7 @@ impl Guard {
                 .iter()
                 .find(|listener| listener.policy.bind.contains(post.asked()));
             if let Some(listener) = heir {
-                post.hand_over(Arc::clone(listener));
+                post.hand_over(Arc::clone(listener), Arc::clone(&running));
             } else {
                 post.close();
                 leaving.push(Arc::clone(post));

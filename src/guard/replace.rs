@@ -13,7 +13,7 @@ use crate::relay::pulse::{Asked, Order, Pulse};
 
 use super::Guard;
 use super::reason::Reason;
-use super::running::{Running, Shared, Zone};
+use super::running::{Shared, Zone};
 use super::stop::Stop;
 
 /// Whose connection one is: a hash of zone and client key, the same for the life of the process.
@@ -48,7 +48,7 @@ pub struct Search {
     /// One of them is ended, and its slot is about to be free.
     is_over: bool,
     ends_at: Instant,
-    _claim: Claim,
+    claim: Claim,
 }
 
 /// How a search stands.
@@ -65,17 +65,21 @@ pub enum Found {
 impl Search {
     /// Begins one for a newcomer that `stop` has refused, if that was for its client's cap, and any of the client's
     /// connections has been silent for long.
-    pub fn begin(stop: &Stop, running: &Running, guard: &Guard, now: Instant) -> Option<Self> {
-        let zone = zone_of(stop, running)?;
-        let whose = running.shared.whose(zone.state.counts.id(), stop.known().client?.key);
-        let claim = Claim::of(&running.shared, zone.state.counts.id(), whose, now)?;
+    pub fn begin(stop: &Stop, shared: &Arc<Shared>, guard: &Guard, now: Instant) -> Option<Self> {
+        let (zone, whose) = wants_slot(stop, shared)?;
+        let claim = Claim::of(shared, zone, whose, now)?;
         let suspects = guard.suspects(whose, now);
         (!suspects.is_empty()).then(|| Self {
             suspects,
             is_over: false,
             ends_at: now + PATIENCE,
-            _claim: claim,
+            claim,
         })
+    }
+
+    /// Whether what it searches for is what a newcomer needs that was stopped once more, perhaps by another policy.
+    pub fn is_for(&self, stop: &Stop) -> bool {
+        wants_slot(stop, &self.claim.shared).is_some_and(|(_, whose)| whose == self.claim.whose)
     }
 
     /// Looks how it stands; to be called every [`Search::PAUSE`].
@@ -128,12 +132,18 @@ impl Suspect {
 }
 
 /// Whether a newcomer that was stopped so may wait for a slot, if one is found.
-pub fn may_wait(stop: &Stop, running: &Running) -> bool {
-    zone_of(stop, running).is_some()
+pub fn may_wait(stop: &Stop) -> bool {
+    zone_of(stop).is_some()
 }
 
-fn zone_of<'r>(stop: &Stop, running: &'r Running) -> Option<&'r Zone> {
-    let zone = &running.zones[stop.known().place.as_ref()?.zone];
+/// The zone in which a newcomer that was stopped so needs a slot, and whose.
+fn wants_slot(stop: &Stop, shared: &Shared) -> Option<(u32, Whose)> {
+    let zone = zone_of(stop)?.state.counts.id();
+    Some((zone, shared.whose(zone, stop.known().client?.key)))
+}
+
+fn zone_of(stop: &Stop) -> Option<&Zone> {
+    let zone = &stop.known().place.as_ref()?.zone;
     let messages = &zone.policy.messages;
     let is_meant = stop.reason() == Some(Reason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
     is_meant.then_some(zone)

@@ -34,9 +34,9 @@ pub struct Running {
     /// The policy.
     pub policy: Policy,
     /// As `policy.zones`.
-    pub zones: Vec<Zone>,
+    pub zones: Vec<Arc<Zone>>,
     /// Zones that a reload has removed: the last one, and those before it while they are not empty.
-    pub removed_zones: Vec<Zone>,
+    pub removed_zones: Vec<Arc<Zone>>,
     /// As `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Servers that a reload has removed, while connections to them are open.
@@ -89,7 +89,7 @@ pub struct Shared {
 }
 
 /// A zone in force.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Zone {
     /// Its policy.
     pub policy: Arc<ZonePolicy>,
@@ -130,11 +130,11 @@ pub struct Listener {
 impl Running {
     /// Applies `policy` to what is carried over from `before`: nothing, for the first policy of a process.
     pub fn build(policy: Policy, shared: Arc<Shared>, room: &Room, before: Option<&Self>) -> Self {
-        let zones: Vec<Zone> = policy
+        let zones: Vec<Arc<Zone>> = policy
             .zones
             .iter()
             .zip(&room.zone_connections)
-            .map(|(zone, connections)| Zone::build(zone, *connections, &shared, before))
+            .map(|(zone, connections)| Arc::new(Zone::build(zone, *connections, &shared, before)))
             .collect();
         let listeners: Vec<Arc<Listener>> = policy
             .listeners
@@ -152,7 +152,7 @@ impl Running {
             let is_asked_for = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));
             server.open() > 0 && !upstreams.iter().any(is_asked_for)
         });
-        let is_removed = |old: &&Zone| !zones.iter().any(|zone| zone.is(old));
+        let is_removed = |old: &&Arc<Zone>| !zones.iter().any(|zone| zone.is(old));
         // Somebody may be deciding by the policy before at this very moment, so its zones stay although they look empty.
         let removed_zones = before
             .into_iter()
@@ -186,7 +186,7 @@ impl Running {
     }
 
     /// The zones of the policy, then those that live on until they are empty.
-    pub fn all_zones(&self) -> impl Iterator<Item = &Zone> {
+    pub fn all_zones(&self) -> impl Iterator<Item = &Arc<Zone>> {
         self.zones.iter().chain(&self.removed_zones)
     }
 

@@ -3,20 +3,26 @@
 use std::sync::Arc;
 
 use crate::limit::admission::Full;
+use crate::relay::mode::RelayMode;
+use crate::upstream::group::Upstream;
 
 use super::identify::Client;
 use super::log::shown;
 use super::reason::Reason;
+use super::running::Zone;
 
-/// Where a request was routed to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a request was routed to. It holds the things themselves and not their positions: a reload may put another policy,
+/// with other lists, in force at any time.
+#[derive(Clone, Debug)]
 pub struct Place {
     /// Its route's name.
     pub route: Arc<str>,
-    /// Its zone's place in the policy's list.
-    pub zone: usize,
-    /// Its upstream's place in the policy's list.
-    pub upstream: usize,
+    /// Its zone, under the policy that routed it.
+    pub zone: Arc<Zone>,
+    /// Its upstream.
+    pub upstream: Arc<Upstream>,
+    /// How connections to that upstream are relayed.
+    pub relay: RelayMode,
 }
 
 /// What the client's upgrade offered, as far as an answer by close frame needs it.
@@ -141,9 +147,14 @@ impl Stop {
 
     /// Keeps the request head, so that it can be decided on again.
     #[must_use]
-    pub fn keeping(mut self, head: &[u8]) -> Self {
-        self.known.head = Some(head.into());
+    pub fn keeping(mut self, head: Box<[u8]>) -> Self {
+        self.known.head = Some(head);
         self
+    }
+
+    /// Takes out the request head that was kept.
+    pub fn take_head(&mut self) -> Option<Box<[u8]>> {
+        self.known.head.take()
     }
 
     /// What was known of the client when it stopped.

@@ -121,8 +121,7 @@ impl Turn {
             None => stay(self, worker),
             Some(Ok(admitted)) => let_in(admitted, self, worker),
             Some(Err(stop)) => {
-                let running = &self.arrival.running;
-                match Search::begin(&stop, running, worker.guard(), Instant::now()) {
+                match Search::begin(&stop, &self.arrival.running.shared, worker.guard(), Instant::now()) {
                     Some(search) => drop(tokio::spawn(hope(self, stop, search, Arc::clone(worker)))),
                     None => turn_away(&stop, self, worker),
                 }
@@ -147,16 +146,16 @@ async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Wo
         }
         let again = arrival
             .greeting
-            .decide_again(&stop, &arrival.listener, worker.guard(), &mut arrival.running);
+            .decide_again(&mut stop, &arrival.listener, worker.guard(), &mut arrival.running);
         match again {
             Some(Ok(admitted)) => return let_in(admitted, turn, &worker),
-            // The slot is not free yet, or another one was quicker.
-            Some(Err(again)) if again.reason() == Some(Reason::PerIp) => {}
-            Some(Err(again)) => {
-                stop = again;
-                break;
-            }
+            // Whatever it hears in the end is what was decided last, by the policy in force then.
+            Some(Err(again)) => stop = again,
             None => break,
+        }
+        // Otherwise the slot is not free yet, or another one was quicker.
+        if !search.is_for(&stop) {
+            break;
         }
     }
     turn_away(&stop, turn, &worker);
@@ -169,7 +168,7 @@ fn stay(turn: Turn, worker: &Worker) {
         arrival.seat.is_silent();
     }
     if let Err((arrival, error)) = worker.lobby().keep(arrival) {
-        entry.stopped(&no_room(&error), None, &arrival.running);
+        entry.stopped(&no_room(&error), None);
         drop(arrival);
         drop(entry);
     }
@@ -185,24 +184,24 @@ fn let_in(admitted: Admitted, turn: Turn, worker: &Arc<Worker>) {
         running,
         ..
     } = arrival;
-    let passage = admit(admitted, &mut entry, &running);
+    let passage = admit(admitted, &mut entry);
     match register(newcomer, worker) {
         Ok(client) => {
             drop(seat);
             tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
         }
-        Err(error) => entry.stopped(&no_room(&error), None, &running),
+        Err(error) => entry.stopped(&no_room(&error), None),
     }
 }
 
 /// From here on its permit is the entry's to give back.
-fn admit(admitted: Admitted, entry: &mut Entry, running: &Running) -> Passage {
+fn admit(admitted: Admitted, entry: &mut Entry) -> Passage {
     let Admitted {
         mut granted,
         mut passage,
     } = admitted;
     passage.shares = granted.shares.take();
-    entry.admitted(&passage, granted, running);
+    entry.admitted(&passage, granted);
     passage
 }
 
@@ -217,13 +216,13 @@ fn pass(
     worker: Arc<Worker>,
 ) -> impl Future<Output = ()> {
     async move {
-        let stop = match connect(&passage, &client, &running, &mut entry).await {
+        let stop = match connect(&passage, &client, &mut entry).await {
             Ok(connected) => return open(&passage, connected, client, entry, &running, &worker),
             Err(stop) => stop,
         };
         client.look_again();
-        let refusal = Refusal::of(&stop, &running);
-        entry.stopped(&stop, refusal.status(), &running);
+        let refusal = Refusal::of(&stop);
+        entry.stopped(&stop, refusal.status());
         tokio::spawn(deliver(refusal, client, None, listener, entry));
     }
 }
@@ -237,7 +236,7 @@ fn open(
     running: &Running,
     worker: &Arc<Worker>,
 ) {
-    let zone = &running.zones[passage.place.zone];
+    let zone = &passage.place.zone;
     let terms = Arc::clone(&zone.terms);
     let Connected {
         server,
@@ -259,7 +258,7 @@ fn open(
         reply_size,
     };
     let conditions = Conditions {
-        mode: running.policy.upstreams[passage.place.upstream].relay,
+        mode: passage.place.relay,
         terms: Arc::clone(&terms),
         shares: passage.shares.clone(),
         pulse: Arc::default(),
@@ -286,8 +285,8 @@ async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listen
 
 /// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
 fn turn_away(stop: &Stop, mut turn: Turn, worker: &Worker) {
-    let refusal = Refusal::of(stop, &turn.arrival.running);
-    turn.entry.stopped(stop, refusal.status(), &turn.arrival.running);
+    let refusal = Refusal::of(stop);
+    turn.entry.stopped(stop, refusal.status());
     let Some(rest) = refusal.deliver_at_once(&mut turn.arrival.newcomer) else {
         return;
     };

@@ -345,6 +345,60 @@ fn a_head_that_a_reload_overtakes_is_decided_by_the_new_policy_and_leaves_no_dri
 }
 
 #[test]
+fn who_waits_for_a_dead_ones_slot_when_its_zone_moves_in_the_file_is_answered_by_its_own_zone() {
+    const PINGED: &str = "[zone.b.messages]\nping = \"1s\"";
+    for style in ["http", "close", "drop"] {
+        let limits = |per_ip: u32| format!("reject_with = \"{style}\"\nper_ip = {per_ip}\n{PINGED}");
+        let other = if style == "drop" { "http" } else { "drop" };
+        let other = format!("reject_with = \"{other}\"");
+        let b = ("b", &*limits(1));
+        // The zone before it goes; goes, and one of another style comes behind it; or stays, and only the limit changes.
+        for zones in [&[b][..], &[b, ("c", &other)], &[("a", ""), b]] {
+            let (backend, kept) = keeping();
+            let rig = start(&with_zones(&backend, &[("a", ""), ("b", &limits(3))]));
+            let dead: Vec<Socket> = (0..3)
+                .map(|_| rig.try_open(ip(1), &Request::to("/b")).ok().unwrap())
+                .collect();
+            dead.iter().for_each(Socket::vanish);
+            thread::sleep(Duration::from_millis(1200));
+            let mut waits = rig.send(Request::to("/b"));
+            rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+            assert_eq!(rig.reload(&with_zones(&backend, zones)), Ok(()));
+            let answer = waits.answer();
+            let case = format!("{zones:?}: {answer}");
+            match style {
+                "http" => answer.assert_refusal("429 Too Many Requests", "per_ip", "Too many connections from this IP"),
+                "close" => assert_eq!(close_code(answer.body()), Some(1013), "{case}"),
+                _ => assert_eq!((answer.bytes.len(), answer.end), (0, End::Reset), "{case}"),
+            }
+            let line = rig.line("the line of the one that waited", |line| line["event"] == "rejected");
+            assert_eq!(
+                (&line["reason"], &line["route"], &line["zone"], &line["limit"]),
+                (&"per_ip".into(), &"b".into(), &"b".into(), &1.into()),
+                "{case}: {line}"
+            );
+            let metrics = rig.metrics();
+            assert_eq!(
+                metrics
+                    .starting_with("wsguard_handshakes_total")
+                    .into_iter()
+                    .filter(|(name, number)| name.contains("rejected") && *number != "0")
+                    .collect::<Vec<_>>(),
+                [(
+                    r#"wsguard_handshakes_total{outcome="rejected",reason="per_ip",zone="b"}"#,
+                    "1"
+                )],
+                "{case}"
+            );
+            assert_eq!(metrics.count("wsguard_panics_total"), 0, "{case}");
+            assert_eq!(backend.dials(), 3, "{case}: the newcomer is not let in");
+            drop(dead);
+            kept.lock().unwrap().clear();
+        }
+    }
+}
+
+#[test]
 fn a_reload_that_adds_a_listener_whose_port_is_taken_changes_nothing() {
     let (backend, _kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
@@ -869,6 +923,14 @@ fn unwatched(backend: &Backend, config: &str) -> String {
         "[server]\nwatch_config = false"
     };
     Rig::before(backend).config(server).config(config).text()
+}
+
+/// Zones with these limits, each of which has a path of its name.
+fn with_zones(backend: &Backend, zones: &[(&str, &str)]) -> String {
+    let zones = zones.iter().map(|(name, limits)| {
+        format!("[zone.{name}]\n{limits}\n[[route]]\nname = \"{name}\"\npaths = [\"/{name}\"]\nzone = \"{name}\"\n")
+    });
+    unwatched(backend, &zones.collect::<String>())
 }
 
 fn watched(backend: &Backend, config: &str) -> String {
