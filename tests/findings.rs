@@ -799,13 +799,13 @@ servers = ["127.0.0.1:8080"]
 upstream = "again""#;
     assert_eq!(
         told(text),
-        r#"warning: "127.0.0.1:8080" is wsguard's own listener: every connection would come back to it
+        r#"error: "127.0.0.1:8080" is wsguard's own listener: every connection would come back to it
  --> wsguard.toml:2:12
   |
 2 | servers = ["127.0.0.1:8080"]
   |            ^^^^^^^^^^^^^^^^
   |
-  = help: where your server itself listens: another port than `bind`"#
+  = help: where your server itself listens, which is another port than that of `bind`"#
     );
 }
 

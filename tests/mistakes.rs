@@ -422,6 +422,58 @@ fn of_what_is_no_toml() {
         ("x = ‘5s’", "1:5 quotes are straight in TOML"),
         ("x = 5,", "1:6 a line ends without comma and semicolon"),
         ("x = \"a # b\",", "1:12 a line ends without comma and semicolon"),
+/// Whoever is let in would be dialled to wsguard again, and again.
+#[test]
+fn a_server_that_is_wsguard_itself() {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let host = host.trim();
+    let folder = tempfile::tempdir().unwrap();
+    let (run, link) = (folder.path().join("run"), folder.path().join("var"));
+    std::fs::create_dir(&run).unwrap();
+    std::os::unix::fs::symlink(&run, &link).unwrap();
+    let (bound, by_link) = (run.join("in.sock"), link.join("in.sock"));
+    let (bound, by_link) = (
+        format!("unix:{}", bound.display()),
+        format!("unix:{}", by_link.display()),
+    );
+    let around = format!("unix:{}/../run/in.sock", run.display());
+    for (bind, server) in [
+        ("127.0.0.1:8080", "127.0.0.1:8080"),
+        ("192.0.2.1:8080", "192.0.2.1:8080"),
+        ("0.0.0.0:8080", "127.0.0.1:8080"),
+        ("0.0.0.0:8080", "127.1.2.3:8080"),
+        ("0.0.0.0:8080", "0.0.0.0:8080"),
+        ("0.0.0.0:8080", "[::ffff:127.0.0.1]:8080"),
+        ("127.0.0.1:8080", "0.0.0.0:8080"),
+        ("[::]:8080", "[::1]:8080"),
+        ("[::1]:8080", "[::]:8080"),
+        ("0.0.0.0:8080", "localhost:8080"),
+        ("127.0.0.1:8080", "LocalHost.:8080"),
+        ("[::1]:8080", "localhost:8080"),
+        ("0.0.0.0:8080", &format!("{host}:8080")),
+        (&bound, &bound),
+        (&bound, &by_link),
+        (&bound, &around),
+        // The admin listener's.
+        ("127.0.0.1:8080", "127.0.0.1:9191"),
+        ("127.0.0.1:8080", "localhost:9191"),
+    ] {
+        let text =
+            format!("[[listener]]\nbind = [\"{bind}\"]\n[upstream.a]\nservers = [\"192.0.2.7:1\", \"{server}\"]");
+        let rejected = compile(&text, "x")
+            .map(|_| format!("{server} beside {bind} is taken"))
+            .unwrap_err();
+        let told = places(&rejected);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with(&format!("4:27 \"{server}\" is wsguard's own ")),
+            "{told:?}"
+        );
+    }
+    let without = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[admin]\nlisten = \"off\"\n[upstream.a]\nservers = [\"127.0.0.1:9191\"]";
+    assert!(compile(without, "x").is_ok(), "no admin listener is there");
+}
+
         ("x = 1.5s", "1:8 a value is a number, true, false, or a text in quotes"),
         ("x = True", "1:5 a value is a number, true, false, or a text in quotes"),
         ("[limits]\nper_ip 5", "2:8 a key and its value have `=` between them"),

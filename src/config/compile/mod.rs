@@ -8,6 +8,7 @@ mod listener;
 mod messages;
 mod names;
 mod network;
+mod own;
 mod rate;
 mod reach;
 mod route;
@@ -33,6 +34,7 @@ pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
     let upstreams = upstream::compile(&raw.upstream, found);
     let routes = route::compile(raw, &zones, found);
     let admin = admin::compile(raw.admin.get(), &listeners, found);
+    own::refuse(&raw.upstream, &listeners, admin.listen, found);
     let log = admin::compile_log(raw.log.get(), found);
     if !found.mistakes.is_empty() {
         return None;

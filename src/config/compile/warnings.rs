@@ -9,15 +9,14 @@ use crate::config::policy::{Policy, RejectWith, ZonePolicy};
 use crate::config::raw::{File, Limits};
 use crate::config::routes::{Route, RoutePath};
 use crate::config::shape::Entry;
-use crate::config::{addresses, units};
-use crate::net::address::{Bind, Target};
+use crate::config::units;
+use crate::net::address::Bind;
 
 use super::{listener, reach, zone};
 
 /// Notes every warning, each at what it is about.
 pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
     trust(raw, policy, found);
-    loops(raw, policy, found);
     routes(raw, policy, found);
     zones(raw, policy, found);
     messages::look(raw, policy, found);
@@ -78,39 +77,6 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
                 "behind a proxy on this machine: [client_ip] trusted_proxies = [\"{word}\"]"
             )),
         );
-    }
-}
-
-/// A server at an address that a listener has: whoever is let in is dialled to wsguard again.
-fn loops(raw: &File, policy: &Policy, found: &mut Findings) {
-    let mut unheard = Findings::default();
-    let binds: Vec<&Bind> = policy.listeners.iter().flat_map(|listener| &listener.bind).collect();
-    for (_, upstream) in raw.upstream.iter() {
-        for text in upstream.servers.texts_or_none(&mut unheard).unwrap_or_default() {
-            let target = addresses::target(text.text).ok();
-            if target.is_some_and(|target| binds.iter().any(|bind| has(bind, &target))) {
-                let title = format!(
-                    "\"{}\" is wsguard's own listener: every connection would come back to it",
-                    text.text
-                );
-                found.warn(
-                    Finding::at(text.span, title).hint("where your server itself listens: another port than `bind`"),
-                );
-            }
-        }
-    }
-}
-
-/// Whether a dial of this server surely ends at this listener.
-fn has(bind: &Bind, target: &Target) -> bool {
-    match (bind, target) {
-        (Bind::Tcp(bind), Target::Tcp(server)) => {
-            let any = bind.ip().is_unspecified() && bind.is_ipv4() == server.is_ipv4();
-            let local = server.ip().is_loopback() || server.ip().is_unspecified();
-            bind.port() == server.port() && (bind.ip() == server.ip() || (any && local))
-        }
-        (Bind::Unix(bind), Target::Unix(server)) => bind == server,
-        _ => false,
     }
 }
 

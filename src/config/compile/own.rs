@@ -1,0 +1,81 @@
+//! Servers that are wsguard itself: whoever is let in would be dialled to it again.
+
+use std::fs::canonicalize;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use crate::config::finding::{Finding, Findings};
+use crate::config::policy::ListenerPolicy;
+use crate::config::shape::Named;
+use crate::config::{addresses, raw};
+use crate::net::address::{Bind, Target, host_name, is_of_this_machine};
+
+/// Notes every server at an address of a listener or of the admin listener, as far as that is known without a resolver.
+pub fn refuse(
+    upstreams: &Named<raw::Upstream>,
+    listeners: &[ListenerPolicy],
+    admin: Option<SocketAddr>,
+    found: &mut Findings,
+) {
+    let admin = admin.map(Bind::Tcp);
+    // What is wrong with the lists was told where they were compiled.
+    let mut unheard = Findings::default();
+    for (_, upstream) in upstreams.iter() {
+        for text in upstream.servers.texts_or_none(&mut unheard).unwrap_or_default() {
+            let Ok(server) = addresses::target(text.text) else {
+                continue;
+            };
+            let mut binds = listeners.iter().flat_map(|listener| &listener.bind);
+            let (what, hint) = if binds.any(|bind| is_at(&server, bind)) {
+                let hint = "where your server itself listens, which is another port than that of `bind`";
+                ("listener: every connection would come back to it", hint)
+            } else if admin.as_ref().is_some_and(|bind| is_at(&server, bind)) {
+                let hint = "where your server itself listens, which is another port than that of [admin] `listen`";
+                ("admin listener: no connection could be opened there", hint)
+            } else {
+                continue;
+            };
+            let title = format!("\"{}\" is wsguard's own {what}", text.text);
+            found.mistake(Finding::at(text.span, title).hint(hint));
+        }
+    }
+}
+
+/// Whether a dial of this server ends at what is bound here.
+fn is_at(server: &Target, bind: &Bind) -> bool {
+    match (server, bind) {
+        (Target::Tcp(server), Bind::Tcp(bind)) => server.port() == bind.port() && takes(bind.ip(), server.ip()),
+        (Target::Name { host, port }, Bind::Tcp(bind)) => *port == bind.port() && names(host, bind.ip()),
+        (Target::Unix(server), Bind::Unix(bind)) => server == bind || resolved(server) == resolved(bind),
+        _ => false,
+    }
+}
+
+/// Whether a listener at `bind` takes what is dialled to `server`. A dial of "any address" goes to this machine.
+fn takes(bind: IpAddr, server: IpAddr) -> bool {
+    let (bind, server) = (bind.to_canonical(), server.to_canonical());
+    let server = match server {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    let any = bind.is_unspecified() && bind.is_ipv4() == server.is_ipv4();
+    bind == server || (any && is_of_this_machine(server))
+}
+
+/// Whether this name leads to a listener at `bind`, known without a resolver: "localhost" is loopback (RFC 6761), and the
+/// machine's own name one of its addresses.
+fn names(host: &str, bind: IpAddr) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host == "localhost" || host.ends_with(".localhost") {
+        return takes(bind, Ipv4Addr::LOCALHOST.into()) || takes(bind, Ipv6Addr::LOCALHOST.into());
+    }
+    bind.is_unspecified() && host_name().is_some_and(|own| own.eq_ignore_ascii_case(&host))
+}
+
+/// The path without links and dots, as far as it is there.
+fn resolved(socket: &Path) -> PathBuf {
+    let beside = || Some(canonicalize(socket.parent()?).ok()?.join(socket.file_name()?));
+    let whole = canonicalize(socket).ok();
+    whole.or_else(beside).unwrap_or_else(|| socket.to_path_buf())
+}
