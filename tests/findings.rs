@@ -615,7 +615,7 @@ warning: no route takes what the others leave: it gets 404
 4 | [[route]]
   | ^^^^^^^^^
   |
-  = help: a last [[route]] without hosts, paths and networks takes everything"#
+  = help: a last [[route]] without hosts, paths and networks takes everything; where 404 is meant, give it `refuse = 404`"#
     );
 }
 

@@ -56,6 +56,25 @@ fn each_has_its_place() {
             "2:13 `keepalive` is out of range",
         ),
         ("[zone.a]\nexempt = 1", "2:10 `exempt` is either true or false"),
+        ("[[route]]\nrefuse = 403", "2:10 a route can refuse with 404 only"),
+        ("[[route]]\nrefuse = \"404\"", "2:10 `refuse` is not a whole number"),
+        ("[[route]]\nrefuse = true", "2:10 `refuse` is not a whole number"),
+        (
+            "[[route]]\nrefuse = 404\nzone = \"default\"",
+            "3:8 a route that refuses has no `zone`",
+        ),
+        (
+            "[[route]]\nrefuse = 404\nupstream = \"chat\"",
+            "3:12 a route that refuses has no `upstream`",
+        ),
+        (
+            "[[route]]\nrefuse = 404\nallow = [\"private\"]",
+            "3:9 a route that refuses has no `allow`",
+        ),
+        (
+            "[[route]]\nrefuse = 404\norigins = [\"null\"]",
+            "3:11 a route that refuses has no `origins`",
+        ),
         ("[zone.exempt]\nexempt = false", "2:10 zone `exempt` is exempt"),
         (
             "[zone.exempt]\nconnections = \"off\"",
@@ -403,25 +422,6 @@ fn a_port_chosen_by_the_kernel_and_the_other_family_are_in_nobodys_way() {
     }
 }
 
-/// None of them is told more than that it is no TOML: unknown tables and what is missing are not looked for.
-#[test]
-fn of_what_is_no_toml() {
-    for (text, expected) in [
-        ("[server", "1:8 unclosed table, expected `]`"),
-        ("a = ", "1:5 a key without a value"),
-        ("a = # b\n", "1:5 a key without a value"),
-        ("a = 1\na = 2", "2:1 `a` is written twice"),
-        ("[a]\n[a]", "2:2 [a] is written twice"),
-        ("[a.b]\nc = 1\n[d]\n[a.b]", "4:4 [a.b] is written twice"),
-        ("[a]\n[c]\nb = 1\n[a]\nb = 2", "4:2 [a] is written twice"),
-        ("[[listener]]\n[listener]", "2:2 of `listener` there may be several"),
-        ("[listener]\n[listener]", "2:2 of `listener` there may be several"),
-        ("x = \"", "1:6 a value is a number, true, false, or a text in quotes"),
-        ("x = \"5s", "1:8 a value is a number, true, false, or a text in quotes"),
-        ("x = 5s\"", "1:5 a value is a number, true, false, or a text in quotes"),
-        ("x = ‘5s’", "1:5 quotes are straight in TOML"),
-        ("x = 5,", "1:6 a line ends without comma and semicolon"),
-        ("x = \"a # b\",", "1:12 a line ends without comma and semicolon"),
 /// Whoever is let in would be dialled to wsguard again, and again.
 #[test]
 fn a_server_that_is_wsguard_itself() {
@@ -474,6 +474,25 @@ fn a_server_that_is_wsguard_itself() {
     assert!(compile(without, "x").is_ok(), "no admin listener is there");
 }
 
+/// None of them is told more than that it is no TOML: unknown tables and what is missing are not looked for.
+#[test]
+fn of_what_is_no_toml() {
+    for (text, expected) in [
+        ("[server", "1:8 unclosed table, expected `]`"),
+        ("a = ", "1:5 a key without a value"),
+        ("a = # b\n", "1:5 a key without a value"),
+        ("a = 1\na = 2", "2:1 `a` is written twice"),
+        ("[a]\n[a]", "2:2 [a] is written twice"),
+        ("[a.b]\nc = 1\n[d]\n[a.b]", "4:4 [a.b] is written twice"),
+        ("[a]\n[c]\nb = 1\n[a]\nb = 2", "4:2 [a] is written twice"),
+        ("[[listener]]\n[listener]", "2:2 of `listener` there may be several"),
+        ("[listener]\n[listener]", "2:2 of `listener` there may be several"),
+        ("x = \"", "1:6 a value is a number, true, false, or a text in quotes"),
+        ("x = \"5s", "1:8 a value is a number, true, false, or a text in quotes"),
+        ("x = 5s\"", "1:5 a value is a number, true, false, or a text in quotes"),
+        ("x = ‘5s’", "1:5 quotes are straight in TOML"),
+        ("x = 5,", "1:6 a line ends without comma and semicolon"),
+        ("x = \"a # b\",", "1:12 a line ends without comma and semicolon"),
         ("x = 1.5s", "1:8 a value is a number, true, false, or a text in quotes"),
         ("x = True", "1:5 a value is a number, true, false, or a text in quotes"),
         ("[limits]\nper_ip 5", "2:8 a key and its value have `=` between them"),

@@ -120,6 +120,28 @@ fn no_spelling_goes_around_a_route_with_allow() {
 }
 
 #[test]
+fn a_route_that_refuses_takes_what_it_matches_and_leads_nowhere() {
+    let routes = routes(
+        "[[route]]\nname = \"old\"\npaths = [\"/ws/old\"]\nrefuse = 404\n[[route]]\nname = \"ws\"\npaths = [\"/ws\"]\n\
+         [[route]]\nname = \"rest\"\nrefuse = 404\n",
+    );
+    for (path, expected) in [
+        ("/ws", "ws"),
+        ("/ws/new", "ws"),
+        ("/ws/old", "-"),
+        ("/ws/old/a", "-"),
+        ("/", "-"),
+        // Both readings are refused, by whichever route.
+        ("/x/../ws/old", "-"),
+        // One reading is refused, the other let in.
+        ("/ws/new/../old", "400"),
+        ("/x/../ws", "400"),
+    ] {
+        assert_eq!(at(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
 fn a_path_with_escapes_matches_as_it_is_written() {
     let routes = routes("[[route]]\nname = \"cafe\"\npaths = [\"/caf%C3%A9\"]\n[[route]]\nname = \"rest\"\n");
     assert_eq!(at(&routes, "/caf%C3%A9/x"), "cafe");

@@ -185,6 +185,38 @@ fn each_has_its_place() {
             &["1:1 no route takes what the others leave: it gets 404"],
         ),
         ("[[route]]\npaths = [\"/a\"]\n[[route]]", chat, &[]),
+        // A last route that refuses what the others leave.
+        ("[[route]]\npaths = [\"/a\"]\n[[route]]\nrefuse = 404", chat, &[]),
+        (
+            "[[route]]\npaths = [\"/a\"]\n[[route]]\npaths = [\"/b\"]\nrefuse = 404",
+            chat,
+            &["3:1 no route takes what the others leave: it gets 404"],
+        ),
+        (
+            "[[route]]\nrefuse = 404\n[[route]]\npaths = [\"/a\"]",
+            chat,
+            &["3:1 route \"route-2\" can't be reached"],
+        ),
+        (
+            "[zone.a]\nper_ip = 1\n[[route]]\nzone = \"a\"\npaths = [\"/a\"]\n[[route]]\nrefuse = 404",
+            chat,
+            &[],
+        ),
+        (
+            "[zone.default]\nper_ip = 1\n[zone.a]\nper_ip = 1\n[[route]]\nzone = \"a\"\npaths = [\"/a\"]\n[[route]]\nrefuse = 404",
+            chat,
+            &["1:7 no route leads to zone \"default\""],
+        ),
+        (
+            "[zone.default]\nexempt = true\n[zone.a]\n[[route]]\nzone = \"a\"\npaths = [\"/a\"]\n[[route]]\nrefuse = 404",
+            chat,
+            &["1:7 no route leads to zone \"default\""],
+        ),
+        (
+            "[[route]]\npaths = [\"/a\"]\nrefuse = 404\n[[route]]\nrefuse = 404",
+            chat,
+            &["1:1 every route refuses: nobody gets in"],
+        ),
         (
             "[[route]]\n[[route]]\npaths = [\"/a\"]",
             chat,

@@ -110,7 +110,7 @@ table! {
     /// `[[route]]`.
     Route "route" {
         name: Entry, hosts: Entry, paths: Entry, networks: Entry, allow: Entry, origins: Entry, zone: Entry,
-        upstream: Entry,
+        upstream: Entry, refuse: Entry,
     }
 }
 table! {

@@ -47,7 +47,8 @@ impl Routes {
             }
         }
         match (as_sent, normal) {
-            (None, None) => Matched::None,
+            // Whatever it reads as, it is refused.
+            (one, other) if [one, other].iter().flatten().all(|route| route.refuses) => Matched::None,
             (Some(one), Some(other)) if std::ptr::eq(one, other) => Matched::Route(one),
             _ => Matched::Ambiguous,
         }
@@ -66,9 +67,9 @@ impl<'a> IntoIterator for &'a Routes {
 /// Where a request belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matched<'a> {
-    /// The two readings of its path lead to different routes, or one of them to none: 400.
+    /// The two readings of its path lead to different routes, or one of them nowhere: 400.
     Ambiguous,
-    /// Nowhere: 404.
+    /// Nowhere, or to a route that refuses: 404.
     None,
     /// Here.
     Route(&'a Route),
@@ -95,6 +96,8 @@ pub struct Route {
     pub allow: Option<ClientSet>,
     /// Origins that may use it; `None`: all.
     pub origins: Option<Vec<Origin>>,
+    /// `refuse`: what it takes gets 404, and zone and upstream mean nothing.
+    pub refuses: bool,
 }
 
 impl Route {
@@ -110,6 +113,11 @@ impl Route {
             (Some(allowed), Some(sent)) => allowed.iter().any(|origin| origin.is(sent)),
             _ => true,
         }
+    }
+
+    /// Whether what it takes goes to this zone.
+    pub fn leads_to(&self, zone: usize) -> bool {
+        !self.refuses && self.zone == zone
     }
 
     /// Whether it takes every request: no host, path or network is asked for.

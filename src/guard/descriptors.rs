@@ -141,7 +141,7 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize) -> Result<Room, TooFew>
 /// Each zone's budget. Exempt zones that a route leads to have theirs set aside: a tenth of the process ceiling
 /// together at most, cut in proportion. One that no route leads to needs nothing.
 fn set_aside(policy: &Policy, process: u32) -> Vec<Option<u32>> {
-    let led_to = |index: usize| policy.routes.iter().any(|route| route.zone == index);
+    let led_to = |index: usize| policy.routes.iter().any(|route| route.leads_to(index));
     let ceiling = |zone: &crate::config::policy::ZonePolicy| u64::from(zone.rules.connections.unwrap_or(process));
     let is_set_aside = |index: usize| policy.zones[index].exempt && led_to(index);
     let wanted: u64 = policy

@@ -264,6 +264,33 @@ fn allow_refuses_while_networks_only_selects() {
 }
 
 #[test]
+fn a_route_that_refuses_says_404_and_its_file_has_nothing_to_be_warned_of() {
+    let backend = Backend::listening();
+    let routes = "[[route]]\nname = \"ws\"\npaths = [\"/ws\"]\n[[route]]\nname = \"rest\"\nrefuse = 404";
+    let rig = Rig::start(&backend, routes);
+    let open = rig.open();
+    rig.ask(Request::to("/other"))
+        .assert_refusal("404 Not Found", "no_route", "Not found");
+    assert_eq!(
+        rig.count(r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="no_route"}"#),
+        1
+    );
+    assert_eq!(backend.dials(), 1, "it is never dialled for");
+    drop(open);
+    rig.quiet();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wsguard.toml");
+    let listener = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
+    std::fs::write(&file, format!("{listener}{routes}\n")).unwrap();
+    let checked = std::process::Command::new(env!("CARGO_BIN_EXE_wsguard"))
+        .args(["check", "--deny-warnings"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[test]
 fn a_request_that_no_route_matches_hears_404_and_the_log_names_the_host() {
     let backend = Backend::listening();
     let rig = Rig::start(

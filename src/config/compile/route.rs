@@ -1,7 +1,9 @@
 //! `[[route]]`.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::config::clients::ClientSet;
 use crate::config::finding::{Finding, Findings, list, suggest};
 use crate::config::host::HostPattern;
 use crate::config::origin::Origin;
@@ -29,27 +31,22 @@ pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes
     }
     let mut names = Names::new("route");
     let routes = raw.route.iter().enumerate().map(|(nth, (header, route))| {
+        if refuses(route, found) {
+            let name = names.take(&route.name, format!("route-{}", nth + 1), header, found);
+            return refusing(name, route, found);
+        }
         let zone = zone(&route.zone, zones, found);
         Route {
             name: names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found),
             zone,
             upstream: upstream(&route.upstream, &header, &upstreams, found),
             exempt: zones.get(zone).is_some_and(|zone| zone.exempt),
-            hosts: each(
-                &route.hosts,
-                "for any host leave `hosts` out",
-                HostPattern::parse,
-                found,
-            ),
-            paths: each(
-                &route.paths,
-                "for any path leave `paths` out",
-                |path| paths::check(path).map(|()| RoutePath::new(path)),
-                found,
-            ),
-            networks: set(&route.networks, "for any client leave `networks` out", found),
+            hosts: hosts(route, found),
+            paths: route_paths(route, found),
+            networks: networks(route, found),
             allow: allow(&route.allow, found),
             origins: origins(route, found),
+            refuses: false,
         }
     });
     Routes::new(routes.collect())
@@ -67,7 +64,61 @@ fn everything(zones: &[ZonePolicy]) -> Route {
         networks: None,
         allow: None,
         origins: None,
+        refuses: false,
     }
+}
+
+/// Whether `refuse` is written; there is one status only that it may have.
+fn refuses(route: &raw::Route, found: &mut Findings) -> bool {
+    let status: Option<u32> = route.refuse.number(&(0..=u32::MAX), found);
+    if status.is_some_and(|status| status != 404) {
+        let span = route.refuse.span().unwrap_or_default();
+        found.mistake(Finding::at(span, "a route can refuse with 404 only").hint("refuse = 404"));
+    }
+    route.refuse.is_written()
+}
+
+/// A route that says 404 to what it takes.
+fn refusing(name: Arc<str>, route: &raw::Route, found: &mut Findings) -> Route {
+    for entry in [&route.zone, &route.upstream, &route.allow, &route.origins] {
+        if let Some(span) = entry.span() {
+            let mistake = Finding::at(span, format!("a route that refuses has no `{}`", entry.key));
+            found.mistake(
+                mistake.hint("take it out, or `refuse`; which requests it is for say hosts, paths and networks"),
+            );
+        }
+    }
+    Route {
+        name,
+        zone: 0,
+        upstream: 0,
+        exempt: false,
+        hosts: hosts(route, found),
+        paths: route_paths(route, found),
+        networks: networks(route, found),
+        allow: None,
+        origins: None,
+        refuses: true,
+    }
+}
+
+fn hosts(route: &raw::Route, found: &mut Findings) -> Vec<HostPattern> {
+    each(
+        &route.hosts,
+        "for any host leave `hosts` out",
+        HostPattern::parse,
+        found,
+    )
+}
+
+fn route_paths(route: &raw::Route, found: &mut Findings) -> Vec<RoutePath> {
+    let parse = |path: &str| paths::check(path).map(|()| RoutePath::new(path));
+    each(&route.paths, "for any path leave `paths` out", parse, found)
+}
+
+fn networks(route: &raw::Route, found: &mut Findings) -> Option<ClientSet> {
+    let texts = route.networks.texts("for any client leave `networks` out", found);
+    texts.map(|texts| clients::set(&texts, found))
 }
 
 fn zone(entry: &Entry, zones: &[ZonePolicy], found: &mut Findings) -> usize {
@@ -108,12 +159,8 @@ fn origins(route: &raw::Route, found: &mut Findings) -> Option<Vec<Origin>> {
         .then(|| each(&route.origins, hint, Origin::parse, found))
 }
 
-fn set(entry: &Entry, empty: &str, found: &mut Findings) -> Option<crate::config::clients::ClientSet> {
-    entry.texts(empty, found).map(|texts| clients::set(&texts, found))
-}
-
 /// The empty list is the default: nobody is refused.
-fn allow(entry: &Entry, found: &mut Findings) -> Option<crate::config::clients::ClientSet> {
+fn allow(entry: &Entry, found: &mut Findings) -> Option<ClientSet> {
     let texts = entry.texts_or_none(found).filter(|texts| !texts.is_empty());
     texts.map(|texts| clients::set(&texts, found))
 }

@@ -82,6 +82,14 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
 
 fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
     let routes: Vec<&Route> = policy.routes.iter().collect();
+    if let Some((header, _)) = raw
+        .route
+        .iter()
+        .next()
+        .filter(|_| routes.iter().all(|route| route.refuses))
+    {
+        found.warn(Finding::at(header, "every route refuses: nobody gets in").hint("a [[route]] without `refuse`"));
+    }
     let mut last_header = None;
     for (nth, ((header, written), route)) in raw.route.iter().zip(&routes).enumerate() {
         if reach::is_shadowed(route, &routes[..nth]) {
@@ -111,8 +119,10 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
     }
     if let Some(header) = last_header.filter(|_| !routes.iter().any(|route| route.is_unconditional())) {
         found.warn(
-            Finding::at(header, "no route takes what the others leave: it gets 404")
-                .hint("a last [[route]] without hosts, paths and networks takes everything"),
+            Finding::at(header, "no route takes what the others leave: it gets 404").hint(
+                "a last [[route]] without hosts, paths and networks takes everything; where 404 is meant, give it \
+                 `refuse = 404`",
+            ),
         );
     }
 }
@@ -124,7 +134,7 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
     for (nth, zone) in policy.zones.iter().enumerate() {
         let name_and_table = raw.zone.iter().find(|(name, _)| *name.get_ref().as_str() == *zone.name);
         let written = name_and_table.map_or(&nothing, |(_, table)| table);
-        if !policy.routes.iter().any(|route| route.zone == nth) {
+        if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             if let Some((name, _)) = name_and_table.filter(|_| !is_as_built_in(zone, policy)) {
                 found.warn(
                     Finding::at(name.span(), format!("no route leads to zone \"{}\"", zone.name))
@@ -214,6 +224,7 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
     let in_use = policy
         .routes
         .iter()
+        .filter(|route| !route.refuses)
         .map(|route| &policy.zones[route.zone])
         .filter(|zone| !zone.exempt);
     let least = in_use
@@ -242,7 +253,7 @@ fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
     let Some(most) = policy.server.max_connections else {
         return;
     };
-    let in_use = |nth: usize| policy.routes.iter().any(|route| route.zone == nth);
+    let in_use = |nth: usize| policy.routes.iter().any(|route| route.leads_to(nth));
     let budgets = policy.zones.iter().enumerate().filter(|(nth, _)| in_use(*nth));
     let sum: u64 = budgets
         .filter_map(|(_, zone)| zone.rules.connections)

@@ -18,7 +18,7 @@ pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
     let mut told: Vec<Finding> = Vec::new();
     let mut is_heard = false;
     for (nth, zone) in policy.zones.iter().enumerate() {
-        if !policy.routes.iter().any(|route| route.zone == nth) {
+        if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             continue;
         }
         let name_and_table = raw.zone.iter().find(|(name, _)| *name.get_ref().as_str() == *zone.name);
