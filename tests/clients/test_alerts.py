@@ -82,6 +82,23 @@ class Files(unittest.TestCase):
                 others = re.findall(r"\bWsguard\w+", rule["annotations"]["description"])
                 self.assertEqual([], [other for other in others if other not in ALERTS])
 
+    def test_no_alert_tells_a_number_that_can_be_misread(self):
+        """`humanize` makes 113.4m of 0.1134: 113 million, to someone who was woken by it."""
+        clear = {'printf "%.0f"', "humanizePercentage", "humanizeDuration"}
+        whole = {"WsguardRestarts", "WsguardCounterDrift"}
+        for alert, rule in ALERTS.items():
+            with self.subTest(alert):
+                told = re.findall(r"{{\s*\$value\s*(?:\|\s*(.*?)\s*)?}}", " ".join(rule["annotations"].values()))
+                self.assertEqual(set(), set(told) - clear - ({""} if alert in whole else set()))
+                if 'printf "%.0f"' in told:
+                    self.assertRegex(rule["expr"], r"increase\(|predict_linear\(", "rounded, it may say 0")
+
+    def test_no_panel_has_a_unit_that_can_be_misread(self):
+        """Grafana's `Bps` makes 100 mB/s of a tenth of a byte."""
+        units = set(found(json.loads(DASHBOARD.read_text())["panels"], "unit"))
+        clear = {"none", "short", "cps", "s", "percentunit", "bytes", "binBps", "bool_yes_no", "dateTimeFromNow"}
+        self.assertEqual(set(), units - clear)
+
     def test_the_dashboard_is_one_that_grafana_takes_anywhere(self):
         board = json.loads(DASHBOARD.read_text())
         self.assertEqual(json.dumps(board, indent=2, ensure_ascii=False) + "\n", DASHBOARD.read_text())
@@ -368,6 +385,7 @@ class Trouble(unittest.TestCase):
                 for alert, words in self.seen[admin].items():
                     self.assertIn(admin, words["summary"], alert)
                     self.assertNotRegex(" ".join(words.values()), "<no value>|error expanding|{{")
+                    self.assertNotRegex(" ".join(words.values()), r"\d[munpkMGT]\b")
         self.assertEqual(set(ALERTS) - NOT_HERE, set().union(*(scene.alerts for scene in SCENES)))
 
     def test_every_name_of_the_rules_is_one_that_wsguard_reports(self):
