@@ -222,13 +222,7 @@ impl Writer {
     }
 
     fn write(&self, time: SystemTime, level: LogLevel, event: &'static str, line: &Line) {
-        let stamped = Stamped {
-            time: stamp(time),
-            level: word(level),
-            event,
-            line,
-        };
-        let Ok(json) = serde_json::to_string(&stamped) else {
+        let Some(json) = json(time, level, event, line) else {
             return;
         };
         let mut text = if is_json(self.shared.policy.load().format) {
@@ -244,24 +238,53 @@ impl Writer {
     }
 }
 
-/// `time level event key=value …`, from the same fields as the JSON line.
+fn json(time: SystemTime, level: LogLevel, event: &'static str, line: &Line) -> Option<String> {
+    let stamped = Stamped {
+        time: stamp(time),
+        level: word(level),
+        event,
+        line,
+    };
+    serde_json::to_string(&stamped).ok()
+}
+
+/// `time level event key=value …`, from the same fields as the JSON line, the message last.
 fn for_people(json: &str) -> String {
     let Ok(serde_json::Value::Object(fields)) = serde_json::from_str(json) else {
         return json.to_owned();
     };
     let text = |name: &str| fields.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
     let mut out = format!("{} {:5} {}", text("time"), text("level"), text("event"));
-    for (name, value) in fields
+    let (messages, others): (Vec<_>, Vec<_>) = fields
         .iter()
-        .filter(|(name, _)| !["time", "level", "event", "message"].contains(&name.as_str()))
-    {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        out.extend([" ", name, "=", &value]);
-    }
-    if fields.contains_key("message") {
-        out.extend(["  ", text("message")]);
+        .filter(|(name, _)| !["time", "level", "event"].contains(&name.as_str()))
+        .partition(|(name, _)| *name == "message");
+    for (name, value) in others.into_iter().chain(messages) {
+        out.extend([" ", name, "="]);
+        match value.as_str() {
+            Some(value) => quote(value, &mut out),
+            None => out.push_str(&value.to_string()),
+        }
     }
     out
+}
+
+/// A value as it stands behind `=`: in quotes where anything in it could be taken for the end of the value or for another
+/// field; in them `"`, `\`, controls and what else can't be seen are escaped as in Rust.
+fn quote(value: &str, out: &mut String) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'=\"#.contains(&byte);
+    if !value.is_empty() && value.bytes().all(is_plain) {
+        out.push_str(value);
+        return;
+    }
+    out.push('"');
+    for char in value.chars() {
+        match char {
+            '\'' => out.push('\''),
+            _ => out.extend(char.escape_debug()),
+        }
+    }
+    out.push('"');
 }
 
 fn is_json(format: LogFormat) -> bool {
@@ -289,3 +312,127 @@ fn word(level: LogLevel) -> &'static str {
 const QUEUE: usize = 8192;
 const EVERY: Duration = Duration::from_secs(1);
 const LONGEST_VALUE: usize = 256;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reads a line of the text log as a collector does: three words, then `name=value`, a value in quotes up to the next
+    /// quote that is not escaped.
+    fn read(line: &str) -> BTreeMap<String, String> {
+        let mut fields = BTreeMap::new();
+        let mut rest = line;
+        for name in ["time", "level", "event"] {
+            let (word, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+            fields.insert(name.to_owned(), word.to_owned());
+            rest = behind.trim_start_matches(' ');
+        }
+        while !rest.is_empty() {
+            let (name, behind) = rest.split_once('=').unwrap();
+            let (value, behind) = match behind.strip_prefix('"') {
+                None => {
+                    let (value, behind) = behind.split_once(' ').unwrap_or((behind, ""));
+                    (value.to_owned(), behind)
+                }
+                Some(quoted) => read_quoted(quoted),
+            };
+            assert_eq!(fields.insert(name.to_owned(), value), None, "{name} twice in {line}");
+            rest = behind;
+        }
+        fields
+    }
+
+    fn read_quoted(quoted: &str) -> (String, &str) {
+        let mut value = String::new();
+        let mut chars = quoted.chars();
+        loop {
+            match chars.next().unwrap() {
+                '"' => break,
+                '\\' => value.push(match chars.next().unwrap() {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    '0' => '\0',
+                    'u' => {
+                        let (code, _) = chars.as_str().split_once('}').unwrap();
+                        chars.nth(code.len()).unwrap();
+                        char::from_u32(u32::from_str_radix(&code[1..], 16).unwrap()).unwrap()
+                    }
+                    other => other,
+                }),
+                other => value.push(other),
+            }
+        }
+        let behind = chars.as_str();
+        assert!(behind.is_empty() || behind.starts_with(' '), "{quoted}");
+        (value, behind.trim_start_matches(' '))
+    }
+
+    fn written(line: &Line) -> (String, BTreeMap<String, String>) {
+        let json = json(SystemTime::UNIX_EPOCH, LogLevel::Info, "rejected", line).unwrap();
+        let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&json).unwrap();
+        let fields = fields.into_iter().map(|(name, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (name, value)
+        });
+        (for_people(&json), fields.collect())
+    }
+
+    #[test]
+    fn what_needs_no_quotes_has_none() {
+        let line = Line {
+            client: Some("2001:db8::1".into()),
+            key: Some("2001:db8::/64".into()),
+            status: Some(429),
+            message: Some("origin https://a.example zone=exempt \\\" it's".into()),
+            ..Line::default()
+        };
+        assert_eq!(
+            written(&line).0,
+            r#"1970-01-01T00:00:00.000Z info  rejected client=2001:db8::1 key=2001:db8::/64 status=429 message="origin https://a.example zone=exempt \\\" it's""#
+        );
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let telling = prop::collection::vec(
+            prop::sample::select(vec![
+                " ", "  ", "=", "\"", "\\", "'", "\n", "\r", "\t", "\u{1b}", "\u{202e}", "\u{301}", "é", "a",
+                "reason=", " zone=x", "\\u{41}", "\u{0}",
+            ]),
+            0..12,
+        );
+        prop_oneof![telling.prop_map(|parts| parts.concat()), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_log_reads_back_as_the_fields_that_were_written(
+            client in prop::option::of(text()),
+            key in prop::option::of(text()),
+            route in prop::option::of(text()),
+            zone in prop::option::of(text()),
+            message in prop::option::of(text()),
+            status in prop::option::of(any::<u16>()),
+            bytes_in in prop::option::of(any::<u64>()),
+        ) {
+            let line = Line {
+                client,
+                key,
+                route: route.map(Into::into),
+                zone: zone.map(Into::into),
+                status,
+                bytes_in,
+                message,
+                ..Line::default()
+            };
+            let (text, fields) = written(&line);
+            prop_assert_eq!(read(&text), fields);
+            prop_assert!(!text.contains(char::is_control), "{}", text);
+        }
+    }
+}
