@@ -260,19 +260,14 @@ impl Entry {
 
     fn write(&self, class: Class) {
         let hint = self.hint(class);
-        match hint {
-            // Once a minute, and worth more than what is summed or switched off.
-            Some(_) => self
-                .standing
-                .shared
-                .log
-                .event(class.level(), class.event(), self.line(class, hint)),
-            None => self
-                .standing
-                .shared
-                .log
-                .access(class, self.key(), || self.line(class, None)),
+        let shared = &self.standing.shared;
+        // Once a minute, and worth more than what is summed or switched off.
+        if hint.is_some() {
+            shared.log.event(class.level(), class.event(), self.line(class, hint));
+            return;
         }
+        let zone = self.place.as_ref().map(|place| &place.zone.name);
+        shared.log.access(class, self.key(), zone, || self.line(class, None));
     }
 
     /// As `identify` made it: what it is cut to stays the same for the life of the process.

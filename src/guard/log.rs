@@ -65,6 +65,16 @@ pub struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unlogged: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
@@ -130,7 +140,7 @@ impl Log {
     }
 
     /// Writes a connection's line, unless lines equal to it are being summed. `line` is only built when it is written.
-    pub fn access(&self, class: Class, key: Option<ClientKey>, line: impl FnOnce() -> Line) {
+    pub fn access(&self, class: Class, key: Option<ClientKey>, zone: Option<&Arc<str>>, line: impl FnOnce() -> Line) {
         let policy = self.shared.policy.load();
         let is_wanted = match policy.access {
             LogAccess::All => true,
@@ -140,7 +150,7 @@ impl Log {
         if !is_wanted || class.level() < policy.level {
             return;
         }
-        if self.shared.sampler.passes(class, key, policy.sample) {
+        if self.shared.sampler.passes(class, key, zone, policy.sample) {
             self.send(class.level(), class.event(), line());
         }
     }
@@ -202,6 +212,7 @@ impl Writer {
                     survive(|| self.write(time, level, event, &line));
                 }
                 Ok(Item::Flush(done)) => {
+                    self.write_sums();
                     let _nobody_waits = done.try_send(());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -209,15 +220,25 @@ impl Writer {
             }
             if Instant::now() >= next_sum {
                 next_sum = Instant::now() + EVERY;
-                for sum in self.shared.sampler.sums(Instant::now()) {
-                    let line = Line {
-                        reason: Some(sum.class.reason()),
-                        message: Some(sum.text()),
-                        ..Line::default()
-                    };
-                    self.write(SystemTime::now(), sum.class.level(), "summed", &line);
-                }
+                self.write_sums();
             }
+        }
+    }
+
+    fn write_sums(&self) {
+        for sum in self.shared.sampler.sums(Instant::now()) {
+            let line = Line {
+                zone: sum.zone.clone(),
+                reason: Some(sum.class.reason()),
+                outcome: Some(sum.class.event()),
+                count: Some(sum.lines),
+                unlogged: Some(sum.left_out),
+                top_client: sum.top.map(|(key, _)| key.to_string()),
+                top_count: sum.top.map(|(_, count)| count),
+                message: Some(sum.text()),
+                ..Line::default()
+            };
+            self.write(SystemTime::now(), sum.class.level(), "summed", &line);
         }
     }
 

@@ -451,11 +451,32 @@ fn a_flood_of_equal_lines_is_summed_and_names_the_busiest() {
         let source = if n % 3 == 0 { ip(2) } else { ip(1) };
         rig.ask_from(source, Request::to("/ws"));
     }
-    let sum = rig.line("a line that sums them", |line| {
-        let text = line["message"].as_str().unwrap_or_default();
-        text.contains("refusals in") && text.contains("per_ip") && text.contains("127.0.0.1")
+    let logged = |line: &Value| match line["event"].as_str() {
+        Some("summed") => line["unlogged"].as_u64().unwrap(),
+        _ => u64::from(line["status"] == 429),
+    };
+    until("every one is a line, or in a sum", || {
+        (rig.lines().iter().map(logged).sum::<u64>() == 300).then_some(())
     });
-    assert!(sum["client"].is_null(), "{sum}");
+    let lines = rig.lines();
+    let sums: Vec<&Value> = lines.iter().filter(|line| line["event"] == "summed").collect();
+    for sum in &sums {
+        let told = format!(
+            ": per_ip, top client {} with {}",
+            sum["top_client"].as_str().unwrap(),
+            sum["top_count"]
+        );
+        let message = sum["message"].as_str().unwrap();
+        assert!(
+            message.starts_with(&format!("{} refusals in ", sum["count"])) && message.ends_with(&told),
+            "{sum}"
+        );
+        for (field, value) in [("reason", "per_ip"), ("outcome", "rejected"), ("zone", "default")] {
+            assert_eq!(sum[field], value, "{sum}");
+        }
+        assert!(sum["client"].is_null(), "{sum}");
+    }
+    assert!(sums.iter().any(|sum| sum["top_client"] == "127.0.0.1"), "{sums:?}");
     let lines = rig.lines().iter().filter(|line| line["status"] == 429).count();
     assert!(lines < 150, "{lines} lines of their own");
     rig.expect(
