@@ -101,6 +101,11 @@ fn names_have_the_type_that_dashboards_expect_and_end_as_prometheus_wants() {
     assert_eq!(of("wsguard_handshakes_total"), Some("counter"));
     assert_eq!(of("wsguard_handshake_duration_seconds"), Some("histogram"));
     assert_eq!(of("process_cpu_seconds_total"), Some("counter"));
+    assert_eq!(
+        of("wsguard_clients_by_connections"),
+        None,
+        "its label le makes every type but a histogram look wrong"
+    );
 }
 
 #[test]
