@@ -1,4 +1,5 @@
-//! Who a trusted proxy says the client is: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`, `CF-Connecting-IP`.
+//! Who a trusted proxy says the client is: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`, `CF-Connecting-IP`; and
+//! every other header that says so to somebody.
 //!
 //! Lists are read from the right, where the proxies that are trusted wrote, and only as far as is needed: what a client
 //! put further left neither costs anything nor changes how the right end reads.
@@ -253,6 +254,126 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let before = bytes.iter().position(|&byte| byte == at)?;
     Some((bytes.get(..before)?, bytes.get(before + 1..)?))
 }
+
+/// Whether a header says who the client is, and so is believed of trusted hops alone: any of the names that proxies set and
+/// frameworks read, in any case, with any of their `-` as `_`, and with `HTTP_` before it, as CGI and some Java programs
+/// have it.
+pub fn names_client(name: &[u8]) -> bool {
+    // Nearly every header is ruled out by its first letter and its length.
+    if !may_name_client(name) {
+        return false;
+    }
+    let name = match name.split_at_checked(CGI_PREFIX.len()) {
+        Some((prefix, rest)) if is_spelt(CGI_PREFIX, prefix) => rest,
+        _ => name,
+    };
+    CLIENT_HEADERS.iter().any(|listed| is_spelt(listed, name))
+        || name
+            .get(..CLIENT_PREFIX.len())
+            .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
+}
+
+/// Whether a name may be one of those of [`names_client`], by its first letter and its length alone.
+fn may_name_client(name: &[u8]) -> bool {
+    let letter = name.first().map_or(0, |first| first & 0x1f);
+    LENGTHS[usize::from(letter)] & length_bit(name.len()) != 0
+}
+
+fn is_spelt(listed: &str, name: &[u8]) -> bool {
+    listed.len() == name.len()
+        && listed.bytes().zip(name).all(|(listed, byte)| match byte {
+            b'_' => listed == b'-',
+            byte => byte.to_ascii_lowercase() == listed,
+        })
+}
+
+/// Lengths of 63 and more are one.
+const fn length_bit(length: usize) -> u64 {
+    1 << if length < 63 { length } else { 63 }
+}
+
+/// By first letter, the lengths that names of [`names_client`] have.
+const LENGTHS: [u64; 32] = {
+    let mut lengths = [0; 32];
+    let mut nth = 0;
+    while nth < CLIENT_HEADERS.len() {
+        let name = CLIENT_HEADERS[nth].as_bytes();
+        lengths[(name[0] & 0x1f) as usize] |= length_bit(name.len());
+        nth += 1;
+    }
+    let prefixed = !(length_bit(CLIENT_PREFIX.len()) - 1);
+    lengths[(b'x' & 0x1f) as usize] |= prefixed;
+    lengths[(b'h' & 0x1f) as usize] |= !(length_bit(CGI_PREFIX.len()) - 1);
+    lengths
+};
+
+/// Every header that begins so is one of a proxy's: `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Client-Cert` and more.
+const CLIENT_PREFIX: &str = "x-forwarded-";
+
+const CGI_PREFIX: &str = "http-";
+
+/// The other headers in which proxies, balancers and content networks name the client, as their manuals and the libraries
+/// that read them have it.
+pub(super) const CLIENT_HEADERS: [&str; 55] = [
+    // RFC 7239, and what is read in its place.
+    "forwarded",
+    "forwarded-for",
+    "forwarded-for-ip",
+    "x-forwarded",
+    "x-forward-for",
+    "x-original-forwarded-for",
+    "x-original-for",
+    "x-original-remote-addr",
+    "x-original-client-ip",
+    // nginx, Apache, IIS and other servers before a server.
+    "x-real-ip",
+    "real-ip",
+    "x-nginx-proxy",
+    "client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "cluster-client-ip",
+    "x-originating-ip",
+    "originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "remote-ip",
+    "remote-addr",
+    "x-proxyuser-ip",
+    "x-coming-from",
+    "coming-from",
+    "proxy-client-ip",
+    "wl-proxy-client-ip",
+    "x-ms-forwarded-client-ip",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    // Content networks and hosts.
+    "true-client-ip",
+    "x-true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "cloudfront-viewer-address",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "do-connecting-ip",
+    "ddg-connecting-ip",
+    "eo-client-ip",
+    "eo-connecting-ip",
+    "incap-client-ip",
+    "x-sucuri-clientip",
+    "x-qrator-ip-source",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-appengine-user-ip",
+    "x-appengine-remote-addr",
+    "appengine-user-ip",
+    "x-nf-client-connection-ip",
+    "x-vercel-forwarded-for",
+    "x-vercel-proxied-for",
+    "ali-cdn-real-ip",
+    "cdn-src-ip",
+];
 
 /// How many trusted hops are walked over; a longer chain of proxies is nobody's.
 const MOST_TRUSTED: usize = 32;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::head::{Head, Host};
+use super::hops::names_client;
 
 /// Who sent the request, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +80,6 @@ enum Fate {
 
 impl Fate {
     fn of(name: &str, forwarding: &Forwarding) -> Self {
-        // Nearly every header passes, and its first letter says so.
-        match name.as_bytes().first() {
-            Some(b'c' | b'C' | b'f' | b'F' | b'h' | b'H' | b't' | b'T' | b'x' | b'X') => {}
-            _ => return Self::Passes,
-        }
         if name.eq_ignore_ascii_case("connection") {
             return Self::Connection;
         }
@@ -103,21 +99,6 @@ impl Fate {
             Self::Passes
         }
     }
-}
-
-/// Whether a header says who the client is, be it spelt with `-` or with `_`.
-fn names_client(name: &[u8]) -> bool {
-    let is_spelt = |listed: &str, name: &[u8]| {
-        listed.len() == name.len()
-            && listed.bytes().zip(name).all(|(listed, byte)| match byte {
-                b'_' => listed == b'-',
-                byte => byte.to_ascii_lowercase() == listed,
-            })
-    };
-    CLIENT_HEADERS.iter().any(|listed| is_spelt(listed, name))
-        || name
-            .get(..CLIENT_PREFIX.len())
-            .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
 }
 
 fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwarding) {
@@ -168,16 +149,6 @@ fn capacity_for(head: &Head<'_>) -> usize {
         .sum();
     head.method.len() + head.target.len() + headers + ADDED
 }
-
-const CLIENT_PREFIX: &str = "x-forwarded-";
-const CLIENT_HEADERS: [&str; 6] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-];
 
 /// Room for what is added: the request line's fixed parts and three headers with two addresses of at most 39 bytes. A
 /// URL's authority longer than the `Host` that was sent grows the buffer.

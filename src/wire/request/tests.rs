@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::Step;
 use super::super::head::{HeadCaps, HeadScan};
+use super::super::hops::CLIENT_HEADERS;
 use super::*;
 
 const HOP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -53,6 +54,27 @@ fn a_stranger_s_forwarding_headers_are_replaced() {
          X-Forwardedness: stays\r\nTE: trailers\r\nX-Forwarded-For: 10.0.0.2\r\nX-Real-IP: 10.0.0.2\r\n\
          X-Forwarded-Proto: https\r\n\r\n"
     );
+}
+
+#[test]
+fn what_only_looks_like_a_client_s_header_passes() {
+    for name in [
+        "X-Forwardedness",
+        "X-Forwarde",
+        "X-Client-IP-Country",
+        "Client-Ipp",
+        "CF-IPCountry",
+        "CF-Ray",
+        "Via",
+        "X-Real-IPs",
+        "HTTP2-Settings",
+        "HTTP_HOST",
+        "XForwardedFor",
+        "X-Request-Id",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: stays\r\n\r\n");
+        assert!(composed(request.as_bytes(), &STRANGER).contains(&format!("{name}: stays")), "{name}");
+    }
 }
 
 #[test]
@@ -142,13 +164,14 @@ fn one_allocation_is_enough() {
     assert!(request_for_server(&head, &forwarding).len() <= capacity);
 }
 
-/// A header that names a client, in any case and with any of its `-` as `_`.
+/// A header that names a client, in any case, with any of its `-` as `_`, and as CGI has it.
 fn spelling() -> impl Strategy<Value = String> {
     let names = CLIENT_HEADERS
         .into_iter()
         .chain(["x-forwarded-for", "x-forwarded-proto", "x-forwarded-anything"]);
     let name = prop::sample::select(names.collect::<Vec<_>>());
-    (name, any::<u32>(), any::<u32>()).prop_map(|(name, cases, dashes)| {
+    (name, any::<bool>(), any::<u32>(), any::<u32>()).prop_map(|(name, cgi, cases, dashes)| {
+        let name = if cgi { format!("http-{name}") } else { name.to_owned() };
         let respell = |(index, letter): (usize, char)| match letter {
             '-' if dashes >> (index % 32) & 1 == 1 => '_',
             letter if cases >> (index % 32) & 1 == 1 => letter.to_ascii_uppercase(),
