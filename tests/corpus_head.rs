@@ -11,7 +11,7 @@ use wsguard::wire::Step;
 use wsguard::wire::body::BodyState;
 use wsguard::wire::head::{HeadCaps, HeadScan};
 use wsguard::wire::reply::{Reply, ReplyScan};
-use wsguard::wire::request::{Forwarding, request_for_server};
+use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
 use wsguard::wire::upgrade::check_upgrade;
 
 /// What becomes of an input: the expected one, and the words that must not depend on how it came.
@@ -50,6 +50,7 @@ fn what_passes_of_the_corpus_reaches_the_server_as_one_request_without_a_forged_
                 hop_trusted: false,
                 client: hop,
                 proto: "http",
+                send: SendMode::Append,
             },
         );
         match HeadScan::default().parse(&composed, WITH_OURS) {

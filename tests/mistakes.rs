@@ -223,6 +223,7 @@ fn each_has_its_place() {
         ),
         ("[client_ip]\nipv4_prefix = 33", "2:15 `ipv4_prefix` is out of range"),
         ("[client_ip]\nipv6_prefix = 129", "2:15 `ipv6_prefix` is out of range"),
+        ("[client_ip]\nsend = \"last\"", "2:8 `send` does not know \"last\""),
         (
             "[[network]]\nnetworks = [\"10.0.0.0/8\"]",
             "1:1 a network that changes nothing",

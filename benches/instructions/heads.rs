@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use gungraun::prelude::*;
 use wsguard::wire::Step;
 use wsguard::wire::head::{Head, HeadScan};
-use wsguard::wire::request::{Forwarding, request_for_server};
+use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
 use wsguard::wire::upgrade::check_upgrade;
 
 use crate::inputs::heads::{BROWSER, CAPS, with_headers};
@@ -48,6 +48,7 @@ fn for_server(head: Head<'static>) -> (Head<'static>, Vec<u8>) {
         hop_trusted: false,
         client: Some(client),
         proto: "https",
+        send: SendMode::Append,
     };
     let request = request_for_server(black_box(&head), black_box(&forwarding));
     (head, request)

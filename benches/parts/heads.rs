@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use criterion::{Criterion, Throughput};
 use wsguard::wire::Step;
 use wsguard::wire::head::{Head, HeadScan};
-use wsguard::wire::request::{Forwarding, request_for_server};
+use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
 use wsguard::wire::upgrade::check_upgrade;
 
 use crate::inputs::heads::{BROWSER, CAPS, with_headers};
@@ -42,6 +42,7 @@ pub fn measure(criterion: &mut Criterion) {
         hop_trusted: false,
         client: Some(client),
         proto: "https",
+        send: SendMode::Append,
     };
     group.bench_function("for server/browser", |bencher| {
         bencher.iter(|| request_for_server(black_box(&head), black_box(&forwarding)));

@@ -12,6 +12,7 @@ use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
+use crate::wire::request::SendMode;
 
 use super::routes::Routes;
 
@@ -91,6 +92,8 @@ pub struct IdentityPolicy {
     pub headers: Vec<ForwardHeader>,
     /// How an address is cut to a key.
     pub prefixes: Prefixes,
+    /// What servers are told of the client.
+    pub send: SendMode,
 }
 
 /// `[upstream.*]`.

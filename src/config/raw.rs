@@ -76,7 +76,9 @@ table! {
 }
 table! {
     /// `[client_ip]`.
-    ClientIp "client_ip" { trusted_proxies: Entry, headers: Entry, ipv4_prefix: Entry, ipv6_prefix: Entry }
+    ClientIp "client_ip" {
+        trusted_proxies: Entry, headers: Entry, ipv4_prefix: Entry, ipv6_prefix: Entry, send: Entry,
+    }
 }
 table! {
     /// `[limits]` and every `[zone.*]`; `exempt` is for a zone only.

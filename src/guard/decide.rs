@@ -92,6 +92,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
         hop_trusted: client.hop_is_trusted,
         client: client.address,
         proto: "http",
+        send: policy.identity.send,
     };
     let request = request_for_server(head, &forwarding);
     let accept = accept_for(upgrade.key);

@@ -17,6 +17,20 @@ pub struct Forwarding {
     pub client: Option<IpAddr>,
     /// How it came: `http` or `https`.
     pub proto: &'static str,
+    /// How much of this the server is told.
+    pub send: SendMode,
+}
+
+/// What the server is told of the client in forwarding headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SendMode {
+    /// `X-Forwarded-For` with every hop: what a trusted hop sent, and the hop itself behind it.
+    #[default]
+    Append,
+    /// `X-Forwarded-For` with the client alone, as a single proxy would send it.
+    Client,
+    /// Nothing: no header that names a client or a proxy goes on, not even from a trusted hop.
+    None,
 }
 
 /// Composes the request for the server from a head that has passed [`check_upgrade`](super::upgrade::check_upgrade).
@@ -26,6 +40,8 @@ pub struct Forwarding {
 ///   servers take for a `-`;
 /// - `X-Forwarded-For` is what a trusted hop sent, joined in one line, then the hop; `X-Real-IP` is the client;
 ///   `X-Forwarded-Proto` is kept from a trusted hop, else it is set; all three stand last;
+/// - with [`SendMode::Client`] `X-Forwarded-For` is the client alone; with [`SendMode::None`] none of these three is sent,
+///   and no header that names a client passes;
 /// - `Connection` says `Upgrade` alone, wherever and however often it stood, and takes no other header with it;
 /// - a URL as target goes on as path and query, and its authority as `Host`.
 pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
@@ -57,13 +73,16 @@ pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
             },
         }
     }
-    put_forwarded_for(&mut request, head, forwarding);
-    if let Some(client) = forwarding.client {
-        put_address(&mut request, "X-Real-IP: ", client);
-        request.extend_from_slice(b"\r\n");
+    match forwarding.send {
+        SendMode::Append => put_forwarded_for(&mut request, head, forwarding),
+        SendMode::Client => put_client(&mut request, "X-Forwarded-For: ", forwarding),
+        SendMode::None => {}
     }
-    if !has_proto {
-        put_header(&mut request, "X-Forwarded-Proto", forwarding.proto.as_bytes());
+    if forwarding.send != SendMode::None {
+        put_client(&mut request, "X-Real-IP: ", forwarding);
+        if !has_proto {
+            put_header(&mut request, "X-Forwarded-Proto", forwarding.proto.as_bytes());
+        }
     }
     request.extend_from_slice(b"\r\n");
     request
@@ -91,7 +110,8 @@ impl Fate {
         }
         let is_replaced = name.eq_ignore_ascii_case("x-forwarded-for")
             || (forwarding.client.is_some() && name.eq_ignore_ascii_case("x-real-ip"));
-        if !forwarding.hop_trusted || is_replaced || name.contains('_') {
+        let may_pass = forwarding.hop_trusted && forwarding.send != SendMode::None;
+        if !may_pass || is_replaced || name.contains('_') {
             Self::Removed
         } else if name.eq_ignore_ascii_case("x-forwarded-proto") {
             Self::Proto
@@ -114,6 +134,13 @@ fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwar
         lead = ", ";
     }
     if lead == ", " {
+        request.extend_from_slice(b"\r\n");
+    }
+}
+
+fn put_client(request: &mut Vec<u8>, lead: &str, forwarding: &Forwarding) {
+    if let Some(client) = forwarding.client {
+        put_address(request, lead, client);
         request.extend_from_slice(b"\r\n");
     }
 }

@@ -293,6 +293,112 @@ fn a_trusted_hop_is_appended_and_its_own_words_are_kept() {
 }
 
 #[test]
+fn what_the_server_is_told_is_what_send_says() {
+    let proxy: IpAddr = "127.0.1.1".parse().unwrap();
+    let request = Request::to("/ws")
+        .add("X-Forwarded-For", "8.8.8.8, 203.0.113.7")
+        .add("X-Forwarded-Proto", "https")
+        .add("X-Forwarded-Host", "public.example.org")
+        .add("X-Real-IP", "8.8.8.8")
+        .add("Forwarded", "for=203.0.113.7")
+        .add("True-Client-IP", "203.0.113.7")
+        .add("X_Real_IP", "8.8.8.8");
+    // From the proxy, and from anyone.
+    for (send, of_proxy, of_anyone) in [
+        (
+            "",
+            &[
+                "forwarded: for=203.0.113.7",
+                "true-client-ip: 203.0.113.7",
+                "x-forwarded-for: 8.8.8.8, 203.0.113.7, 127.0.1.1",
+                "x-forwarded-host: public.example.org",
+                "x-forwarded-proto: https",
+                "x-real-ip: 203.0.113.7",
+            ][..],
+            &[
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-proto: http",
+                "x-real-ip: 127.0.0.1",
+            ][..],
+        ),
+        (
+            "client",
+            &[
+                "forwarded: for=203.0.113.7",
+                "true-client-ip: 203.0.113.7",
+                "x-forwarded-for: 203.0.113.7",
+                "x-forwarded-host: public.example.org",
+                "x-forwarded-proto: https",
+                "x-real-ip: 203.0.113.7",
+            ],
+            &[
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-proto: http",
+                "x-real-ip: 127.0.0.1",
+            ],
+        ),
+        ("none", &[], &[]),
+    ] {
+        let backend = Backend::listening();
+        let send = if send.is_empty() {
+            String::new()
+        } else {
+            format!("send = {send:?}\n")
+        };
+        let rig = Rig::start(&backend, &format!("{TRUSTED}{send}[limits]\nper_ip = 1"));
+        for (nth, (peer, told)) in [(proxy, of_proxy), (ip(1), of_anyone)].into_iter().enumerate() {
+            let open = rig.try_open(peer, &request).ok().unwrap();
+            let mut lines = head_lines(&backend.visit(nth).head());
+            lines.retain(|line| !OF_EVERY_UPGRADE.iter().any(|other| line.starts_with(other)));
+            lines.sort_unstable();
+            assert_eq!(lines, told, "{send}, from {peer}");
+            assert_eq!(rig.ask_from(peer, &request).status(), 429, "and it is counted as ever");
+            drop(open);
+        }
+        assert_eq!(backend.dials(), 2);
+        rig.quiet();
+    }
+}
+
+const OF_EVERY_UPGRADE: [&str; 5] = ["GET ", "connection: ", "host: ", "sec-websocket-", "upgrade: "];
+
+#[test]
+fn a_reload_changes_what_the_next_ones_tell() {
+    let backend = Backend::listening();
+    let text = |send: &str| {
+        Rig::before(&backend)
+            .config(&format!("{TRUSTED}send = {send:?}"))
+            .config("[server]\nwatch_config = false")
+            .text()
+    };
+    let rig = Rig::before(&backend)
+        .config(TRUSTED)
+        .config("[server]\nwatch_config = false")
+        .start();
+    let request = Request::to("/ws").add("X-Forwarded-For", "203.0.113.7");
+    let open = |n: usize| {
+        let socket = rig.try_open("127.0.1.1".parse().unwrap(), &request).ok().unwrap();
+        (socket, backend.visit(n).header("X-Forwarded-For"))
+    };
+    let (first, told) = open(0);
+    assert_eq!(told, ["203.0.113.7, 127.0.1.1"]);
+    assert_eq!(rig.reload(&text("client")), Ok(()));
+    let (second, told) = open(1);
+    assert_eq!(told, ["203.0.113.7"]);
+    assert_eq!(rig.reload(&text("none")), Ok(()));
+    let (third, told) = open(2);
+    assert_eq!(told, [""; 0]);
+    rig.line("the log says what changed", |line| {
+        line["event"] == "reloaded"
+            && line["message"]
+                .as_str()
+                .is_some_and(|said| said.contains("client_ip changed"))
+    });
+    drop((first, second, third));
+    rig.quiet();
+}
+
+#[test]
 fn no_header_is_dropped_because_connection_names_it() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, TRUSTED);

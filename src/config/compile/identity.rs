@@ -7,6 +7,7 @@ use crate::config::policy::IdentityPolicy;
 use crate::config::raw;
 use crate::limit::key::Prefixes;
 use crate::wire::hops::ForwardHeader;
+use crate::wire::request::SendMode;
 
 use super::clients;
 
@@ -24,8 +25,15 @@ pub fn compile(raw: &raw::ClientIp, found: &mut Findings) -> IdentityPolicy {
             v4: raw.ipv4_prefix.number(&(0..=32), found).unwrap_or(built_in.v4),
             v6: raw.ipv6_prefix.number(&(0..=128), found).unwrap_or(built_in.v6),
         },
+        send: raw.send.word(&SEND, found).unwrap_or_default(),
     }
 }
+
+const SEND: [(&str, SendMode); 3] = [
+    ("append", SendMode::Append),
+    ("client", SendMode::Client),
+    ("none", SendMode::None),
+];
 
 const HEADERS: [(&str, ForwardHeader); 4] = [
     ("x-forwarded-for", ForwardHeader::XForwardedFor),

@@ -16,12 +16,14 @@ const TRUSTED: Forwarding = Forwarding {
     hop_trusted: true,
     client: Some(CLIENT),
     proto: "http",
+    send: SendMode::Append,
 };
 const STRANGER: Forwarding = Forwarding {
     hop: Some(HOP),
     hop_trusted: false,
     client: Some(HOP),
     proto: "https",
+    send: SendMode::Append,
 };
 
 fn head_of(bytes: &[u8]) -> Head<'_> {
@@ -73,7 +75,10 @@ fn what_only_looks_like_a_client_s_header_passes() {
         "X-Request-Id",
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{name}: stays\r\n\r\n");
-        assert!(composed(request.as_bytes(), &STRANGER).contains(&format!("{name}: stays")), "{name}");
+        assert!(
+            composed(request.as_bytes(), &STRANGER).contains(&format!("{name}: stays")),
+            "{name}"
+        );
     }
 }
 
@@ -112,6 +117,48 @@ fn a_unix_peer_has_no_address_to_append() {
         composed(request, &stranger),
         "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
     );
+}
+
+#[test]
+fn the_client_alone_is_sent_as_one_proxy_would_say_it() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4, 2001:db8::1\r\nX-Forwarded-Proto: https\r\n\
+        X-Real-IP: 9.9.9.9\r\nX-Forwarded-Host: b\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n";
+    let [trusted, stranger] = [TRUSTED, STRANGER].map(|from| Forwarding {
+        send: SendMode::Client,
+        ..from
+    });
+    assert_eq!(
+        composed(request, &trusted),
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-For: 2001:db8::1\r\n\
+         X-Real-IP: 2001:db8::1\r\n\r\n"
+    );
+    assert_eq!(
+        composed(request, &stranger),
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 10.0.0.2\r\nX-Real-IP: 10.0.0.2\r\nX-Forwarded-Proto: https\r\n\r\n"
+    );
+    let nobody = Forwarding {
+        hop: None,
+        client: None,
+        ..trusted
+    };
+    let told = composed(request, &nobody);
+    assert!(!told.contains("X-Forwarded-For"), "{told}");
+}
+
+#[test]
+fn nothing_of_the_client_is_sent_where_nothing_shall_be() {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\n\
+        X-Real-IP: 9.9.9.9\r\nX-Forwarded-Host: b\r\nTrue-Client-IP: 9.9.9.9\r\nCookie: c\r\n\r\n";
+    for from in [TRUSTED, STRANGER] {
+        let none = Forwarding {
+            send: SendMode::None,
+            ..from
+        };
+        assert_eq!(
+            composed(request, &none),
+            "GET / HTTP/1.1\r\nHost: a\r\nCookie: c\r\n\r\n"
+        );
+    }
 }
 
 #[test]
@@ -159,6 +206,7 @@ fn one_allocation_is_enough() {
         hop_trusted: true,
         client: longest,
         proto: "https",
+        send: SendMode::Append,
     };
     let capacity = capacity_for(&head);
     assert!(request_for_server(&head, &forwarding).len() <= capacity);

@@ -10,7 +10,7 @@ use wsguard::wire::Step;
 use wsguard::wire::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
 use wsguard::wire::hops::names_client;
 use wsguard::wire::path::{PathReading, is_below, normal_form};
-use wsguard::wire::request::{Forwarding, request_for_server};
+use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
 use wsguard::wire::upgrade::{Upgrade, check_upgrade};
 use wsguard_fuzz::{Dice, looks};
 
@@ -87,6 +87,7 @@ fn composes(head: &Head<'_>, upgrade: Option<Upgrade<'_>>) {
         hop_trusted: false,
         client: Some(HOP),
         proto: "https",
+        send: SendMode::Append,
     };
     let trusted = Forwarding {
         hop_trusted: true,
