@@ -225,6 +225,30 @@ fn each_has_its_place() {
         ("[client_ip]\nipv6_prefix = 129", "2:15 `ipv6_prefix` is out of range"),
         ("[client_ip]\nsend = \"last\"", "2:8 `send` does not know \"last\""),
         (
+            "[client_ip]\ntranslation_prefixes = [\"2001:db8::/96\", \"2001:db8::/80\"]",
+            "2:42 \"2001:db8::/80\" is not the prefix of a translator",
+        ),
+        (
+            "[client_ip]\ntranslation_prefixes = [\"10.0.0.0/8\"]",
+            "2:25 \"10.0.0.0/8\" is not the prefix of a translator",
+        ),
+        (
+            "[client_ip]\ntranslation_prefixes = [\"2001:db8:0:0:100::/96\"]",
+            "2:25 \"2001:db8:0:0:100::/96\" is not the prefix of a translator",
+        ),
+        (
+            "[client_ip]\ntranslation_prefixes = [\"2001:db8::1/96\"]",
+            "2:25 \"2001:db8::1/96\" has bits set behind its prefix",
+        ),
+        (
+            "[client_ip]\ntranslation_prefixes = [\"loopback\"]",
+            "2:25 \"loopback\" is not the prefix of a translator",
+        ),
+        (
+            "[client_ip]\ntranslation_prefixes = \"2001:db8::/96\"",
+            "2:24 `translation_prefixes` is a list of texts",
+        ),
+        (
             "[[network]]\nnetworks = [\"10.0.0.0/8\"]",
             "1:1 a network that changes nothing",
         ),

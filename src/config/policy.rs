@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limit::key::Prefixes;
+use crate::limit::key::{Prefixes, TranslationPrefixes};
 use crate::limit::network::{NetworkMap, NetworkSet};
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::address::Bind;
@@ -92,6 +92,8 @@ pub struct IdentityPolicy {
     pub headers: Vec<ForwardHeader>,
     /// How an address is cut to a key.
     pub prefixes: Prefixes,
+    /// Networks of translators, whose addresses make keys of the IPv4 addresses inside.
+    pub translations: TranslationPrefixes,
     /// What servers are told of the client.
     pub send: SendMode,
 }

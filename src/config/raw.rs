@@ -77,7 +77,8 @@ table! {
 table! {
     /// `[client_ip]`.
     ClientIp "client_ip" {
-        trusted_proxies: Entry, headers: Entry, ipv4_prefix: Entry, ipv6_prefix: Entry, send: Entry,
+        trusted_proxies: Entry, headers: Entry, ipv4_prefix: Entry, ipv6_prefix: Entry,
+        translation_prefixes: Entry, send: Entry,
     }
 }
 table! {

@@ -53,7 +53,9 @@ impl IdentityPolicy {
 
     /// The client key of an address.
     pub fn key(&self, address: Option<IpAddr>) -> ClientKey {
-        address.map_or(ClientKey::UNIX, |address| ClientKey::of(address, self.prefixes))
+        address.map_or(ClientKey::UNIX, |address| {
+            ClientKey::of(self.translations.undone(address), self.prefixes)
+        })
     }
 }
 

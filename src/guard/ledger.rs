@@ -275,7 +275,8 @@ impl Entry {
         match self.who {
             Who::Hop(_) => None,
             Who::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
-                ClientKey::of(address, self.standing.shared.prefixes)
+                let shared = &self.standing.shared;
+                ClientKey::of(shared.translations.undone(address), shared.prefixes)
             })),
         }
     }

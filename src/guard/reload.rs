@@ -251,6 +251,10 @@ fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
             "client_ip.ipv6_prefix",
             before.identity.prefixes.v6 == after.identity.prefixes.v6,
         ),
+        (
+            "client_ip.translation_prefixes",
+            before.identity.translations == after.identity.translations,
+        ),
         ("admin.listen", before.admin.listen == after.admin.listen),
         ("admin.hosts", before.admin.hosts == after.admin.hosts),
         ("admin.clients", before.admin.clients == after.admin.clients),

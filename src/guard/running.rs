@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 use crate::config::policy::{ListenerPolicy, Policy, ZonePolicy};
 use crate::limit::admission::{Admission, ZoneCounts};
 use crate::limit::budget::Budget;
-use crate::limit::key::{ClientKey, Prefixes};
+use crate::limit::key::{ClientKey, Prefixes, TranslationPrefixes};
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
@@ -56,6 +56,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// What client keys are cut to.
     pub prefixes: Prefixes,
+    /// What is undone before they are cut.
+    pub translations: TranslationPrefixes,
     /// The process ceiling, less what is set aside for exempt zones.
     pub process: Arc<Budget>,
     /// The whole process ceiling.
@@ -279,6 +281,7 @@ impl Shared {
         let shared = Self {
             admission: Admission::new(policy.server.table_size, Instant::now()),
             prefixes: policy.identity.prefixes,
+            translations: policy.identity.translations.clone(),
             process: Arc::new(Budget::new(None)),
             process_limit: AtomicU32::new(0),
             alive: AtomicI64::new(0),

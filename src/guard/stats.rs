@@ -1,7 +1,6 @@
 //! What /stats says: the same state as /metrics, for people and scripts, with the busiest clients by name.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -175,25 +174,7 @@ fn shown(key: ClientKey, clients: ShowClients) -> Option<String> {
     match clients {
         ShowClients::Show => Some(key.to_string()),
         ShowClients::Hide => None,
-        ShowClients::Prefix => Some(match key.network() {
-            Some((address @ IpAddr::V4(_), length)) => ClientKey::of(
-                address,
-                Prefixes {
-                    v4: length.min(24),
-                    v6: 0,
-                },
-            )
-            .to_string(),
-            Some((address @ IpAddr::V6(_), length)) => ClientKey::of(
-                address,
-                Prefixes {
-                    v4: 0,
-                    v6: length.min(48),
-                },
-            )
-            .to_string(),
-            None => key.to_string(),
-        }),
+        ShowClients::Prefix => Some(key.cut(Prefixes { v4: 24, v6: 48 }).to_string()),
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv6Net;
+
 /// How many leading bits of an address make its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefixes {
@@ -31,34 +33,50 @@ enum Repr {
     V6 { network: [u8; 16], len: u8 },
 }
 
+impl Repr {
+    fn v4(bits: u32, len: u8) -> Self {
+        Self::V4 {
+            network: (bits & mask32(len)).to_be_bytes(),
+            len,
+        }
+    }
+
+    fn v6(bits: u128, len: u8) -> Self {
+        Self::V6 {
+            network: (bits & mask128(len)).to_be_bytes(),
+            len,
+        }
+    }
+}
+
 impl ClientKey {
     /// Every Unix peer without an address is this one client.
     pub const UNIX: Self = Self(Repr::Unix);
 
     /// The key of an address.
     ///
-    /// An IPv4-mapped address (RFC 4291, 2.5.5.2) counts as IPv4. So do NAT64 (`64:ff9b::/96`, RFC 6052) and 6to4
-    /// (`2002::/16`, RFC 3056), by the IPv4 address inside: otherwise one IPv4 client would have several keys.
+    /// An IPv4-mapped address (RFC 4291, 2.5.5.2) counts as IPv4. So do NAT64 (`64:ff9b::/96`, RFC 6052, and
+    /// `64:ff9b:1::/48`, RFC 8215), 6to4 (`2002::/16`, RFC 3056) and Teredo (`2001::/32`, RFC 4380), by the IPv4 address
+    /// inside: otherwise one IPv4 client would have several keys, or all behind a translator one. ISATAP's do not: its IPv4
+    /// address is in the half of the address that anyone chooses who has a /64.
     pub fn of(ip: IpAddr, prefixes: Prefixes) -> Self {
         let v4 = match ip {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(v6) => v4_inside(v6),
         };
         match (v4, ip) {
-            (Some(v4), _) | (None, IpAddr::V4(v4)) => {
-                let len = prefixes.v4.min(32);
-                Self(Repr::V4 {
-                    network: (v4.to_bits() & mask32(len)).to_be_bytes(),
-                    len,
-                })
-            }
-            (None, IpAddr::V6(v6)) => {
-                let len = prefixes.v6.min(128);
-                Self(Repr::V6 {
-                    network: (v6.to_bits() & mask128(len)).to_be_bytes(),
-                    len,
-                })
-            }
+            (Some(v4), _) | (None, IpAddr::V4(v4)) => Self(Repr::v4(v4.to_bits(), prefixes.v4.min(32))),
+            (None, IpAddr::V6(v6)) => Self(Repr::v6(v6.to_bits(), prefixes.v6.min(128))),
+        }
+    }
+
+    /// This key, cut to at most so many bits.
+    #[must_use]
+    pub fn cut(self, most: Prefixes) -> Self {
+        match self.0 {
+            Repr::Unix => self,
+            Repr::V4 { network, len } => Self(Repr::v4(u32::from_be_bytes(network), len.min(most.v4))),
+            Repr::V6 { network, len } => Self(Repr::v6(u128::from_be_bytes(network), len.min(most.v6))),
         }
     }
 
@@ -89,9 +107,96 @@ fn v4_inside(v6: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
         }
+        // Teredo writes the address behind which its client stands with every bit turned.
+        [0x2001, 0, _, _, _, _, high, low] => Some(Ipv4Addr::from_bits(!(u32::from(high) << 16 | u32::from(low)))),
+        // A pool for local use, of which operators take a /96, or the whole: then all behind the IPv4 address is 0.
+        [0x64, 0xff9b, 1, ..] => {
+            let whole = v6.to_bits().trailing_zeros() >= 40;
+            let prefix = if whole {
+                LOCAL_POOL
+            } else {
+                TranslationPrefix {
+                    network: v6.to_bits() & mask128(96),
+                    len: 96,
+                }
+            };
+            prefix.ipv4_in(v6)
+        }
         _ => None,
     }
 }
+
+/// A network whose addresses a translator makes of IPv4 addresses, which are inside them (RFC 6052, 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TranslationPrefix {
+    network: u128,
+    len: u8,
+}
+
+impl TranslationPrefix {
+    /// The lengths that one may have.
+    pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+    /// `None` for another length, and for a /96 with bits 64 to 71 set, which RFC 6052 wants to be 0.
+    pub fn new(network: Ipv6Net) -> Option<Self> {
+        let prefix = Self {
+            network: network.network().to_bits(),
+            len: network.prefix_len(),
+        };
+        let fits = Self::LENGTHS.contains(&prefix.len) && prefix.network & RESERVED == 0;
+        fits.then_some(prefix)
+    }
+
+    /// The IPv4 address inside an address of this network. What stands behind it is not looked at.
+    pub fn ipv4_in(&self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
+        let bits = v6.to_bits();
+        if bits & mask128(self.len) != self.network || bits & RESERVED != 0 {
+            return None;
+        }
+        let behind = if self.len == 96 {
+            bits
+        } else {
+            // Bits 64 to 71 stand amid it, or right before it.
+            let joined = bits >> 64 << 56 | bits & !(u128::MAX << 56);
+            joined >> (88 - self.len)
+        };
+        let [.., a, b, c, d] = behind.to_be_bytes();
+        Some(Ipv4Addr::new(a, b, c, d))
+    }
+}
+
+/// The networks of an operator's own translators.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TranslationPrefixes(Box<[TranslationPrefix]>);
+
+impl TranslationPrefixes {
+    /// These, of which the longest that has an address counts.
+    pub fn new(mut prefixes: Vec<TranslationPrefix>) -> Self {
+        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len));
+        Self(prefixes.into())
+    }
+
+    /// The IPv4 address that a translator made this one of; this one, where none did.
+    pub fn undone(&self, ip: IpAddr) -> IpAddr {
+        match ip {
+            IpAddr::V4(_) => ip,
+            IpAddr::V6(v6) => self
+                .0
+                .iter()
+                .find_map(|prefix| prefix.ipv4_in(v6))
+                .map_or(ip, IpAddr::V4),
+        }
+    }
+}
+
+/// RFC 8215.
+const LOCAL_POOL: TranslationPrefix = TranslationPrefix {
+    network: 0x64_ff9b_0001 << 80,
+    len: 48,
+};
+
+/// Bits 64 to 71, counted from the left.
+const RESERVED: u128 = 0xff << 56;
 
 fn mask32(len: u8) -> u32 {
     // A shift by the whole width is an overflow: that is the mask of /0.
@@ -145,6 +250,12 @@ mod tests {
             "64:ff9b::203.0.113.9",
             "2002:cb00:7109::1",
             "2002:cb00:7109:5:6:7:8:9",
+            "64:ff9b:1::203.0.113.9",
+            "64:ff9b:1:fffe::203.0.113.9",
+            "64:ff9b:1:2:0:3:203.0.113.9",
+            "64:ff9b:1:cb00:71:900::",
+            "2001::34ff:8ef6",
+            "2001:0:4136:e378:8000:63bf:34ff:8ef6",
         ] {
             assert_eq!(shown(ip, 32, 64), "203.0.113.9", "{ip}");
         }
@@ -154,12 +265,80 @@ mod tests {
     fn neighbours_of_the_embedding_prefixes_are_plain_ipv6() {
         for ip in [
             "::203.0.113.9",
-            "64:ff9b:1::203.0.113.9",
+            "64:ff9b:2::203.0.113.9",
+            "64:ff9b:1:0:100::203.0.113.9",
             "64:ff9b:0:0:0:1:cb00:7109",
             "2003:cb00:7109::1",
+            "2001:1::34ff:8ef6",
+            "2001:db8::5efe:203.0.113.9",
+            "2001:db8::200:5efe:203.0.113.9",
         ] {
             assert!(shown(ip, 32, 128).contains(':'), "{ip}");
         }
+    }
+
+    /// The table of RFC 6052, 2.4.
+    #[test]
+    fn an_operator_s_translation_is_undone_as_rfc_6052_shows() {
+        for (prefix, inside) in [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ] {
+            let own = TranslationPrefix::new(prefix.parse().unwrap()).unwrap();
+            assert_eq!(
+                own.ipv4_in(inside.parse().unwrap()),
+                Some(Ipv4Addr::new(192, 0, 2, 33)),
+                "{prefix}"
+            );
+            assert_eq!(own.ipv4_in("2001:db9::1".parse().unwrap()), None);
+        }
+        for none in [
+            "::/0",
+            "2001:db8::/33",
+            "2001:db8::/80",
+            "2001:db8::/128",
+            "2001:db8:0:0:100::/96",
+        ] {
+            assert_eq!(TranslationPrefix::new(none.parse().unwrap()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn of_two_translators_the_longer_prefix_counts_and_an_ipv4_address_is_left_alone() {
+        let own =
+            ["2001:db8::/32", "2001:db8:1::/96"].map(|prefix| TranslationPrefix::new(prefix.parse().unwrap()).unwrap());
+        let own = TranslationPrefixes::new(own.to_vec());
+        for (ip, undone) in [
+            ("2001:db8:1::203.0.113.9", "203.0.113.9"),
+            ("2001:db8:cb00:7109::", "203.0.113.9"),
+            ("2001:db8:cb00:7109:100::", "2001:db8:cb00:7109:100::"),
+            ("2001:db9::1", "2001:db9::1"),
+            ("192.0.2.1", "192.0.2.1"),
+        ] {
+            assert_eq!(own.undone(ip.parse().unwrap()), ip_of(undone), "{ip}");
+        }
+    }
+
+    fn ip_of(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_key_that_is_cut_again_stays_of_its_family() {
+        let most = Prefixes { v4: 24, v6: 20 };
+        for (ip, v6, expected) in [
+            ("192.0.2.77", 64, "192.0.2.0/24"),
+            ("2001:db8::1", 64, "2001::/20"),
+            ("2001:db8::1", 16, "2001::/16"),
+        ] {
+            let key = ClientKey::of(ip_of(ip), Prefixes { v4: 32, v6 });
+            assert_eq!(key.cut(most).to_string(), expected);
+        }
+        assert_eq!(ClientKey::UNIX.cut(most), ClientKey::UNIX);
     }
 
     #[test]
@@ -170,7 +349,42 @@ mod tests {
         assert_eq!(std::mem::size_of::<ClientKey>(), 18);
     }
 
+    /// Octet by octet, as the figure of RFC 6052, 2.2 has it.
+    fn naive(prefix: Ipv6Addr, len: u8, v4: [u8; 4], rest: [u8; 16]) -> Ipv6Addr {
+        let places = match len {
+            32 => [4, 5, 6, 7],
+            40 => [5, 6, 7, 9],
+            48 => [6, 7, 9, 10],
+            56 => [7, 9, 10, 11],
+            64 => [9, 10, 11, 12],
+            _ => [12, 13, 14, 15],
+        };
+        let mut octets = rest;
+        octets[..usize::from(len / 8)].copy_from_slice(&prefix.octets()[..usize::from(len / 8)]);
+        octets[8] = 0;
+        for (place, octet) in places.into_iter().zip(v4) {
+            octets[place] = octet;
+        }
+        octets.into()
+    }
+
     proptest! {
+        #[test]
+        fn what_a_translator_made_is_undone(
+            prefix in any::<u128>(), len in prop::sample::select(TranslationPrefix::LENGTHS.to_vec()),
+            v4 in any::<[u8; 4]>(), rest in any::<[u8; 16]>(), reserved in 1_u8..,
+        ) {
+            let prefix = Ipv6Addr::from_bits(prefix & !RESERVED & mask128(len));
+            let own = TranslationPrefix::new(Ipv6Net::new(prefix, len).unwrap()).unwrap();
+            let made = naive(prefix, len, v4, rest);
+            prop_assert_eq!(own.ipv4_in(made), Some(v4.into()));
+            prop_assert_eq!(TranslationPrefixes::new(vec![own]).undone(made.into()), IpAddr::from(v4));
+            let broken = Ipv6Addr::from_bits(made.to_bits() | u128::from(reserved) << 56);
+            prop_assert_eq!(own.ipv4_in(broken), None);
+            let elsewhere = Ipv6Addr::from_bits(made.to_bits() ^ 1 << 127);
+            prop_assert_eq!(own.ipv4_in(elsewhere), None);
+        }
+
         #[test]
         fn two_addresses_share_a_key_exactly_if_they_share_the_prefix(a: u32, b: u32, c: u128, d: u128, v4 in 0u8..=32, v6 in 0u8..=128, keep in 0u8..=128) {
             let prefixes = Prefixes { v4, v6 };

@@ -486,12 +486,42 @@ fn translated_addresses_count_by_the_ipv4_inside() {
         "64:ff9b::203.0.113.7",
         "2002:cb00:7107::1",
         "2002:cb00:7107:ffff::2",
+        "64:ff9b:1::203.0.113.7",
+        "64:ff9b:1:cb00:71:700::",
+        "2001:0:4136:e378:8000:63bf:34ff:8ef8",
     ] {
         assert_eq!(rig.ask_from(proxy, from(same)).status(), 429, "{same}");
     }
     assert_eq!(backend.dials(), 1);
     drop(open);
     rig.quiet();
+}
+
+#[test]
+fn clients_behind_a_translator_of_one_s_own_count_by_the_ipv4_inside_and_by_nothing_else() {
+    let backend = Backend::listening();
+    let translators = "translation_prefixes = [\"2001:db8:64::/96\", \"2001:db8:aaaa::/48\"]\n";
+    let routes = "[[route]]\nname = \"inside\"\nnetworks = [\"203.0.113.0/24\"]\n[[route]]\nname = \"rest\"\n";
+    let rig = Rig::start(
+        &backend,
+        &format!("{TRUSTED}{translators}[limits]\nper_ip = 1\n{routes}"),
+    );
+    let proxy: IpAddr = "127.0.1.1".parse().unwrap();
+    let from = |client: &str| Request::to("/ws").add("X-Forwarded-For", client);
+    let open = rig.try_open(proxy, &from("2001:db8:64::203.0.113.7")).ok().unwrap();
+    for same in ["203.0.113.7", "2001:db8:aaaa:cb00:71:700::"] {
+        assert_eq!(rig.ask_from(proxy, from(same)).status(), 429, "{same}");
+    }
+    let other = rig.try_open(proxy, &from("2001:db8:64::203.0.113.8")).ok().unwrap();
+    drop((open, other));
+    rig.quiet();
+    // Routes and the server know the address as it came.
+    assert_eq!(backend.visit(0).header("X-Real-IP"), ["2001:db8:64::cb00:7107"]);
+    let line = rig.line("it is told as it came", |line| {
+        line["client"] == "2001:db8:64::cb00:7107"
+    });
+    assert_eq!((&line["key"], &line["route"]), (&"203.0.113.7".into(), &"rest".into()));
+    assert_eq!(backend.dials(), 2);
 }
 
 #[test]

@@ -172,6 +172,10 @@ fn what_can_not_change_is_refused_whole_and_by_name_and_stays_refused_where_oper
         ),
         ("client_ip.ipv4_prefix", "[client_ip]\nipv4_prefix = 24\n"),
         ("client_ip.ipv6_prefix", "[client_ip]\nipv6_prefix = 56\n"),
+        (
+            "client_ip.translation_prefixes",
+            "[client_ip]\ntranslation_prefixes = [\"2001:db8:64::/96\"]\n",
+        ),
         ("admin.listen", "[admin]\nlisten = \"127.0.0.1:1\"\n"),
         (
             "admin.hosts",
@@ -204,7 +208,7 @@ fn what_can_not_change_is_refused_whole_and_by_name_and_stays_refused_where_oper
             line["event"] == "reload_refused" && line["message"].as_str().unwrap().contains(key)
         });
     }
-    assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="failure"}"#), 7);
+    assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="failure"}"#), 8);
     assert_eq!(rig.count(r#"wsguard_config_reloads_total{outcome="success"}"#), 0);
     assert_eq!(
         rig.get("/readyz").status(),

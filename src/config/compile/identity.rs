@@ -1,11 +1,15 @@
 //! `[client_ip]`.
 
+use ipnet::IpNet;
+
+use crate::config::addresses::{self, Wrong};
 use crate::config::clients::ClientSet;
 use crate::config::defaults;
-use crate::config::finding::Findings;
+use crate::config::finding::{Finding, Findings};
 use crate::config::policy::IdentityPolicy;
 use crate::config::raw;
-use crate::limit::key::Prefixes;
+use crate::config::shape::Entry;
+use crate::limit::key::{Prefixes, TranslationPrefix, TranslationPrefixes};
 use crate::wire::hops::ForwardHeader;
 use crate::wire::request::SendMode;
 
@@ -25,8 +29,42 @@ pub fn compile(raw: &raw::ClientIp, found: &mut Findings) -> IdentityPolicy {
             v4: raw.ipv4_prefix.number(&(0..=32), found).unwrap_or(built_in.v4),
             v6: raw.ipv6_prefix.number(&(0..=128), found).unwrap_or(built_in.v6),
         },
+        translations: translations(&raw.translation_prefixes, found),
         send: raw.send.word(&SEND, found).unwrap_or_default(),
     }
+}
+
+fn translations(entry: &Entry, found: &mut Findings) -> TranslationPrefixes {
+    let mut prefixes = Vec::new();
+    for text in entry.texts_or_none(found).unwrap_or_default() {
+        match translation(text.text) {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+        }
+    }
+    TranslationPrefixes::new(prefixes)
+}
+
+fn translation(text: &str) -> Result<TranslationPrefix, Wrong> {
+    let why = || format!("\"{text}\" is not the prefix of a translator");
+    let network = match addresses::network(text) {
+        Ok(IpNet::V6(network)) => network,
+        Ok(IpNet::V4(_)) => {
+            return Err(Wrong::new(
+                why(),
+                "NAT64 has IPv6 prefixes, such as \"2001:db8:64::/96\"",
+            ));
+        }
+        Err(wrong) if text.contains('/') && wrong.why.ends_with("behind its prefix") => return Err(wrong),
+        Err(_) => return Err(Wrong::new(why(), "an IPv6 network, such as \"2001:db8:64::/96\"")),
+    };
+    TranslationPrefix::new(network).ok_or_else(|| {
+        let hint = match network.prefix_len() {
+            96 => "bits 64 to 71 of a translated address are 0 (RFC 6052, section 2.2)",
+            _ => "its length is 32, 40, 48, 56, 64 or 96 (RFC 6052, section 2.2)",
+        };
+        Wrong::new(why(), hint)
+    })
 }
 
 const SEND: [(&str, SendMode); 3] = [
