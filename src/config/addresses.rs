@@ -1,6 +1,6 @@
 //! Binds, servers and networks as a configuration writes them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -172,6 +172,43 @@ pub fn is_host_name(host: &str) -> bool {
     labels.len() <= 253 && labels.split('.').all(fits) && !last_is_number
 }
 
+/// The address that a browser takes a host for which ends in a number and is none of four: `127.1`, `0x7f.0.0.1`,
+/// `0177.0.0.1`, `2130706433`. It sends the usual spelling of it.
+pub fn odd_ipv4(host: &str) -> Option<Ipv4Addr> {
+    let number = |part: &str| match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
+        Some("") => Some(0),
+        Some(hex) => u32::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+')),
+        None if part.len() > 1 && part.starts_with('0') => {
+            u32::from_str_radix(part, 8).ok().filter(|_| !part.contains('+'))
+        }
+        None => part.parse().ok().filter(|_| !part.starts_with('+')),
+    };
+    let parts: Vec<u32> = host.split('.').map(number).collect::<Option<_>>()?;
+    let (last, first) = parts.split_last()?;
+    let leading: Vec<u8> = first
+        .iter()
+        .map(|part| u8::try_from(*part))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    let left = 4_u32
+        .checked_sub(u32::try_from(leading.len()).ok()?)
+        .filter(|left| *left > 0)?;
+    if u64::from(*last) >= 1_u64 << (8 * left) {
+        return None;
+    }
+    let high = leading
+        .iter()
+        .zip([24, 16, 8])
+        .map(|(byte, shift)| u32::from(*byte) << shift);
+    Some(Ipv4Addr::from_bits(high.sum::<u32>() | last))
+}
+
+/// How to write an address that is written in brackets and otherwise than clients send it: with a zone.
+pub fn without_zone(bracketed: &str) -> Option<Ipv6Addr> {
+    let inner = bracketed.strip_prefix('[')?.strip_suffix(']')?;
+    inner.split_once('%')?.0.parse().ok()
+}
+
 /// A Unix socket's path: absolute, and within the 107 bytes that `sun_path` has room for.
 fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
@@ -197,6 +234,7 @@ pub const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 pub const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"];
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -279,6 +317,36 @@ mod tests {
     }
 
     #[test]
+    fn an_odd_spelling_is_read_as_browsers_read_it() {
+        for (text, meant) in [
+            ("127.1", Some("127.0.0.1")),
+            ("127.0.1", Some("127.0.0.1")),
+            ("0x7f.1", Some("127.0.0.1")),
+            ("0X7F000001", Some("127.0.0.1")),
+            ("0177.0.0.01", Some("127.0.0.1")),
+            ("2130706433", Some("127.0.0.1")),
+            ("1.65536", Some("1.1.0.0")),
+            ("1.2.65535", Some("1.2.255.255")),
+            ("0x", Some("0.0.0.0")),
+            ("4294967296", None),
+            ("256.1", None),
+            ("1.2.3.256", None),
+            ("1.2.65536", None),
+            ("1.2.3.4.5", None),
+            ("08.1", None),
+            ("+1", None),
+            ("0x+1", None),
+            ("0+1", None),
+            ("1..2", None),
+            ("a.1", None),
+            ("", None),
+        ] {
+            let meant = meant.map(|meant| meant.parse().unwrap());
+            assert_eq!(odd_ipv4(text), meant, "{text}");
+        }
+    }
+
+    #[test]
     fn networks() {
         for (text, net) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
@@ -313,7 +381,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "\\PC{0,20}") {
-            let _ = (bind(&text), target(&text), network(&text));
+            let _ = (bind(&text), target(&text), network(&text), odd_ipv4(&text));
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Host patterns of routes.
 
-use super::addresses::{Wrong, is_host_name};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 
 /// What `hosts` lists, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
+    /// This address, however it is written; a v4-mapped one is the IPv4 address.
+    Address(IpAddr),
     /// This host.
     Exact(Box<str>),
     /// One or more labels before this, which begins with a dot.
@@ -27,10 +31,18 @@ impl HostPattern {
                 Err(Wrong::new(why(), STAR))
             };
         }
-        if name.parse::<std::net::Ipv4Addr>().is_ok() || is_bracketed_v6(name) || is_host_name(name) {
+        if let Some(address) = address(name.as_bytes()) {
+            return Ok(Self::Address(address));
+        }
+        let odd = odd_ipv4(name);
+        if odd.is_none() && is_host_name(name) {
             return Ok(Self::Exact(name.into()));
         }
-        let hint = if name.contains('*') {
+        let hint = if let Some(address) = odd {
+            four_numbers(address)
+        } else if let Some(address) = without_zone(name) {
+            format!("without its zone: \"[{address}]\"")
+        } else if name.contains('*') {
             STAR.to_owned()
         } else if let Some((_, rest)) = name.split_once("://") {
             format!(
@@ -53,13 +65,10 @@ impl HostPattern {
     pub fn matches(&self, host: &[u8]) -> bool {
         let host = host.strip_suffix(b".").unwrap_or(host);
         match self {
+            Self::Address(meant) => address(host) == Some(*meant),
             Self::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
             Self::Below(suffix) => {
-                let labels = host.len().saturating_sub(suffix.len());
-                let (front, end) = host.split_at(labels);
-                end.eq_ignore_ascii_case(suffix.as_bytes())
-                    && front.first().is_some_and(|b| *b != b'.')
-                    && front.last() != Some(&b'.')
+                labels_before(host, suffix).is_some_and(|front| !front.starts_with(b".") && !front.ends_with(b"."))
             }
         }
     }
@@ -67,16 +76,34 @@ impl HostPattern {
     /// Whether every host that `other` has is one of these.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Address(wide), Self::Address(narrow)) => wide == narrow,
             (_, Self::Exact(name)) => self.matches(name.as_bytes()),
-            (Self::Exact(_), Self::Below(_)) => false,
+            (_, Self::Address(_)) | (Self::Address(_) | Self::Exact(_), Self::Below(_)) => false,
             (Self::Below(wide), Self::Below(narrow)) => narrow.ends_with(&**wide),
         }
     }
 }
 
-fn is_bracketed_v6(name: &str) -> bool {
-    let inner = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+/// What stands before this end of a host, in any case; `None` where it ends otherwise, or nothing does.
+pub(super) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
+    let (front, end) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
+    (end.eq_ignore_ascii_case(suffix.as_bytes()) && !front.is_empty()).then_some(front)
+}
+
+/// The address that a host is: four decimal numbers, or IPv6 in brackets. Others may read `127.1` or `0x7f.0.0.1` as one;
+/// browsers never send those, and here they are names.
+pub(super) fn address(host: &[u8]) -> Option<IpAddr> {
+    let ip = match host {
+        [b'[', inner @ .., b']'] => IpAddr::V6(str::from_utf8(inner).ok()?.parse::<Ipv6Addr>().ok()?),
+        [b'0'..=b'9', ..] => IpAddr::V4(str::from_utf8(host).ok()?.parse().ok()?),
+        _ => return None,
+    };
+    Some(ip.to_canonical())
+}
+
+/// How an address with fewer numbers, or others than decimal, is written.
+pub(super) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
+    format!("an IPv4 address has four numbers: \"{meant}\"")
 }
 
 const STAR: &str = "a `*` stands alone before the first dot: \"*.example.org\"";
@@ -118,6 +145,66 @@ mod tests {
             "a.example.org.evil",
         ] {
             assert!(!below.matches(outside.as_bytes()), "{outside}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_compared_as_one_however_it_is_written() {
+        for (written, same) in [
+            ("[2001:0db8::1]", "[2001:db8::1]"),
+            ("[2001:db8::1]", "[2001:DB8:0:0::0001]"),
+            ("[::ffff:203.0.113.1]", "[::ffff:cb00:7101]"),
+            ("[::ffff:203.0.113.1]", "203.0.113.1"),
+            ("203.0.113.1", "[::FFFF:203.0.113.1]"),
+            ("203.0.113.1", "203.0.113.1."),
+        ] {
+            assert!(
+                HostPattern::parse(written).unwrap().matches(same.as_bytes()),
+                "{written} {same}"
+            );
+            assert!(
+                HostPattern::parse(written)
+                    .unwrap()
+                    .covers(&HostPattern::parse(same).unwrap()),
+                "{written}"
+            );
+        }
+        let host = HostPattern::parse("[2001:db8::1]").unwrap();
+        for other in [
+            "2001:db8::1",
+            "[2001:db8::2]",
+            "[2001:db8::1",
+            "[2001:db8::1%eth0]",
+            "[]",
+            "203.0.113.1",
+        ] {
+            assert!(!host.matches(other.as_bytes()), "{other}");
+        }
+        let host = HostPattern::parse("203.0.113.1").unwrap();
+        for other in [
+            "203.0.113.01",
+            "203.0.28929",
+            "0xcb.0.113.1",
+            "3405803777",
+            "203.0.113.2",
+        ] {
+            assert!(!host.matches(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_hint_says_how_an_address_is_written() {
+        for (text, hint) in [
+            ("127.1", "an IPv4 address has four numbers: \"127.0.0.1\""),
+            ("0x7f.0.0.1", "an IPv4 address has four numbers: \"127.0.0.1\""),
+            ("0177.0.0.1", "an IPv4 address has four numbers: \"127.0.0.1\""),
+            ("2130706433", "an IPv4 address has four numbers: \"127.0.0.1\""),
+            ("[fe80::1%eth0]", "without its zone: \"[fe80::1]\""),
+            ("[fe80::1%25eth0]", "without its zone: \"[fe80::1]\""),
+            ("[2001:db8::1]:443", "the port is not looked at: \"[2001:db8::1]\""),
+        ] {
+            let wrong = HostPattern::parse(text).unwrap_err();
+            assert_eq!(wrong.hint.as_deref(), Some(hint), "{text}");
         }
     }
 
