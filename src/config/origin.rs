@@ -1,31 +1,52 @@
-//! Browser origins (RFC 6454): scheme, host and port, nothing else.
+//! Origins of pages and applications (RFC 6454): scheme, host and port, and nothing behind them.
 
-use super::addresses::{Wrong, is_host_name};
+use std::net::IpAddr;
 
-/// An origin in lower case, without the port that its scheme has anyway.
+use super::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use super::host::{address, four_numbers, labels_before};
+
+/// What `origins` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    text: Box<str>,
-    /// ":443" and the like: what may stand behind `text` without a difference.
-    default_port: Option<&'static str>,
+pub enum Origin {
+    /// `null`, as pages without an origin send.
+    Null,
+    /// One that has a scheme.
+    Of {
+        /// In lower case.
+        scheme: Box<str>,
+        /// Where it comes from.
+        place: Place,
+        /// ":8443" and the like; none where it is the one that its scheme has anyway.
+        port: Box<str>,
+    },
+}
+
+/// What stands between an origin's scheme and its port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This address, however it is written.
+    Address(IpAddr),
+    /// One or more labels before this, which begins with a dot, in lower case.
+    Below(Box<str>),
+    /// This, in lower case; of an application's own scheme all that is behind it, with its port.
+    Exact(Box<str>),
 }
 
 impl Origin {
-    /// `"https://host"`, `"https://host:port"` or `"null"`. Any scheme: apps have their own.
+    /// `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Any scheme: apps have
+    /// their own, and behind it whatever they like, which is compared whole.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         if text == "null" {
-            return Ok(Self {
-                text: text.into(),
-                default_port: None,
-            });
+            return Ok(Self::Null);
         }
         let lower = text.to_ascii_lowercase();
         let why = || format!("\"{text}\" is not an origin");
         let Some((scheme, authority)) = lower.split_once("://") else {
             let hint = match text {
                 "*" => "for any origin leave `origins` out".to_owned(),
+                _ if lower == "null" => "in lower case: \"null\"".to_owned(),
                 _ if is_host_name(text) => format!("with its scheme: \"https://{text}\""),
-                _ => "such as \"https://chat.example.org\", or \"null\"".to_owned(),
+                _ => "such as \"https://chat.example.org\", \"app://.\" or \"null\"".to_owned(),
             };
             return Err(Wrong::new(why(), hint));
         };
@@ -36,38 +57,115 @@ impl Origin {
                 format!("an origin ends with host or port: \"{scheme}://{authority_alone}\""),
             ));
         }
-        let default_port = DEFAULT_PORTS
-            .iter()
-            .find(|(name, _)| *name == scheme)
-            .map(|(_, port)| *port);
-        let authority = default_port
-            .and_then(|port| authority.strip_suffix(port))
-            .unwrap_or(authority);
-        let twice = default_port.is_some_and(|port| authority.ends_with(port));
-        if twice || !is_scheme(scheme) || !is_authority(authority) {
-            return Err(Wrong::new(
+        let (host, port) = host_and_port(scheme, authority);
+        let place = if !is_scheme(scheme) {
+            None
+        } else if let Some(rest) = host.strip_prefix("*.") {
+            (is_host_name(rest) && is_port(port)).then(|| Place::Below(format!(".{rest}").into()))
+        } else if let Some(address) = address(host.as_bytes()) {
+            is_port(port).then_some(Place::Address(address))
+        } else if default_port(scheme).is_none() {
+            let is_whole = authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
+            // Nothing is known of it, so that nothing of it is taken for a port.
+            return if is_whole {
+                Ok(Self::Of {
+                    scheme: scheme.into(),
+                    place: Place::Exact(authority.into()),
+                    port: "".into(),
+                })
+            } else {
+                Err(Wrong::new(why(), SUCH))
+            };
+        } else {
+            (odd_ipv4(host).is_none() && is_host_name(host) && is_port(port)).then(|| Place::Exact(host.into()))
+        };
+        match place {
+            Some(place) => Ok(Self::Of {
+                scheme: scheme.into(),
+                place,
+                port: port.into(),
+            }),
+            None => Err(Wrong::new(
                 why(),
-                "such as \"https://chat.example.org\" or \"https://chat.example.org:8443\"",
-            ));
+                if host.contains('*') {
+                    "a `*` stands alone before the first dot: \"https://*.example.org\"".to_owned()
+                } else if let Some(address) = odd_ipv4(host) {
+                    four_numbers(address)
+                } else if let Some(address) = without_zone(host) {
+                    format!("without its zone: \"{scheme}://[{address}]\"")
+                } else {
+                    SUCH.to_owned()
+                },
+            )),
         }
-        Ok(Self {
-            text: format!("{scheme}://{authority}").into(),
-            default_port,
-        })
     }
 
-    /// Whether a request's Origin is this one: exact, but for case and the default port.
+    /// Whether a request's Origin is this one: exact, but for case, the default port, and how an address is written.
     pub fn is(&self, sent: &[u8]) -> bool {
-        if &*self.text == "null" {
+        let Self::Of { scheme, place, port } = self else {
             return sent == b"null";
+        };
+        let Some((named, rest)) = sent.split_at_checked(scheme.len()) else {
+            return false;
+        };
+        let Some(authority) = rest.strip_prefix(b"://") else {
+            return false;
+        };
+        if !named.eq_ignore_ascii_case(scheme.as_bytes()) {
+            return false;
         }
-        let sent = self
-            .default_port
-            .and_then(|port| sent.strip_suffix(port.as_bytes()))
-            .unwrap_or(sent);
-        sent.eq_ignore_ascii_case(self.text.as_bytes())
+        let default = default_port(scheme).and_then(|port| authority.strip_suffix(port.as_bytes()));
+        let host = match default {
+            Some(host) if port.is_empty() => Some(host),
+            _ => authority.strip_suffix(port.as_bytes()),
+        };
+        host.is_some_and(|host| match place {
+            Place::Address(meant) => address(host) == Some(*meant),
+            Place::Exact(whole) => host.eq_ignore_ascii_case(whole.as_bytes()),
+            Place::Below(suffix) => labels_before(host, suffix).is_some_and(are_labels),
+        })
     }
 }
+
+/// A host, and ":8443" and the like; no port where it is the one that the scheme has anyway, and so is not told.
+fn host_and_port<'a>(scheme: &str, authority: &'a str) -> (&'a str, &'a str) {
+    match authority.rfind(':') {
+        Some(colon) if !authority.ends_with(']') => {
+            let (host, port) = authority.split_at(colon);
+            let is_default = default_port(scheme) == Some(port);
+            (host, if is_default { "" } else { port })
+        }
+        _ => (authority, ""),
+    }
+}
+
+fn is_port(port: &str) -> bool {
+    let Some(digits) = port.strip_prefix(':') else {
+        return port.is_empty();
+    };
+    !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+}
+
+/// Labels of letters, digits, `-` and `_`, with a dot between two.
+fn are_labels(front: &[u8]) -> bool {
+    front.split(|byte| *byte == b'.').all(|label| {
+        !label.is_empty()
+            && label
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte))
+    })
+}
+
+fn default_port(scheme: &str) -> Option<&'static str> {
+    match scheme {
+        "http" | "ws" => Some(":80"),
+        "https" | "wss" => Some(":443"),
+        _ => None,
+    }
+}
+
+const SUCH: &str =
+    "such as \"https://chat.example.org\", \"https://chat.example.org:8443\" or \"https://*.example.org\"";
 
 fn is_scheme(scheme: &str) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_lowercase())
@@ -75,25 +173,6 @@ fn is_scheme(scheme: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b))
 }
-
-fn is_authority(authority: &str) -> bool {
-    if authority.parse::<std::net::SocketAddr>().is_ok() {
-        return true;
-    }
-    let is_host = |host: &str| {
-        let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let v6 = inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok());
-        v6 || host.parse::<std::net::Ipv4Addr>().is_ok() || is_host_name(host)
-    };
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => {
-            is_host(host) && !port.starts_with('0') && !port.starts_with('+') && port.parse::<u16>().is_ok()
-        }
-        _ => is_host(authority),
-    }
-}
-
-const DEFAULT_PORTS: [(&str, &str); 4] = [("http", ":80"), ("https", ":443"), ("ws", ":80"), ("wss", ":443")];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -134,6 +213,117 @@ mod tests {
     }
 
     #[test]
+    fn origins_of_applications_are_compared_whole() {
+        for (written, same) in [
+            ("app://.", "app://."),
+            ("app://-", "app://-"),
+            ("app://obsidian.md", "app://obsidian.md"),
+            ("file://", "file://"),
+            ("tauri://localhost", "tauri://localhost"),
+            ("http://tauri.localhost", "http://tauri.localhost"),
+            ("https://tauri.localhost", "https://tauri.localhost"),
+            ("capacitor://localhost", "Capacitor://LocalHost"),
+            ("ionic://localhost", "ionic://localhost"),
+            ("ionic://localhost:8080", "ionic://localhost:8080"),
+            (
+                "chrome-extension://nkbihfbeogaeaoehlefnkodbefgpgknn",
+                "chrome-extension://nkbihfbeogaeaoehlefnkodbefgpgknn",
+            ),
+            (
+                "moz-extension://2f0f0f7e-9a7e-4c3e-8f0c-3b1e0f0c9a11",
+                "moz-extension://2f0f0f7e-9a7e-4c3e-8f0c-3b1e0f0c9a11",
+            ),
+            (
+                "safari-web-extension://8A2E6D3C-0F4B-4C6E-9D57-2A1B3C4D5E6F",
+                "safari-web-extension://8a2e6d3c-0f4b-4c6e-9d57-2a1b3c4d5e6f",
+            ),
+            (
+                "vscode-webview://0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8s9t0u1v2w3x4y5z",
+                "vscode-webview://0a1b2c3d4e5f6g7h8i9j0k1l2m3n4o5p6q7r8s9t0u1v2w3x4y5z",
+            ),
+            ("android-app://com.example.chat", "android-app://com.example.chat"),
+            ("ms-appx-web://a.b_c!d", "ms-appx-web://a.b_c!d"),
+        ] {
+            let origin = Origin::parse(written).unwrap_or_else(|wrong| panic!("{written}: {wrong:?}"));
+            assert!(origin.is(same.as_bytes()), "{written} {same}");
+            for other in [
+                "null",
+                "",
+                "app://",
+                "file:///",
+                "tauri://localhost:80",
+                "http://localhost",
+                "x-app://.",
+            ] {
+                assert!(!origin.is(other.as_bytes()), "{written} {other}");
+            }
+            assert!(!origin.is(format!("{same}/").as_bytes()), "{written}");
+            assert!(!origin.is(format!("{same}.evil.example").as_bytes()), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_star_is_one_or_more_labels() {
+        let origin = Origin::parse("https://*.Example.org").unwrap();
+        for inside in [
+            "https://a.example.org",
+            "https://a.b-c.example.org",
+            "HTTPS://A.EXAMPLE.org:443",
+            "https://xn--bcher-kva.example.org",
+        ] {
+            assert!(origin.is(inside.as_bytes()), "{inside}");
+        }
+        for outside in [
+            "https://example.org",
+            "https://.example.org",
+            "https://a..example.org",
+            "https://aexample.org",
+            "http://a.example.org",
+            "https://a.example.org:8443",
+            "https://a.example.org.",
+            "https://a.example.org.evil.example",
+            "https://evil.example/.example.org",
+            "https://evil.example?.example.org",
+            "https://evil.example:80.example.org",
+            "https://user@a.example.org",
+            "https://evil.example\\.example.org",
+            "https://a.example.org:443:443",
+            "wss://a.example.org",
+            "null",
+        ] {
+            assert!(!origin.is(outside.as_bytes()), "{outside}");
+        }
+        let with_port = Origin::parse("https://*.example.org:8443").unwrap();
+        assert!(with_port.is(b"https://a.example.org:8443") && !with_port.is(b"https://a.example.org"));
+        let app = Origin::parse("capacitor://*.example.org").unwrap();
+        assert!(app.is(b"capacitor://a.example.org") && !app.is(b"capacitor://example.org"));
+    }
+
+    #[test]
+    fn an_address_is_compared_as_one() {
+        for (written, same) in [
+            ("https://[2001:0db8::1]", "https://[2001:db8::1]"),
+            ("https://[2001:DB8::1]:443", "https://[2001:db8:0:0:0:0:0:1]"),
+            ("https://[2001:db8::1]:8443", "https://[2001:db8::0:1]:8443"),
+            ("http://[::ffff:203.0.113.1]", "http://[::ffff:cb00:7101]"),
+            ("http://203.0.113.1:3000", "http://203.0.113.1:3000"),
+        ] {
+            assert!(Origin::parse(written).unwrap().is(same.as_bytes()), "{written} {same}");
+        }
+        let origin = Origin::parse("https://[2001:db8::1]").unwrap();
+        for other in [
+            "https://[2001:db8::2]",
+            "http://[2001:db8::1]",
+            "https://[2001:db8::1]:8443",
+            "https://2001:db8::1",
+            "https://[2001:db8::1%eth0]",
+            "https://[2001:db8::1]x",
+        ] {
+            assert!(!origin.is(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
     fn what_is_no_origin_is_refused() {
         for text in [
             "",
@@ -147,7 +337,19 @@ mod tests {
             "://a",
             "https://a?b",
             "https://u@a",
-            "https://*.a",
+            "https://*",
+            "https://*.",
+            "https://a.*.b",
+            "https://*a.org",
+            "https://*.1",
+            "https://127.1",
+            "https://0x7f.1",
+            "https://[fe80::1%25eth0]",
+            "app://a b",
+            "app://a\u{e9}",
+            "app://a/b",
+            "app://*",
+            "app:.",
             "1://a",
             "https://a:443:443",
             "Null",
