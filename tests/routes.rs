@@ -139,6 +139,134 @@ fn a_route_that_refuses_takes_what_it_matches_and_leads_nowhere() {
     ] {
         assert_eq!(at(&routes, path), expected, "{path}");
     }
+    assert_eq!(
+        at(&routes, "/ws/Old"),
+        "400",
+        "which a server may take for the one that is refused"
+    );
+}
+
+#[test]
+fn no_case_no_dot_and_no_nul_at_the_end_goes_around_a_route_with_allow() {
+    let routes = routes(ADMIN);
+    for path in [
+        "/Admin/ws",
+        "/ADMIN/WS/x",
+        "/admin/wS",
+        "/%41dmin/ws",
+        "/%41dmin%2fWS",
+        "//Admin/ws",
+        "/public/../Admin/ws",
+        "/public;x/..;/Admin/ws",
+        "/public\\..\\ADMIN/ws",
+        "/admin./ws",
+        "/admin/ws.",
+        "/admin.../ws..",
+        "/Admin./WS.",
+        "/admin%20/ws",
+        "/admin/ws%20.%20",
+        "/admin/.. /admin/ws",
+        "/public/..%20/admin/ws",
+        "/admin/ws%00",
+        "/admin/ws%00.js",
+        "/admin/ws%00/../../public",
+        "/admin/w%00s",
+        "/ad%00min/ws",
+        "/Admin/WS.%00x",
+        "/\u{17f}/../admin/w\u{17f}",
+        "/admin/w%C5%BF",
+        "/adm%C4%B1n/ws",
+        "/adm%C4%B0n/../admin/WS",
+    ] {
+        assert_eq!(at(&routes, path), "400", "{path}");
+    }
+    for (path, expected) in [
+        ("/Public", "rest"),
+        ("/PUBLIC/x", "rest"),
+        ("/public.", "rest"),
+        ("/Admin", "rest"),
+        ("/admin/WSx", "rest"),
+        ("/admin/ws.x", "rest"),
+        ("/admin/ws/X.", "admin"),
+        ("/admin/ws/%C3%A9", "admin"),
+        ("/public/X", "public"),
+        ("/caf%C3%A9", "rest"),
+        ("/...", "rest"),
+        ("/\u{ff}%FF", "rest"),
+    ] {
+        assert_eq!(at(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn a_guarded_route_in_upper_case_is_not_gone_around_in_lower_case() {
+    let routes = routes(
+        "[[route]]\nname = \"admin\"\npaths = [\"/Admin\", \"/tools.\"]\nallow = [\"10.0.0.0/8\"]\n[[route]]\nname = \"rest\"\n",
+    );
+    for (path, expected) in [
+        ("/Admin", "admin"),
+        ("/admin", "400"),
+        ("/ADMIN/x", "400"),
+        ("/tools", "400"),
+        ("/tools.", "admin"),
+        ("/other", "rest"),
+    ] {
+        assert_eq!(at(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn case_alone_makes_no_400_where_nothing_is_guarded() {
+    let routes = routes(
+        "[[route]]\nname = \"a\"\npaths = [\"/a\"]\n[[route]]\nname = \"b\"\npaths = [\"/A\"]\n[[route]]\nname = \"rest\"\n",
+    );
+    for (path, expected) in [("/a", "a"), ("/A", "b"), ("/a.", "rest"), ("/A%00", "rest")] {
+        assert_eq!(at(&routes, path), expected, "{path}");
+    }
+}
+
+#[test]
+fn what_guards_is_allow_networks_origins_and_exempt_on_either_side() {
+    for guard in [
+        "allow = [\"198.51.100.0/24\"]",
+        "networks = [\"198.51.100.0/24\"]",
+        "origins = [\"https://a.example\"]",
+        "zone = \"exempt\"",
+    ] {
+        let guarded = routes(&format!(
+            "[[route]]\nname = \"a\"\npaths = [\"/a\"]\n{guard}\n[[route]]\nname = \"rest\"\n"
+        ));
+        assert_eq!(
+            (at(&guarded, "/a"), at(&guarded, "/A")),
+            ("a".into(), "400".into()),
+            "{guard}"
+        );
+        let around = routes(&format!(
+            "[[route]]\nname = \"a\"\npaths = [\"/a\"]\n[[route]]\nname = \"rest\"\n{guard}\n"
+        ));
+        assert_eq!(
+            (at(&around, "/a"), at(&around, "/A")),
+            ("a".into(), "400".into()),
+            "{guard}"
+        );
+    }
+    // Who is not meant by `networks` goes on to the rest in every reading.
+    let federation = routes(FEDERATION);
+    let stranger = |path: &str| named(federation.matching(None, &PathReading::of(path.as_bytes(), false), STRANGER));
+    assert_eq!(stranger("/Federation"), "rest");
+    assert_eq!(at(&federation, "/Federation"), "400");
+}
+
+#[test]
+fn a_spelling_that_an_exempt_route_skips_does_not_get_past_its_allow() {
+    let routes = routes(
+        "[[route]]\nname = \"federation\"\npaths = [\"/federation\"]\nallow = [\"10.0.0.0/8\"]\nzone = \"exempt\"\n\
+         [[route]]\nname = \"rest\"\n",
+    );
+    assert_eq!(at(&routes, "/federation"), "federation");
+    for path in ["/%66ederation", "/federation/%20", "//federation", "/Federation;x"] {
+        assert_eq!(at(&routes, path), "400", "{path}");
+    }
 }
 
 #[test]
@@ -188,7 +316,7 @@ fn plain_path() -> impl Strategy<Value = String> {
 fn evil_path() -> impl Strategy<Value = String> {
     let part = prop::sample::select(vec![
         "a", "b", "/", "//", "..", ".", ";", ";x", "%61", "%62", "%2f", "%2F", "%5c", "\\", "%2e", "%2e%2e", "%",
-        "%25", "%00", "%3b",
+        "%25", "%00", "%3b", "A", "B", "%41", "a.", "%20", "%C5%BF", "\u{c4}",
     ]);
     prop::collection::vec(part, 0..10).prop_map(|parts| format!("/{}", parts.concat()))
 }
@@ -257,10 +385,27 @@ proptest! {
             && route.networks.as_ref().is_none_or(|networks| networks.has(client));
         let as_sent = routes.iter().filter(open).find(|route| has(route, path.as_bytes(), false));
         let normal = routes.iter().filter(open).find(|route| has(route, &normal_form(path.as_bytes()), true));
-        let expected = match (as_sent, normal) {
+        let plain = match (as_sent, normal) {
             (None, None) => Matched::None,
             (Some(one), Some(other)) if one.name == other.name => Matched::Route(one),
             _ => Matched::Ambiguous,
+        };
+        let guards = |route: &Route| {
+            route.exempt || route.allow.is_some() || route.networks.is_some() || route.origins.is_some()
+        };
+        let expected = match plain {
+            Matched::Route(route) => {
+                let slips = lax(path.as_bytes()).into_iter().any(|lax_path| {
+                    let other = routes.iter().filter(|route| route.allow.is_some() || open(route)).find(|route| {
+                        route.networks.as_ref().is_none_or(|networks| networks.has(client))
+                            && (route.paths.is_empty()
+                                || route.paths.iter().any(|path| is_below(&lax_path, &lax(&path.as_written)[0])))
+                    });
+                    other.is_some_and(|other| other.name != route.name && (guards(other) || guards(route)))
+                });
+                if slips { Matched::Ambiguous } else { plain }
+            }
+            _ => plain,
         };
         prop_assert_eq!(routes.matching(None, &reading, client), expected, "{}", path);
     }
@@ -293,6 +438,68 @@ proptest! {
             prop_assert!(matches!(at(&admin, &path).as_str(), "admin" | "400"));
         }
     }
+}
+
+/// As the laxest servers read a path: without what stands behind a NUL, and without the NULs, each in lower case and with no
+/// dot or blank at the end of a segment.
+fn lax(path: &[u8]) -> [Vec<u8>; 2] {
+    let mut decoded = Vec::new();
+    let mut rest = path;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let value = digits.filter(|digits| byte == b'%' && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let (read, behind) = match value {
+            Some(digits) => (u8::from_str_radix(digits, 16).unwrap(), &after[2..]),
+            None => (byte, after),
+        };
+        decoded.push(read);
+        rest = behind;
+    }
+    let cut = decoded.split(|&byte| byte == 0).next().unwrap().to_vec();
+    let without = decoded.iter().copied().filter(|&byte| byte != 0).collect();
+    [cut, without].map(|read: Vec<u8>| {
+        let mut names: Vec<Vec<u8>> = Vec::new();
+        let mut is_directory = true;
+        for segment in read.split(|byte| b"/\\".contains(byte)) {
+            let mut name = segment.split(|&byte| byte == b';').next().unwrap();
+            while let [shorter @ .., b' '] = name {
+                name = shorter;
+            }
+            is_directory = true;
+            if name == b".." {
+                names.pop();
+                continue;
+            }
+            while let [shorter @ .., b'.' | b' '] = name {
+                name = shorter;
+            }
+            if !name.is_empty() {
+                is_directory = false;
+                names.push(folded(name));
+            }
+        }
+        let mut lax: Vec<u8> = names.iter().flat_map(|name| [b"/", &name[..]].concat()).collect();
+        if is_directory {
+            lax.push(b'/');
+        }
+        lax
+    })
+}
+
+/// In lower case, where a letter is every letter that has the same upper case.
+fn folded(name: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::new();
+    for chunk in name.utf8_chunks() {
+        let dotless = chunk.valid().replace('\u{130}', "i");
+        let lower: String = dotless
+            .chars()
+            .flat_map(char::to_uppercase)
+            .flat_map(char::to_lowercase)
+            .collect();
+        folded.extend_from_slice(lower.as_bytes());
+        folded.extend_from_slice(chunk.invalid());
+    }
+    folded
 }
 
 const FRIEND: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 7)));

@@ -1,12 +1,13 @@
 //! Which route a request takes: the first whose host, path and client network match (design, section 6 "Routes").
 //!
 //! A path is read twice, as sent and in normal form, because the backend may read it either way: where the two lead to
-//! different routes, no limit or `allow` of one may be slipped by a spelling that the other sees. Nothing here allocates.
+//! different routes, no limit or `allow` of one may be slipped by a spelling that the other sees. Where a route guards
+//! something, it is read as the laxest servers do, too. Only that allocates, and only for a path that reads otherwise there.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::wire::path::{PathReading, is_below, normal_form};
+use crate::wire::path::{PathReading, is_below, lax_forms, normal_form};
 
 use super::clients::ClientSet;
 use super::host::HostPattern;
@@ -14,24 +15,35 @@ use super::origin::Origin;
 
 /// The routes in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routes(Vec<Route>);
+pub struct Routes {
+    list: Vec<Route>,
+    /// One of several guards something.
+    is_guarded: bool,
+    /// Every path of theirs reads the same in lax servers, so that a request's that does too leads to the same route.
+    is_settled: bool,
+}
 
 impl Routes {
     /// These, the first of which is asked first.
     pub fn new(routes: Vec<Route>) -> Self {
-        Self(routes)
+        let settled = |path: &RoutePath| path.lax == path.as_written;
+        Self {
+            is_guarded: routes.len() > 1 && routes.iter().any(Route::guards),
+            is_settled: routes.iter().flat_map(|route| &route.paths).all(settled),
+            list: routes,
+        }
     }
 
     /// In order.
     pub fn iter(&self) -> std::slice::Iter<'_, Route> {
-        self.0.iter()
+        self.list.iter()
     }
 
     /// The route of a request. `host` is without its port, `None` where none was sent; `client` is `None` for a Unix
     /// peer without an address.
     pub fn matching(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Matched<'_> {
         let (mut as_sent, mut normal) = (None, None);
-        for route in &self.0 {
+        for route in &self.list {
             // A proxy or backend may read a path that is not plain in its own way: no limits are lifted on its account.
             if (route.exempt && !path.plain) || !route.selects(host, client) {
                 continue;
@@ -49,9 +61,37 @@ impl Routes {
         match (as_sent, normal) {
             // Whatever it reads as, it is refused.
             (one, other) if [one, other].iter().flatten().all(|route| route.refuses) => Matched::None,
-            (Some(one), Some(other)) if std::ptr::eq(one, other) => Matched::Route(one),
+            (Some(one), Some(other))
+                if std::ptr::eq(one, other) && !self.lead_lax_servers_past(one, host, path, client) =>
+            {
+                Matched::Route(one)
+            }
             _ => Matched::Ambiguous,
         }
+    }
+
+    /// Whether a server that reads paths laxly takes this one for another route's, and one of the two guards something.
+    fn lead_lax_servers_past(
+        &self,
+        found: &Route,
+        host: Option<&[u8]>,
+        path: &PathReading<'_>,
+        client: Option<IpAddr>,
+    ) -> bool {
+        if !self.is_guarded || (self.is_settled && path.is_settled()) {
+            return false;
+        }
+        let leads_past = |lax: &[u8]| {
+            let other = self.list.iter().find(|route| {
+                // A route that is skipped because it lifts limits still turns away.
+                (path.plain || !route.exempt || route.turns_away())
+                    && route.selects(host, client)
+                    && route.has_path(|prefix| is_below(lax, &prefix.lax))
+            });
+            other.is_some_and(|other| !std::ptr::eq(other, found) && (other.guards() || found.guards()))
+        };
+        let (cut, without) = lax_forms(path.as_sent);
+        leads_past(&cut) || without.is_some_and(|without| leads_past(&without))
     }
 }
 
@@ -67,7 +107,7 @@ impl<'a> IntoIterator for &'a Routes {
 /// Where a request belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matched<'a> {
-    /// The two readings of its path lead to different routes, or one of them nowhere: 400.
+    /// The readings of its path lead to different routes, or one of the first two nowhere: 400.
     Ambiguous,
     /// Nowhere, or to a route that refuses: 404.
     None,
@@ -125,6 +165,15 @@ impl Route {
         self.hosts.is_empty() && self.paths.is_empty() && self.networks.is_none()
     }
 
+    /// Whether it treats some requests or clients otherwise than the route that another spelling would lead to.
+    fn guards(&self) -> bool {
+        self.exempt || self.networks.is_some() || self.turns_away()
+    }
+
+    fn turns_away(&self) -> bool {
+        self.refuses || self.allow.is_some() || self.origins.is_some()
+    }
+
     fn selects(&self, host: Option<&[u8]>, client: Option<IpAddr>) -> bool {
         let by_host =
             self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
@@ -143,6 +192,8 @@ pub struct RoutePath {
     pub as_written: Box<[u8]>,
     /// In normal form.
     pub normal: Box<[u8]>,
+    /// As lax servers read it.
+    pub lax: Box<[u8]>,
 }
 
 impl RoutePath {
@@ -157,6 +208,7 @@ impl RoutePath {
         Self {
             as_written: as_written.as_bytes().into(),
             normal: normal.as_ref().into(),
+            lax: lax_forms(as_written.as_bytes()).0.into(),
         }
     }
 

@@ -1,7 +1,7 @@
-//! A request's path in two readings: as it was sent, and as the laxest backend might understand it.
+//! A request's path in its readings: as it was sent, as a backend might resolve it, and as the laxest one might take it.
 //!
 //! A route that guards something must not be walked around by a spelling which the backend reads as another path. So
-//! routes are matched in both readings, and whoever gets two answers is refused.
+//! routes are matched in all readings, and a request with two answers is refused.
 
 use std::borrow::Cow;
 
@@ -25,6 +25,34 @@ impl<'a> PathReading<'a> {
             plain: !absolute_form && reads_one_way(path),
         }
     }
+
+    /// Whether the path is its own [`lax_forms`]: plain, in lower case, ASCII, and no segment ends with a dot.
+    pub fn is_settled(&self) -> bool {
+        let mut before = 0;
+        let keeps = |byte: u8| {
+            let falls = !byte.is_ascii_graphic() || byte.is_ascii_uppercase() || (byte == b'/' && before == b'.');
+            before = byte;
+            !falls
+        };
+        self.plain && self.as_sent.iter().copied().all(keeps) && !self.as_sent.ends_with(b".")
+    }
+}
+
+/// `path` as servers read it that know neither case nor the ends of names, which is more than [`normal_form`] resolves: in
+/// lower case (Express, IIS), and each segment without dots and blanks at its end (Windows). Beyond ASCII, letters are one
+/// that have one upper case.
+///
+/// Where a NUL is in it, two of them: without what follows it, for a server that reads up to it, and without it.
+pub fn lax_forms(path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
+    let decoded = decode(path);
+    let lax = |read: &[u8]| fold(&resolve(read, without_end));
+    match decoded.iter().position(|&byte| byte == 0) {
+        None => (lax(&decoded), None),
+        Some(nul) => {
+            let others: Vec<u8> = decoded.iter().copied().filter(|&byte| byte != 0).collect();
+            (lax(decoded.get(..nul).unwrap_or_default()), Some(lax(&others)))
+        }
+    }
 }
 
 /// `path` as the laxest backend might read it: percent-decoded once (what is no `%` and two hex digits stays), each `\`
@@ -37,7 +65,7 @@ pub fn normal_form(path: &[u8]) -> Cow<'_, [u8]> {
     if reads_one_way(path) {
         return Cow::Borrowed(path);
     }
-    let resolved = resolve(&decode(path));
+    let resolved = resolve(&decode(path), |name| name);
     if resolved == path {
         Cow::Borrowed(path)
     } else {
@@ -101,14 +129,48 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// Cuts parameters and resolves empty and dot segments.
-fn resolve(decoded: &[u8]) -> Vec<u8> {
+/// A segment's name without the dots and blanks at its end; what is a dot segment then stays one.
+fn without_end(name: &[u8]) -> &[u8] {
+    let mut name = name;
+    while let [shorter @ .., b' '] = name {
+        name = shorter;
+    }
+    if matches!(name, b"." | b"..") {
+        return name;
+    }
+    while let [shorter @ .., b'.' | b' '] = name {
+        name = shorter;
+    }
+    name
+}
+
+/// In lower case, where letters are one that have one upper case. What is no UTF-8 stays.
+fn fold(path: &[u8]) -> Vec<u8> {
+    if path.is_ascii() {
+        return path.to_ascii_lowercase();
+    }
+    let mut folded = Vec::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        let letters = chunk
+            .valid()
+            .chars()
+            .map(|letter| if letter == 'İ' { 'i' } else { letter });
+        for letter in letters.flat_map(char::to_uppercase).flat_map(char::to_lowercase) {
+            folded.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        folded.extend_from_slice(chunk.invalid());
+    }
+    folded
+}
+
+/// Cuts parameters and resolves empty and dot segments, each as `read` makes of it.
+fn resolve(decoded: &[u8], read: fn(&[u8]) -> &[u8]) -> Vec<u8> {
     // Always ends with the slash behind its last segment, so that going up is a cut behind the slash before that.
     let mut resolved = Vec::with_capacity(decoded.len() + 2);
     resolved.push(b'/');
     let mut ends_in_name = false;
     for segment in decoded.split(|&byte| byte == b'/') {
-        let name = segment.split(|&byte| byte == b';').next().unwrap_or_default();
+        let name = read(segment.split(|&byte| byte == b';').next().unwrap_or_default());
         ends_in_name = false;
         match name {
             b"" | b"." => {}

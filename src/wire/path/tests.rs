@@ -76,6 +76,52 @@ fn the_normal_form_resolves_what_backends_may_resolve() {
 }
 
 #[test]
+fn lax_servers_know_neither_case_nor_the_ends_of_names() {
+    for (path, cut, without) in [
+        ("/ws", "/ws", None),
+        ("/WS/A", "/ws/a", None),
+        ("/%57s", "/ws", None),
+        ("/a./b..", "/a/b", None),
+        ("/a.%20./b%20", "/a/b", None),
+        ("/a/..%20/b", "/b", None),
+        ("/a/...", "/a/", None),
+        ("/a/.%20/B;X", "/a/b", None),
+        ("//A\\B", "/a/b", None),
+        ("/a.b", "/a.b", None),
+        ("/%C3%89\u{c9}", "/\u{e9}\u{e9}", None),
+        ("/w%C5%BF", "/ws", None),
+        ("/K", "/k", None),
+        ("/%E2%84%AA", "/k", None),
+        ("/\u{131}\u{130}", "/ii", None),
+        ("/a%00b", "/a", Some("/ab")),
+        ("/a%00/../b", "/a", Some("/b")),
+        ("/%00", "/", Some("/")),
+        ("%00", "/", Some("/")),
+        ("", "/", None),
+    ] {
+        let read = lax_forms(path.as_bytes());
+        let expected = (
+            cut.as_bytes().to_vec(),
+            without.map(|without| without.as_bytes().to_vec()),
+        );
+        assert_eq!(read, expected, "{path}");
+    }
+    assert_eq!(lax_forms(b"/A%FFB").0, b"/a\xffb");
+}
+
+#[test]
+fn a_path_is_settled_if_no_server_reads_it_otherwise() {
+    for path in ["/", "/ws", "/ws/", "/a.b/c", "/socket.io/", "/.well-known/x", "/a~b"] {
+        assert!(PathReading::of(path.as_bytes(), false).is_settled(), "{path}");
+    }
+    for path in [
+        "/WS", "/a./b", "/a.", "/é", "/%61", "//a", "/a;b", "/a/..", "/aZ/", "/a b", "/a\0",
+    ] {
+        assert!(!PathReading::of(path.as_bytes(), false).is_settled(), "{path}");
+    }
+}
+
+#[test]
 fn plain_is_what_can_be_read_in_one_way() {
     for path in [
         "/",
@@ -208,6 +254,31 @@ proptest! {
         if reading.plain {
             prop_assert_eq!(&*reading.normal, reading.as_sent);
         }
+    }
+
+    #[test]
+    fn a_settled_path_is_its_own_lax_form(path in hostile()) {
+        let reading = PathReading::of(&path, false);
+        if reading.is_settled() {
+            prop_assert_eq!(lax_forms(&path), (path, None));
+        }
+    }
+
+    #[test]
+    fn the_case_of_a_path_and_the_ends_of_its_names_change_no_lax_form(
+        names in prop::collection::vec("[a-c]{1,3}", 1..4), ends in prop::collection::vec("[. ]{0,3}", 4), upper in any::<u16>(),
+    ) {
+        let plain = format!("/{}", names.join("/"));
+        let spelt: String = names.iter().zip(&ends).flat_map(|(name, end)| ["/", name, end]).collect();
+        let cased = spelt.char_indices().map(|(at, letter)| if upper >> (at % 16) & 1 == 1 { letter.to_ascii_uppercase() } else { letter });
+        let cased: String = cased.collect();
+        prop_assert_eq!(lax_forms(cased.as_bytes()), (plain.into_bytes(), None), "{}", cased);
+    }
+
+    #[test]
+    fn no_path_makes_it_panic(path in prop::collection::vec(any::<u8>(), 0..40)) {
+        let (cut, without) = lax_forms(&path);
+        prop_assert!(cut.starts_with(b"/") && without.is_none_or(|without| without.starts_with(b"/")));
     }
 
     #[test]
