@@ -307,8 +307,15 @@ mod defaults_and_inheritance {
             per_ip: Some("8".into()),
             connections: Some("200".into()),
             trust: vec!["loopback".into()],
+            admin: Some("127.0.0.1:9192".into()),
         };
         let checked = quick(&options).unwrap();
+        assert_eq!(checked.policy.admin.listen, Some("127.0.0.1:9192".parse().unwrap()));
+        let off = QuickOptions {
+            admin: Some("off".into()),
+            ..options.clone()
+        };
+        assert_eq!(quick(&off).unwrap().policy.admin.listen, None);
         assert_eq!(checked.render_warnings(false), "");
         assert_eq!(zone(&checked.policy, "default").client.per_ip, Some(8));
         assert_eq!(zone(&checked.policy, "default").rules.connections, Some(200));

@@ -42,6 +42,9 @@ pub struct Options {
     /// Whose forwarding headers to believe: a network, or "loopback", "private", "unix" [default: nobody's]
     #[arg(long, value_name = "WHOM", requires = "listen")]
     trust: Vec<String>,
+    /// Where /metrics and /stats are asked for: an address with port, or off [default: 127.0.0.1:9191]
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    admin: Option<String>,
 }
 
 const SIGNALS: &str = "\
@@ -103,6 +106,7 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
         per_ip: options.per_ip.clone(),
         connections: options.connections.clone(),
         trust: options.trust.clone(),
+        admin: options.admin.clone(),
     })
 }
 
@@ -238,5 +242,7 @@ mod tests {
             let told = format!("Connections {what}: a number, or off [default: {default}]");
             assert!(help.contains(&told), "{told} in {help}");
         }
+        let admin = format!("or off [default: {}]", defaults::ADMIN_LISTEN);
+        assert!(help.contains(&admin), "{admin} in {help}");
     }
 }

@@ -18,6 +18,8 @@ pub struct QuickOptions {
     pub connections: Option<String>,
     /// `client_ip.trusted_proxies`.
     pub trust: Vec<String>,
+    /// `admin.listen`: an address, or "off".
+    pub admin: Option<String>,
 }
 
 /// Compiles what the command line says; findings show it as the file it stands for, by the name "command line".
@@ -47,6 +49,9 @@ fn text(options: &QuickOptions) -> String {
     }
     if !options.trust.is_empty() {
         let _ = write!(text, "\n[client_ip]\ntrusted_proxies = {}\n", list(&options.trust));
+    }
+    if let Some(admin) = &options.admin {
+        let _ = write!(text, "\n[admin]\nlisten = {}\n", quote(admin));
     }
     let _ = write!(text, "\n[upstream.backend]\nservers = {}\n", list(&options.upstream));
     text

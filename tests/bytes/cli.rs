@@ -280,7 +280,10 @@ fn run_needs_no_file() {
         "3",
         "--trust",
         "loopback",
+        "--admin",
+        "127.0.0.1:0",
     ]);
+    assert_eq!(rig.get("/healthz").status(), 200);
     let from = |client: &str| Request::to("/ws").add("X-Forwarded-For", client);
     let mut open: Vec<Socket> = (0..2)
         .map(|_| rig.try_open(ip(1), &from("203.0.113.7")).ok().unwrap())
@@ -290,6 +293,28 @@ fn run_needs_no_file() {
     assert_eq!(rig.ask(from("203.0.113.9")).status(), 503);
     assert_eq!(backend.dials(), 3);
     assert_eq!(backend.visit(0).header("X-Real-IP"), ["203.0.113.7"]);
+}
+
+/// Two guards on one machine, neither with a file: the second one says where it is asked, or that nobody may ask it.
+#[test]
+fn run_without_a_file_can_do_without_an_admin_and_says_what_no_address_is() {
+    let backend = Backend::listening();
+    let upstream = backend.address().to_string();
+    let quick = ["--listen", "127.0.0.1:0", "--upstream", &upstream, "--admin"];
+    let rig = Rig::run(&[&quick[..], &["off"]].concat());
+    drop(rig.open());
+    assert!(rig.told("admin").is_empty(), "nobody listens for operators");
+    for (wrong, says) in [
+        ("9191", "\"9191\" is not an address and port"),
+        ("localhost:9191", "\"localhost:9191\" is not an address and port"),
+    ] {
+        let output = ended(&[&["run"], &quick[..], &[wrong]].concat());
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output));
+        assert!(text(&output).contains(says), "{}", text(&output));
+    }
+    // Of a file it is not taken: there the file says it.
+    let output = ended(&["run", "-c", "/nowhere/wsguard.toml", "--admin", "off"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }
 
 #[test]

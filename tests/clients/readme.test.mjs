@@ -467,9 +467,9 @@ describe('each command of the README', { concurrency: 1 }, () => {
       ['127.0.0.1:8080', '127.0.0.1:0'],
       ['127.0.0.1:3000', `127.0.0.1:${app.port}`],
     ]);
-    // Without a file the admin port is its default, which is one on this machine.
-    await until('nothing else has the admin port', () => isFree(9191), 20_000);
-    const front = await running(t, args);
+    // The default admin port is one on this machine, and somebody may have it.
+    for (const text of ['--admin 127.0.0.1:9192', '--admin off']) assert.ok(prose.includes(`\`${text}\``), text);
+    const front = await running(t, [...args, '--admin', '127.0.0.1:0']);
     const open = (client = '203.0.113.7') => dial(`${front.url}/ws`, '127.0.0.1', { 'X-Forwarded-For': client });
     const sockets = [];
     for (let n = 0; n < 5; n++) sockets.push((await open()).socket);
@@ -714,13 +714,6 @@ async function ended(socket) {
 }
 
 const connected = (socket) => within('connect', new Promise((resolve, reject) => socket.once('connect', resolve).once('connect_error', reject)));
-
-function isFree(port) {
-  return new Promise((resolve) => {
-    const probe = net.createServer().once('error', () => resolve(false));
-    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
-  });
-}
 
 /** Sends bytes, and waits for the first of an answer. */
 function raw(port, bytes) {
