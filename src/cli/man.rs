@@ -98,9 +98,14 @@ const SIGNALS: &[(&str, &str)] = &[
         "Reload the configuration. A file with a mistake is refused whole, and what holds stays.",
     ),
     (
-        "TERM, INT",
+        "TERM, INT, QUIT",
         "Drain: take nobody in any more, and close who is left one after the other. A second one ends at once. \
          The demo ends at once by the first.",
+    ),
+    (
+        "USR1, USR2, ALRM, WINCH, IO, PROF, PWR, STKFLT, VTALRM, XCPU, XFSZ",
+        "Ignored, and said in the log: there is no log file to reopen and no program to exchange. XFSZ is never \
+         said, nor is WINCH on a terminal.",
     ),
 ];
 const EXITS: &[(Exit, &str)] = &[

@@ -16,6 +16,7 @@ pub mod demo;
 pub mod man;
 pub mod probe;
 pub mod run;
+mod signals;
 
 /// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
 #[derive(Debug, Parser)]

@@ -3,11 +3,11 @@
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::admin::{self, AdminServer};
 use crate::config::policy::LogLevel;
@@ -19,6 +19,7 @@ use crate::guard::watch::Watch;
 use crate::guard::{Guard, Systemd};
 use crate::net::inherit::take_inherited;
 
+use super::signals::{Ends, Hangups, Ignored};
 use super::{ConfigFile, Exit, failed, tell};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
@@ -48,8 +49,8 @@ pub struct Options {
 }
 
 const SIGNALS: &str = "\
-HUP reloads the file. TERM and INT drain: nobody is let in any more, and who is connected is closed one after the other. A second \
-one ends at once.";
+HUP reloads the file. TERM, INT and QUIT drain: nobody is let in any more, and who is connected is closed one after the other. A \
+second one ends at once. USR1, USR2, ALRM and others like them are ignored.";
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Exit {
@@ -113,8 +114,8 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
 fn serve(checked: Checked, systemd: Systemd, file: Option<File<'_>>) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
-    let (mut hangup, mut ends) =
-        runtime.block_on(async { io::Result::Ok((signal(SignalKind::hangup())?, Ends::new()?)) })?;
+    let (mut hangups, mut ends, mut ignored) =
+        runtime.block_on(async { io::Result::Ok((Hangups::new()?, Ends::new()?, Ignored::new()?)) })?;
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, systemd)?;
     guard.began_with(text);
@@ -128,41 +129,23 @@ fn serve(checked: Checked, systemd: Systemd, file: Option<File<'_>>) -> anyhow::
     let exit = runtime.block_on(async {
         loop {
             tokio::select! {
-                _ = hangup.recv() => reload(&guard, reloader.as_ref()),
+                () = hangups.next() => reload(&guard, reloader.as_ref()),
                 () = ends.next() => break,
+                said = ignored.next() => guard.log().warn("signal", &said),
             }
         }
-        tokio::select! {
-            () = guard.drain() => Exit::Done,
-            () = ends.next() => Exit::Failed,
+        let mut drain = pin!(guard.drain());
+        loop {
+            tokio::select! {
+                () = &mut drain => return Exit::Done,
+                () = ends.next() => return Exit::Failed,
+                said = ignored.next() => guard.log().warn("signal", &said),
+            }
         }
     });
     guard.log().event(LogLevel::Info, "stopped", Line::default());
     guard.stop();
     Ok(exit)
-}
-
-/// The signals that end the process.
-struct Ends {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Ends {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// The next TERM or INT.
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }
 
 /// Says what is odd about the file itself, and has its changes applied.

@@ -211,7 +211,7 @@ fn help_tells_what_an_exit_code_a_signal_and_a_verdict_mean_and_every_default() 
                 "[default: 10000]",
                 "[default: nobody's]",
                 "HUP reloads",
-                "TERM and INT drain",
+                "TERM, INT and QUIT drain",
             ],
         ),
         (
@@ -336,7 +336,7 @@ fn with_too_few_descriptors_it_says_how_many_it_needs() {
 
 #[test]
 fn term_and_int_end_an_idle_guard_at_once_with_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let backend = Backend::listening();
         let mut rig = Rig::start(&backend, "");
         drop(rig.open());

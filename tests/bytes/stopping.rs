@@ -126,7 +126,7 @@ fn a_frame_under_way_is_finished_first_and_one_that_never_is_ends_without_a_clos
 
 #[test]
 fn with_nobody_there_it_ends_at_once_with_0() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let backend = Backend::listening();
         let mut rig = Rig::start(&backend, "");
         let mut was_open = rig.open();
@@ -147,6 +147,8 @@ fn a_second_signal_ends_it_at_once_with_1() {
         (Signal::TERM, Signal::TERM),
         (Signal::INT, Signal::INT),
         (Signal::TERM, Signal::INT),
+        (Signal::QUIT, Signal::QUIT),
+        (Signal::QUIT, Signal::TERM),
     ] {
         let backend = Backend::listening();
         let mut rig = Rig::start(&backend, "");
@@ -160,6 +162,55 @@ fn a_second_signal_ends_it_at_once_with_1() {
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         assert_eq!(open.read_to_end().0, b"");
     }
+}
+
+#[test]
+fn signals_that_other_servers_know_end_nobody_and_are_told() {
+    let backend = Backend::echo();
+    let mut rig = Rig::start(&backend, "");
+    let mut open = rig.open();
+    let told = [
+        (Signal::USR1, "SIGUSR1", "no file to reopen"),
+        (Signal::USR2, "SIGUSR2", "no new program"),
+        (Signal::ALARM, "SIGALRM", "is ignored"),
+        (Signal::WINCH, "SIGWINCH", "is ignored"),
+        (Signal::IO, "SIGIO", "is ignored"),
+        (Signal::PROF, "SIGPROF", "is ignored"),
+        (Signal::POWER, "SIGPWR", "is ignored"),
+        (Signal::STKFLT, "SIGSTKFLT", "is ignored"),
+        (Signal::VTALARM, "SIGVTALRM", "is ignored"),
+        (Signal::XCPU, "SIGXCPU", "is ignored"),
+    ];
+    for (signal, name, why) in told {
+        rig.signal(signal);
+        let line = rig.line(name, |line| {
+            let message = line["message"].as_str().unwrap_or_default();
+            line["event"] == "signal" && message.contains(name)
+        });
+        assert!(line["message"].as_str().unwrap().contains(why), "{line}");
+        assert_eq!(line["level"], "warn");
+    }
+    rig.signal(Signal::XFSZ);
+    rig.signal(Signal::PIPE);
+    open.send(b"still here");
+    assert_eq!(open.read_exactly(10), b"still here");
+    assert_eq!(rig.get("/readyz").status(), 200, "nothing drains");
+    assert_eq!(
+        rig.told("signal").len(),
+        told.len(),
+        "each once, and none of the others"
+    );
+    // Not even a drain is disturbed by one.
+    rig.signal(Signal::TERM);
+    refuses(&rig);
+    rig.signal(Signal::USR1);
+    until("it is told again", || {
+        (rig.told("signal").len() == told.len() + 1).then_some(())
+    });
+    rig.lives();
+    open.fin();
+    open.read_to_end();
+    assert_eq!(rig.ended().code(), Some(0));
 }
 
 #[test]
