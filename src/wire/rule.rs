@@ -43,7 +43,7 @@ pub enum Rule {
     /// No `Sec-WebSocket-Key`.
     #[error("Bad request: no Sec-WebSocket-Key")]
     NoKey,
-    /// `Upgrade` lists something besides websocket, which the server might switch to instead.
+    /// `Upgrade` lists websocket and something else, which the server might switch to instead.
     #[error("Bad request: Upgrade lists another protocol")]
     OtherProtocol,
     /// Not `method SP target SP version`.

@@ -10,7 +10,7 @@ use super::head::{Head, Rule, Version};
 /// Why a request is no upgrade that may pass, in the order in which it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoUpgrade {
-    /// It does not ask for an upgrade, or can't: 426 with `Upgrade: websocket`.
+    /// It asks for no upgrade, for one to something else, or can't ask: 426 with `Upgrade: websocket`.
     #[error("WebSocket upgrade required")]
     NotUpgrade,
     /// `Sec-WebSocket-Version` is not 13, once: 426 with `Sec-WebSocket-Version: 13`.
@@ -91,18 +91,19 @@ enum Only<'b> {
 }
 
 impl<'b> Asked<'b> {
-    /// `None` where no upgrade is asked for.
+    /// `None` where no WebSocket is asked for.
     fn of(head: &Head<'b>) -> Option<Self> {
         let mut asked = Self::default();
-        let (mut connection, mut upgrade) = (false, false);
+        let (mut connection, mut websocket) = (false, false);
         for header in &head.headers {
             let (name, value) = (header.name, header.value);
             if name.eq_ignore_ascii_case("connection") {
                 connection |= has_member(value, "upgrade");
             } else if name.eq_ignore_ascii_case("upgrade") {
                 for protocol in members(value) {
-                    upgrade = true;
-                    asked.other_protocol |= !protocol.eq_ignore_ascii_case(b"websocket");
+                    let is_websocket = protocol.eq_ignore_ascii_case(b"websocket");
+                    websocket |= is_websocket;
+                    asked.other_protocol |= !is_websocket;
                 }
             } else if name.eq_ignore_ascii_case("sec-websocket-version") {
                 asked.version.add(value);
@@ -119,7 +120,7 @@ impl<'b> Asked<'b> {
             }
         }
         let can = head.method == b"GET" && head.version == Version::Http11;
-        (can && connection && upgrade).then_some(asked)
+        (can && connection && websocket).then_some(asked)
     }
 }
 

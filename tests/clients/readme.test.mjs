@@ -206,13 +206,32 @@ describe('set up from the README', { concurrency: 2 }, () => {
         await settled(front);
       });
 
+      await t.test('who asks for another protocol is answered by the application, which hears of no upgrade', async () => {
+        const [asked, upgraded] = [app.requests.length, app.upgrades.length];
+        const others = ['Upgrade: h2c', 'Upgrade: h2c, TLS/1.0', 'Upgrade: h2c\r\nUpgrade: TLS/1.0', 'upgrade: H2C'];
+        for (const other of others) {
+          const head = `GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: chat.example.org\r\n${other}\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n\r\n`;
+          const answer = await raw(polls ?? plain, head);
+          if (polls) assert.match(answer, /^HTTP\/1\.1 200 /, other);
+          else assert.match(answer, /^HTTP\/1\.1 426 [^]*\r\nX-Wsguard-Reason: not_upgrade\r\n/i, other);
+        }
+        const heard = app.requests.slice(asked);
+        assert.equal(heard.length, polls ? others.length : 0);
+        for (const { headers } of heard) {
+          assert.equal(headers.upgrade, undefined);
+          assert.doesNotMatch(headers.connection ?? '', /upgrade/i);
+        }
+        assert.equal(app.upgrades.length, upgraded);
+        await settled(front);
+      });
+
       await t.test('nobody is upgraded past wsguard', async () => {
         const [before, upgraded] = [await admitted(), app.upgrades.length];
         const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n';
         for (const port of new Set([plain, polls].filter(Boolean))) for (const path of ['/ws', '/socket.io/?EIO=4&transport=websocket']) {
           for (const [version, upgrade, connection] of [
             ['1.1', 'websocket', 'Upgrade'], ['1.1', 'WebSocket', 'keep-alive, upgrade'], ['1.1', 'websocket, h2c', 'Upgrade'], ['1.1', 'h2c', 'Upgrade'],
-            ['1.1', ' websocket', 'close'], ['1.0', 'websocket', 'Upgrade'],
+            ['1.1', ' websocket', 'close'], ['1.0', 'websocket', 'Upgrade'], ['1.1', 'h2c\r\nUpgrade: websocket', 'Upgrade'], ['1.1', 'websocket\r\nUpgrade: h2c', 'Upgrade'],
           ]) await raw(port, `GET ${path} HTTP/${version}\r\nHost: chat.example.org\r\nUpgrade: ${upgrade}\r\nConnection: ${connection}\r\n${key}`);
         }
         assert.equal(app.upgrades.length - upgraded, (await admitted()) - before, 'the server was asked for as many upgrades as wsguard let pass');
@@ -353,8 +372,8 @@ describe('set up from the README', { concurrency: 2 }, () => {
     const app = await chatServer(t);
     const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
     const { plain } = await nginxBefore(t, app, front, { more: block('polling.conf') });
-    const get = async (address, path) => {
-      const [answer] = await within('an answer', once(http.get({ host: '127.0.0.1', port: plain, path, localAddress: address }), 'response'));
+    const get = async (address, path, headers = {}) => {
+      const [answer] = await within('an answer', once(http.get({ host: '127.0.0.1', port: plain, path, localAddress: address, headers }), 'response'));
       answer.setEncoding('utf8');
       const text = await new Promise((resolve) => {
         let text = '';
@@ -371,6 +390,7 @@ describe('set up from the README', { concurrency: 2 }, () => {
     }
     await until('all of them wait', () => app.requests.filter(({ url }) => url.includes('sid=')).length === 50);
     assert.equal((await get('127.0.0.5', POLL)).status, 429);
+    assert.equal((await get('127.0.0.5', POLL, { Upgrade: 'h2c', Connection: 'Upgrade' })).status, 429);
     assert.equal((await get('127.0.0.6', POLL)).status, 200);
     for (const wait of waiting) wait.destroy();
     const statuses = [];

@@ -112,6 +112,18 @@ fn what_asks_for_no_upgrade_is_told_that_one_is_needed() {
         &["Upgrade"],
         &["Upgrade:"],
         &["Upgrade: ,"],
+        &["Upgrade: h2c"],
+        &["Upgrade: h2c, TLS/1.0", "Upgrade: HTTP/2.0"],
+        &["Upgrade: websocket/13"],
+        &["Upgrade: web socket"],
+        // As a client that tries HTTP/2 asks.
+        &[
+            "Connection: Upgrade, HTTP2-Settings",
+            "Upgrade: h2c",
+            "HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA",
+            "Sec-WebSocket-Version",
+            "Sec-WebSocket-Key",
+        ],
         // Whatever else is wrong.
         &[
             "Connection",
@@ -165,10 +177,9 @@ fn each_broken_rule_is_named() {
             ],
             Rule::ManyKeys,
         ),
-        (&["Upgrade: h2c"], Rule::OtherProtocol),
         (&["Upgrade: websocket, h2c"], Rule::OtherProtocol),
         (&["Upgrade: websocket", "Upgrade: TLS/1.0"], Rule::OtherProtocol),
-        (&["Upgrade: websocket/13"], Rule::OtherProtocol),
+        (&["Upgrade: websocket, websocket/13"], Rule::OtherProtocol),
         (&["Content-Length: 1"], Rule::Body),
         (&["Content-Length: 00"], Rule::Body),
         (&["Content-Length: +0"], Rule::Body),
