@@ -2,6 +2,7 @@
 //! waits for a scrape.
 
 pub mod judge;
+pub mod seats;
 pub mod serve;
 
 use std::io;

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -15,13 +14,13 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::judge::{Verdict, judge};
+use super::seats::{Seat, Seats};
 
-/// Connections at once. The next one waits in the accept queue, for [`LIFE`] at most: a scrape that comes late is worth
-/// more than one that fails.
+/// Connections at once. Where there are so many, one gives way to the next: [`Seats::take`] says which.
 pub const CONNECTIONS: usize = 32;
 /// For the whole request head, however slowly it drips.
 pub const HEAD: Duration = Duration::from_secs(5);
@@ -79,21 +78,17 @@ where
     A: Fn(Asked) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let seats = Seats::new(CONNECTIONS);
     loop {
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
-            return;
-        };
         let Ok((socket, peer)) = listener.accept().await else {
             // Out of descriptors, most likely: trying again at once would only burn a CPU.
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let answer = answer.clone();
-        tokio::spawn(async move {
-            converse(socket, peer, answer).await;
-            drop(seat);
-        });
+        let (seat, answer) = (seats.take(peer.ip().to_canonical()), answer.clone());
+        tokio::spawn(converse(socket, peer, seat, answer));
+        // Who has asked already is answered before the next one may take its seat, in whatever number they come.
+        yield_now().await;
     }
 }
 
@@ -115,13 +110,15 @@ pub const fn value(text: &'static str) -> HeaderValue {
     HeaderValue::from_static(text)
 }
 
-async fn converse<A, F>(socket: TcpStream, peer: SocketAddr, answer: A)
+async fn converse<A, F>(socket: TcpStream, peer: SocketAddr, mut seat: Seat, answer: A)
 where
     A: Fn(Asked) -> F,
     F: Future<Output = Response>,
 {
     let Ok(own) = socket.local_addr() else { return };
+    let bell = seat.bell();
     let service = service_fn(move |request: Request<Incoming>| {
+        bell.ring();
         let response = answer(Asked {
             head: request.into_parts().0,
             peer,
@@ -137,7 +134,10 @@ where
         .max_buf_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(socket), service);
     // Whatever went wrong went wrong over there; the next request comes on a socket of its own.
-    let _ = timeout(LIFE, connection).await;
+    tokio::select! {
+        _ = timeout(LIFE, connection) => {}
+        () = seat.lost() => {}
+    }
 }
 
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -153,3 +153,98 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const HEAD_SIZE: usize = 16 * 1024;
 const SEC_FETCH_SITE: &str = "sec-fetch-site";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A page that is larger than what the kernel holds for one connection, and a small one.
+    async fn begin() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let large = Bytes::from(vec![b'a'; 16 << 20]);
+        tokio::spawn(serve(listener, move |asked| {
+            let large = large.clone();
+            async move {
+                match asked.head.uri.path() {
+                    "/large" => text(StatusCode::OK, large),
+                    _ => text(StatusCode::OK, "ok\n"),
+                }
+            }
+        }));
+        address
+    }
+
+    async fn asked(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(bytes).await.unwrap();
+        socket
+    }
+
+    async fn is_answered_at_once(address: SocketAddr) {
+        let begin = Instant::now();
+        let mut socket = asked(address, b"GET /small HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok\n"),
+            "{answer}"
+        );
+        assert!(begin.elapsed() < HEAD / 2, "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test]
+    async fn however_many_hang_the_next_one_is_answered() {
+        let unfinished: [&[u8]; 4] = [
+            b"",
+            b"G",
+            b"GET / HTTP/1.1\r\nHost: a\r\n",
+            b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n",
+        ];
+        for bytes in unfinished {
+            let address = begin().await;
+            let mut hanging = Vec::new();
+            for _ in 0..100 {
+                hanging.push(asked(address, bytes).await);
+            }
+            for _ in 0..3 {
+                is_answered_at_once(address).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_reads_a_long_answer_keeps_its_seat_while_others_say_nothing() {
+        let address = begin().await;
+        let mut reader = asked(address, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut head = [0; 12];
+        reader.read_exact(&mut head).await.unwrap();
+        let mut hanging = Vec::new();
+        for _ in 0..100 {
+            hanging.push(asked(address, b"G").await);
+            is_answered_at_once(address).await;
+        }
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() > 16 << 20, "{} bytes", rest.len());
+    }
+
+    #[tokio::test]
+    async fn of_a_hundred_that_ask_at_once_each_is_answered() {
+        let address = begin().await;
+        let mut all = Vec::new();
+        for _ in 0..100 {
+            all.push(asked(address, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await);
+        }
+        for mut socket in all {
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.unwrap();
+            assert!(answer.ends_with("ok\n"), "{answer}");
+        }
+    }
+}

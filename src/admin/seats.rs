@@ -1,0 +1,182 @@
+//! Who has a seat at the admin server. There are few, and nobody holds one against others: where all are taken, somebody
+//! gives way to the newcomer.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// The seats, in the order in which they were taken.
+#[derive(Clone, Debug)]
+pub struct Seats {
+    most: usize,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    seats: Vec<Entry>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    number: u64,
+    peer: IpAddr,
+    /// Its request has been read whole, and what keeps it is the answer.
+    has_asked: bool,
+    /// Dropping it tells the holder to go.
+    _may_stay: oneshot::Sender<()>,
+}
+
+/// A seat. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Seat {
+    number: u64,
+    taken: Arc<Mutex<Taken>>,
+    leave: oneshot::Receiver<()>,
+}
+
+/// What tells that the holder of a seat has asked.
+#[derive(Clone, Debug)]
+pub struct Bell {
+    number: u64,
+    taken: Arc<Mutex<Taken>>,
+}
+
+impl Seats {
+    /// So many.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            taken: Arc::default(),
+        }
+    }
+
+    /// Takes one for who comes from `peer`. Where there is none left, one is taken from the peer that has the most: from one
+    /// that has not asked yet, if there is one, and else from the one that has had it the longest.
+    pub fn take(&self, peer: IpAddr) -> Seat {
+        let (may_stay, leave) = oneshot::channel();
+        let mut taken = self.taken.lock();
+        if taken.seats.len() >= self.most {
+            taken.give_way();
+        }
+        let number = taken.next;
+        taken.next += 1;
+        taken.seats.push(Entry {
+            number,
+            peer,
+            has_asked: false,
+            _may_stay: may_stay,
+        });
+        drop(taken);
+        Seat {
+            number,
+            taken: Arc::clone(&self.taken),
+            leave,
+        }
+    }
+}
+
+impl Taken {
+    fn give_way(&mut self) {
+        let of = |peer: IpAddr| self.seats.iter().filter(|seat| seat.peer == peer).count();
+        let leaves = self
+            .seats
+            .iter()
+            .enumerate()
+            .max_by_key(|(at, seat)| (of(seat.peer), !seat.has_asked, Reverse(*at)));
+        if let Some((at, _)) = leaves {
+            self.seats.remove(at);
+        }
+    }
+}
+
+impl Seat {
+    /// What tells that its holder has asked.
+    pub fn bell(&self) -> Bell {
+        Bell {
+            number: self.number,
+            taken: Arc::clone(&self.taken),
+        }
+    }
+
+    /// Waits until somebody else has it.
+    pub async fn lost(&mut self) {
+        let _taken_away = (&mut self.leave).await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.taken.lock().seats.retain(|seat| seat.number != self.number);
+    }
+}
+
+impl Bell {
+    /// The request of the seat's holder has been read whole.
+    pub fn ring(&self) {
+        let mut taken = self.taken.lock();
+        if let Some(seat) = taken.seats.iter_mut().find(|seat| seat.number == self.number) {
+            seat.has_asked = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn peer(last: u8) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, last).into()
+    }
+
+    fn is_lost(seat: &mut Seat) -> bool {
+        seat.leave.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    #[test]
+    fn while_there_are_seats_nobody_gives_way_and_a_seat_that_is_given_back_is_free_again() {
+        let seats = Seats::new(2);
+        let mut first = seats.take(peer(1));
+        for _ in 0..3 {
+            let mut second = seats.take(peer(1));
+            assert!(!is_lost(&mut first) && !is_lost(&mut second));
+        }
+    }
+
+    #[test]
+    fn the_one_that_has_not_asked_for_the_longest_gives_way() {
+        let seats = Seats::new(3);
+        let [mut answered, mut older, mut newer] = [0; 3].map(|_| seats.take(peer(1)));
+        answered.bell().ring();
+        let mut newcomer = seats.take(peer(1));
+        assert!(is_lost(&mut older));
+        drop(older);
+        let mut next = seats.take(peer(1));
+        assert!(is_lost(&mut newer) && !is_lost(&mut answered));
+        for seat in [&newcomer, &next] {
+            seat.bell().ring();
+        }
+        let _last = seats.take(peer(1));
+        assert!(is_lost(&mut answered), "where all have asked, the first of them");
+        assert!(!is_lost(&mut newcomer) && !is_lost(&mut next));
+    }
+
+    #[test]
+    fn who_has_many_gives_way_before_who_has_few() {
+        let seats = Seats::new(4);
+        let mut silent = seats.take(peer(1));
+        let mut crowd = [0; 3].map(|_| seats.take(peer(2)));
+        for seat in &crowd {
+            seat.bell().ring();
+        }
+        let _newcomer = seats.take(peer(3));
+        assert!(is_lost(&mut crowd[0]), "although it has asked");
+        assert!(!is_lost(&mut silent));
+    }
+}
