@@ -21,8 +21,8 @@ pub struct Open<L> {
     pub legs: L,
     /// What relays between them.
     pub relay: Relay,
-    /// Its right to its server.
-    pub lease: Lease,
+    /// Its right to its server, until that has ended.
+    pub lease: Option<Lease>,
     /// What it leaves when it is over.
     pub entry: Entry,
 }
@@ -104,6 +104,9 @@ impl Future for Busy {
         if let Poll::Ready(totals) = open.relay.poll(&open.legs, cx) {
             open.entry.over(totals);
             return Poll::Ready(());
+        }
+        if open.relay.server_has_ended() {
+            open.lease = None;
         }
         if !open.relay.takes_rest() || !busy.worker.lobby().expects(open, cx.waker()) {
             return Poll::Pending;

@@ -115,7 +115,7 @@ impl Watched {
             self.pulse.order(Order::Stalled);
         } else if is_due(self.terms.pace.idle, self.moved_at) {
             self.pulse.order(Order::Idle);
-        } else if self.pulse.bytes_wait()
+        } else if self.pulse.is_blocked()
             || is_due(
                 self.terms.pace.stalled.map(|stalled| stalled / LOOKS),
                 self.client_took_at,

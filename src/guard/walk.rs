@@ -271,7 +271,7 @@ fn open(
     Open {
         legs: Legs { client, server },
         relay,
-        lease,
+        lease: Some(lease),
         entry,
     }
     .spawn(worker);

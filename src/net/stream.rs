@@ -191,14 +191,18 @@ impl Stream {
         rustix::net::recv(self, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(read, _)| read > 0)
     }
 
-    /// Whether the peer has ended or reset the connection, even behind bytes that were not read yet.
-    pub fn has_ended(&self) -> bool {
+    /// How the peer has ended the connection, even behind bytes that were not read yet; `None`: it has not. An error that
+    /// tells of it is taken, so that reading and writing do not tell of it again.
+    pub fn end_ahead(&self) -> Option<io::Result<()>> {
         let mut polled = [PollFd::new(self, PollFlags::RDHUP)];
-        let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        match rustix::event::poll(&mut polled, Some(&Timespec::default())) {
-            Ok(_) => polled[0].revents().intersects(ended),
-            Err(_) => false,
+        rustix::event::poll(&mut polled, Some(&Timespec::default())).ok()?;
+        let seen = polled[0].revents();
+        if seen.contains(PollFlags::ERR)
+            && let Ok(Some(error)) = SockRef::from(self).take_error()
+        {
+            return Some(Err(error));
         }
+        seen.intersects(PollFlags::RDHUP | PollFlags::HUP).then_some(Ok(()))
     }
 
     /// Ends our direction: the peer reads an end of stream behind what was written.

@@ -35,10 +35,11 @@ pub(super) struct Flow {
     pub(super) held: Option<Box<Held>>,
     /// How the side that is read from ended.
     pub(super) source_end: Option<End>,
+    /// How it ended, as we learned in another way than by reading: what it sent before may still be read, or it was reset after
+    /// its end. Where that took an error along, reading shows a mere end of stream.
+    pub(super) end_ahead: Option<End>,
     /// How writing to the other side failed.
     pub(super) sink_end: Option<End>,
-    /// The other direction learned of the source's reset first, and took the error with it: an end of stream is one.
-    pub(super) source_was_reset: bool,
     /// Nothing will be written any more.
     pub(super) is_done: bool,
     /// The source has ended in order, and the sink has yet to be told.
@@ -79,8 +80,8 @@ impl Flow {
             scanner,
             held: None,
             source_end: None,
+            end_ahead: None,
             sink_end: None,
-            source_was_reset: false,
             is_done: false,
             owes_end: false,
             bytes,
@@ -115,6 +116,36 @@ impl Flow {
     /// Whether bytes wait for the sink.
     pub(super) fn holds(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// Whether its source is read, so that its end is come to by reading.
+    pub(super) fn is_read(&self) -> bool {
+        !self.holds() && !self.pauses() && !self.is_done && self.source_end.is_none()
+    }
+
+    /// How the source has ended, whether all that it sent has been read or not.
+    pub(super) fn ended(&self) -> Option<End> {
+        self.source_end.or(self.end_ahead)
+    }
+
+    /// Whether the source has ended in another way than in order.
+    pub(super) fn has_died(&self) -> bool {
+        [self.source_end, self.end_ahead]
+            .into_iter()
+            .flatten()
+            .any(|end| end != End::Fin)
+    }
+
+    /// Looks for an end of the source that reading does not come to.
+    pub(super) fn look_ahead_for_end(&mut self, source: &Stream) {
+        if self.is_read() || self.has_died() {
+            return;
+        }
+        match source.end_ahead() {
+            None => {}
+            Some(Ok(())) => self.end_ahead = Some(End::Fin),
+            Some(Err(error)) => self.end_ahead = Some(End::of(&error)),
+        }
     }
 
     /// Whether it has nothing to do until its source says more.
@@ -240,7 +271,7 @@ impl Flow {
     }
 
     pub(super) fn source_ended(&mut self) {
-        self.source_end = Some(if self.source_was_reset { End::Reset } else { End::Fin });
+        self.source_end = self.end_ahead.or(Some(End::Fin));
     }
 
     pub(super) fn count(&mut self, bytes: usize, messages: u64, moved: &mut Moved) {

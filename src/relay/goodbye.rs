@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::close_frame;
 
-use super::flow::{Flow, Moved, with_buffer};
+use super::flow::{End, Flow, Moved, with_buffer};
 use super::tunnel::Over;
 
 /// The leave-taking of both directions.
@@ -49,9 +49,7 @@ impl Goodbye {
 
     /// Whether both close frames are out.
     pub(super) fn is_said(&self) -> bool {
-        [self.to_client, self.to_server]
-            .iter()
-            .all(|farewell| matches!(farewell, Farewell::Said | Farewell::Ended))
+        self.to_client.is_said() && self.to_server.is_said()
     }
 
     /// Whether both sides have ended as well.
@@ -76,6 +74,11 @@ pub(super) enum Farewell {
 }
 
 impl Farewell {
+    /// Whether the close frame is out.
+    pub(super) fn is_said(self) -> bool {
+        matches!(self, Self::Said | Self::Ended)
+    }
+
     /// Goes as far as it can now.
     pub(super) fn poll(
         &mut self,
@@ -101,7 +104,7 @@ impl Farewell {
                     sink.shutdown_write();
                     Self::Said
                 }),
-                Self::Said => poll_discard(source, cx).map(|()| Self::Ended),
+                Self::Said => flow.poll_discard(source, cx).map(|()| Self::Ended),
                 Self::Ended => Poll::Pending,
             };
             match step {
@@ -130,7 +133,11 @@ impl Flow {
                 return Poll::Ready(true);
             }
             std::task::ready!(self.poll_flush(sink, moved, cx));
-            if self.sink_end.is_some() || std::task::ready!(source.poll_read_ready(cx)).is_err() {
+            if self.sink_end.is_some() {
+                return Poll::Ready(false);
+            }
+            if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
+                self.source_end = Some(End::of(&error));
                 return Poll::Ready(false);
             }
             let read = with_buffer(|buffer| {
@@ -145,24 +152,28 @@ impl Flow {
             });
             match read {
                 Err(ref error) if is_passing(error) => {}
-                Ok(0) | Err(_) => return Poll::Ready(false),
+                Ok(0) => self.source_ended(),
+                Err(error) => self.source_end = Some(End::of(&error)),
                 Ok(_) => {}
             }
         }
     }
-}
 
-/// Reads `source` to its end and keeps nothing.
-fn poll_discard(source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
-    loop {
-        if std::task::ready!(source.poll_read_ready(cx)).is_err() {
-            return Poll::Ready(());
+    /// Reads `source` to its end and keeps nothing.
+    fn poll_discard(&mut self, source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
+        while self.source_end.is_none() {
+            if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
+                self.source_end = Some(End::of(&error));
+                break;
+            }
+            match with_buffer(|buffer| source.try_read(buffer)) {
+                Err(ref error) if is_passing(error) => {}
+                Ok(0) => self.source_ended(),
+                Err(error) => self.source_end = Some(End::of(&error)),
+                Ok(_) => {}
+            }
         }
-        match with_buffer(|buffer| source.try_read(buffer)) {
-            Err(ref error) if is_passing(error) => {}
-            Ok(0) | Err(_) => return Poll::Ready(()),
-            Ok(_) => {}
-        }
+        Poll::Ready(())
     }
 }
 

@@ -123,6 +123,12 @@ impl Flow {
         self.held_up().is_some()
     }
 
+    /// Whether what is kept has nothing be read.
+    pub(super) fn pauses(&self) -> bool {
+        self.held_up()
+            .is_some_and(|hold| hold.resumes || hold.delay.is_some() || hold.offence.is_some())
+    }
+
     fn held_up(&self) -> Option<&Hold> {
         self.inspection.as_ref()?.hold.as_deref()
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 pub struct Pace {
     /// No byte either way for so long ends it with 1001.
     pub idle: Option<Duration>,
-    /// One side has ended; the other may finish for so long, reading or not.
+    /// The client has ended; the server may finish for so long, and the client take what it says.
     pub half_close: Option<Duration>,
-    /// The client takes no byte of what waits for it (`TCP_USER_TIMEOUT`).
+    /// The client takes no byte of what waits for it (`TCP_USER_TIMEOUT`); once the server has ended: not all of it.
     pub stalled: Option<Duration>,
     /// TCP keepalive on both legs, then 4 probes 15 s apart.
     pub keepalive: Option<Duration>,

@@ -82,9 +82,10 @@ impl Pulse {
         self.client_took.load(Relaxed)
     }
 
-    /// Whether bytes wait in the relay, one way or the other, because the peer does not take them.
-    pub fn bytes_wait(&self) -> bool {
-        self.marks.has(BYTES_WAIT)
+    /// Whether a side is not read, because what it sent waits or because it has ended: only a [`Pulse::look`] finds out that it
+    /// ends, or is reset, meanwhile.
+    pub fn is_blocked(&self) -> bool {
+        self.marks.has(BLOCKED)
     }
 
     /// Whether the relay has ended.
@@ -98,8 +99,8 @@ impl Pulse {
         self.wake();
     }
 
-    /// Has the relay look at what the kernel tells nobody of: how much the client has taken, and a side that has ended
-    /// behind bytes nobody takes.
+    /// Has the relay look at what the kernel tells nobody of: how much the client has taken, and the end of a side that is not
+    /// read.
     pub fn look(&self) {
         self.marks.set(LOOK);
         self.wake();
@@ -159,8 +160,8 @@ impl Pulse {
         self.marks.put(CLIENT_OWES, client_owes);
     }
 
-    pub(super) fn mark_bytes_wait(&self, wait: bool) {
-        self.marks.put(BYTES_WAIT, wait);
+    pub(super) fn mark_blocked(&self, blocked: bool) {
+        self.marks.put(BLOCKED, blocked);
     }
 
     pub(super) fn mark_over(&self) {
@@ -256,7 +257,8 @@ impl Marks {
 const MOVED: u16 = 1;
 /// The client may still have to take some of what was written to it.
 const CLIENT_OWES: u16 = 2;
-const BYTES_WAIT: u16 = 4;
+/// A side is not read.
+const BLOCKED: u16 = 4;
 const OVER: u16 = 8;
 const LOOK: u16 = 16;
 const ASK: u16 = 32;
@@ -283,7 +285,7 @@ mod tests {
     fn one_mark_leaves_the_others_alone() {
         let pulse = Pulse::default();
         pulse.mark_moved();
-        pulse.mark_bytes_wait(true);
+        pulse.mark_blocked(true);
         pulse.settle(u64::from(u32::MAX) + 8, true);
         pulse.look();
         pulse.mark_delayed(true);
@@ -291,14 +293,14 @@ mod tests {
         assert_eq!((pulse.asked(), pulse.heard()), (Asked::OnItsWay, 0));
         assert!(pulse.take_moved() && !pulse.take_moved());
         assert!(pulse.take_look() && !pulse.take_look());
-        assert!(pulse.bytes_wait() && pulse.client_owes() && !pulse.is_over());
+        assert!(pulse.is_blocked() && pulse.client_owes() && !pulse.is_over());
         assert_eq!(pulse.client_took(), 7);
         pulse.settle(9, false);
         assert_eq!((pulse.asked(), pulse.is_delayed()), (Asked::Arrived, true));
         pulse.mark_heard();
         assert_eq!((pulse.asked(), pulse.heard()), (Asked::Nothing, 1));
-        pulse.mark_bytes_wait(false);
+        pulse.mark_blocked(false);
         pulse.mark_over();
-        assert!(!pulse.bytes_wait() && !pulse.client_owes() && pulse.is_over());
+        assert!(!pulse.is_blocked() && !pulse.client_owes() && pulse.is_over());
     }
 }

@@ -58,8 +58,6 @@ pub struct Relay {
     is_silent: bool,
     /// Who began to end it, as the log and the metric name it.
     began: Option<Over>,
-    /// A side that has ended behind bytes nobody takes, so that reading does not come to its end.
-    hidden_end: Option<Over>,
     /// Only while it is ending: an open connection holds no timer.
     pub(super) ending: Option<Box<Ending>>,
 }
@@ -75,9 +73,9 @@ pub enum Over {
     Idle,
     /// Its lifetime was over.
     Lifetime,
-    /// One side had ended, and the other did not within `half_close`.
+    /// The client had ended, and the server did not within `half_close`.
     HalfClose,
-    /// The client took nothing of what waited for it.
+    /// The client took nothing of what waited for it, or not all of it in time once the server had ended.
     Stalled,
     /// The process was about to end.
     Drain,
@@ -147,7 +145,6 @@ impl Relay {
             listens: false,
             is_silent: true,
             began: None,
-            hidden_end: None,
             ending: None,
             pulse,
             inbound,
@@ -215,12 +212,12 @@ impl Relay {
     fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {
         let inward = self.inbound.pump(&legs.client, &legs.server, &self.law, cx);
         // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
-        self.outbound.source_was_reset |= self.inbound.sink_end.is_some();
+        self.outbound.end_ahead = self.inbound.sink_end.or(self.outbound.end_ahead);
         let outward = self.outbound.pump(&legs.server, &legs.client, &self.law, cx);
         self.count(inward, outward);
         self.pass_ends_on(legs);
-        if self.outbound.sink_end.is_some() && !self.inbound.source_was_reset {
-            self.inbound.source_was_reset = true;
+        if self.outbound.sink_end.is_some() && !self.inbound.has_died() {
+            self.inbound.end_ahead = self.outbound.sink_end;
             let more = self.inbound.pump(&legs.client, &legs.server, &self.law, cx);
             self.count(more, Moved::default());
             self.pass_ends_on(legs);
@@ -232,7 +229,7 @@ impl Relay {
         self.speak_aside(legs, cx);
         self.note_beginning_of_end(legs);
         let Some(began) = self.began else { return Poll::Pending };
-        self.poll_ended(legs, began, cx)
+        self.poll_ends(legs, began, cx)
     }
 
     /// Passes an end on, unless both sides have ended: then the close that follows does it.
@@ -245,53 +242,6 @@ impl Relay {
         }
     }
 
-    /// One side has ended, or is about to: waits for the other, for acknowledgements, or for `half_close`.
-    fn poll_ended(&mut self, legs: &Legs, began: Over, cx: &mut Context<'_>) -> Poll<Over> {
-        let (client_died, server_died) = (self.client_died(), self.server_died());
-        let mut looks_again = false;
-        match (client_died, server_died) {
-            (true, true) => return Poll::Ready(began),
-            (true, false) if self.inbound.is_done => {
-                if legs.server.is_acknowledged() {
-                    legs.server.reset_on_close();
-                    return Poll::Ready(began);
-                }
-                looks_again = true;
-            }
-            (false, true) if self.outbound.is_done => {
-                if legs.client.is_acknowledged() {
-                    legs.client.reset_on_close();
-                    return Poll::Ready(began);
-                }
-                looks_again = true;
-            }
-            (false, false) if self.inbound.is_done && self.outbound.is_done => return Poll::Ready(began),
-            _ => {}
-        }
-        if !self.has_ended() {
-            return Poll::Pending;
-        }
-        let half_close = self.law.terms.pace.half_close;
-        let ending = self.ending.get_or_insert_with(|| Box::new(Ending::new(half_close)));
-        if ending.poll_until(looks_again, cx).is_pending() {
-            return Poll::Pending;
-        }
-        // Whoever is denied bytes must not take the end for an orderly one.
-        if client_died || self.inbound.holds() || self.inbound.is_delayed() {
-            legs.server.reset_on_close();
-        }
-        if server_died || self.outbound.holds() || self.outbound.is_delayed() {
-            legs.client.reset_on_close();
-        }
-        Poll::Ready(Over::HalfClose)
-    }
-
-    /// Whether a side has really ended, and not only announced that it will.
-    fn has_ended(&self) -> bool {
-        let ended = |flow: &Flow| flow.source_end.is_some() || flow.sink_end.is_some();
-        ended(&self.inbound) || ended(&self.outbound) || self.hidden_end.is_some()
-    }
-
     /// Asked for by the sweep: what only system calls tell.
     fn look(&mut self, legs: &Legs) {
         let unacknowledged = u64::from(legs.client.unacknowledged());
@@ -302,11 +252,8 @@ impl Relay {
         }
         self.inbound.look_at_pipe();
         self.outbound.look_at_pipe();
-        if self.inbound.holds() && legs.client.has_ended() {
-            self.hidden_end = Some(Over::Client);
-        } else if self.outbound.holds() && legs.server.has_ended() {
-            self.hidden_end = Some(Over::Upstream);
-        }
+        self.inbound.look_ahead_for_end(&legs.client);
+        self.outbound.look_ahead_for_end(&legs.server);
     }
 
     /// The first to end names the reason; a close frame counts as the beginning of its sender's end.
@@ -315,7 +262,7 @@ impl Relay {
             return;
         }
         let dead = |end: End| end == End::TimedOut || end == End::Failed;
-        self.began = if let Some(end) = self.inbound.source_end.or(self.outbound.sink_end) {
+        self.began = if let Some(end) = self.inbound.ended().or(self.outbound.sink_end) {
             Some(if !dead(end) {
                 Over::Client
             } else if end == End::TimedOut && !legs.client.is_acknowledged() {
@@ -323,23 +270,28 @@ impl Relay {
             } else {
                 Over::Io
             })
-        } else if let Some(end) = self.outbound.source_end.or(self.inbound.sink_end) {
+        } else if let Some(end) = self.outbound.ended().or(self.inbound.sink_end) {
             Some(if dead(end) { Over::Io } else { Over::Upstream })
         } else if self.inbound.scanner.saw_close() {
             Some(Over::Client)
         } else if self.outbound.scanner.saw_close() {
             Some(Over::Upstream)
         } else {
-            self.hidden_end
+            None
         };
     }
 
-    fn client_died(&self) -> bool {
-        self.outbound.sink_end.is_some() || self.inbound.source_end.is_some_and(|end| end != End::Fin)
+    /// Whether the server has ended, be it behind bytes that the client has yet to take: it has this connection no more.
+    pub fn server_has_ended(&self) -> bool {
+        self.outbound.ended().is_some() || self.inbound.sink_end.is_some()
     }
 
-    fn server_died(&self) -> bool {
-        self.inbound.sink_end.is_some() || self.outbound.source_end.is_some_and(|end| end != End::Fin)
+    pub(super) fn client_died(&self) -> bool {
+        self.outbound.sink_end.is_some() || self.inbound.has_died()
+    }
+
+    pub(super) fn server_died(&self) -> bool {
+        self.inbound.sink_end.is_some() || self.outbound.has_died()
     }
 
     pub(super) fn count(&mut self, inward: Moved, outward: Moved) {
@@ -365,7 +317,7 @@ impl Relay {
         }
         self.pulse.mark_delayed(self.inbound.is_delayed());
         self.pulse
-            .mark_bytes_wait(self.outbound.holds() || self.inbound.holds());
+            .mark_blocked(!self.outbound.is_read() || !self.inbound.is_read());
     }
 
     fn break_silence(&mut self) {

@@ -6,6 +6,7 @@ mod rig;
 
 mod cli;
 mod corpus;
+mod ends;
 mod examples;
 mod identity;
 mod idle;

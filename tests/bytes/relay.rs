@@ -255,7 +255,7 @@ fn a_reset_is_noticed_even_behind_bytes_that_nobody_takes() {
             guest.reset();
         }
     });
-    let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1s\"");
+    let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"1s\"");
     let leaving = rig.try_open(ip(1), &Request::to("/deaf")).ok().unwrap();
     let mut stream = leaving.stream();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
