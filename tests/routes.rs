@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use wsguard::config::compile;
-use wsguard::config::routes::{Matched, Route, Routes};
+use wsguard::config::routes::{Matched, Missed, Route, Routes};
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
@@ -43,6 +43,40 @@ fn the_first_that_matches_by_host_path_and_network_wins() {
             client,
         );
         assert_eq!(named(matched), expected, "{host:?} {path} {client:?}");
+    }
+}
+
+#[test]
+fn what_no_route_matches_is_told_by_the_closest_miss() {
+    let routes = routes(
+        "[[route]]\nname = \"a\"\nhosts = [\"a.example\"]\npaths = [\"/x\"]\nnetworks = [\"10.0.0.0/8\"]\n\
+         [[route]]\nname = \"b\"\nhosts = [\"b.example\"]\npaths = [\"/y\"]\n\
+         [[route]]\nname = \"peers\"\nhosts = [\"b.example\"]\npaths = [\"/peers\"]\nzone = \"exempt\"\nnetworks = [\"198.51.100.0/24\"]\n\
+         [[route]]\nname = \"none\"\nhosts = [\"b.example\"]\npaths = [\"/gone\"]\nrefuse = 404\n",
+    );
+    for (host, path, expected) in [
+        (Some("c.example"), "/x", "host"),
+        (None, "/x", "host"),
+        (Some("a.example"), "/z", "path"),
+        (Some("a.example"), "/y", "path"),
+        (Some("a.example"), "/x/1", "network"),
+        (Some("b.example"), "/peers;a", "spelling"),
+        (Some("b.example"), "/gone", "none"),
+    ] {
+        let (host, reading) = (host.map(str::as_bytes), PathReading::of(path.as_bytes(), false));
+        assert_eq!(
+            routes.matching(host, &reading, FRIEND),
+            Matched::None,
+            "{host:?} {path}"
+        );
+        let missed = match routes.missed(host, &reading, FRIEND) {
+            Missed::Host => "host",
+            Missed::Path => "path",
+            Missed::Network => "network",
+            Missed::Spelling => "spelling",
+            Missed::Refused(route) => &*route.name,
+        };
+        assert_eq!(missed, expected, "{host:?} {path}");
     }
 }
 

@@ -93,6 +93,26 @@ impl Routes {
         let (cut, without) = lax_forms(path.as_sent);
         leads_past(&cut) || without.is_some_and(|without| leads_past(&without))
     }
+
+    /// Why a request is [`Matched::None`]: what the route that comes closest to it asks for, and it lacks.
+    pub fn missed(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Missed<'_> {
+        let mut closest = Missed::Host;
+        for route in self.list.iter().filter(|route| route.is_for_host(host)) {
+            let has_path = route.has_path(|prefix| {
+                is_below(path.as_sent, &prefix.as_written) || is_below(&path.normal, &prefix.normal)
+            });
+            closest = closest.max(if !has_path {
+                Missed::Path
+            } else if !route.is_for_client(client) {
+                Missed::Network
+            } else if route.refuses {
+                return Missed::Refused(route);
+            } else {
+                Missed::Spelling
+            });
+        }
+        closest
+    }
 }
 
 impl<'a> IntoIterator for &'a Routes {
@@ -113,6 +133,37 @@ pub enum Matched<'a> {
     None,
     /// Here.
     Route(&'a Route),
+}
+
+/// What a request has that no route matches, from the farthest to the closest miss.
+#[derive(Clone, Copy, Debug)]
+pub enum Missed<'a> {
+    /// No route is for its host.
+    Host,
+    /// Some are, and none has its path.
+    Path,
+    /// Some have both, for clients of other networks.
+    Network,
+    /// One has all, but leads into an exempt zone, and the path is not plain.
+    Spelling,
+    /// This one takes it, and refuses.
+    Refused(&'a Route),
+}
+
+impl Missed<'_> {
+    fn max(self, other: Self) -> Self {
+        if other.rank() > self.rank() { other } else { self }
+    }
+
+    fn rank(self) -> u8 {
+        match self {
+            Self::Host => 0,
+            Self::Path => 1,
+            Self::Network => 2,
+            Self::Spelling => 3,
+            Self::Refused(_) => 4,
+        }
+    }
 }
 
 /// `[[route]]`, its names resolved.
@@ -175,9 +226,15 @@ impl Route {
     }
 
     fn selects(&self, host: Option<&[u8]>, client: Option<IpAddr>) -> bool {
-        let by_host =
-            self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
-        by_host && self.networks.as_ref().is_none_or(|networks| networks.has(client))
+        self.is_for_host(host) && self.is_for_client(client)
+    }
+
+    fn is_for_host(&self, host: Option<&[u8]>) -> bool {
+        self.hosts.is_empty() || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)))
+    }
+
+    fn is_for_client(&self, client: Option<IpAddr>) -> bool {
+        self.networks.as_ref().is_none_or(|networks| networks.has(client))
     }
 
     fn has_path(&self, matches: impl Fn(&RoutePath) -> bool) -> bool {

@@ -18,7 +18,6 @@ use super::ledger::Entry;
 use super::log::Line;
 use super::panics::survive;
 use super::post::Post;
-use super::reason::Reason;
 use super::stop::Stop;
 use super::walk::{Arrival, arrive};
 use super::worker::Worker;
@@ -117,10 +116,13 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
     listener.accepted.inc();
     let greeting = Greeting::begin(peer, &listener, &running);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    let Ok(seat) = listener.room.enter(charged, now) else {
-        entry.stopped(&Stop::new(Reason::PendingPerIp), None);
-        drop(newcomer);
-        return;
+    let seat = match listener.room.enter(charged, now) {
+        Ok(seat) => seat,
+        Err(full) => {
+            entry.stopped(&Stop::pending_per_ip(full), None);
+            drop(newcomer);
+            return;
+        }
     };
     fault::point("accept");
     let arrival = Arrival {

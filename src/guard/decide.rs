@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::config::policy::{NetworkPolicy, RejectWith};
 use crate::config::routes::{Matched, Route};
-use crate::limit::admission::{Granted, Request};
+use crate::limit::admission::{Full, Granted, Lack, Request};
 use crate::limit::shares::Shares;
 use crate::net::fault;
 use crate::wire::head::Head;
@@ -50,6 +50,8 @@ pub struct Passage {
     pub accept: String,
     /// What a close frame in place of an answer needs; only where refusals are put so.
     pub offer: Option<Offer>,
+    /// What the rate lacked that was only observed.
+    pub lack: Option<Box<Lack>>,
     /// What all connections of the client share; known once it is admitted.
     pub shares: Option<Arc<Shares>>,
 }
@@ -68,15 +70,15 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
         return Err(Stop::health(running.shared.phase.is(Phase::Serving)));
     }
     let client = identify(head, peer.hop, &policy.identity);
-    let upgrade = check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client))?;
-    let route = route(head, client, running).map_err(|stop| stop.by(client))?;
+    let upgrade = check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head))?;
+    let route = route(head, client, running).map_err(|stop| stop.by(client).asking(head))?;
     let place = Place {
         route: Arc::clone(&route.name),
         zone: Arc::clone(&running.zones[route.zone]),
         upstream: Arc::clone(&running.upstreams[route.upstream]),
         relay: policy.upstreams[route.upstream].relay,
     };
-    allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place))?;
+    allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
     let offer = offered(&upgrade, &place.zone);
     if running.shared.phase.is(Phase::Draining) {
         return Err(Stop::new(Reason::Draining)
@@ -84,7 +86,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             .at(&place)
             .offering(offer.as_ref()));
     }
-    let granted =
+    let (granted, lack) =
         admit(client, &place.zone, running, now).map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
     fault::point("decide");
     let forwarding = Forwarding {
@@ -104,6 +106,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             request,
             accept,
             offer,
+            lack,
             shares: None,
         },
     })
@@ -122,7 +125,10 @@ fn route<'a>(head: &Head<'_>, client: Client, running: &'a Running) -> Result<&'
     let host = head.host.as_ref().map(|host| host.name);
     match running.policy.routes.matching(host, &reading, client.address) {
         Matched::Route(route) => Ok(route),
-        Matched::None => Err(Stop::seen(Reason::NoRoute, host.unwrap_or_default())),
+        Matched::None => {
+            let missed = running.policy.routes.missed(host, &reading, client.address);
+            Err(Stop::missed(missed, head))
+        }
         Matched::Ambiguous => Err(Stop::rule(
             Reason::BadRequest,
             "Bad request: the path reads as two different ones".into(),
@@ -140,7 +146,8 @@ fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Sto
     Ok(())
 }
 
-fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result<Granted, Stop> {
+/// With what is observed of a rate comes what it lacks.
+fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
     let known = if zone.policy.exempt {
         None
     } else {
@@ -156,7 +163,15 @@ fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result
         }),
         shares: zone.terms.shares(),
     };
-    running.shared.admission.admit(request, now).map_err(Stop::full)
+    let admission = &running.shared.admission;
+    let lack = |full: Full| admission.lack(&request, full.limit, now);
+    match admission.admit(request, now) {
+        Ok(granted) => {
+            let lack = granted.observed.and_then(lack).map(Box::new);
+            Ok((granted, lack))
+        }
+        Err(full) => Err(Stop::full(full, lack(full))),
+    }
 }
 
 fn offered(upgrade: &Upgrade<'_>, zone: &Zone) -> Option<Offer> {

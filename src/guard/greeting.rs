@@ -202,11 +202,7 @@ fn proxy_header(
     };
     let identity = &running.policy.identity;
     let charged = (!identity.trusts(hop.address)).then(|| identity.key(hop.address));
-    Some(
-        seat.rekey(charged)
-            .map(|()| hop)
-            .map_err(|_| Stop::new(Reason::PendingPerIp)),
-    )
+    Some(seat.rekey(charged).map(|()| hop).map_err(Stop::pending_per_ip))
 }
 
 fn caps(listener: &Listener) -> HeadCaps {

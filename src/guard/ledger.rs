@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::limit::admission::{Full, Granted, Permit};
+use crate::config::units::show_rate;
+use crate::limit::admission::{Granted, Lack, Limit, Permit};
 use crate::limit::key::ClientKey;
 use crate::relay::tunnel::Totals;
 use crate::upstream::server::Server;
@@ -19,7 +20,7 @@ use super::metrics::{Outcome, seconds};
 use super::reason::{CloseReason, Reason};
 use super::running::{Listener, Shared, ZoneState};
 use super::sample::Class;
-use super::stop::{Cause, Place, Stop};
+use super::stop::{Asked, Cause, Numbers, Place, Stop};
 
 /// A connection's entry. While it holds a permit the connection counts as alive.
 #[derive(Debug)]
@@ -57,13 +58,13 @@ struct Named {
 #[derive(Debug)]
 enum State {
     /// On its way, perhaps past a limit that was only observed. An entry that is dropped so was cut off by a panic.
-    Walking(Option<Full>),
+    Walking(Option<Box<Observed>>),
     /// Boxed, so that the many that are open do not pay for it.
     Stopped(Box<Stopped>),
     /// Answered a health check: no line, no count.
     Health,
     /// Open, and perhaps the limit that was only observed.
-    Open(Option<Full>),
+    Open(Option<Box<Observed>>),
     /// Boxed for the same reason.
     Over(Box<Totals>),
 }
@@ -72,8 +73,16 @@ enum State {
 struct Stopped {
     reason: Reason,
     status: Option<u16>,
-    full: Option<Full>,
+    numbers: Option<Numbers>,
+    asked: Option<Asked>,
     note: Option<String>,
+}
+
+/// A limit that was only observed.
+#[derive(Debug)]
+struct Observed {
+    limit: Limit,
+    numbers: Numbers,
 }
 
 /// Where a connection counts, and its permit once it has one, counted once more by the walk itself: the drift metric compares
@@ -111,7 +120,11 @@ impl Entry {
     pub fn admitted(&mut self, passage: &Passage, granted: Granted) {
         self.identified(passage.client);
         self.placed(&passage.place);
-        self.state = State::Walking(granted.observed);
+        let observed = granted.observed.map(|full| Observed {
+            limit: full.limit,
+            numbers: Numbers::of(full, passage.lack.as_deref().copied()),
+        });
+        self.state = State::Walking(observed.map(Box::new));
         self.standing.take(granted.permit);
     }
 
@@ -140,13 +153,16 @@ impl Entry {
             Cause::Health { .. } | Cause::Refused(_) | Cause::Silent(_) => status,
         };
         let note = known
-            .rule
-            .clone()
+            .note
+            .as_ref()
+            .or(known.rule.as_ref())
+            .cloned()
             .or_else(|| known.seen.as_ref().map(|seen| what_was_seen(reason, seen)));
         self.state = State::Stopped(Box::new(Stopped {
             reason,
             status,
-            full: known.full,
+            numbers: known.numbers,
+            asked: known.asked.clone(),
             note,
         }));
     }
@@ -155,21 +171,22 @@ impl Entry {
     pub fn opened(&mut self, now: Instant) {
         let took = now - self.arrived;
         self.opened = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
-        let observed = match self.state {
-            State::Walking(observed) => observed,
+        let observed = match &mut self.state {
+            State::Walking(observed) => observed.take(),
             _ => None,
         };
+        let limit = observed.as_ref().map(|observed| observed.limit);
         self.state = State::Open(observed);
         if let Some(Named { zone, .. }) = &self.place {
             zone.metrics.handshake_duration.observe(seconds(took));
-            match observed {
-                Some(full) => {
+            match limit {
+                Some(limit) => {
                     self.standing
                         .shared
                         .metrics
-                        .handshake(&zone.name, Outcome::Observed, Some(full.limit.into()))
+                        .handshake(&zone.name, Outcome::Observed, Some(limit.into()))
                         .inc();
-                    self.write(Class::Observed(full.limit.into()));
+                    self.write(Class::Observed(limit.into()));
                 }
                 None => zone.metrics.admitted.inc(),
             }
@@ -310,12 +327,16 @@ impl Entry {
             line.route = Some(Arc::clone(&place.route));
             line.zone = Some(Arc::clone(&place.zone.name));
         }
-        let mut full = None;
+        let mut numbers = None;
         match &self.state {
             State::Stopped(stopped) => {
                 line.status = stopped.status;
                 line.message.clone_from(&stopped.note);
-                full = stopped.full;
+                numbers = stopped.numbers;
+                if let Some(asked) = &stopped.asked {
+                    line.host = Some(asked.host.clone());
+                    line.path = Some(asked.path.clone());
+                }
             }
             State::Over(totals) => {
                 line.status = Some(101);
@@ -329,12 +350,22 @@ impl Entry {
             }
             State::Open(observed) => {
                 line.status = Some(101);
-                full = *observed;
+                numbers = observed.as_ref().map(|observed| observed.numbers);
             }
             State::Walking(_) | State::Health => {}
         }
-        line.open = full.map(|full| full.open);
-        line.limit = full.map(|full| full.of).filter(|of| *of != u32::MAX);
+        match numbers {
+            Some(Numbers::Open { open, of }) => {
+                line.open = Some(open);
+                line.limit = Some(of).filter(|of| *of != u32::MAX);
+            }
+            Some(Numbers::Rate(Lack { rate, wait })) => {
+                line.rate = Some(show_rate(rate));
+                line.burst = Some(rate.burst.get());
+                line.wait_ms = u64::try_from(wait.as_micros().div_ceil(1000)).ok();
+            }
+            None => {}
+        }
         if let Some(hint) = hint {
             line.message = Some(hint.text().to_owned());
         }
@@ -371,7 +402,6 @@ impl Drop for Standing {
 
 fn what_was_seen(reason: Reason, seen: &str) -> String {
     match reason {
-        Reason::NoRoute => format!("no route for host {seen}"),
         Reason::Origin => format!("origin {seen}"),
         _ => seen.to_owned(),
     }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::limit::admission::Full;
+use crate::config::routes::Missed;
+use crate::limit::admission::{Full, Lack};
+use crate::limit::pending::PerIpFull;
 use crate::relay::mode::RelayMode;
 use crate::upstream::group::Upstream;
+use crate::wire::head::Head;
 
 use super::identify::Client;
 use super::log::shown;
@@ -63,6 +66,29 @@ pub enum Cause {
     Silent(Reason),
 }
 
+/// The numbers of a limit that said no.
+#[derive(Clone, Copy, Debug)]
+pub enum Numbers {
+    /// So many were open.
+    Open {
+        /// How many.
+        open: u32,
+        /// How many may be; `u32::MAX` is off.
+        of: u32,
+    },
+    /// They came faster than this.
+    Rate(Lack),
+}
+
+/// What a request asked for, as the log has it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its Host, without the port.
+    pub host: String,
+    /// Its path, without the query.
+    pub path: String,
+}
+
 /// What was known of the client when it stopped.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -70,8 +96,12 @@ pub struct Known {
     pub client: Option<Client>,
     /// Where it was routed.
     pub place: Option<Place>,
-    /// The limit that said no.
-    pub full: Option<Full>,
+    /// The numbers of the limit that said no.
+    pub numbers: Option<Numbers>,
+    /// What it asked for.
+    pub asked: Option<Asked>,
+    /// What the log says of it.
+    pub note: Option<String>,
     /// The rule that was broken, as the client hears it.
     pub rule: Option<String>,
     /// What was seen in its place, for the log.
@@ -80,6 +110,19 @@ pub struct Known {
     pub offer: Option<Offer>,
     /// Its request head, where it may be decided on again.
     pub head: Option<Box<[u8]>>,
+}
+
+impl Numbers {
+    /// Those of a limit; a rate has a lack.
+    pub fn of(full: Full, lack: Option<Lack>) -> Self {
+        match lack {
+            Some(lack) => Self::Rate(lack),
+            None => Self::Open {
+                open: full.open,
+                of: full.of,
+            },
+        }
+    }
 }
 
 impl Stop {
@@ -117,11 +160,52 @@ impl Stop {
         stop
     }
 
-    /// Stops at a limit.
-    pub fn full(full: Full) -> Self {
-        let mut stop = Self::new(full.limit.into());
-        stop.known.full = Some(full);
+    /// Stops because no route takes it, and says in the log what the closest one asks for.
+    pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
+        let mut stop = Self::new(Reason::NoRoute).asking(head);
+        let Some(Asked { host, path }) = &stop.known.asked else {
+            return stop;
+        };
+        stop.known.note = Some(match missed {
+            Missed::Host => format!("no route for host {host}, path {path}"),
+            Missed::Path => format!("no route has the path {path}, host {host}"),
+            Missed::Network => format!("a route has this path, but for other networks: path {path}, host {host}"),
+            Missed::Spelling => {
+                format!("a route has this path, but takes only its plain spelling: path {path}, host {host}")
+            }
+            Missed::Refused(route) => format!("route {} refuses: path {path}, host {host}", route.name),
+        });
         stop
+    }
+
+    /// Stops at a limit; a rate has a lack.
+    pub fn full(full: Full, lack: Option<Lack>) -> Self {
+        Self::new(full.limit.into()).counting(Numbers::of(full, lack))
+    }
+
+    /// Stops as its key has too many pending.
+    pub fn pending_per_ip(full: PerIpFull) -> Self {
+        Self::new(Reason::PendingPerIp).counting(Numbers::Open {
+            open: full.open,
+            of: full.of,
+        })
+    }
+
+    /// Says which numbers were too many.
+    #[must_use]
+    pub fn counting(mut self, numbers: Numbers) -> Self {
+        self.known.numbers = Some(numbers);
+        self
+    }
+
+    /// Says what it asked for.
+    #[must_use]
+    pub fn asking(mut self, head: &Head<'_>) -> Self {
+        self.known.asked = Some(Asked {
+            host: shown(head.host.as_ref().map(|host| host.name).unwrap_or_default()),
+            path: shown(head.path()),
+        });
+        self
     }
 
     /// Says who it is that stops.

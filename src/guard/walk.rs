@@ -24,7 +24,7 @@ use super::reason::Reason;
 use super::refuse::Refusal;
 use super::replace::{Found, Search};
 use super::running::{Listener, Running};
-use super::stop::Stop;
+use super::stop::{Numbers, Stop};
 use super::worker::Worker;
 
 /// An accepted socket that was given a pending seat and is not decided on yet. Its fields are dropped in this order: the
@@ -110,7 +110,14 @@ impl Arrival {
 
     fn broken_off(&mut self, why: Unheard) -> Stop {
         let has_begun = !self.newcomer.ahead().bytes().is_empty();
-        self.greeting.broken_off(why, has_begun)
+        let stop = self.greeting.broken_off(why, has_begun);
+        match why {
+            Unheard::GaveWay => stop.counting(Numbers::Open {
+                open: self.listener.room.taken(),
+                of: self.listener.room.rules().max,
+            }),
+            Unheard::Late | Unheard::Gone => stop,
+        }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bucket::{Meter, Moment, SharedBucket};
 use super::budget::{Budget, Slot};
 use super::key::ClientKey;
-use super::rules::{ClientRules, ZoneRules};
+use super::rules::{ClientRules, Rate, ZoneRules};
 use super::shares::Shares;
 use super::table::{Place, Table};
 
@@ -57,6 +57,24 @@ impl Admission {
             permit,
             observed,
             shares,
+        })
+    }
+
+    /// What a request lacks that this limit has refused at `now`; `None` for limits that are no rates.
+    pub fn lack(&self, request: &Request<'_>, limit: Limit, now: Instant) -> Option<Lack> {
+        let rate = match limit {
+            Limit::PerIpRate => request.client.rate?,
+            Limit::ZoneRate => request.rules.rate?,
+            Limit::PerIp | Limit::ZoneFull | Limit::ProcessFull => return None,
+        };
+        let bucket = match limit {
+            Limit::PerIpRate => self.table.place(request.zone.id, request.key).bucket(),
+            _ => request.zone.rate.bucket(),
+        };
+        let (token, now) = (Meter::from(rate).one(), Moment::since(self.epoch, now));
+        Some(Lack {
+            rate,
+            wait: bucket.lacks(token, now).unwrap_or_default(),
         })
     }
 
@@ -138,6 +156,15 @@ pub struct Full {
     pub open: u32,
     /// How many of that may be open; `u32::MAX` is off, as it may be for the rates.
     pub of: u32,
+}
+
+/// What a rate has refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    /// The rate.
+    pub rate: Rate,
+    /// How long until there is a token.
+    pub wait: Duration,
 }
 
 /// The limits, in the order in which they are looked at.

@@ -99,6 +99,11 @@ impl PendingRoom {
         next
     }
 
+    /// The rules for newcomers.
+    pub fn rules(&self) -> PendingRules {
+        self.state.lock().rules
+    }
+
     /// Seats taken, those included that were ended and not yet dropped.
     pub fn taken(&self) -> u32 {
         u32::try_from(self.state.lock().taken()).unwrap_or(u32::MAX)

@@ -226,6 +226,11 @@ impl Place<'_> {
         self.open
     }
 
+    /// The client's bucket, as of this moment.
+    pub(super) fn bucket(&self) -> Bucket {
+        self.bucket
+    }
+
     /// Whether the client's bucket has a token.
     pub(super) fn has_token(&mut self, meter: Meter, now: Moment) -> bool {
         if self.bucket.forgive(meter, now) {

@@ -307,6 +307,10 @@ fn a_request_that_no_route_matches_hears_404_and_the_log_names_the_host() {
     }
     let line = rig.line("the host it saw", |line| line.to_string().contains("other.example.org"));
     assert_eq!(line["reason"], "no_route");
+    assert_eq!(line["message"], "no route for host other.example.org, path /ws");
+    let line = rig.line("the path it saw", |line| line["path"] == "/wsx");
+    assert_eq!(line["message"], "no route has the path /wsx, host chat.example.org");
+    assert_eq!(line["host"], "chat.example.org");
     assert_eq!(
         rig.count(r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="no_route"}"#),
         3

@@ -424,6 +424,96 @@ fn a_refusal_leaves_a_line_with_the_count_and_the_limit() {
 }
 
 #[test]
+fn a_refusal_by_rate_leaves_a_line_with_the_rate_its_burst_and_the_wait() {
+    let backend = Backend::listening();
+    for (mode, limits, event, reason) in [
+        (
+            "enforce",
+            "per_ip = 40\nper_ip_rate = \"2/min\"\nper_ip_burst = 2",
+            "rejected",
+            "per_ip_rate",
+        ),
+        (
+            "observe",
+            "per_ip = 40\nper_ip_rate = \"2/min\"\nper_ip_burst = 2",
+            "observed",
+            "per_ip_rate",
+        ),
+        ("enforce", "rate = \"2/min\"", "rejected", "zone_rate"),
+    ] {
+        let rig = Rig::start(&backend, &format!("[limits]\nmode = \"{mode}\"\n{limits}"));
+        for _ in 0..3 {
+            drop(rig.try_open(ip(1), &Request::to("/ws")));
+        }
+        let line = rig.line("the refusal", |line| line["event"] == event && line["reason"] == reason);
+        assert_eq!((&line["rate"], &line["burst"]), (&"2/min".into(), &2.into()), "{line}");
+        assert!((1..=30_000).contains(&line["wait_ms"].as_u64().unwrap()), "{line}");
+        assert!(
+            line["open"].is_null() && line["limit"].is_null(),
+            "per_ip is not what refused it: {line}"
+        );
+    }
+}
+
+#[test]
+fn a_pending_socket_that_is_closed_for_a_cap_leaves_a_line_with_the_cap() {
+    let backend = Backend::listening();
+    let listener = "[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]\nmax_pending = 3\nmax_pending_per_ip = 2";
+    let rig = Setup::default().server(backend.address()).config(listener).start();
+    let _held = [rig.connect(), rig.connect()];
+    let mut third = rig.connect();
+    third.read_to_end();
+    let line = rig.access("pending_per_ip");
+    assert_eq!((&line["open"], &line["limit"]), (&2.into(), &2.into()), "{line}");
+    let _more = [rig.connect_from(ip(2)), rig.connect_from(ip(3))];
+    let line = rig.access("pending_full");
+    assert_eq!(line["limit"], 3, "{line}");
+    assert!((3..=4).contains(&line["open"].as_u64().unwrap()), "{line}");
+}
+
+#[test]
+fn what_is_asked_for_stands_in_the_line_where_it_explains_the_refusal() {
+    let backend = Backend::listening();
+    let routes = "[[route]]\nname = \"chat\"\nhosts = [\"chat.example.org\"]\npaths = [\"/ws\"]\nallow = [\"192.0.2.0/24\"]\n\
+                  [[route]]\nname = \"far\"\npaths = [\"/far\"]\nnetworks = [\"192.0.2.0/24\"]\n\
+                  [[route]]\nname = \"peers\"\npaths = [\"/peers\"]\nnetworks = [\"127.0.0.0/8\"]\nzone = \"exempt\"";
+    let rig = Rig::start(&backend, routes);
+    for (path, reason, message) in [
+        ("/ws/a?token=hunter2", "network", None),
+        (
+            "/far?token=hunter2",
+            "no_route",
+            Some("a route has this path, but for other networks: path /far, host chat.example.org"),
+        ),
+        (
+            "/peers;x?token=hunter2",
+            "no_route",
+            Some("a route has this path, but takes only its plain spelling: path /peers;x, host chat.example.org"),
+        ),
+        (
+            "/a\"b\u{e9}=c?token=hunter2",
+            "no_route",
+            Some(r#"no route has the path /a\"b\xc3\xa9=c, host chat.example.org"#),
+        ),
+    ] {
+        rig.ask(Request::to(path).set("Host", "chat.example.org"));
+        let line = rig.line(path, |line| {
+            line["reason"] == reason && message.is_none_or(|message| line["message"] == message)
+        });
+        assert_eq!(line["host"], "chat.example.org", "{line}");
+        assert!(line["path"].as_str().unwrap().starts_with(&path[..2]), "{line}");
+    }
+    rig.ask("GET /plain HTTP/1.1\r\nHost: chat.example.org\r\n\r\n");
+    assert_eq!(rig.access("not_upgrade")["path"], "/plain");
+    rig.ask(Request::to(format!("/{}", "a".repeat(2000))).set("Host", "chat.example.org"));
+    let line = rig.line("the long one", |line| {
+        line["path"].as_str().unwrap_or_default().len() > 20
+    });
+    assert_eq!(line["path"].as_str().unwrap().len(), 256);
+    assert!(!rig.raw_log().concat().contains("hunter2"), "never the query string");
+}
+
+#[test]
 fn what_traffic_brings_into_the_log_is_escaped_once_and_cut() {
     let backend = Backend::listening();
     let route = "[[route]]\nname = \"chat\"\nhosts = [\"chat.example.org\"]\norigins = [\"https://chat.example.org\"]";

@@ -86,6 +86,40 @@ fn full(limit: Limit, open: u32, of: u32) -> Full {
 }
 
 #[test]
+fn what_a_rate_lacks_is_told_to_the_moment_at_which_it_lets_in_again() {
+    let mut rig = Rig::new();
+    let slow = rate(2, 10_000, 3);
+    rig.client.rate = Some(slow);
+    for _ in 0..3 {
+        drop(rig.admit(1));
+    }
+    let at = |ms| rig.start + Duration::from_millis(ms);
+    let lack = |limit, ms| rig.admission.lack(&rig.request(0, 1), limit, at(ms));
+    for ms in [0, 1000, 4999] {
+        let wait = Duration::from_millis(5000 - ms);
+        assert_eq!(
+            lack(Limit::PerIpRate, ms),
+            Some(Lack { rate: slow, wait }),
+            "after {ms} ms"
+        );
+        assert_eq!(rig.admit_after(1, ms).map(drop).unwrap_err().limit, Limit::PerIpRate);
+    }
+    assert_eq!(lack(Limit::PerIpRate, 5000).unwrap().wait, Duration::ZERO);
+    for limit in [Limit::PerIp, Limit::ZoneFull, Limit::ProcessFull, Limit::ZoneRate] {
+        assert_eq!(lack(limit, 0), None, "{limit:?}");
+    }
+    assert!(rig.admit_after(1, 5000).is_ok(), "asking takes no token");
+    rig.rules.rate = Some(slow);
+    rig.client.rate = None;
+    for n in 0..3 {
+        drop(rig.admit(n));
+    }
+    let wait = Duration::from_secs(5);
+    let lack = rig.admission.lack(&rig.request(0, 9), Limit::ZoneRate, rig.start);
+    assert_eq!(lack, Some(Lack { rate: slow, wait }));
+}
+
+#[test]
 fn each_limit_refuses_by_its_name_and_a_drop_makes_room() {
     type Set = fn(&mut Rig);
     let cases: [(Set, Full); 3] = [
