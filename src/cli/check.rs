@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::load;
+use crate::config::file::{Pipes, Reader};
+use crate::config::load_by;
 use crate::guard::descriptors;
 
 use super::{ConfigFile, Exit, tell};
@@ -13,7 +14,7 @@ use super::{ConfigFile, Exit, tell};
 /// `check [FILE] [--deny-warnings]`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The file to check; without it, the one that `run` would take
+    /// The file to check, or - for standard input; without it, the one that `run` would take
     file: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
@@ -26,7 +27,7 @@ pub struct Options {
 pub fn check(options: &Options) -> Exit {
     let path = options.file.as_ref().unwrap_or(&options.config.config);
     let in_color = std::io::stderr().is_terminal();
-    let checked = match load(path) {
+    let checked = match load_by(&Reader::default(), path, Pipes::Taken) {
         Ok(checked) => checked,
         Err(rejected) => {
             tell(rejected.render(in_color));

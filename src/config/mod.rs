@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod clients;
 mod compile;
 pub mod defaults;
+pub mod file;
 pub mod finding;
 pub mod host;
 pub mod later;
@@ -25,9 +26,9 @@ mod syntax;
 pub mod units;
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 
+use file::{Pipes, Reader, Unread};
 use finding::{Finding, Findings, Severity, Source};
 use policy::Policy;
 
@@ -78,8 +79,16 @@ impl std::error::Error for Rejected {}
 /// Reads a file and compiles it.
 ///
 /// # Errors
-/// The file is missing, unreadable or not UTF-8, or its text is no configuration.
+/// The file is missing, unreadable, not UTF-8, or nothing that a configuration may be, or its text is no configuration.
 pub fn load(path: &Path) -> Result<Checked, Rejected> {
+    load_by(&Reader::default(), path, Pipes::Refused)
+}
+
+/// The same by a reader that is there already; a pipe may do.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_by(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Rejected> {
     let name = path.display().to_string();
     let refuse = |finding| Rejected {
         mistakes: vec![finding],
@@ -88,7 +97,7 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
             text: None,
         },
     };
-    let bytes = std::fs::read(path).map_err(|error| refuse(unread(path, &error)))?;
+    let bytes = reader.read(path, pipes).map_err(|error| refuse(unread(path, &error)))?;
     match String::from_utf8(bytes) {
         Ok(text) => compile(&text, &name),
         Err(error) => {
@@ -101,10 +110,10 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
     }
 }
 
-fn unread(path: &Path, error: &io::Error) -> Finding {
+fn unread(path: &Path, error: &Unread) -> Finding {
     let finding = Finding::nowhere(format!("{} can't be read: {error}", path.display()));
     // Who has named one knows how.
-    if error.kind() == io::ErrorKind::NotFound && path == Path::new(defaults::FILE) {
+    if error.is_missing() && path == Path::new(defaults::FILE) {
         finding.hint("name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG")
     } else {
         finding
@@ -154,11 +163,13 @@ pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     #[test]
     fn only_who_has_named_no_file_is_told_how() {
-        let hint = |path: &str, kind: io::ErrorKind| unread(Path::new(path), &kind.into()).hint;
+        let hint = |path: &str, kind: io::ErrorKind| unread(Path::new(path), &Unread::Io(kind.into())).hint;
         let told = "name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG";
         assert_eq!(hint(defaults::FILE, io::ErrorKind::NotFound).as_deref(), Some(told));
         assert_eq!(hint(defaults::FILE, io::ErrorKind::PermissionDenied), None);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::config::file::Reader;
 use crate::config::policy::{LogLevel, Policy};
 use crate::net::address::Bind;
 use crate::net::inherit::Inherited;
@@ -69,6 +70,8 @@ pub struct Guard {
     workers: Mutex<Vec<Handle>>,
     /// One reload at a time; the text that the last one read.
     reloading: Mutex<Option<String>>,
+    /// Reads the file for it.
+    reader: Reader,
     /// One scrape at a time: it writes the gauges before it reads them.
     scraping: Mutex<()>,
     notifier: Notifier,
@@ -132,6 +135,7 @@ impl Guard {
             posts: Mutex::default(),
             workers: Mutex::default(),
             reloading: Mutex::default(),
+            reader: Reader::default(),
             scraping: Mutex::default(),
             notifier: systemd.notifier,
         });

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
+use crate::config::file::Pipes;
 use crate::config::finding::{Finding, Source};
 use crate::config::policy::{LogLevel, Policy};
-use crate::config::{Checked, Rejected, load};
+use crate::config::{Checked, Rejected, load_by};
 use crate::net::address::Bind;
 
 use super::descriptors::{self, TooFew};
@@ -132,7 +133,7 @@ impl Guard {
     pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
         let _told = Reloading::begin(self);
-        let loaded = load(path);
+        let loaded = load_by(&self.reader, path, Pipes::Refused);
         last_read.clone_from(match &loaded {
             Ok(checked) => &checked.source.text,
             Err(rejected) => &rejected.source.text,

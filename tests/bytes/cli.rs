@@ -172,6 +172,59 @@ fn a_missing_file_is_named_and_ends_with_3() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_named_with_the_rule_and_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let fifo = at("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &*fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let large = at("large");
+    fs::File::create(&large).unwrap().set_len(1 << 40).unwrap();
+    for arguments in [
+        ["run", "-c", &fifo].as_slice(),
+        &["run", "-c", &at("")],
+        &["run", "-c", "/dev/zero"],
+        &["run", "-c", &large],
+        &["check", &at("")],
+        &["check", "/dev/zero"],
+        &["check", &large],
+    ] {
+        let output = ended(arguments);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {}", text(&output));
+        for word in [arguments[arguments.len() - 1], "a regular file of at most 1 MiB"] {
+            assert!(text(&output).contains(word), "{arguments:?}: {}", text(&output));
+        }
+    }
+}
+
+#[test]
+fn check_takes_a_pipe_and_run_does_not() {
+    for (arguments, code) in [
+        (["check", "-"].as_slice(), 0),
+        (&["check", "/dev/stdin"], 0),
+        (&["run", "-c", "/dev/stdin"], 3),
+        (&["run", "-c", "-"], 3),
+    ] {
+        let mut child = wsguard()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Who refuses a pipe does not read it.
+        let _unread = std::io::Write::write_all(&mut child.stdin.take().unwrap(), GOOD.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
+    }
+    let endless = Command::new("sh")
+        .args(["-c", "cat /dev/zero | \"$0\" check -", env!("CARGO_BIN_EXE_wsguard")])
+        .output()
+        .unwrap();
+    assert_eq!(endless.status.code(), Some(3), "{}", text(&endless));
+    assert!(text(&endless).contains("larger than 1 MiB"), "{}", text(&endless));
+}
+
+#[test]
 fn a_wrong_command_line_ends_with_2_and_help_with_0() {
     for arguments in [
         ["rum"].as_slice(),
