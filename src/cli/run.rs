@@ -76,7 +76,7 @@ pub fn run(options: &Options) -> Exit {
 /// The file that we were started with.
 struct File<'a> {
     path: &'a Path,
-    watch: notify::Result<Watch>,
+    watch: Watch,
 }
 
 impl<'a> File<'a> {
@@ -158,9 +158,7 @@ fn look_after(file: File<'_>, guard: &Arc<Guard>) {
             &format!("{path} may be written by anybody on this machine"),
         );
     }
-    let watched = file.watch.map_err(anyhow::Error::from);
-    let started = watched.and_then(|watch| Ok(watch.start(Arc::downgrade(guard))?));
-    if let Err(error) = started {
+    if let Err(error) = file.watch.start(Arc::downgrade(guard)) {
         log.warn("watch", &format!("{path} is not watched, HUP applies it: {error}"));
     }
 }

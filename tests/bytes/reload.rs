@@ -728,13 +728,127 @@ fn a_mere_modification_does_nothing() {
     let mut file = fs::OpenOptions::new().write(true).open(rig.file()).unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file.set_len(text.len() as u64).unwrap();
-    // Four times what it takes two reads to agree.
-    thread::sleep(Duration::from_secs(1));
+    // Four times what it takes two reads to agree, and longer than two looks are apart.
+    thread::sleep(Duration::from_secs(5));
     assert_eq!(rig.attempts(), 0);
     assert_eq!(refusal(&rig, ip(1)), 429);
     drop(file);
     assert_eq!(rig.attempt(1), Ok(()));
     let _second = rig.open();
+}
+
+/// Nobody tells of these by the name of the file.
+#[test]
+fn a_folder_that_is_swapped_is_noticed_and_what_is_written_in_the_new_one_too() {
+    let (backend, _kept) = keeping();
+    let top = tempfile::tempdir().unwrap();
+    let file = |limit: u32| watched(&backend, &format!("[limits]\nper_ip = {limit}"));
+    let current = top.path().join("current");
+    fs::create_dir(&current).unwrap();
+    let dir = tempfile::tempdir_in(&current).unwrap();
+    let name = dir.path().file_name().unwrap().to_owned();
+    fs::write(dir.path().join("wsguard.toml"), file(1)).unwrap();
+    let rig = Rig::start_in(dir);
+    let open = rig.open();
+    // Its own folder, and then the one above: each is put in the old one's place by two renames.
+    for (attempt, swapped) in [(1, current.join(&name)), (3, current.clone())] {
+        let limit = u32::try_from(attempt).unwrap() + 1;
+        let new = top.path().join(format!("new-{attempt}"));
+        let within = if attempt == 1 { new.clone() } else { new.join(&name) };
+        fs::create_dir_all(&within).unwrap();
+        fs::write(within.join("wsguard.toml"), file(limit)).unwrap();
+        fs::rename(&swapped, top.path().join(format!("old-{attempt}"))).unwrap();
+        fs::rename(&new, &swapped).unwrap();
+        assert_eq!(rig.attempt(attempt), Ok(()), "{}", swapped.display());
+        fs::write(rig.file(), file(limit + 1)).unwrap();
+        assert_eq!(rig.attempt(attempt + 1), Ok(()), "what is written there");
+    }
+    let _more: Vec<Socket> = (0..4).map(|_| rig.open()).collect();
+    assert_eq!(refusal(&rig, ip(1)), 429);
+    assert!(open.is_silent());
+    assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn a_file_that_is_gone_is_told_of_once_and_noticed_when_it_is_back() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    let away = rig.file().parent().unwrap().with_extension("away");
+    fs::rename(rig.file().parent().unwrap(), &away).unwrap();
+    let gone = |rig: &Rig| rig.told("watch").iter().filter(|line| line.contains("is gone")).count();
+    until("it is told to be gone", || (gone(&rig) > 0).then_some(()));
+    assert!(open.is_silent());
+    assert_eq!(rig.attempts(), 0, "what is gone is not changed");
+    fs::write(away.join("wsguard.toml"), watched(&backend, "[limits]\nper_ip = 2")).unwrap();
+    fs::rename(&away, rig.file().parent().unwrap()).unwrap();
+    assert_eq!(rig.attempt(1), Ok(()));
+    until("it is told to be watched", || {
+        rig.told("watch")
+            .iter()
+            .any(|line| line.contains("is watched again"))
+            .then_some(())
+    });
+    assert_eq!(gone(&rig), 1);
+    fs::write(rig.file(), watched(&backend, "[limits]\nper_ip = 3")).unwrap();
+    assert_eq!(rig.attempt(2), Ok(()));
+}
+
+#[test]
+fn who_writes_a_new_file_may_rest_for_longer_than_two_looks_are_apart() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let text = watched(&backend, "[limits]\nper_ip = 2");
+    fs::remove_file(rig.file()).unwrap();
+    let mut file = File::create(rig.file()).unwrap();
+    let (begin, rest) = text.as_bytes().split_at(text.len() / 2);
+    file.write_all(begin).unwrap();
+    thread::sleep(Duration::from_secs(7));
+    assert_eq!(rig.attempts(), 0, "the file is not closed yet");
+    file.write_all(rest).unwrap();
+    drop(file);
+    assert_eq!(rig.attempt(1), Ok(()));
+    assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_by_a_reload_and_holds_nothing_up() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    for (kind, put) in not_regular() {
+        remove(&rig.file());
+        put(&rig.file());
+        let error = rig.hup().unwrap_err();
+        assert!(error.contains("wsguard.toml can't be read: it is "), "{kind}: {error}");
+        assert!(error.contains("a regular file of at most 1 MiB"), "{kind}: {error}");
+        assert_eq!(refusal(&rig, ip(1)), 429, "{kind}: what is in force stays in force");
+    }
+    remove(&rig.file());
+    assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 2")), Ok(()));
+    let _more = rig.open();
+    assert!(open.is_silent());
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_once_by_the_watcher_and_holds_nothing_up() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    for (attempt, (kind, put)) in (1..).zip(not_regular()) {
+        let aside = rig.file().with_extension("new");
+        put(&aside);
+        remove(&rig.file());
+        fs::rename(&aside, rig.file()).unwrap();
+        let error = rig.attempt(attempt).unwrap_err();
+        assert!(error.contains("a regular file of at most 1 MiB"), "{kind}: {error}");
+    }
+    let attempts = i64::try_from(not_regular().len()).unwrap();
+    remove(&rig.file());
+    rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
+    assert_eq!(rig.attempt(attempts + 1), Ok(()));
+    let _more = rig.open();
+    assert!(open.is_silent());
 }
 
 #[test]
@@ -877,6 +991,33 @@ fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
         assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
         blocks
     })
+}
+
+type Put = fn(&Path);
+
+/// Things that may stand at the path of a configuration, and how each comes there.
+fn not_regular() -> Vec<(&'static str, Put)> {
+    vec![
+        ("a FIFO", |path| {
+            rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        }),
+        ("a link to a device", |path| symlink("/dev/zero", path).unwrap()),
+        ("a folder", |path| fs::create_dir(path).unwrap()),
+        ("a socket", |path| {
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        }),
+        ("a large file", |path| {
+            File::create(path).unwrap().set_len(1 << 40).unwrap();
+        }),
+    ]
+}
+
+fn remove(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir(path).unwrap();
+    } else {
+        fs::remove_file(path).unwrap();
+    }
 }
 
 fn assert_all_open(rig: &Rig, open: &[Socket], count: i64) {
