@@ -259,7 +259,7 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 /// frameworks read, in any case, with any of their `-` as `_`, and with `HTTP_` before it, as CGI and some Java programs
 /// have it.
 pub fn names_client(name: &[u8]) -> bool {
-    // Nearly every header is ruled out by its first letter and its length.
+    // Nearly every header is ruled out by the letters at its ends and its length.
     if !may_name_client(name) {
         return false;
     }
@@ -273,10 +273,15 @@ pub fn names_client(name: &[u8]) -> bool {
             .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
 }
 
-/// Whether a name may be one of those of [`names_client`], by its first letter and its length alone.
+/// Whether a name may be one of those of [`names_client`], by its letters at both ends and its length alone.
 fn may_name_client(name: &[u8]) -> bool {
-    let letter = name.first().map_or(0, |first| first & 0x1f);
-    LENGTHS[usize::from(letter)] & length_bit(name.len()) != 0
+    let (Some(first), Some(last)) = (name.first(), name.last()) else {
+        return false;
+    };
+    match first.to_ascii_lowercase() {
+        b'x' | b'h' => name.len() > CGI_PREFIX.len(),
+        _ => BEGINS[letter(*first)] & ENDS[letter(*last)] & length_bit(name.len()) != 0,
+    }
 }
 
 fn is_spelt(listed: &str, name: &[u8]) -> bool {
@@ -292,20 +297,27 @@ const fn length_bit(length: usize) -> u64 {
     1 << if length < 63 { length } else { 63 }
 }
 
-/// By first letter, the lengths that names of [`names_client`] have.
-const LENGTHS: [u64; 32] = {
+/// The same for both cases of a letter.
+const fn letter(byte: u8) -> usize {
+    (byte & 0x1f) as usize
+}
+
+/// By first letter, the lengths that the names in [`CLIENT_HEADERS`] have.
+const BEGINS: [u64; 32] = lengths(true);
+/// By last letter.
+const ENDS: [u64; 32] = lengths(false);
+
+const fn lengths(by_first: bool) -> [u64; 32] {
     let mut lengths = [0; 32];
     let mut nth = 0;
     while nth < CLIENT_HEADERS.len() {
         let name = CLIENT_HEADERS[nth].as_bytes();
-        lengths[(name[0] & 0x1f) as usize] |= length_bit(name.len());
+        let byte = name[if by_first { 0 } else { name.len() - 1 }];
+        lengths[letter(byte)] |= length_bit(name.len());
         nth += 1;
     }
-    let prefixed = !(length_bit(CLIENT_PREFIX.len()) - 1);
-    lengths[(b'x' & 0x1f) as usize] |= prefixed;
-    lengths[(b'h' & 0x1f) as usize] |= !(length_bit(CGI_PREFIX.len()) - 1);
     lengths
-};
+}
 
 /// Every header that begins so is one of a proxy's: `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Client-Cert` and more.
 const CLIENT_PREFIX: &str = "x-forwarded-";

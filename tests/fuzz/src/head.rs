@@ -152,7 +152,8 @@ fn names_the_true_client(head: &Head<'_>, composed: &Head<'_>, forwarding: &Forw
 
 /// Names and values of the headers that say nothing of the client or the connection.
 fn others<'b>(head: &Head<'b>) -> Vec<(&'b str, &'b [u8])> {
-    let passes = |name: &str| !names_client(name.as_bytes()) && !["connection", "host"].contains(&&*name.to_ascii_lowercase());
+    let passes =
+        |name: &str| !names_client(name.as_bytes()) && !["connection", "host"].contains(&&*name.to_ascii_lowercase());
     let headers = head.headers.iter().filter(|header| passes(header.name));
     headers.map(|header| (header.name, header.value)).collect()
 }
