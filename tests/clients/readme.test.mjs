@@ -181,6 +181,11 @@ describe('set up from the README', { concurrency: 2 }, () => {
         await settled(front);
       });
 
+      await t.test('the server hears what conf/deploy/what-your-server-hears.md says', async () => {
+        await hearsAsTold(name, app, { plain, secure }, '127.0.0.5', '127.0.0.5');
+        await settled(front);
+      });
+
       if (polls) await t.test('of polling, too, the server learns who it is, whatever the client writes', async () => {
         for (const forged of FORGED) {
           const headers = { ...forged, 'X-Forwarded-Proto': 'gopher' };
@@ -411,7 +416,7 @@ describe('set up from the README', { concurrency: 2 }, () => {
     const app = await chatServer(t);
     const front = await guarded(t, 'conf/examples/behind-nginx.toml', '"127.0.0.1:8080"', app.port);
     const cloudflare = block('cloudflare.conf', [['173.245.48.0/20', '127.0.0.9/32']]);
-    const { plain } = await nginxBefore(t, app, front, { more: cloudflare });
+    const { plain, secure } = await nginxBefore(t, app, front, { more: cloudflare });
     for (const [from, header, client] of [
       ['127.0.0.9', '203.0.113.1', '203.0.113.1'],
       ['127.0.0.9', '2001:db8::1', '2001:db8::1'],
@@ -421,6 +426,9 @@ describe('set up from the README', { concurrency: 2 }, () => {
       assert.equal(app.upgrades.at(-1).headers['x-real-ip'], client);
       await ended(socket);
     }
+    // Cloudflare stands on 127.0.0.9, and overwrites this header of its clients.
+    const cloud = { 'CF-Connecting-IP': '203.0.113.1' };
+    await hearsAsTold('behind nginx behind Cloudflare', app, { plain, secure }, '127.0.0.9', '203.0.113.1', cloud);
     const trusted = [...readFileSync(join(ROOT, 'conf/examples/behind-cloudflare.toml'), 'utf8').matchAll(/"([0-9a-f.:]+\/\d+)"/g)];
     const real = [...block('cloudflare.conf').matchAll(/set_real_ip_from (\S+);/g)];
     assert.deepEqual(real.map(([, network]) => network), trusted.map(([, network]) => network));
@@ -625,6 +633,38 @@ async function chatServer(t) {
     for (const socket of sockets.clients) socket.terminate();
   });
   return app;
+}
+
+/**
+ * Asks for an upgrade from `address` with every header that conf/deploy/what-your-server-hears.md says a client sends, and
+ * compares what the server hears with the column of this name. `client` is whom it is to hear of; `instead` are headers that
+ * come otherwise.
+ */
+async function hearsAsTold(column, app, ports, address, client, instead = {}) {
+  const text = readFileSync(join(ROOT, 'conf/deploy/what-your-server-hears.md'), 'utf8');
+  const [head, , ...rows] = text.match(/^\| header \|[^]*?\n\n/m)[0].trim().split('\n').map((row) => row.split('|').slice(1, -1).map((cell) => cell.trim()));
+  const at = head.indexOf(column);
+  assert.ok(at > 1 && rows.length > 12, `a column ${column} in ${head}`);
+  const sent = Object.fromEntries(rows.map(([header, value]) => [header.split(',')[0], value]));
+  Object.assign(sent, instead, { Upgrade: 'websocket', 'Sec-WebSocket-Version': '13', 'Sec-WebSocket-Key': 'dGhlIHNhbXBsZSBub25jZQ==' });
+  const schemes = { http: [http, ports.plain], https: [https, ports.secure] };
+  for (const [scheme, [library, port]] of Object.entries(schemes)) {
+    if (!port) {
+      assert.ok(rows.some((row) => row[at] === 'no TLS'), `${column} has no TLS`);
+      continue;
+    }
+    const asked = library.request({ host: '127.0.0.1', port, path: '/ws', headers: sent, localAddress: address, agent: false, rejectUnauthorized: false }).end();
+    const [, socket] = await within('an upgrade', once(asked, 'upgrade'));
+    socket.destroy();
+    const { headers: heard } = app.upgrades.at(-1);
+    for (const row of rows) {
+      const [header, of] = row[0].split(', of ');
+      if (of && of !== `\`${scheme}://\``) continue;
+      const told = { '-': undefined, 'as sent': sent[header] };
+      const expected = row[at] in told ? told[row[at]] : row[at].replace('CLIENT', client).replace('PROXY', '127.0.0.1');
+      assert.equal(heard[header.toLowerCase()], expected, `${header}, ${column}, by ${scheme}`);
+    }
+  }
 }
 
 /** nginx from the README's site for `behind`, with `more` before it; its ports, and how it is reloaded. */
