@@ -1,12 +1,12 @@
-//! The README as a map: what it names is there, and what is there it names. Its commands and blocks are run by
-//! `tests/clients/readme.test.mjs`.
+//! The README and the documents of conf/deploy as a map: what they name is there, and what is there the README names. The
+//! README's commands and blocks are run by `tests/clients/readme.test.mjs`, and so is the table of what a server hears.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wsguard::config::later;
+use wsguard::config::{compile, keys, later};
 use wsguard::guard::reason::{CloseReason, Reason};
 
 #[test]
@@ -81,6 +81,81 @@ fn every_heading_that_it_links_to_is_there() {
 }
 
 #[test]
+fn every_configuration_in_the_documents_has_neither_mistakes_nor_warnings() {
+    let minimal = fs::read_to_string(root().join("conf/minimal.toml")).unwrap();
+    for (name, text) in documents() {
+        for block in text
+            .split("\n```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("\n```").next().unwrap())
+        {
+            let whole = if block.contains("[[listener]]") {
+                block.to_owned()
+            } else {
+                format!("{minimal}\n{block}")
+            };
+            match compile(&whole, &name) {
+                Ok(checked) => assert_eq!(checked.render_warnings(false), "", "{name}:\n{block}"),
+                Err(rejected) => panic!("{name}:\n{block}\n{rejected}"),
+            }
+        }
+    }
+    let (_, migration) = documents().find(|(name, _)| name.contains("from-nginx")).unwrap();
+    assert_eq!(migration.matches("\n```toml\n").count(), 2);
+}
+
+#[test]
+fn every_key_that_the_words_of_nginx_and_haproxy_lead_to_is_one() {
+    let (_, text) = documents().find(|(name, _)| name.contains("from-nginx")).unwrap();
+    let mut checked = 0;
+    for heading in ["nginx, word by word", "HAProxy, word by word"] {
+        for row in table_after(&text, &format!("## {heading}")) {
+            assert_eq!(row.len(), 3, "{row:?}");
+            let there: Vec<&str> = spans(row[1]).collect();
+            let mut tables: Vec<&str> = there
+                .iter()
+                .filter_map(|span| span.strip_prefix('['))
+                .map(|span| span.trim_matches(['[', ']']).split(".NAME").next().unwrap())
+                .collect();
+            if row[1].contains("route") {
+                tables.push("route");
+            }
+            for span in there.iter().filter(|span| !span.starts_with(['[', '"'])) {
+                let key = span.split(' ').next().unwrap();
+                let is_there =
+                    keys().any(|(table, known)| known == key && (tables.is_empty() || tables.contains(&table)));
+                assert!(is_there, "`{key}` of {tables:?} for {}", row[0]);
+                checked += 1;
+            }
+            for table in tables {
+                assert!(keys().any(|(known, _)| known == table), "[{table}] for {}", row[0]);
+            }
+        }
+    }
+    assert!(checked > 80, "{checked}");
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    let readme = readme();
+    let anchors: BTreeSet<String> = headings(&readme).map(anchor).collect();
+    for (name, text) in documents() {
+        let own: BTreeSet<String> = headings(&text).map(anchor).collect();
+        for to in links(&text).filter(|to| !to.contains("://")) {
+            let (file, heading) = to.split_once('#').unwrap_or((to, ""));
+            let folder = root().join("conf/deploy");
+            assert!(file.is_empty() || folder.join(file).exists(), "{name}: {to}");
+            let known = if file.is_empty() { &own } else { &anchors };
+            assert!(heading.is_empty() || known.contains(heading), "{name}: {to}");
+        }
+        assert!(
+            readme.contains(&format!("](conf/deploy/{name})")),
+            "the README links to {name}"
+        );
+    }
+}
+
+#[test]
 fn every_metric_that_it_names_is_one() {
     let text = readme();
     let sources: String = ["metrics.rs", "scrape.rs"]
@@ -126,6 +201,16 @@ fn the_picture_is_one_and_not_too_large() {
 
 fn readme() -> String {
     fs::read_to_string(root().join("README.md")).unwrap()
+}
+
+/// Name and text of each document of conf/deploy.
+fn documents() -> impl Iterator<Item = (String, String)> {
+    let folder = fs::read_dir(root().join("conf/deploy")).unwrap();
+    folder.map(|file| {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        (name, fs::read_to_string(file.path()).unwrap())
+    })
 }
 
 fn root() -> PathBuf {
