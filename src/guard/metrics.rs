@@ -3,10 +3,12 @@
 //! Events are counted here as they happen; gauges and running totals are read off the state when somebody asks
 //! (`scrape`).
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
-use prometheus::proto::LabelPair;
+use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
@@ -34,6 +36,18 @@ pub struct Metrics {
     ghosts: IntCounterVec,
     connection_duration: HistogramVec,
     pub(super) gauges: Gauges,
+    /// Series of what is gone, which one scrape has shown since.
+    shown: Mutex<HashSet<Series>>,
+}
+
+/// One series of a metric with labels: the metric's name, and the labels.
+type Series = (String, Vec<(String, String)>);
+
+fn series(metric: &str, labels: &[LabelPair]) -> Series {
+    let labels = labels
+        .iter()
+        .map(|pair| (pair.name().to_owned(), pair.value().to_owned()));
+    (metric.to_owned(), labels.collect())
 }
 
 /// What is set when somebody asks.
@@ -167,6 +181,7 @@ impl Metrics {
                 &[0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0],
             ),
             gauges: Gauges::new(r),
+            shown: Mutex::default(),
             registry,
         }
     }
@@ -196,6 +211,74 @@ impl Metrics {
     pub fn handshake(&self, zone: &str, outcome: Outcome, reason: Option<Reason>) -> IntCounter {
         self.handshakes
             .with_label_values(&[zone, outcome.word(), reason.map_or("-", Reason::word)])
+    }
+
+    /// Removes the series of what is gone that the last scrape has shown, then reads everything. `is_gone` is asked of a
+    /// metric's labels, each a name and a value.
+    pub fn gather(&self, is_gone: impl Fn(&[LabelPair]) -> bool) -> Vec<MetricFamily> {
+        let mut shown = self.shown.lock();
+        let mut families = self.registry.gather();
+        let mut gone = HashSet::new();
+        for family in &mut families {
+            let (name, metrics) = (family.name().to_owned(), family.mut_metric());
+            metrics.retain(|metric| {
+                let labels = metric.get_label();
+                if labels.is_empty() || !is_gone(labels) {
+                    return true;
+                }
+                let series = series(&name, labels);
+                let is_due = shown.contains(&series);
+                if is_due {
+                    self.remove(&series);
+                } else {
+                    gone.insert(series);
+                }
+                !is_due
+            });
+        }
+        families.retain(|family| !family.get_metric().is_empty());
+        *shown = gone;
+        families
+    }
+
+    /// The handles of a zone that a reload brings: whatever one of its name has left is gone.
+    pub fn begin_zone(&self, zone: &str) -> ZoneMetrics {
+        for family in self.registry.gather() {
+            for metric in family.get_metric() {
+                let labels = metric.get_label();
+                if labels.iter().any(|pair| pair.name() == "zone" && pair.value() == zone) {
+                    self.remove(&series(family.name(), labels));
+                }
+            }
+        }
+        self.zone(zone)
+    }
+
+    fn remove(&self, (name, labels): &Series) {
+        let labels: HashMap<&str, &str> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let traffic = &self.gauges.traffic;
+        let counters = [
+            &self.accepted,
+            &self.untrusted_forwarded,
+            &self.handshakes,
+            &self.closes,
+            &self.ghosts,
+            &traffic.bytes,
+            &traffic.messages,
+            &traffic.limit_hits,
+            &traffic.heartbeats,
+            &self.gauges.upstream_dial_failures,
+        ];
+        let is_it = |vec: &dyn Collector| vec.desc().iter().any(|desc| desc.fq_name == *name);
+        // One that is not there any more is no loss.
+        for counters in counters.into_iter().filter(|vec| is_it(*vec)) {
+            let _gone = counters.remove(&labels);
+        }
+        for histograms in [&self.handshake_duration, &self.connection_duration] {
+            if is_it(histograms) {
+                let _gone = histograms.remove(&labels);
+            }
+        }
     }
 
     /// Handshakes that were rejected or failed so far, by reason.

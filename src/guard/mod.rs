@@ -165,12 +165,16 @@ impl Guard {
     /// What /metrics says, in Prometheus' text format.
     pub fn metrics_text(&self) -> String {
         let _one_at_a_time = self.scraping.lock();
-        scrape::metrics_text(&self.running())
+        // A reload may bring back what is gone by the policy before.
+        let no_reload = self.reloading.try_lock();
+        scrape::metrics_text(&self.running(), no_reload.is_some())
     }
 
-    /// What /stats says, in JSON.
+    /// What /stats says, in JSON, on one line.
     pub fn stats_json(&self) -> String {
-        serde_json::to_string(&stats::Stats::of(&self.running())).unwrap_or_default()
+        let mut json = serde_json::to_string(&stats::Stats::of(&self.running())).unwrap_or_default();
+        json.push('\n');
+        json
     }
 
     /// Whether load balancers should send clients here.

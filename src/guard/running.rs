@@ -218,12 +218,21 @@ impl Zone {
     fn build(policy: &Arc<ZonePolicy>, connections: Option<u32>, shared: &Shared, before: Option<&Running>) -> Self {
         let known = before.and_then(|before| before.all_zones().find(|zone| zone.policy.name == policy.name));
         let state = match known {
-            Some(zone) => Arc::clone(&zone.state),
-            None => Arc::new(ZoneState {
+            Some(zone) if !zone.is_empty() || before.is_some_and(|before| !before.is_gone(zone)) => {
+                Arc::clone(&zone.state)
+            }
+            // One that was gone comes back: its rates still count, and what is shown of it begins at 0.
+            known => Arc::new(ZoneState {
                 name: Arc::clone(&policy.name),
-                counts: ZoneCounts::new(shared.next_zone.fetch_add(1, Relaxed), connections),
+                counts: known.map_or_else(
+                    || ZoneCounts::new(shared.next_zone.fetch_add(1, Relaxed), connections),
+                    |zone| Arc::clone(&zone.state.counts),
+                ),
                 tallies: (0..shared.workers).map(|_| Arc::default()).collect(),
-                metrics: shared.metrics.zone(&policy.name),
+                metrics: match before {
+                    Some(_) => shared.metrics.begin_zone(&policy.name),
+                    None => shared.metrics.zone(&policy.name),
+                },
             }),
         };
         Self {
@@ -244,7 +253,7 @@ impl Zone {
 
     /// Whether two zones, under whatever policies, are the same one.
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.state, &other.state)
+        Arc::ptr_eq(&self.state.counts, &other.state.counts)
     }
 
     /// Whether nothing is open in it.

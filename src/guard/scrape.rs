@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prometheus::proto::LabelPair;
 use prometheus::{Encoder, IntCounter, TextEncoder};
 
 use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
@@ -13,8 +14,8 @@ use super::metrics::seconds;
 use super::process::ProcessUse;
 use super::running::{Running, Shared, Zone};
 
-/// What /metrics says.
-pub fn metrics_text(running: &Running) -> String {
+/// What /metrics says. Where it `may_forget`, the series of what is gone are shown once more and then removed.
+pub fn metrics_text(running: &Running, may_forget: bool) -> String {
     let gauges = &running.shared.metrics.gauges;
     gauges.forget_labels();
     for (zone, census) in running.all_zones().zip(census(running)) {
@@ -54,9 +55,48 @@ pub fn metrics_text(running: &Running) -> String {
     }
     set_process(&running.shared);
     let mut text = Vec::new();
-    match TextEncoder::new().encode(&running.shared.metrics.registry.gather(), &mut text) {
+    let families = running
+        .shared
+        .metrics
+        .gather(|labels| may_forget && running.has_lost(labels));
+    match TextEncoder::new().encode(&families, &mut text) {
         Ok(()) => String::from_utf8_lossy(&text).replace(TYPED, ""),
         Err(error) => format!("# {error}\n"),
+    }
+}
+
+impl Running {
+    /// Whether one of these labels names what a reload has removed, and nothing of it is open any more.
+    fn has_lost(&self, labels: &[LabelPair]) -> bool {
+        let value = |name| {
+            let pair = labels.iter().find(|pair| pair.name() == name);
+            pair.map(LabelPair::value)
+        };
+        let has_lost_zone = value("zone").is_some_and(|name| {
+            let mut zones = self.all_zones();
+            name != "-" && !zones.any(|zone| *zone.state.name == *name && !self.is_gone(zone))
+        });
+        let has_lost_listener = value("listener").is_some_and(|name| {
+            let removed = self.removed_listeners.iter().filter(|old| old.room.taken() > 0);
+            !self
+                .listeners
+                .iter()
+                .chain(removed)
+                .any(|listener| *listener.policy.name == *name)
+        });
+        let has_lost_server = value("upstream")
+            .zip(value("server"))
+            .is_some_and(|(upstream, server)| {
+                let is_named = self.upstreams.iter().any(|known| {
+                    **known.name() == *upstream && known.servers().iter().any(|known| **known.label() == *server)
+                });
+                !is_named
+                    && !self
+                        .removed_servers
+                        .iter()
+                        .any(|old| old.open() > 0 && **old.label() == *server)
+            });
+        has_lost_zone || has_lost_listener || has_lost_server
     }
 }
 
@@ -199,8 +239,12 @@ pub fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
     tallies.iter().map(|tally| count(tally).value()).sum()
 }
 
-/// Brings a counter up to a total that is kept elsewhere and only ever grows.
+/// Brings a counter up to a total that is kept elsewhere and only ever grows. A lesser total is that of another one of the
+/// same name, which begins at 0.
 fn catch_up(counter: &IntCounter, total: u64) {
+    if total < counter.get() {
+        counter.reset();
+    }
     counter.inc_by(total.saturating_sub(counter.get()));
 }
 

@@ -314,6 +314,77 @@ fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
     rig.quiet();
 }
 
+#[test]
+fn names_that_reloads_have_removed_do_not_pile_up_in_the_metrics() {
+    let backend = Backend::listening();
+    let named = |n: u32| {
+        let text = format!(
+            "[[listener]]\nname = \"side{n}\"\nbind = [\"127.0.0.1:0\"]\n\
+             [zone.z{n}]\n[upstream.other{n}]\nservers = [\"127.0.0.1:{}\"]\n\
+             [[route]]\nname = \"other\"\npaths = [\"/other\"]\nzone = \"z{n}\"\nupstream = \"other{n}\"\n",
+            1000 + n
+        );
+        unwatched(&backend, &text)
+    };
+    let rig = start(&named(0));
+    let before = rig.metrics().starting_with("").len();
+    for n in 1..=30 {
+        assert_eq!(rig.reload(&named(n)), Ok(()));
+    }
+    rig.metrics();
+    let metrics = rig.metrics();
+    let after = metrics.starting_with("");
+    for (series, _) in &after {
+        for gone in ["zone=\"z", "listener=\"side", "upstream=\"other"] {
+            assert!(
+                !series.contains(gone) || series.contains(&format!("{gone}30\"")),
+                "{series}"
+            );
+        }
+    }
+    assert_eq!(after.len(), before);
+    assert!(metrics.has(r#"wsguard_connections{zone="z30"}"#));
+}
+
+#[test]
+fn a_zone_that_is_gone_is_shown_until_its_last_end_was_scraped_and_comes_back_at_0() {
+    let (backend, kept) = keeping();
+    let zoned = with_zones(&backend, &[("special", "")]);
+    let rig = start(&zoned);
+    let open = rig.try_open(ip(1), &Request::to("/special")).ok().unwrap();
+    assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
+    let admitted = r#"wsguard_handshakes_total{zone="special",outcome="admitted",reason="-"}"#;
+    for _ in 0..3 {
+        assert_eq!(rig.count(admitted), 1, "one is still open in it");
+    }
+    drop(open);
+    kept.lock().unwrap().clear();
+    let closes = r#"wsguard_closes_total{zone="special",reason="client"}"#;
+    let mut shown = Vec::new();
+    until("its series are gone", || {
+        let metrics = rig.metrics();
+        let is_there = metrics.has(closes);
+        if is_there {
+            shown.push(metrics.count(closes));
+        }
+        (!is_there).then_some(())
+    });
+    assert_eq!(shown.last(), Some(&1), "the last end was told: {shown:?}");
+    let metrics = rig.metrics();
+    let left: Vec<_> = metrics.starting_with("");
+    assert!(
+        left.iter().all(|(series, _)| !series.contains("\"special\"")),
+        "{left:?}"
+    );
+
+    assert_eq!(rig.reload(&zoned), Ok(()));
+    assert_eq!((rig.count(admitted), rig.count(closes)), (0, 0));
+    let _again = rig.try_open(ip(1), &Request::to("/special")).ok().unwrap();
+    rig.expect(admitted, 1);
+    assert_eq!(rig.count(r#"wsguard_connections{zone="special"}"#), 1);
+    assert_eq!(rig.count("wsguard_counter_drift"), 0);
+}
+
 /// A head may be under way while its zone is removed: what it is admitted to must still be counted.
 #[test]
 fn a_head_that_a_reload_overtakes_is_decided_by_the_new_policy_and_leaves_no_drift() {

@@ -195,6 +195,8 @@ fn stats_says_the_same_to_people_and_scripts() {
         r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
         2,
     );
+    let text = rig.get("/stats").body_text();
+    assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text:?}");
     let stats = rig.stats();
     assert_eq!(stats["connections"], 4);
     assert_eq!(stats["zones"]["default"]["connections"], 4);
@@ -461,6 +463,7 @@ fn a_pending_socket_that_is_closed_for_a_cap_leaves_a_line_with_the_cap() {
     let listener = "[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]\nmax_pending = 3\nmax_pending_per_ip = 2";
     let rig = Setup::default().server(backend.address()).config(listener).start();
     let _held = [rig.connect(), rig.connect()];
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 2);
     let mut third = rig.connect();
     third.read_to_end();
     let line = rig.access("pending_per_ip");
