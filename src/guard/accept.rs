@@ -116,7 +116,7 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
     listener.accepted.inc();
     let greeting = Greeting::begin(peer, &listener, &running);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    let seat = match listener.room.enter(charged, now) {
+    let seat = match listener.room.enter(charged, running.shared.clock.look(now)) {
         Ok(seat) => seat,
         Err(full) => {
             entry.stopped(&Stop::pending_per_ip(full), None);

@@ -1,16 +1,15 @@
 //! From an admission to an open tunnel: a server is dialled, and its 101 verified.
 
 use std::io;
-use std::pin::{Pin, pin};
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout_at};
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use crate::net::address::Target;
 use crate::net::client::Client;
 use crate::net::dial::{self, Dialled};
 use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
+use crate::relay::clock::Clock;
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;
@@ -68,14 +67,15 @@ pub async fn connect(passage: &Passage, client: &Client, entry: &mut Entry) -> R
 
 async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Connected, Stop> {
     let zone = &passage.place.zone.policy;
-    let deadline = zone.upgrade.map(|upgrade| Instant::now() + upgrade);
+    let clock = &passage.place.zone.terms.clock;
+    let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
     let asking = pin!(ask(passage, entry, zone.dial));
-    match until(deadline, asking).await {
+    match clock.within(deadline, asking).await {
         None => Err(Stop::new(Reason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
         // Boxed: few get that far.
-        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, Box::pin(pass_on(other, deadline)).await)),
+        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, Box::pin(pass_on(other, deadline, clock)).await)),
     }
 }
 
@@ -148,7 +148,7 @@ async fn dial_any(
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server());
-        match dial_within(limit, lease.server(), &passage.request).await {
+        match dial_within(limit, lease.server(), &passage.request, &passage.place.zone.terms.clock).await {
             Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");
                 return Ok((stream, sent, lease));
@@ -166,9 +166,15 @@ async fn dial_any(
 }
 
 /// [`dial_one`]; `None` when `limit` was over first.
-async fn dial_within(limit: Option<Duration>, server: &Server, request: &[u8]) -> Option<io::Result<Dialled>> {
+async fn dial_within(
+    limit: Option<Duration>,
+    server: &Server,
+    request: &[u8],
+    clock: &Clock,
+) -> Option<io::Result<Dialled>> {
     let dialling = pin!(dial_one(server, request));
-    until(limit.map(|limit| Instant::now() + limit), dialling).await
+    let deadline = limit.map(|limit| clock.now() + limit);
+    clock.within(deadline, dialling).await
 }
 
 /// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
@@ -188,9 +194,9 @@ async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
 
 /// The server's own answer, with as much of its body as comes and fits. What does not come leaves a shorter body, and a
 /// length that says so.
-async fn pass_on(mut other: Other, deadline: Option<Instant>) -> Vec<u8> {
+async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Vec<u8> {
     let mut content = Vec::new();
-    let _late = until(deadline, pin!(read_body(&mut other, &mut content))).await;
+    let _late = clock.within(deadline, pin!(read_body(&mut other, &mut content))).await;
     let mut answer = other.head;
     // A 304 has no body, whatever its length would say (RFC 9110, section 15.4.5).
     if other.status != 304 {
@@ -226,14 +232,6 @@ fn read_now(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
     let read = server.try_read(&mut room)?;
     into.extend_from_slice(&room[..read]);
     Ok(read)
-}
-
-/// `None` when the deadline came first. By reference: a future that is handed down by value stands in each frame once more.
-async fn until<T>(deadline: Option<Instant>, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-    match deadline {
-        Some(deadline) => timeout_at(deadline, future).await.ok(),
-        None => Some(future.await),
-    }
 }
 
 const MAX_INTERIMS: usize = 8;

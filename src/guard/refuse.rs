@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::net::client::Client;
 use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{Stream, is_passing};
+use crate::relay::clock::Clock;
 use crate::wire::answer::{Answer, accepted_then_closed};
 
 use super::reason::Reason;
@@ -140,12 +142,12 @@ impl Refusal {
 
     /// Gives the client what it is to get. The seat is kept until the socket is closed, so that refused sockets are
     /// bounded as pending ones are.
-    pub async fn deliver(self, client: Client, seat: Option<Pending>, room: &PendingRoom) {
+    pub async fn deliver(self, client: Client, seat: Option<Pending>, room: &PendingRoom, clock: &Clock) {
         match self {
             Self::Close => {}
             Self::Reset => client.stream().reset_on_close(),
             Self::Say { status, bytes } => {
-                let saying = say(&client, &bytes, ends_in_close_frame(status), room);
+                let saying = say(&client, &bytes, ends_in_close_frame(status), room, clock);
                 // Past its deadline it is owed its answer all the same, and that takes no longer than the linger.
                 let gives_way = std::future::poll_fn(|cx| match seat.as_ref().map(|seat| seat.poll_ended(cx)) {
                     Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
@@ -165,11 +167,12 @@ impl Refusal {
 
 /// Writes `bytes`. Where more of the client's may follow, a plain close would reset the connection and take the answer
 /// along: then our side half-closes, and what comes is thrown away for a while.
-async fn say(client: &Client, bytes: &[u8], awaits_answer: bool, room: &PendingRoom) {
+async fn say(client: &Client, bytes: &[u8], awaits_answer: bool, room: &PendingRoom, clock: &Clock) {
     let stream = client.stream();
     fault::point("deliver");
-    let written = tokio::time::timeout(WRITES, stream.write_all(bytes)).await;
-    if !matches!(written, Ok(Ok(()))) {
+    let deadline = Some(clock.now() + WRITES);
+    let written = clock.within(deadline, pin!(stream.write_all(bytes))).await;
+    if !matches!(written, Some(Ok(()))) {
         return;
     }
     if client.is_drained() && !awaits_answer {

@@ -15,6 +15,7 @@ use crate::limit::key::{ClientKey, Prefixes, TranslationPrefixes};
 use crate::limit::pending::{PendingRoom, PendingRules};
 use crate::limit::rules::ZoneRules;
 use crate::net::address::Target;
+use crate::relay::clock::Clock;
 use crate::relay::tally::Tally;
 use crate::relay::terms::Terms;
 use crate::upstream::group::Upstream;
@@ -82,6 +83,8 @@ pub struct Shared {
     pub phase: phase::Current,
     /// When the process began to serve.
     pub started: SystemTime,
+    /// What peers are judged by.
+    pub clock: Arc<Clock>,
     /// On whose behalf a slot is searched for.
     pub claims: Claims,
     /// Makes [`Whose`] of zone and key.
@@ -242,6 +245,7 @@ impl Zone {
                 &policy.messages,
                 policy.rules.observe,
                 shared.admission.epoch(),
+                Arc::clone(&shared.clock),
             )),
             rules: ZoneRules {
                 connections,
@@ -303,6 +307,7 @@ impl Shared {
             reloads: Reloads::begin(SystemTime::now()),
             phase: phase::Current::default(),
             started: SystemTime::now(),
+            clock: Arc::new(Clock::begin(Instant::now())),
             claims: Claims::default(),
             hasher: RandomState::new(),
             next_zone: AtomicU32::new(0),

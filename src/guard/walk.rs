@@ -12,6 +12,7 @@ use crate::net::client::Client;
 use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
+use crate::relay::clock::Clock;
 use crate::relay::legs::Legs;
 use crate::relay::tunnel::{Conditions, Opening, Relay};
 
@@ -71,7 +72,12 @@ pub fn go_on(arrival: Arrival, has_ended: bool, worker: &Arc<Worker>) {
     let mut turn = Turn { arrival, entry };
     fault::point("lobby");
     let heard = match turn.arrival.seat.ended() {
-        Some(Ended::Late) => Some(Err(turn.arrival.broken_off(Unheard::Late))),
+        // What has come in time may not have been read in time.
+        Some(Ended::Late) => Some(
+            turn.arrival
+                .hear(has_ended, worker)
+                .unwrap_or_else(|| Err(turn.arrival.broken_off(Unheard::Late))),
+        ),
         Some(Ended::GaveWay) => Some(Err(turn.arrival.broken_off(Unheard::GaveWay))),
         None => turn.arrival.hear(has_ended, worker),
     };
@@ -230,7 +236,8 @@ fn pass(
         client.look_again();
         let refusal = Refusal::of(&stop);
         entry.stopped(&stop, refusal.status());
-        tokio::spawn(deliver(refusal, client, None, listener, entry));
+        let clock = Arc::clone(&running.shared.clock);
+        tokio::spawn(deliver(refusal, client, None, listener, clock, entry));
     }
 }
 
@@ -285,8 +292,15 @@ fn open(
 }
 
 /// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
-async fn deliver(refusal: Refusal, client: Client, seat: Option<Pending>, listener: Arc<Listener>, entry: Entry) {
-    refusal.deliver(client, seat, &listener.room).await;
+async fn deliver(
+    refusal: Refusal,
+    client: Client,
+    seat: Option<Pending>,
+    listener: Arc<Listener>,
+    clock: Arc<Clock>,
+    entry: Entry,
+) {
+    refusal.deliver(client, seat, &listener.room, &clock).await;
     drop(entry);
 }
 
@@ -302,11 +316,13 @@ fn turn_away(stop: &Stop, mut turn: Turn, worker: &Worker) {
         newcomer,
         seat,
         listener,
+        running,
         ..
     } = arrival;
     // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
     if let Ok(client) = register(newcomer, worker) {
-        tokio::spawn(deliver(rest, client, Some(seat), listener, entry));
+        let clock = Arc::clone(&running.shared.clock);
+        tokio::spawn(deliver(rest, client, Some(seat), listener, clock, entry));
     }
 }
 

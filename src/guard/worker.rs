@@ -17,6 +17,7 @@ use crate::net::fault;
 use crate::net::listen::Listener as Door;
 use crate::net::lookout::Mark;
 use crate::net::pipe::Pipe;
+use crate::relay::clock::Clock;
 use crate::relay::pulse::Pulse;
 use crate::relay::terms::Terms;
 
@@ -39,7 +40,9 @@ pub struct Worker {
     lobby: Lobby,
     watched: Mutex<Vec<Watched>>,
     started: Instant,
-    /// Milliseconds from then to the last sweep: a worker that is stuck in something does not sweep.
+    /// What its open connections are judged by.
+    clock: Clock,
+    /// Milliseconds from `started` to the last sweep: a worker that is stuck in something does not sweep.
     swept: AtomicU64,
 }
 
@@ -70,13 +73,15 @@ impl Worker {
             let _in = runtime.enter();
             Lobby::new()?
         };
+        let started = Instant::now();
         let worker = Arc::new(Self {
             index,
             guard,
             jitter: RandomState::new(),
             lobby,
             watched: Mutex::default(),
-            started: Instant::now(),
+            started,
+            clock: Clock::begin(started),
             swept: AtomicU64::new(0),
         });
         let (shares, receives) = unbounded_channel();
@@ -111,7 +116,16 @@ impl Worker {
     }
 
     fn moment(&self, now: Instant) -> Moment {
-        Moment::at(now, self.started)
+        Moment::at(self.clock.at(now), self.started)
+    }
+
+    /// The moment of a sweep that was due then, and is made now.
+    fn tick(&self, due: Instant, now: Instant) -> Moment {
+        let judged = self.clock.look(now);
+        // The tick's own time, where it is not long ago: measured by the clock, a limit would be missed by a hair and cost
+        // another tick.
+        let is_late = now.saturating_duration_since(due) >= EVERY;
+        Moment::at(if is_late { judged } else { self.clock.at(due) }, self.started)
     }
 
     /// Serves what it is given, until nobody can give it more.
@@ -188,9 +202,8 @@ async fn sweep(worker: Arc<Worker>) {
     every.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut ticks = 0_u32;
     loop {
-        // The tick's own time: measured by the clock, a limit would be missed by a hair and cost another tick.
         let tick = every.tick().await.into_std();
-        let now = worker.moment(tick);
+        let now = worker.tick(tick, Instant::now());
         let mut rests = RESTS_A_TICK;
         // Each by itself: a fault over one connection must not keep those behind it from being looked at.
         worker
@@ -210,9 +223,13 @@ async fn sweep(worker: Arc<Worker>) {
 /// this looks again, unless a reload has made the timeout shorter than that.
 async fn expire(worker: Arc<Worker>) {
     loop {
-        let now = Instant::now();
-        let next = survive(|| expire_due(&worker.guard.running(), now));
-        tokio::time::sleep_until(next.unwrap_or(now + EVERY).into()).await;
+        let running = worker.guard.running();
+        // Regular looks, by which the clock knows that the process runs.
+        let now = running.shared.clock.now();
+        let next = survive(|| expire_due(&running, now)).unwrap_or(now + EVERY);
+        let next = running.shared.clock.monotonic(next);
+        drop(running);
+        tokio::time::sleep_until(next.into()).await;
     }
 }
 

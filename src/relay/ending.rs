@@ -3,12 +3,13 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::net::fault;
 
+use super::clock::Clock;
 use super::flow::Flow;
 use super::goodbye::{Farewell, Goodbye};
 use super::judge::Offence;
@@ -17,7 +18,7 @@ use super::pace::Pace;
 use super::pulse::Order;
 use super::tunnel::{Over, Relay};
 
-/// How a connection is coming to its end.
+/// How a connection is coming to its end. Its times are by the clock that peers are judged by.
 #[derive(Debug)]
 pub(super) struct Ending {
     /// What is waited for since a side has ended.
@@ -60,7 +61,7 @@ impl Relay {
         }
         let Some(stage) = self.stage(legs) else {
             return self.ending.as_mut().map_or(Poll::Pending, |ending| {
-                std::task::ready!(ending.poll_until(false, cx));
+                std::task::ready!(ending.poll_until(false, &self.law.terms.clock, cx));
                 Poll::Ready(over)
             });
         };
@@ -76,9 +77,11 @@ impl Relay {
         let looks_again = stage == Stage::Acknowledgement || stage == Stage::Delivery && self.is_all_said_to_client();
         let client_has_ended = self.inbound.ended().is_some();
         let ending = self.ending.get_or_insert_with(Ending::new);
-        ending.enter(stage, client_has_ended, self.law.terms.pace);
-        std::task::ready!(ending.poll_until(looks_again, cx));
-        let is_past = |until: Option<Instant>| until.is_some_and(|until| until <= Instant::now());
+        let clock = &self.law.terms.clock;
+        ending.enter(stage, client_has_ended, self.law.terms.pace, clock);
+        std::task::ready!(ending.poll_until(looks_again, clock, cx));
+        let now = clock.now();
+        let is_past = |until: Option<Instant>| until.is_some_and(|until| until <= now);
         let (is_late, is_half_closed) = (is_past(ending.stage_until), is_past(ending.half_close_until));
         self.deny_what_is_left(legs);
         Poll::Ready(match stage {
@@ -166,7 +169,7 @@ impl Relay {
             .poll(&mut self.inbound, to_server, &goodbye.words_to_server, cx);
         let (is_said, is_over) = (goodbye.is_said(), goodbye.is_over());
         if is_said && !std::mem::replace(&mut ending.is_said, true) {
-            let soon = Instant::now() + GOODBYE;
+            let soon = self.law.terms.clock.now() + GOODBYE;
             ending.until = Some(ending.until.map_or(soon, |until| until.min(soon)));
         }
         self.count(inward, outward);
@@ -216,7 +219,7 @@ impl Relay {
         if !self.says_goodbye() {
             let ending = self.ending.get_or_insert_with(Ending::new);
             ending.goodbye = Some(goodbye);
-            ending.until = lasts.and_then(|lasts| Instant::now().checked_add(lasts));
+            ending.until = lasts.and_then(|lasts| self.law.terms.clock.now().checked_add(lasts));
         }
     }
 
@@ -260,8 +263,8 @@ impl Ending {
     }
 
     /// Has the times begin that begin with this stage, and with the client's end.
-    fn enter(&mut self, stage: Stage, client_has_ended: bool, pace: Pace) {
-        let after = |lasts: Option<Duration>| lasts.and_then(|lasts| Instant::now().checked_add(lasts));
+    fn enter(&mut self, stage: Stage, client_has_ended: bool, pace: Pace, clock: &Clock) {
+        let after = |lasts: Option<Duration>| lasts.and_then(|lasts| clock.now().checked_add(lasts));
         if self.stage < Some(stage) {
             self.stage = Some(stage);
             self.stage_until = after(match stage {
@@ -277,11 +280,11 @@ impl Ending {
     }
 
     /// Ready when any of its times is over. With `looks_again` the task is woken before that, ever more rarely.
-    fn poll_until(&mut self, looks_again: bool, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_until(&mut self, looks_again: bool, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
         let times = [self.until, self.stage_until, self.half_close_until];
         let until = times.into_iter().flatten().min();
         loop {
-            let now = Instant::now();
+            let now = clock.now();
             if until.is_some_and(|until| until <= now) {
                 return Poll::Ready(());
             }
@@ -293,6 +296,7 @@ impl Ending {
                     until.unwrap_or(now + self.look_again).min(now + self.look_again)
                 }
             };
+            let next = clock.monotonic(next).into();
             if self.timer.deadline() != next {
                 self.timer.as_mut().reset(next);
             }

@@ -3,9 +3,9 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use crate::net::stream::Stream;
 
@@ -37,6 +37,7 @@ struct Hold {
 
 #[derive(Debug)]
 struct Delay {
+    /// By the clock that peers are judged by.
     since: Instant,
     /// `None`: it has run out, and what is kept is judged again.
     timer: Option<Pin<Box<Sleep>>>,
@@ -66,7 +67,8 @@ impl Inspection {
 
     /// Holds what is kept for as long as the limit wants; a client's no longer than [`PATIENCE`] in one piece.
     fn delay(&mut self, lacks: Duration, law: &Law) {
-        let now = Instant::now();
+        let clock = &law.terms.clock;
+        let now = clock.now();
         let patience = self.judge.is_of_client().then_some(PATIENCE);
         let limit = self.judge.last_hit.unwrap_or(MessageLimit::Rate);
         let hold = self.hold.get_or_insert_default();
@@ -82,7 +84,7 @@ impl Inspection {
             }
             until = until.min(end);
         }
-        delay.timer = Some(Box::pin(tokio::time::sleep_until(until)));
+        delay.timer = Some(Box::pin(tokio::time::sleep_until(clock.monotonic(until).into())));
         if !std::mem::replace(&mut self.has_delayed, true) {
             hold.is_first_delay = Some(lacks);
         }
@@ -201,7 +203,7 @@ impl Flow {
         let Some(inspection) = &mut self.inspection else {
             return;
         };
-        let now = law.terms.moment(std::time::Instant::now());
+        let now = law.terms.moment(Instant::now());
         let judged = inspection.judge.judge(&mut self.scanner, bytes, law, now);
         // Whatever passed first, the next one to wait begins its own span.
         let before = inspection.hold.take().and_then(|hold| hold.delay);

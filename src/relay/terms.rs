@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::limit::bucket::{ByteMeter, Charge, Meter, Moment};
 use crate::limit::rules::Rate;
 
+use super::clock::Clock;
 use super::pace::Pace;
 use super::rules::{MessageRules, OnExceed};
 
@@ -15,6 +16,8 @@ use super::rules::{MessageRules, OnExceed};
 pub struct Terms {
     /// How long it may take over what it does.
     pub pace: Pace,
+    /// What tells how long its peers take.
+    pub clock: Arc<Clock>,
     pub(super) inbound: Limits,
     pub(super) outbound: Limits,
     pub(super) on_exceed: OnExceed,
@@ -52,11 +55,12 @@ pub struct Liveness {
 
 impl Terms {
     /// The terms of a zone with these rules. `epoch` is that of the moments in which shared buckets count.
-    pub fn new(pace: Pace, rules: &MessageRules, observe: bool, epoch: Instant) -> Self {
+    pub fn new(pace: Pace, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
         Self {
             pace,
+            clock,
             inbound: Limits {
                 messages: charge(rules.rate),
                 frames: frames(rules.rate),

@@ -15,6 +15,7 @@ mod listeners;
 mod liveness;
 mod messages;
 mod pending;
+mod pauses;
 mod probe;
 mod proxy;
 mod rates;

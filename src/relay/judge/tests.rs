@@ -1,4 +1,5 @@
 use super::*;
+use crate::relay::clock::Clock;
 use crate::limit::rules::Rate;
 use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
@@ -42,7 +43,7 @@ impl Court {
 
     fn sharing(sender: Sender, rules: &MessageRules, observe: bool, shares: Option<Arc<Shares>>) -> Self {
         let (epoch, tally) = (Instant::now(), Arc::<Tally>::default());
-        let terms = Arc::new(Terms::new(PACE, rules, observe, epoch));
+        let terms = Arc::new(Terms::new(PACE, rules, observe, epoch, Arc::new(Clock::begin(epoch))));
         Self {
             judge: Judge::new(sender),
             law: Law {
