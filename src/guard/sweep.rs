@@ -88,6 +88,10 @@ impl Watched {
         if self.pulse.take_moved() {
             (self.moved_at, self.may_be_up) = (now, true);
         }
+        // Nobody is idle whose bytes wait for us.
+        if self.pulse.is_unread() || self.pulse.is_delayed() {
+            self.moved_at = now;
+        }
         if self.new_for > 0 {
             self.new_for -= 1;
             if self.new_for == 0 {
@@ -140,8 +144,8 @@ impl Watched {
             first_message,
         } = self.terms.liveness();
         let heard = self.pulse.heard();
-        // What is held up by us can't be held against it.
-        if heard != self.heard || self.pulse.is_delayed() {
+        // Whoever is not read can't be heard.
+        if heard != self.heard || self.pulse.is_unread() {
             (self.heard, self.heard_at, self.question) = (heard, now, Question::None);
         }
         let silent_for = now.since(self.heard_at);
@@ -176,7 +180,7 @@ impl Watched {
         let is_due = |ping| now.since(self.heard_at) >= ping;
         let is_meant = self.whose == whose
             && !self.pulse.is_over()
-            && !self.pulse.is_delayed()
+            && !self.pulse.is_unread()
             && self.pulse.heard() == self.heard
             && self.terms.liveness().ping.is_some_and(is_due);
         if is_meant && matches!(self.question, Question::None) {

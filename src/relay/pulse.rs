@@ -135,7 +135,13 @@ impl Pulse {
         }
     }
 
-    /// Whether something of the client's is held up by a limit, so that it can't be heard.
+    /// Whether the client is not read, because a limit holds up something of it or the server does not take it: it can't be
+    /// heard.
+    pub fn is_unread(&self) -> bool {
+        self.marks.has(UNREAD)
+    }
+
+    /// Whether a limit holds up something of the server's.
     pub fn is_delayed(&self) -> bool {
         self.marks.has(DELAYED)
     }
@@ -211,6 +217,10 @@ impl Pulse {
         self.marks.take(ASKED);
     }
 
+    pub(super) fn mark_unread(&self, unread: bool) {
+        self.marks.put(UNREAD, unread);
+    }
+
     pub(super) fn mark_delayed(&self, delayed: bool) {
         self.marks.put(DELAYED, delayed);
     }
@@ -264,10 +274,12 @@ const LOOK: u16 = 16;
 const ASK: u16 = 32;
 /// A question of ours is written, and nothing has come from the client since.
 const ASKED: u16 = 64;
-/// Something of the client's is held up by a limit.
-const DELAYED: u16 = 128;
+/// The client is not read.
+const UNREAD: u16 = 128;
 /// It is to rest if it can.
 const REST: u16 = 256;
+/// Something of the server's is held up by a limit.
+const DELAYED: u16 = 512;
 /// The number of an order, from 1; 0 is none.
 const ORDER: u16 = 0xf000;
 

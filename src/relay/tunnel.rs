@@ -315,7 +315,8 @@ impl Relay {
         if outward.written {
             self.pulse.mark_client_owes();
         }
-        self.pulse.mark_delayed(self.inbound.is_delayed());
+        self.pulse.mark_unread(self.inbound.is_delayed() || self.inbound.holds());
+        self.pulse.mark_delayed(self.outbound.is_delayed());
         self.pulse
             .mark_blocked(!self.outbound.is_read() || !self.inbound.is_read());
     }

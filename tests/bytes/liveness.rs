@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, Began, Request, Rig, Socket, close_code, frame, ip, masked, unmasked};
+use crate::rig::{Backend, Began, Gate, Request, Rig, Socket, close_code, frame, ip, masked, unmasked, until};
 
 const PONG: u8 = 10;
 
@@ -358,4 +358,122 @@ fn answer_one(socket: &mut Socket) {
     let (opcode, payload) = socket.read_frame();
     assert_eq!(opcode, 0x89);
     socket.send(&masked(PONG, &payload));
+}
+
+/// What a client sends waits in the kernel for as long as the server takes nothing, and its answers behind it.
+#[test]
+fn a_client_that_is_not_read_because_the_server_takes_nothing_is_no_ghost_and_not_idle() {
+    let listens = Gate::default();
+    let backend = {
+        let listens = listens.clone();
+        Backend::start(move |guest| {
+            guest.open();
+            listens.wait();
+            guest.listen();
+        })
+    };
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 1\n[limits.timeouts]\nidle = \"2s\"\n[limits.messages]\nping = \"1s\"\npong_timeout = \"300ms\"",
+    );
+    let mut socket = rig.open();
+    let message = masked(2, &[b'm'; 10_000]);
+    let mut writes = Socket::from(socket.stream().try_clone().unwrap());
+    let sent = message.repeat(1500);
+    let sends = thread::spawn({
+        let sent = sent.clone();
+        move || writes.send(&sent)
+    });
+    thread::sleep(Duration::from_millis(3500));
+    assert!(!sends.is_finished(), "the kernel took it all");
+    // Nor is its slot anybody's.
+    assert_eq!(rig.ask(Request::to("/")).status(), 429);
+    listens.open();
+    sends.join().unwrap();
+    assert_eq!(backend.visit(0).tail_of(sent.len()), sent);
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
+    answer_one(&mut socket);
+    drop(socket);
+    rig.quiet();
+}
+
+#[test]
+fn nobody_is_idle_whose_messages_are_delayed_in_either_direction() {
+    for limits in ["rate", "out_rate"] {
+        let backend = Backend::echo();
+        let rig = Rig::start(
+            &backend,
+            &format!(
+                "[limits.timeouts]\nidle = \"1s\"\n[limits.messages]\n{limits} = \"15/min\"\n{}on_exceed = \"delay\"",
+                if limits == "rate" { "burst = 1\n" } else { "out_burst = 1\n" }
+            ),
+        );
+        let mut socket = rig.open();
+        let two = masked(1, b"x").repeat(2);
+        socket.send(&two);
+        assert_eq!(socket.read_exactly(two.len()), two, "{limits}");
+        rig.expect(r#"wsguard_closes_total{zone="default",reason="idle"}"#, 0);
+        drop(socket);
+        rig.quiet();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_and_whose_host_answers_keeps_its_slot() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        let message = frame(2, &[b'm'; 10_000]);
+        guest.say(&message.repeat(6));
+        guest.echo();
+    });
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 1\n[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"",
+    );
+    let mut busy = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
+    busy.send(Request::to("/").as_ref());
+    assert!(busy.read_head().starts_with(b"HTTP/1.1 101 "));
+    thread::sleep(Duration::from_secs(3));
+    for _ in 0..2 {
+        assert_eq!(rig.ask(Request::to("/")).status(), 429);
+        thread::sleep(Duration::from_millis(1100));
+    }
+    // Nothing of the stream is missing.
+    for _ in 0..6 {
+        assert_eq!(busy.read_exactly(10_004), frame(2, &[b'm'; 10_000]));
+    }
+    let (opcode, payload) = busy.read_frame();
+    assert_eq!(opcode, 0x89);
+    busy.send(&masked(PONG, &payload));
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 0);
+    drop(busy);
+    rig.quiet();
+}
+
+/// It fell silent in the middle of what it was sent, and then its host was gone.
+#[test]
+fn a_client_that_did_not_read_and_then_vanished_makes_room() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        if guest.place() == 0 {
+            guest.say(&frame(2, &[b'm'; 10_000]).repeat(6));
+        }
+        guest.echo();
+    });
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 1\n[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"",
+    );
+    let mut gone = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
+    gone.send(Request::to("/").as_ref());
+    assert!(gone.read_head().starts_with(b"HTTP/1.1 101 "));
+    thread::sleep(Duration::from_millis(1500));
+    gone.vanish();
+    let newcomer = until("its slot is given on", || {
+        thread::sleep(Duration::from_secs(1));
+        rig.try_open(ip(1), &Request::to("/")).ok()
+    });
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
+    drop((gone, newcomer));
+    rig.quiet();
 }
