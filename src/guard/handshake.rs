@@ -75,7 +75,10 @@ async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Conne
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
         // Boxed: few get that far.
-        Some(Ok(Answered::Other(other))) => Err(Stop::server(other.status, Box::pin(pass_on(other, deadline, clock)).await)),
+        Some(Ok(Answered::Other(other))) => Err(Stop::server(
+            other.status,
+            Box::pin(pass_on(other, deadline, clock)).await,
+        )),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Ghost-aware replacement: a phone that changes networks leaves dead connections behind, which fill its cap until they are
 //! reaped. Its next connection is not refused for them: the old ones are asked, and the newcomer gets the slot of one whose
-//! host does not answer. Whoever's host acknowledges the question, or who says anything, keeps its slot; so nobody behind
-//! the same address is ever sent out while its machine is there.
+//! host does not answer. Whoever's host acknowledges the question, or anything else, or who says anything, keeps its slot; so
+//! nobody behind the same address is ever sent out while its machine is there, whether its client reads or not.
+//!
+//! What is known from before counts for nothing: each search proves a death by looks of its own. They are counted, not timed,
+//! so that a pause of our own proves nothing either.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,22 +26,16 @@ pub struct Whose(pub(super) u64);
 /// An old connection that is asked whether its client is there.
 #[derive(Debug)]
 pub(super) struct Suspect {
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) asked_at: Instant,
-    /// What `Pulse::heard` was then.
-    pub(super) heard: u16,
-    pub(super) progress: Progress,
-}
-
-/// What its host has taken. A server that talks all the time leaves always something on its way, the question included.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Progress {
-    /// What is known is from before the question.
-    Unknown,
-    /// A look was asked for.
-    Asked,
-    /// So much, at the first look behind the question.
-    Took(u32),
+    pulse: Arc<Pulse>,
+    /// What `Pulse::heard` was before it was asked.
+    heard: u16,
+    /// Its relay was told to look.
+    looks: bool,
+    /// What its host had taken at the first look behind the question. A server that talks all the time leaves always
+    /// something on its way, the question included.
+    took: Option<u32>,
+    /// Looks in a row that found its host silent.
+    silent: u32,
 }
 
 /// The search for a slot on behalf of one newcomer.
@@ -47,7 +44,7 @@ pub struct Search {
     suspects: Vec<Suspect>,
     /// One of them is ended, and its slot is about to be free.
     is_over: bool,
-    ends_at: Instant,
+    looks_left: u32,
     claim: Claim,
 }
 
@@ -72,7 +69,7 @@ impl Search {
         (!suspects.is_empty()).then(|| Self {
             suspects,
             is_over: false,
-            ends_at: now + PATIENCE,
+            looks_left: PATIENCE,
             claim,
         })
     }
@@ -83,13 +80,14 @@ impl Search {
     }
 
     /// Looks how it stands; to be called every [`Search::PAUSE`].
-    pub fn look(&mut self, now: Instant) -> Found {
+    pub fn look(&mut self) -> Found {
+        self.looks_left = self.looks_left.saturating_sub(1);
         if self.suspects.iter().any(|suspect| suspect.pulse.is_over()) {
             self.is_over = true;
             self.suspects.retain(|suspect| !suspect.pulse.is_over());
             return Found::Slot;
         }
-        if now >= self.ends_at || self.suspects.is_empty() && !self.is_over {
+        if self.looks_left == 0 || self.suspects.is_empty() && !self.is_over {
             return Found::Nothing;
         }
         if self.is_over {
@@ -97,8 +95,8 @@ impl Search {
         }
         self.suspects.retain_mut(|suspect| !suspect.is_there());
         // One is enough, and the longest without an answer is the surest.
-        let surest = self.suspects.iter().min_by_key(|suspect| suspect.asked_at);
-        if let Some(ghost) = surest.filter(|suspect| suspect.is_dead(now)) {
+        let surest = self.suspects.iter().max_by_key(|suspect| suspect.silent);
+        if let Some(ghost) = surest.filter(|suspect| suspect.silent >= UNANSWERED) {
             ghost.pulse.order(Order::Replaced);
         }
         Found::NotYet
@@ -109,25 +107,40 @@ impl Search {
 }
 
 impl Suspect {
+    /// One that is asked by now, and of which this was `heard` before.
+    pub(super) fn new(pulse: Arc<Pulse>, heard: u16) -> Self {
+        Self {
+            pulse,
+            heard,
+            looks: false,
+            took: None,
+            silent: 0,
+        }
+    }
+
     /// Whether it has shown any life since it was asked; has its relay look for the next time.
     fn is_there(&mut self) -> bool {
         let asked = self.pulse.asked();
-        if self.pulse.heard() != self.heard || asked == Asked::Arrived {
+        if self.pulse.heard() != self.heard || self.pulse.is_unread() || asked == Asked::Arrived {
             return true;
         }
-        let took = self.pulse.client_took();
-        self.progress = match self.progress {
-            Progress::Took(before) if before != took => return true,
-            Progress::Unknown if asked == Asked::OnItsWay => Progress::Asked,
-            Progress::Asked => Progress::Took(took),
-            same => same,
-        };
-        self.pulse.look();
+        // Nothing is seen until the question is written, nor as long as the relay has not looked.
+        if self.looks && self.pulse.has_looked() {
+            let took = self.pulse.client_took();
+            if *self.took.get_or_insert(took) != took {
+                return true;
+            }
+            self.silent = if self.pulse.host_is_silent() {
+                self.silent + 1
+            } else {
+                0
+            };
+        }
+        if asked == Asked::OnItsWay {
+            self.looks = true;
+            self.pulse.look();
+        }
         false
-    }
-
-    fn is_dead(&self, now: Instant) -> bool {
-        self.pulse.asked() == Asked::OnItsWay && now.saturating_duration_since(self.asked_at) >= UNANSWERED
     }
 }
 
@@ -207,10 +220,11 @@ impl Drop for Claim {
     }
 }
 
-/// How long a newcomer waits at most.
-const PATIENCE: Duration = Duration::from_millis(1500);
-/// A host that is there acknowledges within a round trip; a lost packet is sent again after 200 ms, and once more after 400.
-const UNANSWERED: Duration = Duration::from_millis(1200);
+/// A newcomer waits so many looks at most: 1.5 s.
+const PATIENCE: u32 = 30;
+/// Looks that a silent host may take, 1.2 s: one that is there acknowledges within a round trip; a lost packet is sent again
+/// after 200 ms, and once more after 400.
+const UNANSWERED: u32 = 24;
 /// Newcomers of one zone that wait at once.
 const MOST_IN_ZONE: u32 = 100;
 /// A client that hammers at its cap has its connections looked through so often, and not more.

@@ -7,7 +7,7 @@ use crate::net::fault;
 use crate::relay::pulse::{Asked, Order, Pulse};
 use crate::relay::terms::{Liveness, Terms};
 
-use super::replace::{Progress, Suspect, Whose};
+use super::replace::{Suspect, Whose};
 
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub(super) struct Watched {
 #[derive(Clone, Copy, Debug)]
 enum Question {
     None,
-    /// Since then; it may not be written yet, or not have arrived.
-    Asked(Moment),
+    /// It may not be written yet, or not have arrived.
+    Asked,
     /// Its host has it since then, or the client has taken something since then.
     Arrived(Moment),
 }
@@ -158,10 +158,10 @@ impl Watched {
             Question::None => {
                 let is_due = |limit: Option<Duration>| limit.is_some_and(|limit| silent_for >= limit);
                 if is_due(ping) || is_due(first_message.map(|limit| limit / 2)) {
-                    self.ask(now);
+                    self.ask();
                 }
             }
-            Question::Asked(_) => match self.pulse.asked() {
+            Question::Asked => match self.pulse.asked() {
                 Asked::Nothing => {}
                 Asked::OnItsWay => self.pulse.look(),
                 Asked::Arrived => self.question = Question::Arrived(now),
@@ -175,8 +175,7 @@ impl Watched {
     }
 
     /// Whether this connection should be asked on behalf of a newcomer of its client, and is now if it was not before.
-    /// `clock` says the same as `now`.
-    pub(super) fn suspect(&mut self, whose: Whose, now: Moment, clock: Instant) -> Option<Suspect> {
+    pub(super) fn suspect(&mut self, whose: Whose, now: Moment) -> Option<Suspect> {
         let is_due = |ping| now.since(self.heard_at) >= ping;
         let is_meant = self.whose == whose
             && !self.pulse.is_over()
@@ -184,22 +183,17 @@ impl Watched {
             && self.pulse.heard() == self.heard
             && self.terms.liveness().ping.is_some_and(is_due);
         if is_meant && matches!(self.question, Question::None) {
-            self.ask(now);
+            self.ask();
         }
         match self.question {
-            Question::Asked(asked_at) if is_meant => Some(Suspect {
-                pulse: Arc::clone(&self.pulse),
-                asked_at: clock.checked_sub(now.since(asked_at)).unwrap_or(clock),
-                heard: self.heard,
-                progress: Progress::Unknown,
-            }),
+            Question::Asked if is_meant => Some(Suspect::new(Arc::clone(&self.pulse), self.heard)),
             _ => None,
         }
     }
 
-    fn ask(&mut self, now: Moment) {
+    fn ask(&mut self) {
         self.pulse.ask();
-        self.question = Question::Asked(now.next());
+        self.question = Question::Asked;
     }
 }
 

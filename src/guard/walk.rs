@@ -152,7 +152,7 @@ async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Wo
             stop = arrival.broken_off(why);
             break;
         }
-        match search.look(Instant::now()) {
+        match search.look() {
             Found::NotYet => continue,
             Found::Nothing => break,
             Found::Slot => {}

@@ -179,12 +179,12 @@ impl Handle {
     }
 
     /// The connections of this client that have been silent for long, each asked by now whether it is still there.
-    pub(super) fn suspects(&self, whose: Whose, clock: Instant) -> Vec<Suspect> {
-        let now = self.worker.moment(clock);
+    pub(super) fn suspects(&self, whose: Whose, now: Instant) -> Vec<Suspect> {
+        let now = self.worker.moment(now);
         let mut watched = self.worker.watched.lock();
         watched
             .iter_mut()
-            .filter_map(|watched| watched.suspect(whose, now, clock))
+            .filter_map(|watched| watched.suspect(whose, now))
             .collect()
     }
 

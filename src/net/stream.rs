@@ -224,6 +224,18 @@ impl Stream {
         }
     }
 
+    /// Whether the peer's host owes an answer, be it to bytes that are on their way or to a probe of its closed window, and has
+    /// acknowledged nothing at all for `span`. A window that stays closed is no silence, as long as its probes are answered.
+    ///
+    /// Where the kernel does not tell, and over a Unix socket, nobody is silent.
+    pub fn is_unanswered_for(&self, span: Duration) -> bool {
+        let Self::Tcp(stream) = self else { return false };
+        sys::tcp_info(stream.as_fd()).is_ok_and(|info| {
+            let owes = info.tcpi_unacked > 0 || info.tcpi_probes > 0;
+            owes && Duration::from_millis(info.tcpi_last_ack_recv.into()) >= span
+        })
+    }
+
     /// Whether everything written has been acknowledged.
     pub fn is_acknowledged(&self) -> bool {
         self.unacknowledged() == 0

@@ -21,6 +21,28 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(waiting).unwrap_or(0))
 }
 
+/// What the kernel knows of a TCP connection (`TCP_INFO`, tcp(7)). What an older kernel does not tell is 0.
+pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    // SAFETY: it consists of integers alone, for which zeros are a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or_default();
+    // SAFETY: TCP_INFO writes at most `length` bytes through the first pointer, and how many it has written through the
+    // second one; both live for the call.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if done == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info)
+}
+
 /// Has the runtime of the calling thread tell when what `fd` names is readable.
 pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names the same descriptor, open, until it is dropped, which AsyncFd does after it has deregistered

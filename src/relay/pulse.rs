@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -124,6 +125,17 @@ impl Pulse {
         self.heard.load(Relaxed)
     }
 
+    /// Whether the last [`Pulse::look`] found that the client's host owes the kernel an answer to what was sent to it, and has
+    /// not acknowledged anything for [`SILENCE`]. Only where a question is on its way.
+    pub fn host_is_silent(&self) -> bool {
+        self.marks.has(HOST_SILENT)
+    }
+
+    /// Whether the relay has looked since it was last told to.
+    pub fn has_looked(&self) -> bool {
+        !self.marks.has(LOOK)
+    }
+
     /// What has become of the question.
     pub fn asked(&self) -> Asked {
         if !self.marks.has(ASKED) {
@@ -168,6 +180,10 @@ impl Pulse {
 
     pub(super) fn mark_blocked(&self, blocked: bool) {
         self.marks.put(BLOCKED, blocked);
+    }
+
+    pub(super) fn mark_host_silent(&self, silent: bool) {
+        self.marks.put(HOST_SILENT, silent);
     }
 
     pub(super) fn mark_over(&self) {
@@ -280,8 +296,12 @@ const UNREAD: u16 = 128;
 const REST: u16 = 256;
 /// Something of the server's is held up by a limit.
 const DELAYED: u16 = 512;
+const HOST_SILENT: u16 = 1024;
 /// The number of an order, from 1; 0 is none.
 const ORDER: u16 = 0xf000;
+
+/// So much longer than the time between two looks of a search that none of it misses an acknowledgement.
+pub(super) const SILENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use super::flow::{End, Flow, Moved};
 use super::judge::{Judge, Law};
 use super::legs::Legs;
 use super::mode::RelayMode;
-use super::pulse::{Asked, Pulse};
+use super::pulse::{Asked, Pulse, SILENCE};
 use super::tally::{MessageLimit, Tally};
 use super::terms::Terms;
 
@@ -247,6 +247,9 @@ impl Relay {
         let unacknowledged = u64::from(legs.client.unacknowledged());
         let took = self.outbound.taken().saturating_sub(unacknowledged);
         self.pulse.settle(took, unacknowledged > 0 || self.outbound.holds());
+        let is_asked = self.pulse.asked() == Asked::OnItsWay;
+        self.pulse
+            .mark_host_silent(is_asked && legs.client.is_unanswered_for(SILENCE));
         if !std::mem::replace(&mut self.stays, true) {
             legs.server.prepare_to_stay(self.law.terms.pace.keepalive);
         }
@@ -315,7 +318,8 @@ impl Relay {
         if outward.written {
             self.pulse.mark_client_owes();
         }
-        self.pulse.mark_unread(self.inbound.is_delayed() || self.inbound.holds());
+        self.pulse
+            .mark_unread(self.inbound.is_delayed() || self.inbound.holds());
         self.pulse.mark_delayed(self.outbound.is_delayed());
         self.pulse
             .mark_blocked(!self.outbound.is_read() || !self.inbound.is_read());

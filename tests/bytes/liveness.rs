@@ -405,7 +405,11 @@ fn nobody_is_idle_whose_messages_are_delayed_in_either_direction() {
             &backend,
             &format!(
                 "[limits.timeouts]\nidle = \"1s\"\n[limits.messages]\n{limits} = \"15/min\"\n{}on_exceed = \"delay\"",
-                if limits == "rate" { "burst = 1\n" } else { "out_burst = 1\n" }
+                if limits == "rate" {
+                    "burst = 1\n"
+                } else {
+                    "out_burst = 1\n"
+                }
             ),
         );
         let mut socket = rig.open();

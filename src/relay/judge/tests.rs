@@ -1,6 +1,6 @@
 use super::*;
-use crate::relay::clock::Clock;
 use crate::limit::rules::Rate;
+use crate::relay::clock::Clock;
 use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
 use crate::wire::frame::server_frame;
