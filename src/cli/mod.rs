@@ -9,6 +9,8 @@ use std::sync::LazyLock;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::defaults;
+use crate::config::policy::{LogFormat, LogLevel};
+use crate::guard::log;
 
 pub mod check;
 pub mod completions;
@@ -86,7 +88,7 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Demo(args) => demo::run(args).map_or_else(|error| failed(&error), |()| Exit::Done),
+        Command::Demo(args) => demo::run(args).map_or_else(|error| failed_in(LogFormat::Auto, &error), |()| Exit::Done),
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
         Command::Probe(options) => probe::probe(&options),
@@ -102,6 +104,15 @@ fn printed(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Exit {
     write(&mut text)
         .and_then(|()| io::stdout().write_all(&text))
         .map_or_else(|error| failed(&error.into()), |()| Exit::Done)
+}
+
+/// Says in the log's own format why a guard could not start, or go on.
+fn failed_in(format: LogFormat, error: &anyhow::Error) -> Exit {
+    if !log::is_json(format) {
+        return failed(error);
+    }
+    log::say(format, LogLevel::Error, "failed", format!("{error:#}"));
+    Exit::Failed
 }
 
 fn failed(error: &anyhow::Error) -> Exit {

@@ -10,17 +10,17 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::admin::{self, AdminServer};
-use crate::config::policy::LogLevel;
+use crate::config::policy::{LogFormat, LogLevel, LogPolicy};
 use crate::config::{self, Checked, QuickOptions, Rejected};
-use crate::guard::log::Line;
+use crate::guard::log::{self, Line};
 use crate::guard::notify::{self as systemd_notify, Notifier, Reloading};
-use crate::guard::reload::{Reloader, is_writable_by_others};
+use crate::guard::reload::{Reloader, is_writable_by_others, placed};
 use crate::guard::watch::Watch;
-use crate::guard::{Guard, Systemd};
+use crate::guard::{Guard, Systemd, panics};
 use crate::net::inherit::take_inherited;
 
 use super::signals::{Ends, Hangups, Ignored};
-use super::{ConfigFile, Exit, failed, tell};
+use super::{ConfigFile, Exit, failed_in, tell};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
@@ -54,23 +54,53 @@ second one ends at once. USR1, USR2, ALRM and others like them are ignored.";
 
 /// Serves until a signal ends it.
 pub fn run(options: &Options) -> Exit {
+    panics::tell_at_once(LogFormat::Auto);
     // First of all, while there is one thread.
     let systemd = from_systemd();
-    let in_color = io::stderr().is_terminal();
     let file = options.listen.is_empty().then(|| File::of(&options.config.config));
     let checked = match configured(options) {
         Ok(checked) => checked,
         Err(rejected) => {
-            tell(rejected.render(in_color));
+            tell_mistakes(&rejected);
             return Exit::Config;
         }
     };
-    if !checked.warnings.is_empty() {
-        tell(checked.render_warnings(in_color));
-    }
+    let format = checked.policy.log.format;
+    panics::tell_at_once(format);
+    tell_warnings(&checked);
     systemd
         .and_then(|systemd| serve(checked, systemd, file))
-        .unwrap_or_else(|error| failed(&error))
+        .unwrap_or_else(|error| failed_in(format, &error))
+}
+
+/// With line and caret where people read it; where a collector does, a line of the log each.
+fn tell_mistakes(rejected: &Rejected) {
+    if !log::is_json(rejected.log_format) {
+        return tell(rejected.render(io::stderr().is_terminal()));
+    }
+    for mistake in &rejected.mistakes {
+        let message = placed(&rejected.source, mistake);
+        log::say(rejected.log_format, LogLevel::Error, "config_refused", message);
+    }
+}
+
+/// Likewise, where the log has warnings at all.
+fn tell_warnings(checked: &Checked) {
+    let LogPolicy { format, level, .. } = checked.policy.log;
+    if checked.warnings.is_empty() || level > LogLevel::Warn {
+        return;
+    }
+    if !log::is_json(format) {
+        return tell(checked.render_warnings(io::stderr().is_terminal()));
+    }
+    for warning in &checked.warnings {
+        log::say(
+            format,
+            LogLevel::Warn,
+            "config_warning",
+            placed(&checked.source, warning),
+        );
+    }
 }
 
 /// The file that we were started with.

@@ -30,7 +30,7 @@ use std::path::Path;
 
 use file::{Pipes, Reader, Unread};
 use finding::{Finding, Findings, Severity, Source};
-use policy::Policy;
+use policy::{LogFormat, Policy};
 
 pub use quick::{QuickOptions, quick};
 
@@ -59,6 +59,8 @@ pub struct Rejected {
     pub mistakes: Vec<Finding>,
     /// The text.
     pub source: Source,
+    /// `log.format`, as far as the text says what it is.
+    pub log_format: LogFormat,
 }
 
 impl Rejected {
@@ -96,6 +98,7 @@ pub fn load_by(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Re
             name: name.clone(),
             text: None,
         },
+        log_format: LogFormat::default(),
     };
     let bytes = reader.read(path, pipes).map_err(|error| refuse(unread(path, &error)))?;
     match String::from_utf8(bytes) {
@@ -135,6 +138,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
             return Err(Rejected {
                 mistakes: syntax::mistakes(text, &error),
                 source,
+                log_format: LogFormat::default(),
             });
         }
     };
@@ -150,6 +154,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
         _ => Err(Rejected {
             mistakes: found.mistakes,
             source,
+            log_format: compile::log_format(&raw),
         }),
     }
 }

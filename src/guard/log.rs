@@ -318,7 +318,23 @@ fn quote(value: &str, out: &mut String) {
     out.push('"');
 }
 
-fn is_json(format: LogFormat) -> bool {
+/// Writes a line at once: for what is to be told while there is no [`Log`], at start say.
+pub fn say(format: LogFormat, level: LogLevel, event: &'static str, message: String) {
+    let line = Line {
+        message: Some(message),
+        ..Line::default()
+    };
+    let Some(json) = json(SystemTime::now(), level, event, &line) else {
+        return;
+    };
+    let mut text = if is_json(format) { json } else { for_people(&json) };
+    text.push('\n');
+    // Where it can't be written there is nobody to tell.
+    let _unheard = io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether lines are JSON, each of them.
+pub fn is_json(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
         LogFormat::Text => false,

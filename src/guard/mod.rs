@@ -32,7 +32,7 @@ pub mod log;
 pub mod metrics;
 pub mod notify;
 mod open;
-mod panics;
+pub mod panics;
 pub mod phase;
 pub mod post;
 pub mod process;

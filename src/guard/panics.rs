@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
 
-use super::log::{Line, Log, shown};
+use super::log::{self, Line, Log, shown};
 use super::metrics::Metrics;
-use crate::config::policy::LogLevel;
+use crate::config::policy::{LogFormat, LogLevel};
 
 /// From now on every panic of the process is counted, and told in `log` instead of on standard error: there it would wait
 /// for whoever reads that, and with it the walk.
@@ -21,6 +21,13 @@ pub fn tell(metrics: &Metrics, log: Log) {
         if std::thread::current().name() == Some("main") {
             log.flush();
         }
+    }));
+}
+
+/// The same while there is neither a count nor a log.
+pub fn tell_at_once(format: LogFormat) {
+    set_hook(Box::new(move |panic| {
+        log::say(format, LogLevel::Error, "panic", described(panic));
     }));
 }
 

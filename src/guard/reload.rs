@@ -371,7 +371,7 @@ fn first_mistake(rejected: &Rejected) -> String {
 }
 
 /// "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
-fn placed(source: &Source, finding: &Finding) -> String {
+pub fn placed(source: &Source, finding: &Finding) -> String {
     let place = match finding.span {
         Some(_) => {
             let (line, column) = source.place(finding);

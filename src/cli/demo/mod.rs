@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::flood::Flood;
 use self::page::Page;
-use super::tell;
+use crate::config::policy::{LogFormat, LogLevel};
+use crate::guard::log;
 use crate::guard::{Guard, Systemd};
 use crate::{admin, config};
 
@@ -104,7 +105,10 @@ fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
         runtime.block_on(async {
             match listener(socket) {
                 Ok(listener) => chat::serve(listener).await,
-                Err(error) => tell(format_args!("the chat server can't listen: {error}")),
+                Err(error) => {
+                    let message = format!("the chat server can't listen: {error}");
+                    log::say(LogFormat::Auto, LogLevel::Error, "failed", message);
+                }
             }
         });
     })?;

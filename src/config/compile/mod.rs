@@ -20,8 +20,13 @@ mod zone;
 use std::sync::Arc;
 
 use super::finding::Findings;
-use super::policy::Policy;
+use super::policy::{LogFormat, Policy};
 use super::raw::File;
+
+/// How a file would have things told in the log, whatever else is wrong with it.
+pub fn log_format(raw: &File) -> LogFormat {
+    admin::compile_log(raw.log.get(), &mut Findings::default()).format
+}
 
 /// The policy, or `None` where mistakes leave none.
 pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
