@@ -29,6 +29,7 @@ pub mod identify;
 pub mod ledger;
 mod lobby;
 pub mod log;
+mod memory;
 pub mod metrics;
 pub mod notify;
 mod open;
@@ -118,7 +119,7 @@ impl Guard {
         let log = Log::start(policy.log.clone())?;
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
         let limit = descriptors::raise_limit();
-        let room = descriptors::deal(&policy, limit, workers)?;
+        let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
         tell_cuts(&policy, &room, limit, &log);
         let mut bound = share(&policy, systemd.sockets, workers)?;
         let missing = bind(
@@ -278,15 +279,15 @@ fn bind(
 /// What was asked for and does not fit is cut, and said. Pending seats are so by default on a machine with few
 /// descriptors, which is no reason to worry anybody.
 fn tell_cuts(policy: &Policy, room: &descriptors::Room, limit: u64, log: &Log) {
-    for (listener, cut) in descriptors::cuts(policy, room, limit) {
-        let level = if listener.is_some() {
+    for cut in descriptors::cuts(policy, room, limit) {
+        let level = if cut.listener.is_some() {
             LogLevel::Info
         } else {
             LogLevel::Warn
         };
         let line = Line {
-            listener,
-            message: Some(cut),
+            listener: cut.listener,
+            message: Some(cut.message),
             ..Line::default()
         };
         log.event(level, "cut", line);

@@ -19,6 +19,7 @@ use crate::net::address::Bind;
 
 use super::descriptors::{self, TooFew};
 use super::log::Line;
+use super::memory;
 use super::notify::Reloading;
 use super::panics::survive;
 use super::phase::Phase;
@@ -191,7 +192,7 @@ impl Guard {
         }
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
-        let room = descriptors::deal(&policy, shared.descriptors, shared.workers)?;
+        let room = descriptors::deal(&policy, shared.descriptors, shared.workers, memory::limit())?;
         let is_manned = |asked: &Bind| self.posts.lock().iter().any(|post| post.asked() == asked);
         let bound = bind(&policy, is_manned, shared.workers)?;
         tell_cuts(&policy, &room, shared.descriptors, &shared.log);
