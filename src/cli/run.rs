@@ -1,7 +1,6 @@
 //! `wsguard run`: serves in the foreground.
 
 use std::io::{self, IsTerminal};
-use std::net::TcpListener;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::guard::reload::{Reloader, is_writable_by_others, placed};
 use crate::guard::watch::Watch;
 use crate::guard::{Guard, Systemd, panics};
 use crate::net::inherit::take_inherited;
+use crate::net::listen::plain;
 
 use super::signals::{Ends, Hangups, Ignored};
 use super::{ConfigFile, Exit, failed_in, tell};
@@ -211,7 +211,7 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
     // Bound before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin
         .listen
-        .map(|address| TcpListener::bind(address).with_context(|| format!("admin: cannot bind {address}")))
+        .map(|address| plain(address).with_context(|| format!("admin: cannot bind {address}")))
         .transpose()?;
     let guard = Guard::start(checked.policy, systemd)?;
     let log = guard.log();

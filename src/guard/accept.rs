@@ -62,7 +62,12 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
     if !post.is_inherited() {
         if let Err(error) = door.turn_away() {
-            complain(&error, &post, &worker);
+            let log = worker.guard().log();
+            let message = format!(
+                "{} closes, and can't turn newcomers away before: {error}",
+                post.address()
+            );
+            log.warn("listener", &message);
         }
         tokio::time::sleep(HAS_BEGUN).await;
     }

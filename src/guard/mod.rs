@@ -16,6 +16,7 @@ use crate::config::policy::{LogLevel, Policy};
 use crate::net::address::Bind;
 use crate::net::inherit::Inherited;
 use crate::net::listen::Bound;
+use crate::net::stream::refused_options;
 use crate::relay::pulse::Pulse;
 
 pub mod accept;
@@ -121,6 +122,9 @@ impl Guard {
         let limit = descriptors::raise_limit();
         let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
         tell_cuts(&policy, &room, limit, &log);
+        for refused in refused_options() {
+            log.warn("socket_option", &refused.to_string());
+        }
         let mut bound = share(&policy, systemd.sockets, workers)?;
         let missing = bind(
             &policy,

@@ -47,8 +47,10 @@ impl Notifier {
             )),
         }?;
         let socket = UnixDatagram::unbound()?;
-        // Somebody who does not read holds nobody up for good.
-        socket.set_write_timeout(Some(PATIENCE))?;
+        // Somebody who does not read holds nobody up for good. Where the kernel refuses the option, a message is lost instead.
+        if socket.set_write_timeout(Some(PATIENCE)).is_err() {
+            socket.set_nonblocking(true)?;
+        }
         Ok(Self(Some(Manager {
             socket,
             address,

@@ -1,7 +1,7 @@
 //! Listening sockets: bound once for each address, then one sibling a worker; or given, and shared by duplicates.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -88,7 +88,7 @@ impl Listener {
     /// Hands a bound socket to the runtime of the calling thread. On one that was `inherited` some may have come before we
     /// did.
     pub fn register(socket: Socket, inherited: bool) -> io::Result<Self> {
-        let is_tcp = socket.domain()? != Domain::UNIX;
+        let is_tcp = socket.local_addr()?.domain() != Domain::UNIX;
         let socket = sys::watch_readable(socket.into())?;
         Ok(Self {
             socket,
@@ -149,6 +149,7 @@ const BPF_LOAD_BYTE: u16 = 0x30;
 const BPF_AND: u16 = 0x54;
 const BPF_JUMP_IF_EQUAL: u16 = 0x15;
 const BPF_RETURN: u16 = 0x06;
+const PLAIN_BACKLOG: i32 = 128;
 const TCP_SYN: u32 = 0x02;
 const TCP_ACK: u32 = 0x10;
 
@@ -226,7 +227,7 @@ impl AcceptFault {
 fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bound> {
     let first = tcp_socket(address)?;
     first.bind(&address.into())?;
-    first.set_reuse_port(true)?;
+    share_port(&first, workers)?;
     first.listen(backlog)?;
     let bound = first.local_addr()?.as_socket().ok_or(ErrorKind::InvalidData)?;
     let mut sockets = vec![first];
@@ -244,15 +245,39 @@ fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bou
     })
 }
 
+/// Lets siblings join, which only several workers need.
+fn share_port(socket: &Socket, workers: usize) -> io::Result<()> {
+    match socket.set_reuse_port(true) {
+        Err(error) if workers > 1 => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "several workers need SO_REUSEPORT, and the kernel refuses it ({error}); `workers = 1` does without"
+            ),
+        )),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// What the kernel refuses to set on it is told by [`refused_options`](super::stream::refused_options), and done without.
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    socket.set_reuse_address(true)?;
+    let _refused = socket.set_reuse_address(true);
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        let _refused = socket.set_only_v6(true);
     }
-    prepare_listening(&socket)?;
+    prepare_listening(&socket);
     Ok(socket)
+}
+
+/// A listening TCP socket of the plain sort: for operators, and not for clients.
+pub fn plain(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Where the kernel refuses it, it has been told of.
+    let _refused = socket.set_reuse_address(true);
+    socket.bind(&address.into())?;
+    socket.listen(PLAIN_BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// One socket, shared by duplicates: Unix sockets have no siblings.

@@ -54,8 +54,9 @@ impl Pipe {
                 None => match Ends::new() {
                     Ok(ends) => ends,
                     Err(error) => {
-                        if error == Errno::PERM {
-                            // This user has all the room for pipes that it may have; nobody asks for more again.
+                        if error == Errno::PERM || error == Errno::NOSYS {
+                            // This user has all the room for pipes that it may have, or a sandbox gives none; nobody asks for
+                            // more again.
                             pool.most = pool.lent;
                         }
                         return None;

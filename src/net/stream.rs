@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvFlags, SendFlags};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -41,38 +41,121 @@ impl LegOptions {
         user_timeout: Some(Duration::from_secs(60)),
     };
 
-    /// Sets them.
-    fn set_on(self, socket: &SockRef<'_>) -> io::Result<()> {
-        match self.keepalive {
-            Some(idle) => socket.set_tcp_keepalive(
-                &TcpKeepalive::new()
-                    .with_time(idle)
-                    .with_interval(PROBE_INTERVAL)
-                    .with_retries(PROBES),
-            )?,
-            None => socket.set_keepalive(false)?,
-        }
+    /// Sets them. One that is refused leaves the others as they are to be, and is no reason to do without the socket.
+    fn set_on(self, socket: &SockRef<'_>) {
+        self.set_keepalive(socket);
         // It also decides when keepalive gives up: shorter than all probes together it would end an idle peer for the loss
         // of a single one.
         let probed = self
             .keepalive
             .map_or(Duration::ZERO, |idle| idle + PROBE_INTERVAL * PROBES);
         let user_timeout = self.user_timeout.map(|user_timeout| user_timeout.max(probed));
-        socket.set_tcp_user_timeout(user_timeout)
+        let _refused = socket.set_tcp_user_timeout(user_timeout);
+    }
+
+    fn set_keepalive(self, socket: &SockRef<'_>) {
+        let Some(idle) = self.keepalive else {
+            let _refused = socket.set_keepalive(false);
+            return;
+        };
+        let time = TcpKeepalive::new().with_time(idle);
+        let all = time.clone().with_interval(PROBE_INTERVAL).with_retries(PROBES);
+        if socket.set_tcp_keepalive(&all).is_err() {
+            // All of them end at the first that is refused.
+            let interval = TcpKeepalive::new().with_interval(PROBE_INTERVAL);
+            for one in [time, interval, TcpKeepalive::new().with_retries(PROBES)] {
+                let _refused = socket.set_tcp_keepalive(&one);
+            }
+        }
     }
 }
 
 /// Sets on a listening TCP socket what those that are accepted on it inherit: no Nagle, little that is unsent in the kernel,
 /// so that a slow reader is felt soon, and [`LegOptions::INHERITED`].
-pub(super) fn prepare_listening(socket: &impl AsFd) -> io::Result<()> {
-    prepare_small_messages(socket)?;
-    LegOptions::INHERITED.set_on(&SockRef::from(socket))
+pub(super) fn prepare_listening(socket: &impl AsFd) {
+    prepare_small_messages(socket);
+    LegOptions::INHERITED.set_on(&SockRef::from(socket));
 }
 
-fn prepare_small_messages(socket: &impl AsFd) -> io::Result<()> {
+fn prepare_small_messages(socket: &impl AsFd) {
     let socket = SockRef::from(socket);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)
+    let _refused = socket.set_tcp_nodelay(true);
+    let _refused = socket.set_tcp_notsent_lowat(NOTSENT_LOWAT);
+}
+
+/// A socket option that the kernel refuses: one without network tuning, a sandbox.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel refuses {option} ({error}): {means}")]
+pub struct Refused {
+    option: &'static str,
+    means: &'static str,
+    error: io::Error,
+}
+
+/// The options of TCP sockets that the kernel refuses, each once: tried on sockets that serve nobody, so that it need not be
+/// told of each that does.
+pub fn refused_options() -> Vec<Refused> {
+    let Ok(socket) = socket2::Socket::new(Domain::IPV4, Type::STREAM, None) else {
+        return Vec::new();
+    };
+    let v6 = socket2::Socket::new(Domain::IPV6, Type::STREAM, None);
+    let keepalive = TcpKeepalive::new();
+    [
+        (
+            "SO_REUSEADDR",
+            "an address may be in use for a minute after a restart",
+            socket.set_reuse_address(true),
+        ),
+        (
+            "SO_REUSEPORT",
+            "a reload can't put one address in place of another that covers it",
+            socket.set_reuse_port(true),
+        ),
+        (
+            "IPV6_V6ONLY",
+            "an IPv6 address may take IPv4 too",
+            v6.map_or(Ok(()), |v6| v6.set_only_v6(true)),
+        ),
+        (
+            "TCP_NODELAY",
+            "small messages may be held back",
+            socket.set_tcp_nodelay(true),
+        ),
+        (
+            "TCP_NOTSENT_LOWAT",
+            "a slow reader is felt later",
+            socket.set_tcp_notsent_lowat(NOTSENT_LOWAT),
+        ),
+        (
+            "TCP_USER_TIMEOUT",
+            "`stalled` has no effect",
+            socket.set_tcp_user_timeout(Some(PROBE_INTERVAL)),
+        ),
+        ("SO_KEEPALIVE", "`keepalive` has no effect", socket.set_keepalive(true)),
+        (
+            "TCP_KEEPIDLE",
+            "`keepalive` begins when the kernel likes",
+            socket.set_tcp_keepalive(&keepalive.clone().with_time(PROBE_INTERVAL)),
+        ),
+        (
+            "TCP_KEEPINTVL",
+            "its probes come when the kernel likes",
+            socket.set_tcp_keepalive(&keepalive.clone().with_interval(PROBE_INTERVAL)),
+        ),
+        (
+            "TCP_KEEPCNT",
+            "their number is what the kernel likes",
+            socket.set_tcp_keepalive(&keepalive.with_retries(PROBES)),
+        ),
+        (
+            "SO_LINGER",
+            "a connection that is to be reset ends in order",
+            socket.set_linger(Some(Duration::ZERO)),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(option, means, outcome)| outcome.err().map(|error| Refused { option, means, error }))
+    .collect()
 }
 
 /// Makes the close that follows a reset, without the bytes that wait.
@@ -245,12 +328,12 @@ impl Stream {
     /// listening socket, that takes no call with the defaults.
     pub(super) fn prepare_accepted(&self, options: LegOptions, inherits: bool) {
         let Self::Tcp(_) = self else { return };
-        // A socket that refuses an option has died meanwhile; its next read or write says so.
+        // A socket that refuses an option may have died meanwhile; its next read or write says so.
         if !inherits {
-            let _dead = prepare_small_messages(self);
+            prepare_small_messages(self);
         }
         if !inherits || options != LegOptions::INHERITED {
-            let _dead = options.set_on(&SockRef::from(self));
+            options.set_on(&SockRef::from(self));
         }
     }
 
@@ -270,7 +353,7 @@ impl Stream {
                 keepalive,
                 user_timeout: None,
             };
-            let _dead = options.set_on(&socket);
+            options.set_on(&socket);
         }
     }
 

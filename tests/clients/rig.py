@@ -79,9 +79,13 @@ class Program:
 class Guard(Program):
     """wsguard with one listener, on a port of the kernel's choice, before the server on port `backend`.
 
-    `listener` and `server` hold further lines of these tables, `rest` further tables."""
+    `listener` and `server` hold further lines of these tables, `rest` further tables. `under` is a program that is given the
+    guard's command line to run in its own place."""
 
-    def __init__(self, backend, listener="", server="", rest="", bind="127.0.0.1"):
+    _under = ()
+
+    def __init__(self, backend, listener="", server="", rest="", bind="127.0.0.1", under=()):
+        self._under = under
         self._serve(
             f'[server]\n{server}\n[[listener]]\nname = "front"\nbind = ["{bind}:0"]\n{listener}\n'
             f'[upstream.backend]\nservers = ["127.0.0.1:{backend}"]\n{rest}\n'
@@ -91,7 +95,7 @@ class Guard(Program):
         self._folder = tempfile.TemporaryDirectory(prefix="wsguard-clients-")
         self.file = pathlib.Path(self._folder.name) / "wsguard.toml"
         self.file.write_text(f'{text}[admin]\nlisten = "127.0.0.1:0"\n')
-        super().__init__(os.environ["WSGUARD"], "run", "-c", self.file)
+        super().__init__(*self._under, os.environ["WSGUARD"], "run", "-c", self.file)
         try:
             self.find(lambda line: event(line, "ready"), "ready")
             self.port = int(self.find(lambda line: event(line, "listening"), "listening")["address"].rsplit(":", 1)[1])

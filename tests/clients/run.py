@@ -31,6 +31,7 @@ FILES = {
         "test_ghosts.py": 120,
         "test_no_room.py": 120,
         "test_mounts.py": 120,
+        "test_refused_calls.py": 120,
         "test_alerts.py": 300,
         "test_examples.py": 240,
         "proxies.test.mjs": 360,

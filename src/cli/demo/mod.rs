@@ -25,6 +25,7 @@ use self::page::Page;
 use crate::config::policy::{LogFormat, LogLevel};
 use crate::guard::log;
 use crate::guard::{Guard, Systemd};
+use crate::net::listen::plain;
 use crate::{admin, config};
 
 /// What `wsguard demo` takes.
@@ -209,15 +210,15 @@ fn say(lines: &str) {
 }
 
 fn bind_written(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("{flag} {address}"))
+    plain(address).with_context(|| format!("{flag} {address}"))
 }
 
 fn bind_default(port: u16) -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).or_else(|_| bind_free())
+    plain((Ipv4Addr::LOCALHOST, port).into()).or_else(|_| bind_free())
 }
 
 fn bind_free() -> anyhow::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port on 127.0.0.1")
+    plain((Ipv4Addr::LOCALHOST, 0).into()).context("no free port on 127.0.0.1")
 }
 
 fn listener(socket: TcpListener) -> anyhow::Result<tokio::net::TcpListener> {
