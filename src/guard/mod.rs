@@ -107,11 +107,36 @@ pub enum StartError {
 
 /// An address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {listener}: cannot bind {bind}: {error}")]
+#[error("listener {listener}: cannot bind {bind}{}: {error}", beside(.own.as_ref()))]
 pub struct BindError {
     listener: Arc<str>,
     bind: Bind,
+    /// What of ours is in its way.
+    own: Option<Own>,
     error: io::Error,
+}
+
+/// An address that a listener of ours has.
+#[derive(Clone, Debug)]
+struct Own {
+    listener: Arc<str>,
+    address: Bind,
+    is_inherited: bool,
+    /// It closes when the policy at hand is in force.
+    leaves: bool,
+}
+
+fn beside(own: Option<&Own>) -> String {
+    let Some(own) = own else { return String::new() };
+    let systemds = if own.is_inherited {
+        ", a socket from systemd"
+    } else {
+        ""
+    };
+    format!(
+        " in place of {}, which wsguard's own listener {} has{systemds}; a restart does it",
+        own.address, own.listener
+    )
 }
 
 impl Guard {
@@ -129,6 +154,7 @@ impl Guard {
         let missing = bind(
             &policy,
             |asked| bound.iter().any(|(_, given, _)| given == asked),
+            |_| None,
             workers,
         )?;
         bound.extend(missing);
@@ -260,22 +286,34 @@ impl Guard {
     }
 }
 
-/// Binds what the policy's listeners ask for and is not there yet; the number is the listener's place.
+/// Binds what the policy's listeners ask for and is not there yet; the number is the listener's place. `own` tells what of ours
+/// is in the way of an address. In place of one that leaves it is bound all the same, and listens when everything is bound.
 fn bind(
     policy: &Policy,
     is_there: impl Fn(&Bind) -> bool,
+    own: impl Fn(&Bind) -> Option<Own>,
     workers: usize,
 ) -> Result<Vec<(usize, Bind, Bound)>, BindError> {
     let mut all = Vec::new();
+    let failed = |at: usize, bind: &Bind, own: Option<Own>, error: io::Error| BindError {
+        listener: Arc::clone(&policy.listeners[at].name),
+        bind: bind.clone(),
+        own: own.filter(|_| error.kind() == io::ErrorKind::AddrInUse),
+        error,
+    };
     for (at, listener) in policy.listeners.iter().enumerate() {
         for asked in listener.bind.iter().filter(|asked| !is_there(asked)) {
-            let bound = Bound::bind(asked, listener.backlog, workers).map_err(|error| BindError {
-                listener: Arc::clone(&listener.name),
-                bind: asked.clone(),
-                error,
-            })?;
-            all.push((at, asked.clone(), bound));
+            let own = own(asked);
+            let bound = match &own {
+                None => Bound::bind(asked, listener.backlog, workers),
+                Some(own) if own.leaves => Bound::join(asked, listener.backlog, workers),
+                Some(_) => Err(io::ErrorKind::AddrInUse.into()),
+            };
+            all.push((at, asked.clone(), bound.map_err(|error| failed(at, asked, own, error))?));
         }
+    }
+    for (at, asked, bound) in &mut all {
+        bound.listen().map_err(|error| failed(*at, asked, own(asked), error))?;
     }
     Ok(all)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::config::policy::Policy;
 use crate::net::address::Bind;
 use crate::net::listen::Bound;
 
@@ -41,9 +42,10 @@ impl Post {
         })
     }
 
-    /// As the configuration names it.
-    pub fn asked(&self) -> &Bind {
-        &self.asked
+    /// The listener of a policy that takes it over, by its place, and the bind that it is for there: the one that asks for where
+    /// it is, in whatever words, or else the one that asks as it was asked for.
+    pub fn heir<'p>(&self, policy: &'p Policy) -> Option<(usize, &'p Bind)> {
+        find(policy, |bind| bind.is_at(&self.address)).or_else(|| find(policy, |bind| *bind == self.asked))
     }
 
     /// Where it really is.
@@ -97,4 +99,9 @@ impl Post {
     pub async fn left(&self) {
         self.closes.closed().await;
     }
+}
+
+fn find(policy: &Policy, is_it: impl Fn(&Bind) -> bool) -> Option<(usize, &Bind)> {
+    let mut listeners = policy.listeners.iter().enumerate();
+    listeners.find_map(|(at, listener)| Some((at, listener.bind.iter().find(|bind| is_it(bind))?)))
 }

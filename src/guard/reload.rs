@@ -25,7 +25,7 @@ use super::panics::survive;
 use super::phase::Phase;
 use super::post::Post;
 use super::running::Running;
-use super::{BindError, Guard, bind, resolve, tell_cuts};
+use super::{BindError, Guard, Own, bind, resolve, tell_cuts};
 
 /// Why a policy could not take the place of the one in force. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -193,8 +193,26 @@ impl Guard {
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
         let room = descriptors::deal(&policy, shared.descriptors, shared.workers, memory::limit())?;
-        let is_manned = |asked: &Bind| self.posts.lock().iter().any(|post| post.asked() == asked);
-        let bound = bind(&policy, is_manned, shared.workers)?;
+        let posts = self.posts.lock().clone();
+        let heirs: Vec<_> = posts.iter().map(|post| post.heir(&policy)).collect();
+        let is_manned = |asked: &Bind| heirs.iter().flatten().any(|(_, bind)| *bind == asked);
+        let own = |asked: &Bind| {
+            let in_the_way = posts
+                .iter()
+                .zip(&heirs)
+                .filter(|(post, _)| post.address().collides_with(asked));
+            let own = in_the_way.map(|(post, heir)| Own {
+                listener: Arc::clone(&post.listener().policy.name),
+                address: post.address().clone(),
+                is_inherited: post.is_inherited(),
+                leaves: heir.is_none(),
+            });
+            // One that stays can't be got past.
+            own.min_by_key(|own| own.leaves)
+        };
+        let bound = bind(&policy, is_manned, own, shared.workers)?;
+        // Whoever holds one looks later whether the others have left it.
+        drop((heirs, posts));
         tell_cuts(&policy, &room, shared.descriptors, &shared.log);
         let changes = changes(&before.policy, &policy);
         let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));
@@ -215,12 +233,9 @@ impl Guard {
         let running = self.running();
         let mut leaving = Vec::new();
         self.posts.lock().retain(|post| {
-            let heir = running
-                .listeners
-                .iter()
-                .find(|listener| listener.policy.bind.contains(post.asked()));
-            if let Some(listener) = heir {
-                post.hand_over(Arc::clone(listener), Arc::clone(&running));
+            let heir = post.heir(&running.policy);
+            if let Some((at, _)) = heir {
+                post.hand_over(Arc::clone(&running.listeners[at]), Arc::clone(&running));
             } else {
                 post.close();
                 leaving.push(Arc::clone(post));

@@ -1,8 +1,9 @@
 //! Addresses as a configuration names them.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 /// Where a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,41 @@ pub enum Target {
     },
     /// A Unix socket's path.
     Unix(PathBuf),
+}
+
+impl Bind {
+    /// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never stands in IPv4's way.
+    pub fn collides_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => {
+                let any = |address: &SocketAddr| address.ip().is_unspecified();
+                let same_family = one.is_ipv4() == other.is_ipv4();
+                let overlap = one.ip() == other.ip() || (same_family && (any(one) || any(other)));
+                one.port() != 0 && one.port() == other.port() && overlap && scope(one) == scope(other)
+            }
+            (Self::Unix(one), Self::Unix(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Whether both name one place: the same address, or the same socket file by whatever path.
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix(one), Self::Unix(other)) if one != other => {
+                let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+                file(one).is_some_and(|one| Some(one) == file(other))
+            }
+            (one, other) => one == other,
+        }
+    }
+}
+
+/// The interface of a link-local address.
+fn scope(address: &SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+        _ => 0,
+    }
 }
 
 impl fmt::Display for Bind {

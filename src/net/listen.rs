@@ -27,6 +27,8 @@ pub struct Bound {
     /// Somebody else bound it, and holds it too: its file, if it has one, is not ours to remove.
     pub is_inherited: bool,
     sockets: Vec<Socket>,
+    /// It does not listen yet, and will hold so many ready.
+    to_listen: Option<i32>,
 }
 
 /// A worker's listening socket.
@@ -50,9 +52,31 @@ impl Bound {
     pub fn bind(address: &Bind, backlog: u32, workers: usize) -> io::Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         match address {
-            Bind::Tcp(address) => bind_tcp(*address, backlog, workers),
+            Bind::Tcp(address) => bind_tcp(*address, backlog, workers, false),
             Bind::Unix(path) => bind_unix(path, backlog, workers),
         }
+    }
+
+    /// Binds `address` beside another one of ours that covers it, or that it covers, and that is about to close. For the moment
+    /// in which both are there the kernel gives each connection to the narrower one.
+    ///
+    /// It hears nobody before [`Bound::listen`]: whoever was heard would be reset where the other one stays after all.
+    pub fn join(address: &Bind, backlog: u32, workers: usize) -> io::Result<Self> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        match address {
+            Bind::Tcp(address) => bind_tcp(*address, backlog, workers, true),
+            Bind::Unix(path) => bind_unix(path, backlog, workers),
+        }
+    }
+
+    /// Listens, where it does not yet.
+    pub fn listen(&mut self) -> io::Result<()> {
+        if let Some(backlog) = self.to_listen.take() {
+            for socket in &self.sockets {
+                socket.listen(backlog)?;
+            }
+        }
+        Ok(())
     }
 
     /// Shares a socket that the process was started with among `workers`, through duplicates: others can't be bound beside
@@ -62,6 +86,7 @@ impl Bound {
             address: inherited.address,
             is_inherited: true,
             sockets: duplicates(inherited.socket, workers)?,
+            to_listen: None,
         })
     }
 
@@ -224,24 +249,33 @@ impl AcceptFault {
     }
 }
 
-fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize) -> io::Result<Bound> {
+/// With `joins` beside another socket of ours, and still to listen.
+fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize, joins: bool) -> io::Result<Bound> {
     let first = tcp_socket(address)?;
+    if joins {
+        first.set_reuse_port(true)?;
+    }
     first.bind(&address.into())?;
     share_port(&first, workers)?;
-    first.listen(backlog)?;
+    if !joins {
+        first.listen(backlog)?;
+    }
     let bound = first.local_addr()?.as_socket().ok_or(ErrorKind::InvalidData)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
         let sibling = tcp_socket(bound)?;
         sibling.set_reuse_port(true)?;
         sibling.bind(&bound.into())?;
-        sibling.listen(backlog)?;
+        if !joins {
+            sibling.listen(backlog)?;
+        }
         sockets.push(sibling);
     }
     Ok(Bound {
         address: Bind::Tcp(bound),
         is_inherited: false,
         sockets,
+        to_listen: joins.then_some(backlog),
     })
 }
 
@@ -297,6 +331,7 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<Bound> {
         address: Bind::Unix(path.to_path_buf()),
         is_inherited: false,
         sockets: duplicates(first, workers)?,
+        to_listen: None,
     })
 }
 

@@ -5,7 +5,9 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::rig::{
-    Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, ip, masked, nth_ip, until,
+    Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, ip, masked, nth_ip, until, wsguard,
 };
 
 #[test]
@@ -1018,6 +1020,152 @@ fn without_watch_config_only_a_hup_applies_the_file() {
     });
     let _more = [rig.open(), rig.open(), rig.open()];
     assert_eq!(refusal(&rig, ip(1)), 429);
+}
+
+/// Of two that cover each other the kernel gives a connection to the narrower one; the other takes over when that has gone.
+#[test]
+fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is_lost() {
+    let (backend, kept) = keeping();
+    let file = |bind: &str| {
+        format!(
+            "[server]\nwatch_config = false\n[[listener]]\nname = \"front\"\nbind = [{bind}]\nhealth_path = \"/healthz\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n[upstream.chat]\nservers = [\"{}\"]\n",
+            backend.address()
+        )
+    };
+    let rig = start(&file("\"127.0.0.1:0\""));
+    let (front, over) = (rig.front(), Arc::new(AtomicBool::new(false)));
+    let open = rig.open();
+    let storm: Vec<JoinHandle<u32>> = (0..4)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                let mut answered = 0;
+                while !over.load(Relaxed) {
+                    let mut socket = Socket::connect(ip(1), front);
+                    socket.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+                    let answer = socket.answer();
+                    assert_eq!(
+                        (answer.status(), answer.end),
+                        (200, End::Fin),
+                        "after {answered}: {answer}"
+                    );
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    let port = front.port();
+    let (narrow, wide) = (format!("\"127.0.0.1:{port}\""), format!("\"0.0.0.0:{port}\""));
+    let two = format!("\"127.0.0.1:{port}\", \"127.0.0.2:{port}\"");
+    for (bind, elsewhere) in [
+        (&narrow, false),
+        (&wide, true),
+        (&narrow, false),
+        (&wide, true),
+        (&two, true),
+        (&wide, true),
+    ] {
+        assert_eq!(rig.reload(&file(bind)), Ok(()), "{bind}");
+        let at_another = std::net::SocketAddr::from(([127, 0, 0, 2], port));
+        until(&format!("{bind} is all there is"), || {
+            let heard = TcpStream::connect_timeout(&at_another, Duration::from_secs(10)).is_ok();
+            (heard == elsewhere).then_some(())
+        });
+        // The port still is one guard's alone.
+        for bind in [&narrow, &wide] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("second.toml");
+            std::fs::write(&path, file(bind)).unwrap();
+            let second = wsguard()
+                .args(["run", "-c"])
+                .arg(&path)
+                .stderr(Stdio::piped())
+                .output()
+                .unwrap();
+            let told = String::from_utf8(second.stderr).unwrap();
+            assert_eq!(second.status.code(), Some(1), "{told}");
+            assert!(told.contains("in use") && !told.contains("own listener"), "{told}");
+        }
+    }
+    over.store(true, Relaxed);
+    for thread in storm {
+        assert!(thread.join().unwrap() > 0);
+    }
+    assert!(open.is_silent());
+    drop(open);
+    kept.lock().unwrap().clear();
+    rig.quiet();
+}
+
+#[test]
+fn what_a_listener_that_stays_has_is_named_where_another_asks_for_it() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
+    let open = rig.open();
+    let port = rig.front().port();
+    // `front` asks for any port, has this one, and keeps it.
+    let (front, bind) = (rig.front(), format!("0.0.0.0:{port}"));
+    let more = format!(
+        "{}\n[[listener]]\nname = \"more\"\nbind = [\"{bind}\"]",
+        unwatched(&backend, "")
+    );
+    let error = rig.reload(&more).unwrap_err();
+    let names =
+        format!("listener more: cannot bind {bind} in place of {front}, which wsguard's own listener front has");
+    assert!(error.contains(&names) && error.contains("restart"), "{error}");
+    assert_eq!(refusal(&rig, ip(1)), 429, "nothing has changed");
+    assert!(open.is_silent());
+}
+
+#[test]
+fn a_socket_file_by_another_path_and_an_address_in_another_listener_are_kept() {
+    let (backend, kept) = keeping();
+    let dir = tempfile::tempdir().unwrap();
+    let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    symlink(&real, &link).unwrap();
+    let file = |a: &str, b: &str, names: [&str; 2]| {
+        format!(
+            "[server]\nwatch_config = false\n[[listener]]\nname = \"{}\"\nbind = [{a}]\n[[listener]]\nname = \"{}\"\nbind = [{b}]\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n[upstream.chat]\nservers = [\"{}\"]\n",
+            names[0],
+            names[1],
+            backend.address()
+        )
+    };
+    let unix = |path: &Path| format!("\"unix:{}\"", path.display());
+    let (path, tcp) = (real.join("in.sock"), "\"127.0.0.1:0\"");
+    let rig = start(&file(tcp, &unix(&path), ["a", "b"]));
+    let bound = || rig.lines().iter().filter(|line| line["event"] == "listening").count();
+    assert_eq!(bound(), 2);
+    let mut waits = UnixStream::connect(&path).unwrap();
+    let explicit = format!("\"{}\"", rig.address_of("a"));
+    for (a, b, names) in [
+        (tcp, unix(&link.join("in.sock")), ["a", "b"]),
+        (tcp, format!("\"unix:{}/./in.sock\"", real.display()), ["a", "b"]),
+        // Renamed, and the one that asks for the address moves from table to table.
+        (tcp, unix(&path), ["c", "d"]),
+        (&explicit, unix(&path), ["a", "b"]),
+        (&unix(&link.join("in.sock")), explicit.clone(), ["a", "b"]),
+    ] {
+        assert_eq!(rig.reload(&file(a, &b, names)), Ok(()), "{a} {b}");
+        assert_eq!(bound(), 2, "nothing is bound anew for {a} {b}");
+        assert!(path.exists());
+    }
+    // Each is its new listener's, and whoever was there before still is.
+    drop(rig.open());
+    rig.expect(r#"wsguard_accepted_total{listener="b"}"#, 2);
+    waits.write_all(Request::to("/ws").as_ref()).unwrap();
+    let mut head = [0; 13];
+    waits.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 101 ");
+    drop(waits);
+    assert_eq!(rig.reload(&file(&explicit, "\"127.0.0.1:0\"", ["a", "b"])), Ok(()));
+    until("the file is gone with its listener", || (!path.exists()).then_some(()));
+    kept.lock().unwrap().clear();
+    rig.quiet();
 }
 
 /// A server that keeps what it opened without a thread each, and echoes on `/echo`.

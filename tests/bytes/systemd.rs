@@ -162,6 +162,17 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
     assert_eq!(rig.stats()["last_reload"]["successful"], false);
     assert!(UnixStream::connect(&path).is_ok());
 
+    // Nor can an address that covers one of systemd's take its place.
+    let wide = SocketAddr::from(([0, 0, 0, 0], address(&web).port()));
+    systemd.configure(&with("").replace(&address(&web).to_string(), &wide.to_string()));
+    reload(&rig, &systemd);
+    let error = rig.stats()["last_reload"]["error"].to_string();
+    let names = format!(
+        "cannot bind {wide} in place of {}, which wsguard's own listener web has, a socket from systemd; a restart does it",
+        address(&web)
+    );
+    assert!(error.contains(&names), "{error}");
+
     systemd.configure(&with(""));
     reload(&rig, &systemd);
     assert_eq!(rig.stats()["generation"], 2, "{}", rig.stats());

@@ -8,8 +8,6 @@ use crate::config::policy::{AdminPolicy, ListenerPolicy, LogAccess, LogFormat, L
 use crate::config::{defaults, raw};
 use crate::net::address::Bind;
 
-use super::listener::collide;
-
 pub fn compile(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
     AdminPolicy {
         listen: listen(raw, listeners, found),
@@ -72,7 +70,7 @@ fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) 
     if let Some(taken) = listeners
         .iter()
         .flat_map(|listener| &listener.bind)
-        .find(|other| collide(other, &bind))
+        .find(|other| other.collides_with(&bind))
     {
         let title = format!("a listener has \"{taken}\", so that [admin] can't have \"{address}\"");
         let mistake = span.map_or_else(|| Finding::nowhere(&title), |span| Finding::at(span, &title));

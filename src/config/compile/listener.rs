@@ -1,6 +1,6 @@
 //! `[[listener]]`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,7 @@ fn binds(
                 continue;
             }
         };
-        if let Some((first, span)) = bound.iter().find(|(other, _)| collide(other, &bind)) {
+        if let Some((first, span)) = bound.iter().find(|(other, _)| other.collides_with(&bind)) {
             let title = if *first == bind {
                 format!("\"{bind}\" is bound twice")
             } else {
@@ -100,28 +100,6 @@ fn binds(
         binds.push(bind);
     }
     binds
-}
-
-/// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never stands in IPv4's way.
-pub fn collide(one: &Bind, other: &Bind) -> bool {
-    match (one, other) {
-        (Bind::Tcp(one), Bind::Tcp(other)) => {
-            let any = |address: &SocketAddr| address.ip().is_unspecified();
-            let same_family = one.is_ipv4() == other.is_ipv4();
-            let overlap = one.ip() == other.ip() || (same_family && (any(one) || any(other)));
-            one.port() != 0 && one.port() == other.port() && overlap && scope(one) == scope(other)
-        }
-        (Bind::Unix(one), Bind::Unix(other)) => one == other,
-        _ => false,
-    }
-}
-
-/// The interface of a link-local address.
-fn scope(address: &SocketAddr) -> u32 {
-    match address {
-        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
-        _ => 0,
-    }
 }
 
 /// Whether only this machine can reach it.
