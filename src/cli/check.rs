@@ -9,6 +9,7 @@ use crate::config::file::{Pipes, Reader};
 use crate::config::load_by;
 use crate::guard::descriptors;
 
+use super::grace::Stopper;
 use super::{ConfigFile, Exit, tell};
 
 /// `check [FILE] [--deny-warnings]`.
@@ -34,7 +35,8 @@ pub fn check(options: &Options) -> Exit {
             return Exit::Config;
         }
     };
-    for note in descriptors::notes(&checked.policy) {
+    let stops = Stopper::of_this_machine().note(&checked.policy.server);
+    for note in descriptors::notes(&checked.policy).into_iter().chain(stops) {
         tell(format_args!("note: {note}"));
     }
     if checked.warnings.is_empty() {

@@ -15,6 +15,7 @@ use crate::guard::log;
 pub mod check;
 pub mod completions;
 pub mod demo;
+mod grace;
 pub mod man;
 pub mod probe;
 pub mod run;

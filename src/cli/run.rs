@@ -19,6 +19,7 @@ use crate::guard::{Guard, Systemd, panics};
 use crate::net::inherit::take_inherited;
 use crate::net::listen::plain;
 
+use super::grace::Stopper;
 use super::signals::{Ends, Hangups, Ignored};
 use super::{ConfigFile, Exit, failed_in, tell};
 
@@ -149,6 +150,17 @@ fn serve(checked: Checked, systemd: Systemd, file: Option<File<'_>>) -> anyhow::
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, systemd)?;
     guard.began_with(text);
+    let stopper = Stopper::of_this_machine();
+    if let Some(note) = stopper
+        .note(&guard.running().policy.server)
+        .filter(|_| stopper.is_container())
+    {
+        let line = Line {
+            message: Some(note),
+            ..Line::default()
+        };
+        guard.log().event(LogLevel::Info, "note", line);
+    }
     let reloader = file
         .as_ref()
         .map(|file| Reloader::start(&guard, file.path))

@@ -151,6 +151,23 @@ fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
     }
 }
 
+/// What the machine gives is no mistake of the file: a note, whoever denies warnings.
+#[test]
+fn check_notes_a_drain_for_which_nobody_waits() {
+    let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"2m\"\n"));
+    let output = ended(&["check", "--deny-warnings", &file]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let note = said.lines().find(|line| line.contains("drain_timeout"));
+    assert!(
+        note.is_some_and(|note| note.starts_with("note: drain_delay and drain_timeout are 2m together")),
+        "{said}"
+    );
+    let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"5s\"\n"));
+    let said = text(&ended(&["check", &file]));
+    assert!(!said.contains("drain"), "{said}");
+}
+
 #[test]
 fn a_missing_file_is_named_and_ends_with_3() {
     for arguments in [
