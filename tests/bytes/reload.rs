@@ -285,6 +285,21 @@ fn the_log_says_every_mistake_with_its_place() {
 }
 
 #[test]
+fn a_reload_that_would_have_the_guard_dial_itself_is_refused() {
+    let (backend, _kept) = keeping();
+    let rig = start(&unwatched(&backend, ""));
+    let open = rig.open();
+    let itself = "[[route]]\nupstream = \"again\"\n[upstream.again]\nservers = [\"localhost:7\"]\n\
+                  [[listener]]\nname = \"second\"\nbind = [\"127.0.0.1:7\"]";
+    let error = rig
+        .reload(&format!("{}\n{itself}", unwatched(&backend, "")))
+        .unwrap_err();
+    assert!(error.contains("\"localhost:7\" is wsguard's own listener"), "{error}");
+    assert!(open.is_silent());
+    drop(rig.open());
+}
+
+#[test]
 fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
     let (backend, kept) = keeping();
     let zoned = unwatched(
