@@ -75,10 +75,7 @@ async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Conne
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
         // Boxed: few get that far.
-        Some(Ok(Answered::Other(other))) => Err(Stop::server(
-            other.status,
-            Box::pin(pass_on(other, deadline, clock)).await,
-        )),
+        Some(Ok(Answered::Other(other))) => Err(Box::pin(pass_on(other, deadline, clock)).await),
     }
 }
 
@@ -195,27 +192,36 @@ async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     Err(last)
 }
 
-/// The server's own answer, with as much of its body as comes and fits. What does not come leaves a shorter body, and a
-/// length that says so.
-async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Vec<u8> {
+/// The server's own answer, with as much of its body as comes and fits. The client sees where that is not the whole of it.
+async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Stop {
     let mut content = Vec::new();
-    let _late = clock.within(deadline, pin!(read_body(&mut other, &mut content))).await;
+    let cut = match clock.within(deadline, pin!(read_body(&mut other, &mut content))).await {
+        Some(Ok(())) => None,
+        Some(Err(cut)) => Some(cut),
+        None => Some("the server's reply did not come to its end in time"),
+    };
+    content.truncate(MAX_BODY);
     let mut answer = other.head;
-    // A 304 has no body, whatever its length would say (RFC 9110, section 15.4.5).
-    if other.status != 304 {
-        answer.extend_from_slice(format!("Content-Length: {}\r\n", content.len()).as_bytes());
-    }
-    answer.extend_from_slice(b"\r\n");
-    answer.extend_from_slice(&content);
-    answer
+    other.body.write(&content, cut.is_none(), &mut answer);
+    Stop::server(other.status, answer, cut)
 }
 
-async fn read_body(other: &mut Other, content: &mut Vec<u8>) {
+/// Reads a body to its end; an error says why it is not whole.
+async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'static str> {
     let mut bytes = std::mem::take(&mut other.first);
-    while let Ok(BodyState::More) = other.body.feed(&bytes, content, MAX_BODY) {
+    loop {
+        // Asked for one byte more than fits, it comes to the end of a body that just fits.
+        match other.body.feed(&bytes, content, MAX_BODY + 1) {
+            Ok(BodyState::Done) if content.len() > MAX_BODY => return Err("the server's reply has more than 64 KiB"),
+            Ok(BodyState::Done) => return Ok(()),
+            Ok(BodyState::More) => {}
+            Err(_) => return Err("the server's reply is malformed"),
+        }
         bytes.clear();
-        if !matches!(read_more(&other.server, &mut bytes).await, Ok(1..)) {
-            return;
+        match read_more(&other.server, &mut bytes).await {
+            Ok(1..) => {}
+            Ok(0) if other.body.at_end_of_stream() => return Ok(()),
+            Ok(0) | Err(_) => return Err("the server ended the connection within its reply"),
         }
     }
 }

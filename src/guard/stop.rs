@@ -141,9 +141,11 @@ impl Stop {
         Self::of(Cause::Health { is_serving })
     }
 
-    /// Passes on what the server said.
-    pub fn server(status: u16, answer: Vec<u8>) -> Self {
-        Self::of(Cause::Server { status, answer })
+    /// Passes on what the server said; `cut` says, for the log alone, why that is not the whole of it.
+    pub fn server(status: u16, answer: Vec<u8>, cut: Option<&str>) -> Self {
+        let mut stop = Self::of(Cause::Server { status, answer });
+        stop.known.seen = cut.map(str::to_owned);
+        stop
     }
 
     /// Stops for `reason`, and tells the client which `rule` was broken.

@@ -28,14 +28,14 @@ pub enum BodyFault {
 }
 
 impl BodyRead {
-    /// There is no body.
+    /// There is no body, whatever the headers say: a 304.
     pub fn none() -> Self {
-        Self::length(0)
+        Self(Framing::None)
     }
 
     /// A body of `length` bytes.
     pub fn length(length: u64) -> Self {
-        Self(Framing::Length(length))
+        Self(Framing::Length { length, left: length })
     }
 
     /// A body in chunks.
@@ -57,11 +57,12 @@ impl BodyRead {
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>, max: usize) -> Result<BodyState, BodyFault> {
         let room = max.saturating_sub(out.len());
         let state = match &mut self.0 {
+            Framing::None => BodyState::Done,
             Framing::UntilClose => {
                 out.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 BodyState::More
             }
-            Framing::Length(left) => {
+            Framing::Length { left, .. } => {
                 *left -= take(bytes, *left, room, out);
                 if *left == 0 { BodyState::Done } else { BodyState::More }
             }
@@ -73,17 +74,45 @@ impl BodyRead {
     /// Whether the body is whole if the stream ends now.
     pub fn at_end_of_stream(&self) -> bool {
         match &self.0 {
-            Framing::UntilClose => true,
-            Framing::Length(left) => *left == 0,
+            Framing::None | Framing::UntilClose => true,
+            Framing::Length { left, .. } => *left == 0,
             Framing::Chunked(chunked) => chunked.at == At::End,
+        }
+    }
+
+    /// Appends to `answer`, which ends with its last header, what frames `content`, and the content; the connection is to
+    /// be closed behind it. `content` is what was read of this body; where that is not the whole of it the client sees so:
+    /// it is shorter than its length, or in chunks of which the last one is missing.
+    pub fn write(&self, content: &[u8], is_whole: bool, answer: &mut Vec<u8>) {
+        let length = match &self.0 {
+            Framing::Length { length, .. } => Some(*length),
+            Framing::Chunked(_) if is_whole => Some(content.len() as u64),
+            Framing::Chunked(_) | Framing::None | Framing::UntilClose => None,
+        };
+        if let Some(length) = length {
+            answer.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+        }
+        let lacks_last_chunk = length.is_none() && !is_whole;
+        if lacks_last_chunk {
+            answer.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        answer.extend_from_slice(b"\r\n");
+        // An empty chunk would be the last one.
+        if lacks_last_chunk && !content.is_empty() {
+            answer.extend_from_slice(format!("{:x}\r\n", content.len()).as_bytes());
+            answer.extend_from_slice(content);
+            answer.extend_from_slice(b"\r\n");
+        } else {
+            answer.extend_from_slice(content);
         }
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Framing {
+    None,
     Chunked(Chunked),
-    Length(u64),
+    Length { length: u64, left: u64 },
     UntilClose,
 }
 

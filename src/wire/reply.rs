@@ -28,7 +28,7 @@ pub enum Reply {
         /// 300 to 599.
         status: u16,
         /// Status line and headers as sent, with `Connection: close` in place of everything that is about this
-        /// connection or frames the body. It ends after the last header's CRLF, so that a `Content-Length` can follow.
+        /// connection or frames the body; a 426 keeps its `Upgrade`. It ends after the last header's CRLF, for [`BodyRead::write`] to go on.
         head: Vec<u8>,
         /// Reads the body that follows.
         body: BodyRead,
@@ -158,16 +158,26 @@ fn head_for_client(status: u16, response: &Response<'_, '_>) -> Vec<u8> {
     let mut head = Vec::with_capacity(size + 64);
     let reason = response.reason.unwrap_or_default();
     head.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
+    // A 426 says what to upgrade to (RFC 9110, section 15.5.22), which is for the client.
+    let passes_upgrade = status == 426;
+    let mut has_upgrade = false;
     for header in headers {
+        let is_upgrade = passes_upgrade && header.name.eq_ignore_ascii_case("upgrade");
+        has_upgrade |= is_upgrade;
         let is_named = || values(headers, "connection").any(|value| has_member(value, header.name));
-        if !NOT_PASSED.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_named() {
+        if is_upgrade || !NOT_PASSED.iter().any(|name| header.name.eq_ignore_ascii_case(name)) && !is_named() {
             head.extend_from_slice(header.name.as_bytes());
             head.extend_from_slice(b": ");
             head.extend_from_slice(header.value);
             head.extend_from_slice(b"\r\n");
         }
     }
-    head.extend_from_slice(b"Connection: close\r\n");
+    head.extend_from_slice(if has_upgrade {
+        // Section 7.8: who sends Upgrade names it.
+        b"Connection: close, Upgrade\r\n"
+    } else {
+        b"Connection: close\r\n"
+    });
     head
 }
 

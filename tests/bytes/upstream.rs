@@ -6,7 +6,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, End, Gate, Request, Rig, Setup, Socket, close_code, frame, full_queue, ip, nth_ip, until};
+use crate::rig::{
+    Answer, Backend, End, Gate, Request, Rig, Setup, Socket, close_code, frame, full_queue, ip, nth_ip, until,
+};
 
 #[test]
 fn where_every_server_refuses_the_client_hears_502_and_the_slot_is_back() {
@@ -207,7 +209,15 @@ fn an_honest_refusal_of_the_server_is_passed_on_with_its_body_and_closed() {
             "busy",
         ),
         (
-            "HTTP/1.1 426 Upgrade Required\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n",
+            "",
+        ),
+        (
+            "HTTP/1.1 405 No\r\nAllow: POST\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+            "",
+        ),
+        (
+            "HTTP/1.1 400 No\r\nSec-WebSocket-Version: 8, 7\r\nDate: x\r\nServer: y\r\nContent-Length: 0\r\n\r\n",
             "",
         ),
     ];
@@ -227,11 +237,15 @@ fn an_honest_refusal_of_the_server_is_passed_on_with_its_body_and_closed() {
             "Set-Cookie",
             "Retry-After",
             "Sec-WebSocket-Version",
+            "Proxy-Authenticate",
+            "Allow",
+            "Date",
+            "Server",
         ] {
             assert_eq!(
                 answer.values(header).len(),
-                usize::from(reply.contains(header)),
-                "{answer}"
+                usize::from(reply.contains(&format!("{header}: "))),
+                "{header}: {answer}"
             );
         }
         rig.expect(
@@ -255,25 +269,192 @@ fn a_body_until_the_end_of_the_connection_is_passed_on_too() {
     let rig = Rig::start(&backend, "");
     let answer = rig.ask(Request::to("/ws"));
     assert_eq!((answer.status(), answer.body_text().as_str()), (403, "not you"));
+    // Nobody knows whether that is all of it: it is framed by the end, as the server framed it.
+    assert_eq!(answer.values("Content-Length"), [""; 0], "{answer}");
+    assert_eq!(answer.values("Transfer-Encoding"), [""; 0], "{answer}");
+    assert_eq!(answer.end, End::Fin);
     rig.quiet();
 }
 
+/// RFC 9110, 15.5.22 and 7.8: a 426 must say what to upgrade to, and who sends Upgrade names it in Connection.
 #[test]
-fn of_a_long_refusal_at_most_64_kib_are_passed_on() {
-    let backend = Backend::start(|guest| {
-        guest.hear_head();
-        guest.say(b"HTTP/1.1 500 Oops\r\nContent-Length: 10000000\r\n\r\n");
-        guest.say(&vec![b'x'; 10_000_000]);
-    });
-    let rig = Rig::start(&backend, "");
-    let answer = rig.ask(Request::to("/ws"));
-    assert_eq!(answer.status(), 500);
-    assert!(
-        (1..=64 * 1024).contains(&answer.body().len()),
-        "{} bytes",
-        answer.body().len()
+fn the_servers_own_426_says_what_to_upgrade_to() {
+    for connection in ["", "Connection: Upgrade\r\n", "Connection: upgrade, keep-alive\r\n"] {
+        let said = format!(
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n{connection}Sec-WebSocket-Version: 13, 8\r\n\
+             Content-Length: 3\r\n\r\nnot"
+        );
+        let (rig, answer) = reply(said.as_bytes(), Ends::Never);
+        assert_eq!(
+            String::from_utf8_lossy(&answer.bytes),
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13, 8\r\n\
+             Connection: close, Upgrade\r\nContent-Length: 3\r\n\r\nnot"
+        );
+        assert_eq!(answer.end, End::Fin);
+        rig.quiet();
+    }
+    // What another refusal says about its connection is no business of the client's.
+    let (_rig, answer) = reply(
+        b"HTTP/1.1 401 Who\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
+        Ends::Never,
     );
-    assert!(answer.body().iter().all(|byte| *byte == b'x'));
+    assert_eq!(
+        (answer.values("Upgrade"), answer.values("Connection")),
+        (vec![], vec!["close".to_owned()])
+    );
+}
+
+/// What ends the server's reply.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    Fin,
+    Reset,
+    /// Not before the upgrade timeout.
+    Never,
+}
+
+/// A guard before a server that says this and ends so, and what a client hears.
+fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
+    let said = said.to_vec();
+    let backend = Backend::start(move |guest| {
+        guest.hear_head();
+        guest.try_say(&said);
+        match ends {
+            Ends::Fin => {}
+            // What it said is on its way before the reset is.
+            Ends::Reset => {
+                thread::sleep(Duration::from_millis(200));
+                guest.reset();
+            }
+            Ends::Never => guest.listen(),
+        }
+    });
+    let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"1s\"");
+    let answer = rig.ask(Request::to("/ws"));
+    (rig, answer)
+}
+
+/// What it comes short of, what the server says behind its status line, what ends it, the framing and the body passed on.
+type Case = (&'static str, Vec<u8>, &'static [Ends], &'static str, Vec<u8>);
+
+#[test]
+fn half_a_reply_of_the_server_never_looks_whole() {
+    const CHUNKED: &str = "Transfer-Encoding: chunked";
+    let kib = 64 * 1024;
+    let long = "x".repeat(100_000);
+    let cases: [Case; 8] = [
+        (
+            "more than 64 KiB of a length",
+            format!("Content-Length: 100000\r\n\r\n{long}").into(),
+            &[Ends::Fin, Ends::Never],
+            "Content-Length: 100000",
+            long[..kib].into(),
+        ),
+        (
+            "less than the length",
+            b"Content-Length: 50\r\n\r\nnine byte".to_vec(),
+            &[Ends::Fin, Ends::Reset, Ends::Never],
+            "Content-Length: 50",
+            b"nine byte".to_vec(),
+        ),
+        (
+            "the middle of a chunk",
+            format!("{CHUNKED}\r\n\r\n40\r\nnine byte").into(),
+            &[Ends::Fin, Ends::Reset, Ends::Never],
+            CHUNKED,
+            b"9\r\nnine byte\r\n".to_vec(),
+        ),
+        (
+            "the trailers",
+            format!("{CHUNKED}\r\n\r\n9\r\nnine byte\r\n0\r\nA: b\r\n").into(),
+            &[Ends::Fin, Ends::Reset, Ends::Never],
+            CHUNKED,
+            b"9\r\nnine byte\r\n".to_vec(),
+        ),
+        (
+            "no chunk at all",
+            format!("{CHUNKED}\r\n\r\n").into(),
+            &[Ends::Fin, Ends::Reset, Ends::Never],
+            CHUNKED,
+            Vec::new(),
+        ),
+        (
+            "more than 64 KiB in chunks",
+            format!("{CHUNKED}\r\n\r\n186a0\r\n{long}\r\n0\r\n\r\n").into(),
+            &[Ends::Fin],
+            CHUNKED,
+            format!("10000\r\n{}\r\n", &long[..kib]).into(),
+        ),
+        (
+            "more than 64 KiB until the end",
+            format!("A: b\r\n\r\n{long}").into(),
+            &[Ends::Fin],
+            CHUNKED,
+            format!("10000\r\n{}\r\n", &long[..kib]).into(),
+        ),
+        (
+            "something else than the end",
+            b"A: b\r\n\r\nnine byte".to_vec(),
+            &[Ends::Reset, Ends::Never],
+            CHUNKED,
+            b"9\r\nnine byte\r\n".to_vec(),
+        ),
+    ];
+    for (what, said, all_ends, framing, body) in cases {
+        for ends in all_ends {
+            let case = format!("{what}, {ends:?}");
+            let (rig, answer) = reply(&[b"HTTP/1.1 404 Not Found\r\n", &said[..]].concat(), *ends);
+            assert_eq!((answer.status(), answer.end), (404, End::Fin), "{case}");
+            let (name, value) = framing.split_once(": ").unwrap();
+            for header in ["Content-Length", "Transfer-Encoding"] {
+                let expected: &[&str] = if header == name { &[value] } else { &[] };
+                assert_eq!(answer.values(header), expected, "{case}");
+            }
+            assert!(
+                answer.body() == body,
+                "{case}: {} bytes, not {}",
+                answer.body().len(),
+                body.len()
+            );
+            let line = rig.access("upstream_status");
+            assert!(
+                line["message"].as_str().unwrap_or_default().starts_with("the server"),
+                "{case}: the log says why: {line}"
+            );
+            rig.quiet();
+        }
+    }
+}
+
+#[test]
+fn a_reply_of_64_kib_is_whole() {
+    let text = "x".repeat(64 * 1024);
+    for (said, length) in [
+        (format!("Content-Length: 65536\r\n\r\n{text}"), &["65536"][..]),
+        (
+            format!("Transfer-Encoding: chunked\r\n\r\n10000\r\n{text}\r\n0\r\n\r\n"),
+            &["65536"],
+        ),
+        (format!("A: b\r\n\r\n{text}"), &[]),
+    ] {
+        let (rig, answer) = reply(&[b"HTTP/1.1 404 Not Found\r\n", said.as_bytes()].concat(), Ends::Fin);
+        assert_eq!((answer.status(), answer.end), (404, End::Fin));
+        assert_eq!(answer.values("Content-Length"), length);
+        assert_eq!(answer.values("Transfer-Encoding"), [""; 0]);
+        assert!(answer.body() == text.as_bytes(), "{} bytes", answer.body().len());
+        assert_eq!(rig.access("upstream_status")["message"], serde_json::Value::Null);
+        rig.quiet();
+    }
+}
+
+#[test]
+fn a_304_has_no_body_whatever_its_length_would_say() {
+    let said = b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n";
+    let (rig, answer) = reply(said, Ends::Never);
+    assert_eq!(
+        String::from_utf8_lossy(&answer.bytes),
+        "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nConnection: close\r\n\r\n"
+    );
     rig.quiet();
 }
 

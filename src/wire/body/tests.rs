@@ -102,6 +102,38 @@ fn what_is_no_body_is_bounded() {
     assert_eq!(chunked(&trailers).0, Err(BodyFault::TooLong));
 }
 
+#[test]
+fn what_is_passed_on_never_looks_whole_where_it_is_not() {
+    let written = |body: BodyRead, content: &[u8], is_whole| {
+        let mut answer = Vec::new();
+        body.write(content, is_whole, &mut answer);
+        String::from_utf8(answer).unwrap()
+    };
+    // The number of bytes that the server said stays, however many came.
+    assert_eq!(
+        written(BodyRead::length(3), b"abc", true),
+        "Content-Length: 3\r\n\r\nabc"
+    );
+    assert_eq!(
+        written(BodyRead::length(50), b"abc", false),
+        "Content-Length: 50\r\n\r\nabc"
+    );
+    assert_eq!(
+        written(BodyRead::chunked(), b"abc", true),
+        "Content-Length: 3\r\n\r\nabc"
+    );
+    // Nobody but the end of the connection says that it is whole.
+    assert_eq!(written(BodyRead::until_close(), b"abc", true), "\r\nabc");
+    for body in [BodyRead::chunked(), BodyRead::until_close()] {
+        assert_eq!(
+            written(body.clone(), &[b'a'; 17], false),
+            "Transfer-Encoding: chunked\r\n\r\n11\r\naaaaaaaaaaaaaaaaa\r\n"
+        );
+        assert_eq!(written(body, b"", false), "Transfer-Encoding: chunked\r\n\r\n");
+    }
+    assert_eq!(written(BodyRead::none(), b"", true), "\r\n");
+}
+
 proptest! {
     #[test]
     fn chunks_read_as_their_data_at_every_split(
