@@ -71,12 +71,21 @@ impl Drop for AdminServer {
 }
 
 fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
+    // Checkers ask by an address or a name of their own, or in HTTP/1.0 by none; and a page learns nothing from a word.
+    let is_probe = matches!(asked.head.uri.path(), "/healthz" | "/readyz");
     match asked.verdict(hosts) {
         Verdict::Answer => {}
         Verdict::Forbid => return text(StatusCode::FORBIDDEN, "Cross-site requests are not answered\n"),
+        Verdict::Misdirect if is_probe => {}
         Verdict::Misdirect => return text(StatusCode::MISDIRECTED_REQUEST, MISDIRECTED),
     }
-    if !matches!(asked.head.method, Method::GET | Method::HEAD) {
+    let is_answered = match asked.head.method {
+        Method::GET | Method::HEAD => true,
+        // So HAProxy's checks ask where they are told no method.
+        Method::OPTIONS => is_probe,
+        _ => false,
+    };
+    if !is_answered {
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD\n");
         response.headers_mut().insert(ALLOW, serve::value("GET, HEAD"));
         return response;

@@ -59,7 +59,7 @@ pub struct Passage {
 /// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
 pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) -> Result<Admitted, Stop> {
     let policy = &running.policy;
-    if head.method == b"GET"
+    if [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method)
         && peer
             .listener
             .policy
@@ -67,10 +67,11 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             .as_deref()
             .is_some_and(|path| path.as_bytes() == head.path())
     {
-        return Err(Stop::health(running.shared.phase.is(Phase::Serving)));
+        return Err(Stop::health(running.shared.phase.is(Phase::Serving)).asked_by(head.method));
     }
     let client = identify(head, peer.hop, &policy.identity);
-    let upgrade = check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head))?;
+    let upgrade =
+        check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head).asked_by(head.method))?;
     let route = route(head, client, running).map_err(|stop| stop.by(client).asking(head))?;
     let place = Place {
         route: Arc::clone(&route.name),

@@ -38,7 +38,7 @@ impl Refusal {
     /// The one place that decides what a client hears of a stop.
     pub fn of(stop: &Stop) -> Self {
         let reason = match &stop.cause {
-            Cause::Health { is_serving } => return Self::health(*is_serving),
+            Cause::Health { is_serving } => return Self::health(stop, *is_serving),
             Cause::Server { status, answer } => {
                 return Self::Say {
                     status: *status,
@@ -59,17 +59,20 @@ impl Refusal {
         }
     }
 
-    fn health(is_serving: bool) -> Self {
+    fn health(stop: &Stop, is_serving: bool) -> Self {
         let (status, text) = if is_serving {
             (200, "OK")
         } else {
             (503, Reason::Draining.text())
         };
-        Self::say(Answer {
-            status,
-            headers: &[],
-            text,
-        })
+        Self::say(
+            stop,
+            Answer {
+                status,
+                headers: &[],
+                text,
+            },
+        )
     }
 
     fn closed(stop: &Stop, reason: Reason) -> Self {
@@ -80,10 +83,14 @@ impl Refusal {
         Self::Say { status: 101, bytes }
     }
 
-    fn say(answer: Answer<'_>) -> Self {
+    fn say(stop: &Stop, answer: Answer<'_>) -> Self {
         Self::Say {
             status: answer.status,
-            bytes: answer.render(),
+            bytes: if stop.known().by_head {
+                answer.render_head()
+            } else {
+                answer.render()
+            },
         }
     }
 
@@ -106,11 +113,14 @@ impl Refusal {
         }
         headers.push(("X-Wsguard-Reason", reason.word()));
         let text = stop.known().rule.as_deref().unwrap_or(reason.text());
-        Self::say(Answer {
-            status,
-            headers: &headers,
-            text,
-        })
+        Self::say(
+            stop,
+            Answer {
+                status,
+                headers: &headers,
+                text,
+            },
+        )
     }
 
     /// Gives a newcomer what it is to get, as far as that takes no waiting. What remains, if anything does, is for

@@ -110,6 +110,8 @@ pub struct Known {
     pub offer: Option<Offer>,
     /// Its request head, where it may be decided on again.
     pub head: Option<Box<[u8]>>,
+    /// It asked by HEAD, and reads no body.
+    pub by_head: bool,
 }
 
 impl Numbers {
@@ -214,6 +216,13 @@ impl Stop {
     #[must_use]
     pub fn by(mut self, client: Client) -> Self {
         self.known.client = Some(client);
+        self
+    }
+
+    /// Says whether it asked by HEAD.
+    #[must_use]
+    pub fn asked_by(mut self, method: &[u8]) -> Self {
+        self.known.by_head = method == b"HEAD";
         self
     }
 

@@ -15,6 +15,13 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// The answer to a HEAD: the same without its body (RFC 9110, section 9.3.2).
+    pub fn render_head(&self) -> Vec<u8> {
+        let mut answer = self.render();
+        answer.truncate(answer.len() - self.text.len() - 2);
+        answer
+    }
+
     /// The answer to the byte: status line, `Content-Type`, `Connection: close`, `Content-Length`, then the headers.
     pub fn render(&self) -> Vec<u8> {
         let Self { status, headers, text } = self;
@@ -86,6 +93,18 @@ mod tests {
         let expected = "HTTP/1.1 429 Too Many Requests\r\nContent-Type: text/plain\r\nConnection: close\r\n\
             Content-Length: 35\r\nRetry-After: 7\r\nX-Wsguard-Reason: per_ip\r\n\r\nToo many connections from this IP\r\n";
         assert_eq!(answer.render(), expected.as_bytes());
+    }
+
+    #[test]
+    fn to_a_head_the_body_is_left_out_and_its_length_stays() {
+        let answer = Answer {
+            status: 200,
+            headers: &[],
+            text: "OK",
+        };
+        let expected = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 4\r\n\r\n";
+        assert_eq!(answer.render_head(), expected);
+        assert_eq!(answer.render(), [&expected[..], b"OK\r\n"].concat());
     }
 
     #[test]

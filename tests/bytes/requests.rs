@@ -531,7 +531,7 @@ fn an_answer_survives_what_the_client_is_still_sending() {
 }
 
 #[test]
-fn the_health_path_answers_a_get_and_nothing_else() {
+fn the_health_path_answers_every_checker_and_nothing_else() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("health_path = \"/lb/health\"")
@@ -539,12 +539,31 @@ fn the_health_path_answers_a_get_and_nothing_else() {
         .start();
     let open = rig.open();
     let ask = |line: &str| rig.ask(format!("{line}\r\nHost: lb\r\n\r\n"));
-    for line in ["GET /lb/health HTTP/1.1", "GET /lb/health?from=lb HTTP/1.1"] {
+    for (line, body) in [
+        ("GET /lb/health HTTP/1.1", "OK\r\n"),
+        ("GET /lb/health?from=lb HTTP/1.1", "OK\r\n"),
+        ("HEAD /lb/health HTTP/1.1", ""),
+        ("OPTIONS /lb/health HTTP/1.1", "OK\r\n"),
+        ("GET /lb/health HTTP/1.0", "OK\r\n"),
+        ("HEAD /lb/health HTTP/1.0", ""),
+        ("OPTIONS /lb/health HTTP/1.0", "OK\r\n"),
+    ] {
         let healthy = ask(line);
-        assert_eq!((healthy.status(), healthy.end), (200, End::Fin), "{healthy}");
+        assert_eq!((healthy.status(), healthy.end), (200, End::Fin), "{line}: {healthy}");
         assert_eq!(healthy.values("Connection"), ["close"]);
+        // To a HEAD, the length that a GET would have (RFC 9110, 9.3.2).
+        assert_eq!(healthy.values("Content-Length"), ["4"]);
+        assert_eq!(healthy.body_text(), body, "{line}");
     }
+    let without_host = rig.ask("GET /lb/health HTTP/1.0\r\n\r\n");
+    assert_eq!(without_host.status(), 200, "{without_host}");
     assert_eq!(ask("GET /lb/healthy HTTP/1.1").status(), 426);
+    let head = ask("HEAD /lb/healthy HTTP/1.1");
+    assert_eq!(
+        (head.status(), head.body()),
+        (426, &b""[..]),
+        "no HEAD is answered with a body"
+    );
     assert_eq!(ask("POST /lb/health HTTP/1.1").status(), 426);
     assert_eq!(backend.dials(), 1);
     drop(open);

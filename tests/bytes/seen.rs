@@ -312,6 +312,38 @@ fn who_asks_under_a_foreign_name_reads_nothing() {
 }
 
 #[test]
+#[test]
+fn health_and_readiness_are_told_to_every_checker_under_any_name() {
+    let rig = Rig::start(&Backend::listening(), "");
+    for path in ["/healthz", "/readyz"] {
+        for (head, has_body) in [
+            (format!("GET {path} HTTP/1.0\r\n\r\n"), true),
+            (format!("HEAD {path} HTTP/1.0\r\n\r\n"), false),
+            (format!("OPTIONS {path} HTTP/1.0\r\n\r\n"), true),
+            (format!("HEAD {path} HTTP/1.1\r\nHost: 10.1.2.3:9191\r\n\r\n"), false),
+            (
+                format!("GET {path} HTTP/1.1\r\nHost: wsguard.internal\r\nConnection: close\r\n\r\n"),
+                true,
+            ),
+        ] {
+            let answer = rig.admin_ask(&head);
+            assert_eq!(answer.status_of_any_version(), 200, "{head}: {answer}");
+            assert_eq!(!answer.body().is_empty(), has_body, "{head}: {answer}");
+            assert_eq!(answer.values("Access-Control-Allow-Origin"), [""; 0]);
+        }
+    }
+    for path in ["/stats", "/metrics", "/", "/elsewhere"] {
+        let answer = rig.admin_ask(&format!("GET {path} HTTP/1.0\r\n\r\n"));
+        assert_eq!(answer.status_of_any_version(), 421, "{path}: {answer}");
+        let answer = rig.admin_ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: wsguard.internal\r\nConnection: close\r\n\r\n"
+        ));
+        assert_eq!(answer.status(), 421, "{path}: {answer}");
+    }
+    let page = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\nConnection: close\r\n\r\n";
+    assert_eq!(rig.admin_ask(page).status(), 403);
+}
+
 fn a_page_of_another_site_reads_nothing() {
     let rig = Rig::start(&Backend::listening(), "");
     let ask = |header: &str| {

@@ -202,6 +202,13 @@ impl Answer {
             .unwrap_or(0)
     }
 
+    /// The same, be it an answer in HTTP/1.1 or HTTP/1.0.
+    pub fn status_of_any_version(&self) -> u16 {
+        let text = String::from_utf8_lossy(&self.bytes);
+        let line = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+        line.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
     /// What stands behind the head.
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.head_len()..]
