@@ -361,6 +361,14 @@ fn of_listeners_and_upstreams() {
             "3:25 `accept_proxy_protocol` without trusted proxies: every connection would be refused",
         ),
         (
+            "[[listener]]\nbind = [\"unix:/a\"]\naccept_proxy_protocol = true\n[client_ip]\ntrusted_proxies = [\"loopback\"]",
+            "3:25 `accept_proxy_protocol`, and no peer of \"unix:/a\" is trusted: all would be refused",
+        ),
+        (
+            "[[listener]]\nbind = [\"unix:/a\", \"1.1.1.1:1\"]\naccept_proxy_protocol = true\n[client_ip]\ntrusted_proxies = [\"unix\"]",
+            "3:25 `accept_proxy_protocol`, and no peer of \"1.1.1.1:1\" is trusted: all would be refused",
+        ),
+        (
             "[[listener]]\nbind = [\"1.1.1.1:1\"]\nhandshake_timeout = \"off\"",
             "3:21 `handshake_timeout` is not a duration",
         ),

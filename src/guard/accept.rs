@@ -18,6 +18,7 @@ use super::ledger::Entry;
 use super::log::Line;
 use super::panics::survive;
 use super::post::Post;
+use super::reason::Reason;
 use super::stop::Stop;
 use super::walk::{Arrival, arrive};
 use super::worker::Worker;
@@ -119,7 +120,13 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
     };
     let mut entry = Entry::begin(&running.shared, &listener, hop, now);
     listener.accepted.inc();
-    let greeting = Greeting::begin(peer, &listener, &running);
+    if listener.policy.accept_proxy_protocol && !identity.trusts(peer) {
+        let stranger = Stop::seen(Reason::ProxyHeader, b"the peer is not in trusted_proxies");
+        entry.stopped(&stranger, None);
+        drop(newcomer);
+        return;
+    }
+    let greeting = Greeting::begin(peer, &listener);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
     let seat = match listener.room.enter(charged, running.shared.clock.look(now)) {
         Ok(seat) => seat,

@@ -30,10 +30,9 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// One of which nothing was heard yet. A PROXY header is awaited from those whose word counts by the policy that is in
-    /// force when they come.
-    pub fn begin(peer: Option<IpAddr>, listener: &Listener, running: &Running) -> Self {
-        let is_awaited = listener.policy.accept_proxy_protocol && running.policy.identity.trusts(peer);
+    /// One of which nothing was heard yet. Where the listener asks for a PROXY header every connection begins with one.
+    pub fn begin(peer: Option<IpAddr>, listener: &Listener) -> Self {
+        let is_awaited = listener.policy.accept_proxy_protocol;
         fault::point(if is_awaited { "proxy_header" } else { "head" });
         Self {
             peer,
@@ -130,7 +129,7 @@ impl Greeting {
         let policy = &peer.listener.policy;
         if policy.accept_proxy_protocol {
             match announces(ahead.bytes()) {
-                // A second header, or one from a peer that has no business to send it.
+                // A second header.
                 Announces::Yes => {
                     return Some(Err(Stop::seen(
                         Reason::ProxyHeader,

@@ -1,7 +1,9 @@
 //! The PROXY protocol, versions 1 and 2: read to the byte however it is cut, required from those who are trusted, and
 //! refused from anyone else. Bytes are typed from the specification.
 
+use std::io::{Read, Write};
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
@@ -231,17 +233,59 @@ fn every_deviation_ends_the_connection_without_a_byte() {
 }
 
 #[test]
-fn a_header_from_a_stranger_is_refused_and_a_stranger_without_one_is_served_as_itself() {
+fn a_stranger_is_closed_without_a_byte_with_a_header_and_without_one() {
     let backend = Backend::listening();
-    let rig = before(&backend).start();
-    for header in [V1, V2] {
-        let (heard, _) = rig.send([header, Request::to("/ws").as_ref()].concat()).read_to_end();
-        assert_eq!(heard, b"");
+    let rig = before(&backend).listener("\nhealth_path = \"/up\"").start();
+    let health = Request::to("/up");
+    for sent in [
+        [V1, Request::to("/ws").as_ref()].concat(),
+        [V2, Request::to("/ws").as_ref()].concat(),
+        Request::to("/ws").into_bytes(),
+        health.into_bytes(),
+        b"GET /ws".to_vec(),
+        Vec::new(),
+    ] {
+        let (heard, _) = rig.send_from(ip(3), &sent).read_to_end();
+        assert_eq!(heard, b"", "{}", sent.escape_ascii());
     }
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="proxy_header"}"#,
+        6,
+    );
+    let line = rig.access("proxy_header");
+    assert_eq!(line["client"], "127.0.0.3");
+    assert_eq!(line["message"], "the peer is not in trusted_proxies");
     assert_eq!(backend.dials(), 0);
-    let open = rig.open_from(ip(3));
-    assert_eq!(backend.visit(0).header("X-Real-IP"), ["127.0.0.3"]);
-    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn a_unix_peer_without_a_header_is_closed_without_a_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("in.sock");
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .config(&format!(
+            "[[listener]]\nname = \"front\"\nbind = [\"unix:{}\"]\naccept_proxy_protocol = true\n\
+             [client_ip]\ntrusted_proxies = [\"unix\"]",
+            path.display()
+        ))
+        .config("[admin]\nlisten = \"127.0.0.1:0\"")
+        .start();
+    let heard = |sent: &[u8]| {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(sent).unwrap();
+        let mut heard = [0; 12];
+        stream
+            .read_exact(&mut heard)
+            .map(|()| heard.to_vec())
+            .unwrap_or_default()
+    };
+    assert_eq!(heard(Request::to("/ws").as_ref()), b"");
+    assert_eq!(backend.dials(), 0);
+    assert_eq!(heard(&[V1, Request::to("/ws").as_ref()].concat()), b"HTTP/1.1 101");
+    assert_eq!(backend.visit(0).header("X-Real-IP"), ["203.0.113.7"]);
     rig.quiet();
 }
 

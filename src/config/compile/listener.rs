@@ -30,8 +30,8 @@ pub fn compile(
             .first()
             .map_or_else(|| format!("listener-{}", policies.len() + 1), ToString::to_string);
         let name = names.take(&raw.name, or, header, found);
+        check_proxy_protocol(raw, &bind, client_ip, found);
         policies.push(one(raw, name, bind, found));
-        check_proxy_protocol(raw, client_ip, found);
     }
     policies
 }
@@ -126,19 +126,28 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
     }
 }
 
-fn check_proxy_protocol(raw: &raw::Listener, client_ip: &raw::ClientIp, found: &mut Findings) {
+fn check_proxy_protocol(raw: &raw::Listener, bind: &[Bind], client_ip: &raw::ClientIp, found: &mut Findings) {
     let mut unheard = Findings::default();
     let is_on = raw.accept_proxy_protocol.flag(&mut unheard).unwrap_or(false);
     let written = client_ip.trusted_proxies.is_written();
-    let nothing = client_ip
-        .trusted_proxies
-        .texts_or_none(&mut unheard)
-        .is_some_and(|texts| texts.is_empty());
+    let trusted = client_ip.trusted_proxies.texts_or_none(&mut unheard);
+    let nothing = trusted.as_ref().is_some_and(Vec::is_empty);
+    let span = raw.accept_proxy_protocol.span().unwrap_or_default();
     if is_on && (!written || nothing) {
-        let span = raw.accept_proxy_protocol.span().unwrap_or_default();
         let title = "`accept_proxy_protocol` without trusted proxies: every connection would be refused";
         found.mistake(Finding::at(span, title).hint(
             "[client_ip] trusted_proxies = [...] names those who send the header; it is accepted from nobody else",
         ));
+    } else if let Some(trusted) = trusted.filter(|_| is_on && written) {
+        let is_trusted = |bind: &&Bind| {
+            let is_unix = matches!(bind, Bind::Unix(_));
+            trusted.iter().any(|text| (text.text == "unix") == is_unix)
+        };
+        if let Some(bind) = bind.iter().find(|bind| !is_trusted(bind)) {
+            let title = format!("`accept_proxy_protocol`, and no peer of \"{bind}\" is trusted: all would be refused");
+            found.mistake(Finding::at(span, title).hint(
+                "trusted_proxies needs \"unix\" for Unix sockets, and networks (\"loopback\", \"10.0.0.0/8\") for addresses",
+            ));
+        }
     }
 }
