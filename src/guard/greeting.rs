@@ -26,6 +26,8 @@ pub struct Greeting {
     peer: Option<IpAddr>,
     /// The near end of the connection; `None` while a PROXY header is awaited that names it.
     hop: Option<Hop>,
+    /// A PROXY header has named who it is.
+    is_named: bool,
     scan: HeadScan,
 }
 
@@ -40,6 +42,7 @@ impl Greeting {
                 address: peer,
                 may_forward: true,
             }),
+            is_named: false,
             scan: HeadScan::default(),
         }
     }
@@ -69,6 +72,7 @@ impl Greeting {
             None => match proxy_header(ahead, self.peer, seat, running)? {
                 Ok(hop) => {
                     fault::point("head");
+                    self.is_named = hop.may_forward;
                     *self.hop.insert(hop)
                 }
                 Err(stop) => return Some(Err(stop)),
@@ -109,13 +113,17 @@ impl Greeting {
 
     /// Why it stops where the greeting is broken off; `has_begun` says whether a byte of what is awaited has come.
     pub fn broken_off(&self, why: Unheard, has_begun: bool) -> Stop {
+        let is_silent = !has_begun && !self.is_named;
         match (why, self.hop) {
-            // Nothing that comes late or not at all is part of a head: no answer is owed.
-            (Unheard::Late, None) => Stop::seen(Reason::ProxyHeader, b"unfinished at the deadline"),
-            (Unheard::Late, Some(_)) if has_begun => Stop::new(Reason::HeadTimeout),
-            (Unheard::Late, Some(_)) => Stop::silent(Reason::HeadTimeout),
             (Unheard::GaveWay, _) => Stop::new(Reason::PendingFull),
+            (Unheard::Gone, _) if is_silent => Stop::silent(Reason::ClientGone),
             (Unheard::Gone, _) => Stop::new(Reason::ClientGone),
+            (Unheard::Late, None) if is_silent => Stop::silent(Reason::ProxyHeader),
+            // Nothing of it is part of a head: no answer is owed.
+            (Unheard::Late, None) => Stop::seen(Reason::ProxyHeader, b"unfinished at the deadline"),
+            (Unheard::Late, Some(_)) if is_silent => Stop::silent(Reason::HeadTimeout),
+            (Unheard::Late, Some(_)) if has_begun => Stop::new(Reason::HeadTimeout),
+            (Unheard::Late, Some(_)) => Stop::wordless(Reason::HeadTimeout),
         }
     }
 

@@ -63,6 +63,8 @@ enum State {
     Stopped(Box<Stopped>),
     /// Answered a health check: no line, no count.
     Health,
+    /// Said nothing: a count, and no line.
+    Silent(Reason),
     /// Open, and perhaps the limit that was only observed.
     Open(Option<Box<Observed>>),
     /// Boxed for the same reason.
@@ -149,8 +151,12 @@ impl Entry {
             return;
         };
         let status = match &stop.cause {
+            Cause::Silent(reason) => {
+                self.state = State::Silent(*reason);
+                return;
+            }
             Cause::Server { status, .. } => Some(*status),
-            Cause::Health { .. } | Cause::Refused(_) | Cause::Silent(_) => status,
+            Cause::Health { .. } | Cause::Refused(_) | Cause::Wordless(_) => status,
         };
         let note = known
             .note
@@ -231,6 +237,14 @@ impl Entry {
             _ if is_panic => Class::Rejected(Reason::Panic),
             State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
+            State::Silent(reason) => {
+                self.listener.silent_closes.inc();
+                // Who went by itself was not refused.
+                if *reason != Reason::ClientGone {
+                    self.count(Class::Rejected(*reason));
+                }
+                return;
+            }
             // A health check leaves nothing; nor does one that has more to say, or a task that the process ends because it is
             // about to exit.
             State::Health | State::Walking(_) | State::Open(_) => return,
@@ -352,7 +366,7 @@ impl Entry {
                 line.status = Some(101);
                 numbers = observed.as_ref().map(|observed| observed.numbers);
             }
-            State::Walking(_) | State::Health => {}
+            State::Walking(_) | State::Health | State::Silent(_) => {}
         }
         match numbers {
             Some(Numbers::Open { open, of }) => {

@@ -24,6 +24,8 @@ pub struct Metrics {
     pub(super) registry: Registry,
     /// `wsguard_accepted_total`.
     pub accepted: IntCounterVec,
+    /// `wsguard_silent_closes_total`.
+    pub silent_closes: IntCounterVec,
     /// `wsguard_untrusted_forwarded_total`.
     pub untrusted_forwarded: IntCounterVec,
     /// `wsguard_panics_total`.
@@ -136,6 +138,12 @@ impl Metrics {
         let r = &registry;
         Self {
             accepted: counters(r, "wsguard_accepted_total", "Sockets accepted", &["listener"]),
+            silent_closes: counters(
+                r,
+                "wsguard_silent_closes_total",
+                "Connections that ended without a byte from the client: checks that only connect, scans, spare connections",
+                &["listener"],
+            ),
             untrusted_forwarded: counters(
                 r,
                 "wsguard_untrusted_forwarded_total",
@@ -259,6 +267,7 @@ impl Metrics {
         let traffic = &self.gauges.traffic;
         let counters = [
             &self.accepted,
+            &self.silent_closes,
             &self.untrusted_forwarded,
             &self.handshakes,
             &self.closes,

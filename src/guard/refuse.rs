@@ -45,7 +45,7 @@ impl Refusal {
                     bytes: answer.clone(),
                 };
             }
-            Cause::Silent(_) => return Self::Close,
+            Cause::Wordless(_) | Cause::Silent(_) => return Self::Close,
             Cause::Refused(reason) => *reason,
         };
         let Some(status) = reason.status() else {

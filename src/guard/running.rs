@@ -128,6 +128,8 @@ pub struct Listener {
     pub room: Arc<PendingRoom>,
     /// Sockets accepted.
     pub accepted: IntCounter,
+    /// Connections that ended without a byte, or behind a PROXY header that names nobody.
+    pub silent_closes: IntCounter,
     /// Requests with forwarding headers from a hop that is not trusted.
     pub untrusted_forwarded: IntCounter,
 }
@@ -283,6 +285,7 @@ impl Listener {
             policy: Arc::clone(policy),
             room,
             accepted: metrics.accepted.with_label_values(&[&*policy.name]),
+            silent_closes: metrics.silent_closes.with_label_values(&[&*policy.name]),
             untrusted_forwarded: metrics.untrusted_forwarded.with_label_values(&[&*policy.name]),
         }
     }

@@ -62,7 +62,9 @@ pub enum Cause {
     },
     /// We refuse.
     Refused(Reason),
-    /// We refuse, and it is not owed a word: it never sent one.
+    /// We refuse, and it is not owed a word.
+    Wordless(Reason),
+    /// It has not said a word, and perhaps only connected to see whether it can: it is counted, and leaves no line.
     Silent(Reason),
 }
 
@@ -108,10 +110,10 @@ pub struct Known {
     pub seen: Option<String>,
     /// What an answer by close frame needs.
     pub offer: Option<Offer>,
-    /// Its request head, where it may be decided on again.
-    pub head: Option<Box<[u8]>>,
     /// It asked by HEAD, and reads no body.
     pub by_head: bool,
+    /// Its request head, where it may be decided on again.
+    pub head: Option<Box<[u8]>>,
 }
 
 impl Numbers {
@@ -134,6 +136,11 @@ impl Stop {
     }
 
     /// Stops for `reason` without a byte.
+    pub fn wordless(reason: Reason) -> Self {
+        Self::of(Cause::Wordless(reason))
+    }
+
+    /// Stops for `reason` one that has not said a word.
     pub fn silent(reason: Reason) -> Self {
         Self::of(Cause::Silent(reason))
     }
@@ -212,17 +219,17 @@ impl Stop {
         self
     }
 
-    /// Says who it is that stops.
-    #[must_use]
-    pub fn by(mut self, client: Client) -> Self {
-        self.known.client = Some(client);
-        self
-    }
-
     /// Says whether it asked by HEAD.
     #[must_use]
     pub fn asked_by(mut self, method: &[u8]) -> Self {
         self.known.by_head = method == b"HEAD";
+        self
+    }
+
+    /// Says who it is that stops.
+    #[must_use]
+    pub fn by(mut self, client: Client) -> Self {
+        self.known.client = Some(client);
         self
     }
 
@@ -262,7 +269,7 @@ impl Stop {
         match self.cause {
             Cause::Health { .. } => None,
             Cause::Server { .. } => Some(Reason::UpstreamStatus),
-            Cause::Refused(reason) | Cause::Silent(reason) => Some(reason),
+            Cause::Refused(reason) | Cause::Wordless(reason) | Cause::Silent(reason) => Some(reason),
         }
     }
 

@@ -198,11 +198,50 @@ fn who_leaves_without_a_word_frees_the_seat_at_once() {
     for socket in &mut ended {
         assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
     }
+    rig.expect(SILENT, 12);
+    assert_eq!(backend.dials(), 0);
+}
+
+#[test]
+fn a_check_that_only_connects_leaves_no_line_and_is_counted_apart() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("accept_proxy_protocol = true\nhandshake_timeout = \"1s\"")
+        .config("[client_ip]\ntrusted_proxies = [\"loopback\"]")
+        .start();
+    rig.expect(SILENT, 0);
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    for nobody in [&b""[..], local, b"PROXY UNKNOWN\r\n"] {
+        drop(rig.send(nobody));
+        let reset = rig.send(nobody);
+        all_read([&reset]);
+        reset.reset();
+    }
+    rig.expect(SILENT, 6);
+    // So does one that stays until the deadline.
+    let mut stays = [rig.connect(), rig.send(local)];
+    for socket in &mut stays {
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+    }
+    rig.expect(SILENT, 8);
+    // One byte, or a client that the header names, is somebody.
+    drop(rig.send("P"));
+    drop(rig.send("PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n"));
+    drop(rig.send([&local[..], b"G"].concat()));
     rig.expect(
         r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="client_gone"}"#,
-        12,
+        3,
     );
-    assert_eq!(backend.dials(), 0);
+    rig.quiet();
+    let lines: Vec<_> = rig
+        .lines()
+        .into_iter()
+        .filter(|line| line["event"] == "rejected")
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines.iter().all(|line| line["reason"] == "client_gone"), "{lines:?}");
+    rig.expect(SILENT, 8);
+    assert_eq!(rig.count(r#"wsguard_accepted_total{listener="front"}"#), 11);
 }
 
 /// The end comes in one piece with the bytes before it: nothing more will ever be told of that socket.
@@ -373,3 +412,4 @@ fn raise_descriptors() {
 }
 
 const PENDING: &str = r#"wsguard_pending{listener="front"}"#;
+const SILENT: &str = r#"wsguard_silent_closes_total{listener="front"}"#;

@@ -22,6 +22,7 @@ fn every_series_stands_there_from_the_start() {
         "wsguard_accept_errors_total",
         r#"wsguard_pending{listener="front"}"#,
         r#"wsguard_accepted_total{listener="front"}"#,
+        r#"wsguard_silent_closes_total{listener="front"}"#,
         r#"wsguard_untrusted_forwarded_total{listener="front"}"#,
     ]
     .map(String::from)
@@ -312,7 +313,6 @@ fn who_asks_under_a_foreign_name_reads_nothing() {
 }
 
 #[test]
-#[test]
 fn health_and_readiness_are_told_to_every_checker_under_any_name() {
     let rig = Rig::start(&Backend::listening(), "");
     for path in ["/healthz", "/readyz"] {
@@ -344,6 +344,7 @@ fn health_and_readiness_are_told_to_every_checker_under_any_name() {
     assert_eq!(rig.admin_ask(page).status(), 403);
 }
 
+#[test]
 fn a_page_of_another_site_reads_nothing() {
     let rig = Rig::start(&Backend::listening(), "");
     let ask = |header: &str| {
