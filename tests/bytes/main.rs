@@ -5,6 +5,7 @@
 mod rig;
 
 mod cli;
+mod combinations;
 mod corpus;
 mod ends;
 mod examples;

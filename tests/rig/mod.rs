@@ -12,7 +12,7 @@ mod socket;
 mod systemd;
 mod wait;
 
-pub use backend::{Backend, Gate, full_queue};
+pub use backend::{Backend, Gate, Guest, full_queue};
 pub use frames::{close_code, frame, masked, unmasked};
 pub use metrics::Metrics;
 pub use queues::{all_acknowledged, all_read, keepalive_in, keepalive_to};
