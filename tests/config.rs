@@ -166,7 +166,11 @@ mod defaults_and_inheritance {
             ("exempt", true, Some(1000))
         );
         assert_eq!(exempt.client, ClientRules::default());
-        assert_eq!(policy.zones[0].messages, MessageRules::OFF);
+        let strict = MessageRules {
+            strict_frames: true,
+            ..MessageRules::OFF
+        };
+        assert_eq!(policy.zones[0].messages, strict);
         assert_eq!(exempt.messages, MessageRules::OFF);
         assert_eq!(policy.admin.listen, Some(defaults::ADMIN_LISTEN.parse().unwrap()));
         let route = policy.routes.iter().next().unwrap();
@@ -469,9 +473,28 @@ mod messages {
     }
 
     #[test]
-    fn frames_are_judged_strictly_where_a_limit_of_the_zone_depends_on_it() {
+    fn frames_are_judged_strictly_unless_somebody_says_otherwise() {
+        for (limits, own, expected) in [
+            ("", "", true),
+            ("strict_frames = false", "", false),
+            ("strict_frames = false", "strict_frames = \"auto\"", true),
+            ("strict_frames = true", "strict_frames = false", false),
+            ("strict_frames = \"auto\"", "rate = \"5/s\"", true),
+            ("strict_frames = false", "rate = \"5/s\"", false),
+            ("rate = \"5/s\"", "strict_frames = false", false),
+        ] {
+            let text = format!("[limits.messages]\n{limits}\n[zone.a.messages]\n{own}");
+            assert_eq!(rules(&text, "a").strict_frames, expected, "{text}");
+        }
+        assert!(rules("", "default").strict_frames && !rules("", "exempt").strict_frames);
+    }
+
+    #[test]
+    fn in_an_exempt_zone_frames_are_judged_strictly_where_a_limit_of_the_zone_depends_on_it() {
         for (limits, own, expected) in [
             ("", "", false),
+            ("strict_frames = true", "", false),
+            ("", "strict_frames = true", true),
             ("", "rate = \"5/s\"", true),
             ("", "per_ip_rate = \"5/s\"", true),
             ("", "bytes_rate = \"5KiB/s\"", true),
@@ -481,19 +504,11 @@ mod messages {
             ("", "out_bytes_rate = \"5KiB/s\"", true),
             ("", "preset = \"discord\"", true),
             ("", "ping = \"30s\"\n[zone.a.timeouts]\nfirst_message = \"10s\"", false),
-            ("rate = \"5/s\"", "", true),
-            ("rate = \"5/s\"", "rate = \"off\"", false),
-            ("rate = \"5/s\"", "strict_frames = false", false),
-            ("strict_frames = true", "", true),
-            ("strict_frames = true", "strict_frames = \"auto\"", false),
-            ("strict_frames = false", "rate = \"5/s\"", false),
-            (
-                "strict_frames = false",
-                "rate = \"5/s\"\nstrict_frames = \"auto\"",
-                true,
-            ),
+            ("rate = \"5/s\"", "", false),
+            ("", "rate = \"5/s\"\nstrict_frames = false", false),
         ] {
-            let text = format!("[limits.messages]\n{limits}\n[zone.a.messages]\n{own}");
+            let exempt = "[zone.a]\nexempt = true\nconnections = 9";
+            let text = format!("[limits.messages]\n{limits}\n{exempt}\n[zone.a.messages]\n{own}");
             assert_eq!(rules(&text, "a").strict_frames, expected, "{text}");
         }
     }
@@ -532,7 +547,11 @@ mod messages {
         assert_eq!(rules(&format!("{limits}[zone.a]"), "a"), rules(limits, "default"));
         let off = "[zone.a.timeouts]\nfirst_message = \"off\"\n[zone.a.messages]\nrate = \"off\"\nmax_size = \"off\"\n\
                    notice = \"off\"\nping = \"off\"\nreplace_ghosts = true";
-        assert_eq!(rules(&format!("{limits}{off}"), "a"), MessageRules::OFF);
+        let nothing = MessageRules {
+            strict_frames: true,
+            ..MessageRules::OFF
+        };
+        assert_eq!(rules(&format!("{limits}{off}"), "a"), nothing);
     }
 }
 

@@ -110,7 +110,7 @@ fn reply_outcome(bytes: &[u8], step: usize) -> Outcome {
                     used,
                 }) => begin += used,
                 Ok(Step::Done {
-                    value: Reply::Switched,
+                    value: Reply::Switched(_),
                     used,
                 }) => {
                     return Outcome::Passes(format!("switched at {}", begin + used));

@@ -79,6 +79,9 @@ pub fn zone(name: &str) -> ZonePolicy {
             keepalive: LegOptions::INHERITED.keepalive,
             lifetime: None,
         },
-        messages: MessageRules::OFF,
+        messages: MessageRules {
+            strict_frames: true,
+            ..MessageRules::OFF
+        },
     }
 }

@@ -14,6 +14,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;
 use crate::wire::body::{BodyRead, BodyState};
+use crate::wire::extensions::Extensions;
 use crate::wire::reply::{Reply, ReplyScan};
 
 use super::decide::Passage;
@@ -32,6 +33,8 @@ pub struct Connected {
     pub reply: Vec<u8>,
     /// How much of that is the 101.
     pub reply_size: usize,
+    /// Which extensions it agrees on.
+    pub extensions: Extensions,
 }
 
 /// What a server answered.
@@ -90,12 +93,13 @@ async fn ask(passage: &Passage, entry: &mut Entry, dial: Option<Duration>) -> Re
     for _ in 0..=MAX_INTERIMS {
         let (reply, used) = read_reply(&server, &mut bytes, &passage.accept).await?;
         match reply {
-            Reply::Switched => {
+            Reply::Switched(extensions) => {
                 return Ok(Answered::Switched(Connected {
                     server,
                     lease,
                     reply: bytes,
                     reply_size: used,
+                    extensions,
                 }));
             }
             Reply::PassOn { status, head, body } => {

@@ -257,6 +257,7 @@ fn open(
         lease,
         reply,
         reply_size,
+        extensions,
     } = connected;
     client.prepare(LegOptions {
         keepalive: terms.pace.keepalive,
@@ -270,6 +271,7 @@ fn open(
         from_client,
         from_server: reply,
         reply_size,
+        extensions,
     };
     let conditions = Conditions {
         mode: passage.place.relay,

@@ -63,16 +63,20 @@ pub struct ByteMeter {
     per: u64,
     tokens: u64,
     capacity: u64,
+    portion: u64,
 }
 
 impl From<Rate> for ByteMeter {
     fn from(rate: Rate) -> Self {
+        let burst = u64::from(rate.burst.get());
         let mut meter = Self {
-            per: nanos(rate.per),
+            per: nanos(rate.per).max(1),
             tokens: rate.tokens.get().into(),
             capacity: 0,
+            portion: 0,
         };
-        meter.capacity = meter.cost(rate.burst.get().into());
+        meter.capacity = meter.cost(burst);
+        meter.portion = meter.count(PORTION_TIME).clamp(1, burst.min(PORTION));
         meter
     }
 }
@@ -84,6 +88,21 @@ impl ByteMeter {
             cost: self.cost(count),
             capacity: self.capacity,
         }
+    }
+
+    /// What who has run out of bytes waits for, so that it does not go on byte by byte: what a quarter of a second brings, but
+    /// no more than 16 KiB or a burst.
+    pub fn portion(self) -> u64 {
+        self.portion
+    }
+
+    /// The most bytes that cost no more than this.
+    fn count(self, cost: u64) -> u64 {
+        if let Some(product) = (cost + 1).checked_mul(self.tokens) {
+            return (product - 1) / self.per;
+        }
+        let product = u128::from(cost + 1) * u128::from(self.tokens);
+        u64::try_from((product - 1) / u128::from(self.per)).unwrap_or(u64::MAX)
     }
 
     fn cost(self, count: u64) -> u64 {
@@ -135,10 +154,10 @@ impl Bucket {
         }
     }
 
-    /// How long until that much is there, or the bucket is full: who may fall into debt waits no longer.
-    pub fn lacks_or_full(self, charge: Charge, now: Moment) -> Option<Duration> {
-        let cost = charge.cost.min(charge.capacity);
-        self.lacks(Charge { cost, ..charge }, now)
+    /// How many bytes are there.
+    pub fn holds(self, meter: ByteMeter, now: Moment) -> u64 {
+        let debt = self.0.saturating_sub(now.0);
+        meter.capacity.checked_sub(debt).map_or(0, |left| meter.count(left))
     }
 
     /// Takes that much whether it is there or not.
@@ -234,6 +253,10 @@ impl SharedBucket {
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(MOST).min(MOST)
 }
+
+/// In nanoseconds.
+const PORTION_TIME: u64 = 250_000_000;
+const PORTION: u64 = 16 * 1024;
 
 /// A bound on moments and capacities that keeps their sums from overflowing.
 const MOST: u64 = 1 << 62;

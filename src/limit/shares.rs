@@ -14,6 +14,8 @@ pub struct Shares {
     pub inbound_frames: SharedBucket,
     /// Messages to the client.
     pub outbound: SharedBucket,
+    /// Frames of every kind to the client.
+    pub outbound_frames: SharedBucket,
 }
 
 impl Shares {
@@ -27,8 +29,13 @@ impl Shares {
         self.buckets().iter().all(|bucket| bucket.bucket().is_untouched())
     }
 
-    fn buckets(&self) -> [&SharedBucket; 3] {
-        [&self.inbound, &self.inbound_frames, &self.outbound]
+    fn buckets(&self) -> [&SharedBucket; 4] {
+        [
+            &self.inbound,
+            &self.inbound_frames,
+            &self.outbound,
+            &self.outbound_frames,
+        ]
     }
 }
 

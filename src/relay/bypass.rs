@@ -9,6 +9,7 @@ use crate::wire::frame::{FrameScanner, LONGEST_HEADER};
 
 use super::flow::{BUFFER_SIZE, End, Flow, Moved};
 use super::held::Held;
+use super::judge::Law;
 use super::mode::RelayMode;
 
 /// What is expected of the frames that come, to judge by the last.
@@ -48,9 +49,15 @@ impl Outlook {
 }
 
 impl Flow {
-    /// Moves what is there by the way around, if it is open; false: it is left for reading, which also comes to know of an
-    /// end, and of urgent data, at which splice stops for good.
-    pub(super) fn pass_by(&mut self, source: &Stream, sink: &Stream, moved: &mut Moved) -> bool {
+    /// Moves what is there by the way around, if it is open, and no more of a payload than is `allowed`; false: it is left for
+    /// reading, which also comes to know of an end, and of urgent data, at which splice stops for good.
+    pub(super) fn pass_by(
+        &mut self,
+        (source, sink): (&Stream, &Stream),
+        allowed: usize,
+        law: &Law,
+        moved: &mut Moved,
+    ) -> bool {
         match self.outlook {
             Outlook::Copied => return false,
             Outlook::Large if self.scanner.at_boundary() => {
@@ -63,15 +70,17 @@ impl Flow {
             Outlook::Large | Outlook::Open => {}
         }
         let left = self.scanner.payload_left();
-        if left < SPLICE_FROM {
+        let most = usize::try_from(left).map_or(allowed, |left| left.min(allowed));
+        if most < SPLICE_FROM {
             return false;
         }
         let Some(mut pipe) = Pipe::lend() else { return false };
-        let most = usize::try_from(left).map_or(Pipe::SIZE, |left| left.min(Pipe::SIZE));
+        let most = most.min(Pipe::SIZE);
         match source.try_fill(&mut pipe, usize::from(self.foreseen.bytes) + most) {
             Ok(0) => return false,
             Ok(read) => {
                 let unseen = read.saturating_sub(self.foreseen.bytes.into());
+                self.spend(unseen as u64, left, law);
                 self.scanner.skip(unseen as u64);
                 moved.heard = true;
                 self.count_read(read, 0, moved);
@@ -137,8 +146,9 @@ impl Flow {
             return Ok(());
         };
         let mut scanner = self.scanner.clone();
+        let is_forbidden = scanner.is_strict() && scanner.look(&header[..len]).is_err();
         let messages = scanner.scan(&header[..len]);
-        if scanner.payload_left() < SPLICE_FROM {
+        if is_forbidden || scanner.payload_left() < SPLICE_FROM as u64 {
             self.outlook = Outlook::Open;
             return Ok(());
         }
@@ -160,4 +170,4 @@ fn can_not(error: &io::Error) -> bool {
 }
 
 /// A frame of which so much is still to come goes through a pipe: below it, the calls cost more than the copy.
-const SPLICE_FROM: u64 = 32 * 1024;
+const SPLICE_FROM: usize = 32 * 1024;

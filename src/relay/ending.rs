@@ -163,10 +163,10 @@ impl Relay {
         let (to_client, to_server) = ((&legs.server, &legs.client), (&legs.client, &legs.server));
         let outward = goodbye
             .to_client
-            .poll(&mut self.outbound, to_client, &goodbye.words_to_client, cx);
+            .poll(&mut self.outbound, to_client, &goodbye.words_to_client, &self.law, cx);
         let inward = goodbye
             .to_server
-            .poll(&mut self.inbound, to_server, &goodbye.words_to_server, cx);
+            .poll(&mut self.inbound, to_server, &goodbye.words_to_server, &self.law, cx);
         let (is_said, is_over) = (goodbye.is_said(), goodbye.is_over());
         if is_said && !std::mem::replace(&mut ending.is_said, true) {
             let soon = self.law.terms.clock.now() + GOODBYE;

@@ -60,18 +60,21 @@ pub(super) struct Moved {
     pub(super) written: bool,
     /// Something came from the source, be it for us alone.
     pub(super) heard: bool,
+    /// With it came a frame whose header can be, where frames are judged.
+    pub(super) spoken: bool,
 }
 
 impl Flow {
     /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket.
     pub(super) fn new(
-        sender: Sender,
+        mut scanner: FrameScanner,
         mut first: Vec<u8>,
         payload_from: usize,
         mode: RelayMode,
         judge: Option<Judge>,
     ) -> Self {
-        let mut scanner = FrameScanner::new(sender);
+        let is_looked_at = scanner.is_strict() && first.len() > payload_from;
+        let judge = judge.or_else(|| is_looked_at.then(|| Judge::new(Sender::Client)));
         let inspection = judge.map(|judge| Box::new(Inspection::new(judge, first.split_off(payload_from))));
         let payload = first.get(payload_from..).unwrap_or_default();
         let messages = u64::from(scanner.scan(payload));
@@ -215,18 +218,22 @@ impl Flow {
             self.source_end = Some(End::of(&error));
             return Poll::Ready(());
         }
-        if self.pass_by(source, sink, moved) {
+        let allowed = std::task::ready!(self.poll_allowance(law, cx));
+        if self.pass_by((source, sink), allowed, law, moved) {
             return Poll::Ready(());
         }
         let most = self.most_to_copy();
         with_buffer(|buffer| {
             let kept = self.recall(buffer);
+            let most = most.min(allowed.saturating_add(kept));
             match source.try_read(&mut buffer[kept..most]) {
                 Ok(0) => self.source_ended(),
                 Ok(read) => {
                     moved.heard = true;
                     if self.inspection.is_some() {
                         self.inspect(&buffer[..kept + read], sink, law, moved);
+                    } else if self.scanner.is_strict() {
+                        self.inspect_form(&buffer[..read], sink, moved);
                     } else {
                         self.pass_on(&buffer[..read], sink, moved);
                     }
@@ -240,11 +247,16 @@ impl Flow {
 
     fn pass_on(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
         let messages = self.scanner.scan(self.unseen(bytes));
-        if bytes.len() == BUFFER_SIZE && messages <= FEW {
-            self.outlook.is_of_large_frames();
-        }
+        self.expect_as(bytes.len(), messages);
         self.count_read(bytes.len(), messages, moved);
         self.write_on(bytes, sink, moved);
+    }
+
+    /// So many messages began in so many bytes that were read at once: what comes may be like that.
+    pub(super) fn expect_as(&mut self, bytes: usize, messages: u32) {
+        if bytes == BUFFER_SIZE && messages <= FEW {
+            self.outlook.is_of_large_frames();
+        }
     }
 
     /// Writes what the sink takes of `bytes`, and holds the rest.

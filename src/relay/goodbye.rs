@@ -6,6 +6,7 @@ use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::close_frame;
 
 use super::flow::{End, Flow, Moved, with_buffer};
+use super::judge::Law;
 use super::tunnel::Over;
 
 /// The leave-taking of both directions.
@@ -85,13 +86,14 @@ impl Farewell {
         flow: &mut Flow,
         legs: (&Stream, &Stream),
         words: &Words,
+        law: &Law,
         cx: &mut Context<'_>,
     ) -> Moved {
         let (source, sink) = legs;
         let mut moved = Moved::default();
         loop {
             let step = match *self {
-                Self::AwaitsBoundary => flow.poll_to_boundary(source, sink, &mut moved, cx).map(|at_boundary| {
+                Self::AwaitsBoundary => flow.poll_to_boundary(legs, law, &mut moved, cx).map(|at_boundary| {
                     if at_boundary && !flow.scanner.is_within_message() {
                         flow.append(&words.notice);
                     }
@@ -120,8 +122,8 @@ impl Flow {
     /// follow: not where the boundary is unknown, the source has ended, or it has sent a close frame of its own.
     fn poll_to_boundary(
         &mut self,
-        source: &Stream,
-        sink: &Stream,
+        (source, sink): (&Stream, &Stream),
+        law: &Law,
         moved: &mut Moved,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
@@ -133,18 +135,30 @@ impl Flow {
                 return Poll::Ready(true);
             }
             std::task::ready!(self.poll_flush(sink, moved, cx));
-            if self.sink_end.is_some() {
+            if self.sink_end.is_some() || self.offence().is_some() {
                 return Poll::Ready(false);
+            }
+            let allowed = std::task::ready!(self.poll_allowance(law, cx));
+            let kept = self.take_kept(allowed);
+            if !kept.is_empty() {
+                self.spend(kept.len() as u64, self.scanner.payload_left(), law);
+                self.scanner.skip(kept.len() as u64);
+                self.count(kept.len(), 0, moved);
+                self.append(&kept);
+                continue;
             }
             if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
                 self.source_end = Some(End::of(&error));
                 return Poll::Ready(false);
             }
             let read = with_buffer(|buffer| {
-                let read = source.try_read(buffer)?;
+                let most = buffer.len().min(allowed);
+                let read = source.try_read(&mut buffer[..most])?;
                 let unseen = self.unseen(&buffer[..read]);
                 let seen = read - unseen.len();
+                let left = self.scanner.payload_left();
                 let (used, messages) = self.scanner.scan_to_boundary(unseen);
+                self.spend(used as u64, left, law);
                 let used = seen + used;
                 self.count_read(used, messages, moved);
                 self.append(&buffer[..used]);

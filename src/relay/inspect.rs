@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 use crate::net::stream::Stream;
+use crate::wire::frame::Sender;
 
 use super::flow::{Flow, Moved};
-use super::judge::{Judge, Law, Matter, Offence};
+use super::judge::{Judge, Law, Matter, Offence, in_hand};
 use super::tally::MessageLimit;
 
 /// A judge, and what it holds up.
@@ -25,7 +26,7 @@ pub(super) struct Inspection {
 /// What was read and does not pass yet.
 #[derive(Debug, Default)]
 struct Hold {
-    /// Begins at a frame boundary.
+    /// Begins where the scanner stands: at a frame boundary, or within a payload that waits.
     kept: Vec<u8>,
     /// It can be judged without reading more.
     resumes: bool,
@@ -176,13 +177,20 @@ impl Flow {
         moved: &mut Moved,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
-        let Some(hold) = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut()) else {
+        let Some(inspection) = &mut self.inspection else {
+            return Poll::Ready(false);
+        };
+        let Some(hold) = &mut inspection.hold else {
             return Poll::Ready(false);
         };
         if hold.offence.is_some() {
             return Poll::Pending;
         }
         std::task::ready!(hold.poll_delay(cx));
+        if hold.kept.is_empty() {
+            inspection.hold = None;
+            return Poll::Ready(false);
+        }
         if !hold.resumes {
             return Poll::Ready(false);
         }
@@ -222,8 +230,73 @@ impl Flow {
             Matter::Wait(lacks) => inspection.delay(lacks, law),
             Matter::Forbidden(offence) => inspection.refuse(offence, law),
         }
+        // Whose form alone is looked at needs no judge for it until something is to be kept again.
+        let is_needed = inspection.hold.is_some() || !inspection.judge.is_untouched() || law.terms.limits_client();
+        if inspection.judge.is_of_client() && !is_needed {
+            self.inspection = None;
+        }
+        moved.spoken |= judged.has_spoken;
         self.count(judged.rest, judged.messages.into(), moved);
         self.write_on(&bytes[..judged.passes], sink, moved);
+    }
+
+    /// Passes on what breaks no rule of RFC 6455, where nothing else is looked at; a judge is given what does, or is not whole.
+    pub(super) fn inspect_form(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
+        let unseen = self.unseen(bytes);
+        let (used, messages) = self.scanner.scan_strictly(unseen);
+        let passes = bytes.len() - unseen.len() + used;
+        if passes < bytes.len() {
+            let judge = Judge::new(Sender::Client);
+            self.inspection = Some(Box::new(Inspection::new(judge, bytes[passes..].to_vec())));
+        }
+        self.expect_as(passes, messages);
+        self.count_read(passes, messages, moved);
+        self.write_on(&bytes[..passes], sink, moved);
+    }
+
+    /// How much of the payload in hand may be read now, where it is limited: `Pending` until some may.
+    pub(super) fn poll_allowance(&mut self, law: &Law, cx: &mut Context<'_>) -> Poll<usize> {
+        let left = in_hand(&self.scanner);
+        let Some(inspection) = &mut self.inspection else {
+            return Poll::Ready(usize::MAX);
+        };
+        if left == 0 || inspection.judge.paces(law).is_none() {
+            return Poll::Ready(usize::MAX);
+        }
+        loop {
+            if let Some(hold) = &mut inspection.hold {
+                if hold.offence.is_some() {
+                    return Poll::Pending;
+                }
+                std::task::ready!(hold.poll_delay(cx));
+            }
+            let now = law.terms.moment(Instant::now());
+            match inspection.judge.allowance(left, law, now) {
+                Ok(most) => {
+                    inspection.hold.take_if(|hold| hold.kept.is_empty());
+                    return Poll::Ready(usize::try_from(most).unwrap_or(usize::MAX));
+                }
+                Err(lacks) => inspection.delay(lacks, law),
+            }
+        }
+    }
+
+    /// Counts payload that passed unseen.
+    pub(super) fn spend(&mut self, bytes: u64, left: u64, law: &Law) {
+        if let Some(inspection) = &mut self.inspection
+            && inspection.judge.paces(law).is_some()
+        {
+            let now = law.terms.moment(Instant::now());
+            inspection.judge.spend(bytes, left, law, now);
+        }
+    }
+
+    /// What is kept of the payload in hand, as much as may pass, and no more than `most`.
+    pub(super) fn take_kept(&mut self, most: usize) -> Vec<u8> {
+        let left = usize::try_from(self.scanner.payload_left()).unwrap_or(usize::MAX);
+        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut());
+        let Some(hold) = hold else { return Vec::new() };
+        hold.kept.drain(..hold.kept.len().min(most).min(left)).collect()
     }
 
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says

@@ -1,12 +1,14 @@
 //! The judge of one direction: looks at each frame's header before the frame passes, and says whether it may.
 //!
-//! Its word is the same however the stream is split: a header that is not whole yet waits, and a frame is charged as a
-//! whole, by its declared length, when its header is.
+//! Its word is the same however the stream is split: a header that is not whole yet waits. A frame is charged as a frame and
+//! as a message when its header is whole, and its payload as it passes, so that a length is worth nothing before its bytes
+//! have come. Where what is too much is refused, a frame passes whose payload the bucket holds as a whole when its header is
+//! there; where it waits, one that can begin, and then as much at a time as there is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limit::bucket::{Bucket, Charge, Moment, SharedBucket};
+use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
 use crate::limit::shares::{Shares, charge_both};
 use crate::wire::Step;
 use crate::wire::frame::{FrameScanner, Sender};
@@ -42,6 +44,9 @@ pub(super) struct Judge {
     sender: Sender,
     /// Counts a frame once that was put off, however often it is looked at again.
     is_put_off: bool,
+    /// Bytes that were there for the payload in hand when it last went on; when they have passed there has to be a portion
+    /// again. So nothing goes on byte by byte, as they come back.
+    allowed: u32,
 }
 
 /// What is to become of some bytes.
@@ -51,6 +56,8 @@ pub(super) struct Judged {
     pub(super) passes: usize,
     /// Data messages that begin in these.
     pub(super) messages: u32,
+    /// A frame with a header that can be has passed, or was for us.
+    pub(super) has_spoken: bool,
     /// Where what does not pass yet begins: behind those that pass and those that are swallowed.
     pub(super) rest: usize,
     /// What is the matter with the frame that the rest begins with.
@@ -96,7 +103,13 @@ impl Judge {
             last_hit: None,
             sender,
             is_put_off: false,
+            allowed: 0,
         }
+    }
+
+    /// Whether a fresh one is as good, where no limit has it remember anything.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.hits == 0 && self.pong.is_none()
     }
 
     /// Messages so far that looked like heartbeats.
@@ -113,33 +126,83 @@ impl Judge {
         let mut judged = Judged {
             passes: 0,
             messages: 0,
+            has_spoken: false,
             rest: bytes.len(),
             matter: Matter::None,
         };
         while judged.passes < bytes.len() {
             let next = &bytes[judged.passes..];
-            if scanner.at_boundary() {
-                let (skipped, matter) = match self.frame(next, law, now) {
-                    Word::Passes => (None, Matter::None),
-                    Word::Unfinished => (Some(0), Matter::Unfinished),
-                    Word::Ours(length) => (Some(length), Matter::Swallowed),
-                    Word::Forbidden(Offence::Rate(limit, lacks)) if self.puts_off(law) => {
-                        self.put_off(limit, law);
-                        (Some(0), Matter::Wait(lacks))
-                    }
-                    Word::Forbidden(offence) => (Some(0), Matter::Forbidden(offence)),
-                };
-                if let Some(skipped) = skipped {
-                    judged.rest = judged.passes + skipped;
-                    judged.matter = matter;
-                    break;
+            let word = if scanner.at_boundary() {
+                self.frame(scanner, next, law, now)
+            } else {
+                self.payload(scanner, next.len(), law, now)
+            };
+            let (skipped, matter) = match word {
+                Word::Passes { most, is_frame } => {
+                    judged.has_spoken |= is_frame;
+                    let (used, messages) = scanner.scan_to_boundary(&next[..most]);
+                    judged.passes += used;
+                    judged.messages += messages;
+                    continue;
                 }
-            }
-            let (used, messages) = scanner.scan_to_boundary(next);
-            judged.passes += used;
-            judged.messages += messages;
+                Word::Unfinished => (0, Matter::Unfinished),
+                Word::Ours(length) => {
+                    judged.has_spoken = true;
+                    (length, Matter::Swallowed)
+                }
+                Word::Forbidden(Offence::Rate(limit, lacks)) if self.puts_off(law) => {
+                    self.put_off(limit, law);
+                    (0, Matter::Wait(lacks))
+                }
+                Word::Forbidden(offence) => (0, Matter::Forbidden(offence)),
+            };
+            judged.rest = judged.passes + skipped;
+            judged.matter = matter;
+            break;
         }
         judged
+    }
+
+    /// How much of the payload in hand may pass now, of which so much is `left`.
+    ///
+    /// # Errors
+    /// How long it has to wait until some may: then it counts as put off.
+    pub(super) fn allowance(&mut self, left: u64, law: &Law, now: Moment) -> Result<u64, Duration> {
+        // What is refused rather than put off was found to fit when its header came.
+        if !self.puts_off(law) {
+            return Ok(u64::MAX);
+        }
+        self.there(left, law, now).inspect_err(|_| {
+            self.put_off(self.names().2, law);
+        })
+    }
+
+    /// Counts that so many bytes of the payload in hand have passed, of which so many were `left`.
+    pub(super) fn spend(&mut self, bytes: u64, left: u64, law: &Law, now: Moment) {
+        if let Some(meter) = self.paces(law) {
+            self.bytes.charge(meter.bytes(bytes), now);
+        }
+        self.allowed = self.allowed.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.is_put_off &= bytes < left;
+    }
+
+    /// Whether payload is counted as it passes.
+    pub(super) fn paces(&self, law: &Law) -> Option<ByteMeter> {
+        self.limits(law).bytes.filter(|_| !law.terms.observe)
+    }
+
+    fn there(&mut self, left: u64, law: &Law, now: Moment) -> Result<u64, Duration> {
+        let Some(meter) = self.paces(law) else {
+            return Ok(u64::MAX);
+        };
+        if self.allowed == 0 {
+            let portion = meter.portion().min(left);
+            if let Some(lacks) = self.bytes.lacks(meter.bytes(portion), now) {
+                return Err(lacks);
+            }
+            self.allowed = u32::try_from(self.bytes.holds(meter, now)).unwrap_or(u32::MAX);
+        }
+        Ok(self.allowed.into())
     }
 
     /// Counts that a frame was refused for good.
@@ -152,68 +215,76 @@ impl Judge {
         self.hit(limit, Action::Close, law);
     }
 
+    /// Payload, or bytes of which nobody knows what they are: so many of them are here.
+    fn payload(&mut self, scanner: &FrameScanner, here: usize, law: &Law, now: Moment) -> Word {
+        let left = in_hand(scanner);
+        match self.there(left, law, now) {
+            Ok(there) => {
+                let most = usize::try_from(there.min(left)).map_or(here, |most| most.min(here));
+                self.spend(most as u64, left, law, now);
+                Word::Passes { most, is_frame: false }
+            }
+            Err(lacks) => Word::Forbidden(Offence::Rate(self.names().2, lacks)),
+        }
+    }
+
     /// The frame that `bytes` begin with.
-    fn frame(&mut self, bytes: &[u8], law: &Law, now: Moment) -> Word {
+    fn frame(&mut self, scanner: &FrameScanner, bytes: &[u8], law: &Law, now: Moment) -> Word {
         let limits = self.limits(law);
         let (header, used) = match FrameHeader::parse(bytes, self.sender) {
             Ok(Step::Done { value, used }) => (value, used),
             Ok(Step::More) => return Word::Unfinished,
-            Err(fault) => return self.faulty(fault, law).unwrap_or(Word::Passes),
+            Err(fault) => {
+                return self.faulty(fault, law).unwrap_or(Word::Passes {
+                    most: blinding(scanner, bytes),
+                    is_frame: false,
+                });
+            }
         };
-        if !header.is_minimal
-            && let Some(word) = self.faulty(FrameFault::LengthNotMinimal, law)
+        if let Some(fault) = scanner.fault_of(header)
+            && let Some(word) = self.faulty(fault, law)
         {
             return word;
         }
-        let size = match self.sequence.size_with(header) {
-            Ok(size) => size,
-            Err(fault) => match self.faulty(fault, law) {
-                Some(word) => return word,
-                None => header.payload,
-            },
-        };
+        let size = self.sequence.size_with(header).unwrap_or(header.payload);
         if header.kind == FrameKind::Pong
             && let Some(word) = self.pong(header, bytes, used)
         {
             return word;
         }
-        // Whoever says farewell is going anyway.
-        if header.kind != FrameKind::Close {
-            if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize, law) {
-                return Word::Forbidden(Offence::Size);
-            }
-            if let Err((limit, lacks)) = self.take(header, law, now)
-                && !self.observes(limit, law)
-            {
-                return Word::Forbidden(Offence::Rate(limit, lacks));
-            }
-            if begins_message(header) && self.sender == Sender::Client {
-                let beats = self.beats.get_or_insert_default();
-                law.tally.heartbeats.add(beats.message(header.payload, now).into());
-            }
+        if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize, law) {
+            return Word::Forbidden(Offence::Size);
         }
-        self.is_put_off = false;
+        let here = bytes.len() - used;
+        let is_paid = match self.take(header, here, law, now) {
+            Ok(is_paid) => is_paid,
+            Err((limit, _)) if self.observes(limit, law) => true,
+            Err((limit, lacks)) => return Word::Forbidden(Offence::Rate(limit, lacks)),
+        };
+        if begins_message(header) && self.sender == Sender::Client && law.terms.limits_client() {
+            let beats = self.beats.get_or_insert_default();
+            law.tally.heartbeats.add(beats.message(header.payload, now).into());
+        }
+        self.is_put_off &= !is_paid;
         self.sequence.pass(header);
-        Word::Passes
+        Word::Passes {
+            most: if is_paid { bytes.len() } else { used },
+            is_frame: true,
+        }
     }
 
-    /// Takes what the frame costs of every bucket, or of none.
-    fn take(&mut self, header: FrameHeader, law: &Law, now: Moment) -> Result<(), (MessageLimit, Duration)> {
+    /// Takes what the frame costs of every bucket, or of none. Says whether its payload is paid for, of which so much is
+    /// here: otherwise it is as it passes.
+    fn take(
+        &mut self,
+        header: FrameHeader,
+        here: usize,
+        law: &Law,
+        now: Moment,
+    ) -> Result<bool, (MessageLimit, Duration)> {
         let limits = self.limits(law);
         let for_message = |charge: Option<Charge>| charge.filter(|_| begins_message(header));
-        let bytes = limits
-            .bytes
-            .filter(|_| !header.kind.is_control())
-            .map(|meter| meter.bytes(header.payload));
-        let (rate, shared_rate, bytes_rate) = match self.sender {
-            Sender::Client => (MessageLimit::Rate, MessageLimit::PerIpRate, MessageLimit::BytesRate),
-            Sender::Server => (
-                MessageLimit::OutRate,
-                MessageLimit::OutPerIpRate,
-                MessageLimit::OutBytesRate,
-            ),
-        };
-        // Where nothing is refused for good, what is larger than the bucket has to come through some time.
+        let (rate, shared_rate, bytes_rate) = self.names();
         let waits = self.puts_off(law);
         let own = [
             (for_message(limits.messages), &mut self.messages, rate),
@@ -224,20 +295,24 @@ impl Judge {
                 return Err((*limit, lacks));
             }
         }
-        let lacks_bytes = |charge| {
-            if waits {
-                self.bytes.lacks_or_full(charge, now)
-            } else {
-                self.bytes.lacks(charge, now)
-            }
-        };
-        if let Some(lacks) = bytes.and_then(lacks_bytes) {
+        let payload = limits.bytes.map(|meter| meter.bytes(header.payload));
+        let mut lacks = payload.and_then(|charge| self.bytes.lacks(charge, now));
+        let is_there = lacks.is_none();
+        if let Some(meter) = limits.bytes
+            && !is_there
+            && waits
+        {
+            // Nothing is refused for good, so what is larger than the bucket has to come through some time.
+            let first = header.payload.min(meter.portion());
+            lacks = self.bytes.lacks(meter.bytes(first), now);
+        }
+        if let Some(lacks) = lacks {
             return Err((bytes_rate, lacks));
         }
         if let Some(shares) = &law.shares {
             let (messages, frames) = match self.sender {
                 Sender::Client => (&shares.inbound, &shares.inbound_frames),
-                Sender::Server => (&shares.outbound, &shares.outbound),
+                Sender::Server => (&shares.outbound, &shares.outbound_frames),
             };
             take_shared(
                 for_message(limits.shared).map(|charge| (messages, charge)),
@@ -251,10 +326,25 @@ impl Judge {
                 bucket.charge(charge, now);
             }
         }
-        if let Some(charge) = bytes {
+        let Some(charge) = payload else { return Ok(true) };
+        let is_paid = is_there && header.payload <= here as u64 || law.terms.observe;
+        if is_paid {
             self.bytes.charge(charge, now);
         }
-        Ok(())
+        self.allowed = 0;
+        Ok(is_paid)
+    }
+
+    /// What its rates are called: of messages, of those of the client's all together, and of bytes.
+    fn names(&self) -> (MessageLimit, MessageLimit, MessageLimit) {
+        match self.sender {
+            Sender::Client => (MessageLimit::Rate, MessageLimit::PerIpRate, MessageLimit::BytesRate),
+            Sender::Server => (
+                MessageLimit::OutRate,
+                MessageLimit::OutPerIpRate,
+                MessageLimit::OutBytesRate,
+            ),
+        }
     }
 
     /// A pong, if it answers a question of ours.
@@ -315,13 +405,37 @@ impl Judge {
     }
 }
 
-/// What the judge says of one frame.
+/// What the judge says of what comes next.
 enum Word {
-    Passes,
+    /// As far as the frame goes, and no more than so many bytes.
+    Passes {
+        most: usize,
+        /// They begin a frame whose header can be.
+        is_frame: bool,
+    },
     Unfinished,
     /// It is for us, and so long.
     Ours(usize),
     Forbidden(Offence),
+}
+
+/// How much of the payload in hand is still to come; what has no end where the scanner is blind.
+pub(super) fn in_hand(scanner: &FrameScanner) -> u64 {
+    if scanner.is_blind() {
+        u64::MAX
+    } else {
+        scanner.payload_left()
+    }
+}
+
+/// How many of `bytes`, in whose beginning there is a fault, blind the scanner.
+fn blinding(scanner: &FrameScanner, bytes: &[u8]) -> usize {
+    let mut scanner = scanner.clone();
+    let sees = |byte: &&u8| {
+        scanner.scan(std::slice::from_ref(*byte));
+        !scanner.is_blind()
+    };
+    (bytes.iter().take_while(sees).count() + 1).min(bytes.len())
 }
 
 fn begins_message(header: FrameHeader) -> bool {

@@ -1,6 +1,7 @@
 //! What an open connection is held to: its pace, and [`MessageRules`] as a relay acts on them, rates as charges. Compiled
 //! once for all connections of a zone.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
     pub(super) messages: Option<Charge>,
-    /// Frames of every kind, so that pings and empty fragments are no way round `messages`.
+    /// Frames of every kind, so that pings and empty fragments are no way round the others.
     pub(super) frames: Option<Charge>,
     /// As `messages` and `frames`, for all connections of the client key.
     pub(super) shared: Option<Charge>,
@@ -58,12 +59,20 @@ impl Terms {
     pub fn new(pace: Pace, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
+        // Where no bucket of messages bounds them, that of bytes does, and last a number that nothing honest needs.
+        let own_frames = |rate: Option<Rate>, shared: Option<Rate>, bytes: Option<Rate>, otherwise| match (rate, shared)
+        {
+            (Some(_), _) => frames(rate),
+            (None, Some(_)) => None,
+            (None, None) => charge(bytes.map(frames_of_bytes).or(otherwise)),
+        };
+        let of_sizes = rules.max_size.map(|_| MOST_FRAMES);
         Self {
             pace,
             clock,
             inbound: Limits {
                 messages: charge(rules.rate),
-                frames: frames(rules.rate),
+                frames: own_frames(rules.rate, rules.per_ip_rate, rules.bytes_rate, of_sizes),
                 shared: charge(rules.per_ip_rate),
                 shared_frames: frames(rules.per_ip_rate),
                 bytes: rules.bytes_rate.map(ByteMeter::from),
@@ -72,9 +81,12 @@ impl Terms {
             },
             outbound: Limits {
                 messages: charge(rules.out_rate),
+                frames: own_frames(rules.out_rate, rules.out_per_ip_rate, rules.out_bytes_rate, None),
                 shared: charge(rules.out_per_ip_rate),
+                shared_frames: frames(rules.out_per_ip_rate),
                 bytes: rules.out_bytes_rate.map(ByteMeter::from),
-                ..Limits::default()
+                max_size: None,
+                strict: false,
             },
             on_exceed: rules.on_exceed,
             notice: rules.notice.clone(),
@@ -98,9 +110,14 @@ impl Terms {
         self.inbound.shared.is_some() || self.outbound.shared.is_some()
     }
 
-    /// Whether frames from the client have to be looked at before they pass.
-    pub(super) fn judges_inbound(&self) -> bool {
+    /// Whether frames from the client have to be looked at before they pass, for more than their form.
+    pub(super) fn limits_client(&self) -> bool {
         self.inbound.limits_anything() || self.asks()
+    }
+
+    /// Whether frames from the client are held to RFC 6455.
+    pub(super) fn is_strict(&self) -> bool {
+        self.inbound.strict
     }
 
     /// Whether frames to the client have to be.
@@ -120,11 +137,7 @@ impl Terms {
 
 impl Limits {
     fn limits_anything(&self) -> bool {
-        self.messages.is_some()
-            || self.shared.is_some()
-            || self.bytes.is_some()
-            || self.max_size.is_some()
-            || self.strict
+        self.messages.is_some() || self.shared.is_some() || self.bytes.is_some() || self.max_size.is_some()
     }
 }
 
@@ -136,4 +149,21 @@ fn ten_times(rate: Rate) -> Rate {
     }
 }
 
-const TEN: std::num::NonZeroU32 = std::num::NonZeroU32::new(10).expect("10 is not 0");
+/// A frame for every eight bytes, and a hundred at once.
+fn frames_of_bytes(rate: Rate) -> Rate {
+    let eighth = |bytes: NonZeroU32| NonZeroU32::new(bytes.get() / 8).unwrap_or(NonZeroU32::MIN);
+    Rate {
+        tokens: eighth(rate.tokens),
+        burst: eighth(rate.burst).max(HUNDRED),
+        ..rate
+    }
+}
+
+const TEN: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
+const HUNDRED: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
+/// Frames of a connection whose messages are limited in size alone.
+const MOST_FRAMES: Rate = Rate {
+    tokens: NonZeroU32::new(10_000).expect("it is not 0"),
+    per: Duration::from_secs(1),
+    burst: NonZeroU32::new(10_000).expect("it is not 0"),
+};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::limit::shares::Shares;
-use crate::wire::frame::Sender;
+use crate::wire::extensions::Extensions;
+use crate::wire::frame::{FrameScanner, Sender};
 
 use super::aside::Aside;
 use super::ending::Ending;
@@ -25,6 +26,8 @@ pub struct Opening {
     pub from_server: Vec<u8>,
     /// How much of `from_server` is the 101.
     pub reply_size: usize,
+    /// Which extensions it agrees on.
+    pub extensions: Extensions,
 }
 
 /// What a relay is held to, and who looks at it.
@@ -126,12 +129,17 @@ impl Relay {
             pulse,
             tally,
         } = conditions;
-        let judges_client = terms.judges_inbound().then(|| Judge::new(Sender::Client));
+        let judges_client = terms.limits_client().then(|| Judge::new(Sender::Client));
         let judges_server = terms.judges_outbound().then(|| Judge::new(Sender::Server));
         let has_spoken = !opening.from_client.is_empty();
-        let inbound = Flow::new(Sender::Client, opening.from_client, 0, mode, judges_client);
+        let from_client = if terms.is_strict() {
+            FrameScanner::strict(Sender::Client, opening.extensions)
+        } else {
+            FrameScanner::new(Sender::Client)
+        };
+        let inbound = Flow::new(from_client, opening.from_client, 0, mode, judges_client);
         let outbound = Flow::new(
-            Sender::Server,
+            FrameScanner::new(Sender::Server),
             opening.from_server,
             opening.reply_size,
             mode,
@@ -154,6 +162,7 @@ impl Relay {
             read: flow.bytes,
             messages: flow.messages,
             heard,
+            spoken: false,
             written: false,
         };
         let (inward, outward) = (first(&relay.inbound, has_spoken), first(&relay.outbound, false));
@@ -304,9 +313,9 @@ impl Relay {
         }
         if inward.heard {
             self.break_silence();
-            if self.law.terms.asks() {
-                self.pulse.mark_heard();
-            }
+        }
+        if (inward.heard || inward.spoken) && self.law.terms.asks() && self.is_word(inward) {
+            self.pulse.mark_heard();
         }
         if outward.read > 0 {
             self.law.tally.bytes_out.add(outward.read);
@@ -323,6 +332,11 @@ impl Relay {
         self.pulse.mark_delayed(self.outbound.is_delayed());
         self.pulse
             .mark_blocked(!self.outbound.is_read() || !self.inbound.is_read());
+    }
+
+    /// Whether what came tells that the client is there: where a first message is awaited of it, no byte does before a frame.
+    fn is_word(&self, inward: Moved) -> bool {
+        inward.spoken || self.pulse.heard() != 0 || self.law.terms.liveness().first_message.is_none()
     }
 
     fn break_silence(&mut self) {

@@ -1,7 +1,9 @@
 //! WebSocket frames (RFC 6455, 5.2), of which only the 2 to 14 header bytes are looked at: payload is skipped, never
 //! unmasked or kept.
 
-use super::header::FrameKind;
+use super::Step;
+use super::extensions::Extensions;
+use super::header::{FrameFault, FrameHeader, FrameKind};
 
 /// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +18,8 @@ pub enum Sender {
 ///
 /// A header that can't be (reserved opcode, fragmented or over-long control frame, a length of 2^63 and above, a mask
 /// where there must be none or none where there must be one) blinds it for good: from there on nobody knows where
-/// frames begin. RSV bits pass, since extensions use them; so do lengths written longer than needed.
+/// frames begin. RSV bits pass, since extensions use them; so do lengths written longer than needed. None of this goes for
+/// a [strict](FrameScanner::strict) one that is asked to [look](FrameScanner::look) first.
 #[derive(Clone, Debug)]
 pub struct FrameScanner {
     place: Place,
@@ -31,6 +34,8 @@ pub struct FrameScanner {
     /// The first byte of the last data frame.
     data: u8,
     saw_close: bool,
+    /// Frames are held to RFC 6455, with these extensions.
+    strict: Option<Extensions>,
 }
 
 /// Where the next byte belongs.
@@ -58,7 +63,15 @@ impl FrameScanner {
             mask_bit,
             data: FIN,
             saw_close: false,
+            strict: None,
         }
+    }
+
+    /// The same, of frames that are held to RFC 6455 where these extensions were agreed on.
+    pub const fn strict(sender: Sender, extensions: Extensions) -> Self {
+        let mut scanner = Self::new(sender);
+        scanner.strict = Some(extensions);
+        scanner
     }
 
     /// Takes all of `bytes` and tells how many data messages began in it: first frames, opcode 1 or 2, whose header (but
@@ -82,20 +95,72 @@ impl FrameScanner {
         // nothing is to be noted.
         if self.place == Place::Boundary
             && !self.is_within_message()
-            && let [first, second, ref rest @ ..] = *bytes
-            && matches!(first & (FIN | OPCODE), WHOLE_TEXT | WHOLE_BINARY)
+            && let Some(used) = whole_message(bytes, FIN | OPCODE, self.mask_bit, 0)
         {
-            let unmasked = match (second ^ self.mask_bit, rest) {
-                (length @ 0..LENGTH_16, _) => 2 + usize::from(length),
-                (LENGTH_16, &[high, low, ..]) => 4 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return self.scan_in_steps(bytes),
-            };
-            let used = unmasked + usize::from(self.mask_bit >> 5);
-            if used <= bytes.len() {
-                return (used, 1);
-            }
+            return (used, 1);
         }
         self.scan_in_steps(bytes)
+    }
+
+    /// As [`FrameScanner::scan`], but takes nothing of a frame whose header is not whole, or that RFC 6455 forbids: then it
+    /// ends there. Tells how many bytes it took as well.
+    pub fn scan_strictly(&mut self, bytes: &[u8]) -> (usize, u32) {
+        let extensions = self.strict.unwrap_or_default();
+        let told = FIN | OPCODE | extensions.forbidden();
+        let (mut used, mut began) = (0, 0);
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            if self.place == Place::Boundary {
+                if !self.is_within_message()
+                    && !self.saw_close
+                    && let Some(here) = whole_message(rest, told, self.mask_bit, LENGTH_16.into())
+                {
+                    used += here;
+                    began += 1;
+                    continue;
+                }
+                let Ok(Step::Done { .. }) = self.look(rest) else { break };
+            }
+            let (here, messages) = self.scan_in_steps(rest);
+            used += here;
+            began += messages;
+        }
+        (used, began)
+    }
+
+    /// Reads the header that `bytes`, which begin where it stands at a boundary, begin with.
+    ///
+    /// # Errors
+    /// The first rule that the frame breaks, as soon as that can be told.
+    pub fn look(&self, bytes: &[u8]) -> Result<Step<FrameHeader>, FrameFault> {
+        let sender = if self.mask_bit == 0 {
+            Sender::Server
+        } else {
+            Sender::Client
+        };
+        let read = FrameHeader::parse(bytes, sender)?;
+        match read {
+            Step::Done { value, .. } => self.fault_of(value).map_or(Ok(read), Err),
+            Step::More => Ok(read),
+        }
+    }
+
+    /// What RFC 6455 forbids the next frame, if this is its header.
+    pub fn fault_of(&self, header: FrameHeader) -> Option<FrameFault> {
+        let continues = header.kind == FrameKind::Continuation;
+        if self.saw_close && header.kind != FrameKind::Pong {
+            Some(FrameFault::BehindClose)
+        } else if !self.strict.unwrap_or_default().allow(header) {
+            Some(FrameFault::ReservedBits)
+        } else if !header.is_minimal {
+            Some(FrameFault::LengthNotMinimal)
+        } else if continues && !self.is_within_message() {
+            Some(FrameFault::NothingToContinue)
+        } else if !continues && !header.kind.is_control() && self.is_within_message() {
+            Some(FrameFault::InsideMessage)
+        } else {
+            None
+        }
     }
 
     /// How long the header is that `bytes` begin with, its mask included; `None` where they are too few to tell, or end within
@@ -130,6 +195,11 @@ impl FrameScanner {
         if self.left == 0 {
             self.place = Place::Boundary;
         }
+    }
+
+    /// Whether frames are held to RFC 6455.
+    pub fn is_strict(&self) -> bool {
+        self.strict.is_some()
     }
 
     /// Whether the next byte begins a frame. Never so when blind.
@@ -244,6 +314,31 @@ impl FrameScanner {
     }
 }
 
+/// How long the frame is that `bytes` begin with, if it is a whole message below 64 KiB of which everything is there. Of its
+/// first byte only these bits are `told`; a length in two bytes is at least `least`.
+#[inline]
+fn whole_message(bytes: &[u8], told: u8, mask_bit: u8, least: u16) -> Option<usize> {
+    let [first, second, ref rest @ ..] = *bytes else {
+        return None;
+    };
+    if !matches!(first & told, WHOLE_TEXT | WHOLE_BINARY) {
+        return None;
+    }
+    let unmasked = match (second ^ mask_bit, rest) {
+        (length @ 0..LENGTH_16, _) => 2 + usize::from(length),
+        (LENGTH_16, &[high, low, ..]) => {
+            let length = u16::from_be_bytes([high, low]);
+            if length < least {
+                return None;
+            }
+            4 + usize::from(length)
+        }
+        _ => return None,
+    };
+    let used = unmasked + usize::from(mask_bit >> 5);
+    (used <= bytes.len()).then_some(used)
+}
+
 /// A whole close frame with this status code (RFC 6455, 7.4) and reason, masked when a mask is given: as a client sends it.
 ///
 /// Of the reason at most 123 bytes go out, cut between characters: a control frame holds 125 in all.
@@ -303,6 +398,8 @@ pub const LONGEST_HEADER: usize = 14;
 
 pub(super) const FIN: u8 = 0x80;
 pub(super) const OPCODE: u8 = 0x0F;
+/// RSV1 to RSV3.
+pub(super) const RESERVED: u8 = 0x70;
 const WHOLE_TEXT: u8 = FIN | TEXT;
 const WHOLE_BINARY: u8 = FIN | BINARY;
 /// The bit of an opcode that control frames have.

@@ -6,10 +6,10 @@ use std::num::NonZeroU64;
 
 use super::Step;
 use super::frame::{
-    BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, Sender, TEXT,
+    BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, RESERVED, Sender, TEXT,
 };
 
-/// What a header says. Reserved bits are not told: extensions use them.
+/// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What kind of frame it is.
@@ -20,6 +20,8 @@ pub struct FrameHeader {
     pub payload: u64,
     /// The length is written with no more bytes than it takes.
     pub is_minimal: bool,
+    /// The reserved bits, where they stand in the first byte. Extensions use them (5.2).
+    pub reserved: u8,
 }
 
 /// What a frame is (RFC 6455, 5.2 and 5.5).
@@ -55,6 +57,10 @@ pub enum FrameFault {
     NothingToContinue,
     /// A new message where one is unfinished (5.4).
     InsideMessage,
+    /// A reserved bit that no extension has been agreed on for (5.2).
+    ReservedBits,
+    /// A frame behind a close frame (5.5.1), and no pong, which is still owed to a ping (5.5.2).
+    BehindClose,
 }
 
 impl FrameHeader {
@@ -118,6 +124,7 @@ impl FrameHeader {
                 is_last,
                 payload,
                 is_minimal: payload >= least,
+                reserved: first & RESERVED,
             },
             used,
         })
@@ -185,6 +192,8 @@ impl fmt::Display for FrameFault {
             Self::LengthNotMinimal => "frame length not in its shortest form",
             Self::NothingToContinue => "continuation without a message",
             Self::InsideMessage => "new message inside a fragmented one",
+            Self::ReservedBits => "reserved bit without an extension",
+            Self::BehindClose => "frame behind a close frame",
         })
     }
 }

@@ -6,6 +6,7 @@ use httparse::{Header, Response};
 
 use super::Step;
 use super::body::BodyRead;
+use super::extensions::Extensions;
 use super::field::{has_member, members};
 
 /// Reads one reply head out of a growing buffer. It remembers where the last look ended, so that a head that drips in
@@ -21,8 +22,8 @@ pub struct ReplyScan {
 pub enum Reply {
     /// A 1xx other than 101; another reply follows.
     Interim,
-    /// A 101 that proves itself: the tunnel is open, bytes from `used` on belong to it.
-    Switched,
+    /// A 101 that proves itself: the tunnel is open, with these extensions, and bytes from `used` on belong to it.
+    Switched(Extensions),
     /// A 3xx, 4xx or 5xx for the client.
     PassOn {
         /// 300 to 599.
@@ -97,7 +98,10 @@ fn reply_of(head: &[u8], accept: &str) -> Result<Reply, ReplyFault> {
         return Err(ReplyFault::Malformed);
     };
     match status {
-        101 if minor == 1 && switches(response.headers, accept) => Ok(Reply::Switched),
+        101 if minor == 1 && switches(response.headers, accept) => {
+            let extensions = values(response.headers, "sec-websocket-extensions");
+            Ok(Reply::Switched(Extensions::agreed(extensions)))
+        }
         101 => Err(ReplyFault::BadSwitch),
         100..=199 => Ok(Reply::Interim),
         300..=599 => {

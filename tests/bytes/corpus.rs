@@ -179,7 +179,13 @@ fn what_the_rfc_allows_passes_limits_as_it_passes_without_them_and_without_wsgua
     let cases: &'static [Case] = corpus().leak();
     // The client says the case of the number in its path, and the server says it back, each in its own kind of frames.
     let backend = Backend::start(move |guest| {
-        guest.open();
+        // Of one that nobody knows, which may use all reserved bits.
+        let reply = String::from_utf8(guest.switching()).unwrap();
+        guest.say(
+            reply
+                .replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-all-bits\r\n\r\n")
+                .as_bytes(),
+        );
         let head = String::from_utf8(guest.hear_head()).unwrap();
         let nth: usize = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
         let case = &cases[nth];

@@ -16,6 +16,7 @@ mod listeners;
 mod liveness;
 mod messages;
 mod pauses;
+mod payload;
 mod pending;
 mod probe;
 mod proxy;

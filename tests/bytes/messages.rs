@@ -165,7 +165,15 @@ fn each_fault_of_the_protocol_ends_the_connection_with_1002_and_reaches_nobody()
 
 #[test]
 fn extensions_are_left_alone_by_strict_frames() {
-    let backend = Backend::echo();
+    let backend = Backend::start(|guest| {
+        let reply = String::from_utf8(guest.switching()).unwrap();
+        guest.say(
+            reply
+                .replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-all-bits\r\n\r\n")
+                .as_bytes(),
+        );
+        guest.echo();
+    });
     let rig = Rig::start(&backend, "[limits.messages]\nstrict_frames = true\nrate = \"100/s\"");
     let mut socket = rig.open();
     let mut compressed = masked(TEXT, b"looks compressed");

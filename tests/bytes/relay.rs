@@ -31,6 +31,9 @@ impl Noise {
 
 pub const MIB: usize = 1 << 20;
 
+/// Bytes that need be no frames.
+const ANY_BYTES: &str = "[limits.messages]\nstrict_frames = false";
+
 #[test]
 fn sixty_four_mebibytes_of_anything_both_ways_in_any_chunks_arrive_intact() {
     let backend = Backend::start(|guest| {
@@ -42,7 +45,7 @@ fn sixty_four_mebibytes_of_anything_both_ways_in_any_chunks_arrive_intact() {
         });
         guest.say(b"all of it");
     });
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
     let writing = socket.stream().try_clone().unwrap();
     thread::scope(|scope| {
@@ -121,11 +124,11 @@ fn a_fragmented_message_counts_once() {
     rig.quiet();
 }
 
-/// Plain bytes are no frames: they pass, and what can't be counted is not.
+/// Plain bytes are no frames: where frames need not be any they pass, and what can't be counted is not.
 #[test]
 fn what_is_no_websocket_passes_too() {
     let backend = Backend::echo();
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
     let bytes = vec![0xff; 100_000];
     thread::scope(|scope| {
@@ -145,7 +148,7 @@ fn a_client_that_has_said_all_still_hears_everything() {
         guest.listen();
         guest.say(&vec![b'x'; 3 * MIB]);
     });
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
     socket.send(b"done");
     socket.fin();
@@ -168,7 +171,7 @@ fn a_server_that_has_said_all_still_hears_everything() {
         guest.fin();
         guest.listen();
     });
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
     assert_eq!(socket.read_to_end(), (b"done".to_vec(), End::Fin));
     socket.send(&vec![b'x'; 3 * MIB]);
@@ -182,7 +185,7 @@ fn a_server_that_has_said_all_still_hears_everything() {
 #[test]
 fn a_reset_of_the_client_is_a_reset_at_the_server_behind_all_it_had_sent() {
     let backend = Backend::listening();
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
     socket.send(&[b'x'; 5000]);
     all_read([&socket]);
@@ -220,7 +223,7 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_what_it_had_said() {
         all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
         door.wait();
     });
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
     socket.send(Request::to("/ws").as_ref());
     assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));

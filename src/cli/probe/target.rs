@@ -153,7 +153,7 @@ impl Heard {
                     };
                 }
                 Ok(Step::Done {
-                    value: Reply::Switched,
+                    value: Reply::Switched(_),
                     used,
                 }) => return Self::switched(stream, bytes.split_off(used)),
                 // A 101 that proves nothing still is one.

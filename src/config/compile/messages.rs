@@ -53,10 +53,11 @@ pub fn overlay(rules: &mut MessageRules, raw: &Messages, found: &mut Findings) {
     }
 }
 
-/// Resolves `strict_frames` of a zone that is complete; `None` is "auto".
+/// Resolves `strict_frames` of a zone that is complete; `None` is "auto", which is on: what RFC 6455 forbids helps nobody.
 ///
-/// A limit can be got around by frames that wsguard and the server read differently, so that each brings strictness.
-pub fn settle(rules: &mut MessageRules, strict: Option<bool>) {
+/// In an exempt zone it is only where something limits messages: a limit can be got around by frames that wsguard and the
+/// server read differently.
+pub fn settle(rules: &mut MessageRules, strict: Option<bool>, is_exempt: bool) {
     let limited = [
         rules.rate,
         rules.per_ip_rate,
@@ -65,7 +66,8 @@ pub fn settle(rules: &mut MessageRules, strict: Option<bool>) {
         rules.out_per_ip_rate,
         rules.out_bytes_rate,
     ];
-    rules.strict_frames = strict.unwrap_or_else(|| rules.max_size.is_some() || limited.iter().any(Option::is_some));
+    let is_limited = rules.max_size.is_some() || limited.iter().any(Option::is_some);
+    rules.strict_frames = strict.unwrap_or(!is_exempt || is_limited);
 }
 
 /// Without what limits messages; who is asked whether it is still there stays so.

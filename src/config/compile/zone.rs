@@ -23,7 +23,7 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
     }
     let strict = limits.messages.get().strict_frames.flag_or("auto", found).over(None);
     let mut common = overlay(defaults::zone("default"), limits, found);
-    messages::settle(&mut common.messages, strict);
+    messages::settle(&mut common.messages, strict, false);
     let mut zones = vec![common.clone(), exempt(&common)];
     for (name, written) in raw.zone.iter() {
         names::check(name.get_ref(), &name.span(), found);
@@ -49,7 +49,7 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
         let strict = if is_exempt { None } else { strict };
         let strict = written.messages.get().strict_frames.flag_or("auto", found).over(strict);
         let mut zone = overlay(base, written, found);
-        messages::settle(&mut zone.messages, strict);
+        messages::settle(&mut zone.messages, strict, zone.exempt);
         if zone.exempt && zone.rules.connections.is_none() {
             let span = written.connections.span().unwrap_or_else(|| name.span());
             found.mistake(

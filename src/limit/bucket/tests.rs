@@ -142,16 +142,13 @@ fn what_is_more_than_a_bucket_holds_never_comes_through_but_may_be_owed() {
         bucket.lacks(meter.bytes(150), Moment(0)),
         Some(Duration::from_millis(500))
     );
-    assert_eq!(bucket.lacks_or_full(meter.bytes(150), Moment(0)), None);
+    assert_eq!(bucket.holds(meter, Moment(0)), 100);
     bucket.charge(meter.bytes(150), Moment(0));
     assert_eq!(
-        bucket.lacks_or_full(meter.bytes(1), Moment(0)),
+        bucket.lacks(meter.bytes(1), Moment(0)),
         Some(Duration::from_millis(510))
     );
-    assert_eq!(
-        bucket.lacks_or_full(meter.bytes(150), Moment(SECOND / 2)),
-        Some(Duration::from_secs(1))
-    );
+    assert_eq!([SECOND / 2, SECOND].map(|at| bucket.holds(meter, Moment(at))), [0, 50]);
     bucket.charge(meter.bytes(u64::MAX), Moment(MOST));
     assert!(bucket.lacks(meter.bytes(u64::MAX), Moment(MOST)).is_some());
 }
@@ -211,6 +208,22 @@ impl Level {
 }
 
 proptest! {
+    #[test]
+    fn as_many_bytes_are_there_as_can_be_taken_at_once(
+        tokens in 1u32..=1 << 30, seconds in 1u64..4000, burst in 1u32..=1 << 30, spent in 0u64..1 << 31, after in 0..SECOND,
+    ) {
+        let meter = ByteMeter::from(rate(tokens, Duration::from_secs(seconds), burst));
+        let mut bucket = Bucket::default();
+        prop_assert!(bucket.holds(meter, Moment(0)) >= burst.into());
+        bucket.charge(meter.bytes(spent), Moment(0));
+        let there = bucket.holds(meter, Moment(after));
+        prop_assert_eq!(bucket.lacks(meter.bytes(there), Moment(after)).filter(|_| there > 0), None);
+        prop_assert!(bucket.lacks(meter.bytes(there + 1), Moment(after)).is_some());
+        prop_assert!((1..=burst.min(16 << 10).into()).contains(&meter.portion()));
+        let quarter = u64::from(tokens) / 4 / seconds;
+        prop_assert!(meter.portion() <= quarter + 1);
+    }
+
     #[test]
     fn it_answers_as_a_bucket_with_a_level_does(
         tokens in 1u32..400, seconds in 1u64..4000, burst in 1u32..20,

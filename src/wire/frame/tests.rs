@@ -1,4 +1,5 @@
 use super::*;
+use crate::wire::extensions::Extensions;
 use proptest::prelude::*;
 
 /// RFC 6455, 5.7, byte for byte.
@@ -321,5 +322,88 @@ proptest! {
         for sender in [Sender::Client, Sender::Server] {
             prop_assert_eq!(scan_in_chunks(sender, &bytes, &[3, 1]), naive(sender, &bytes).0);
         }
+    }
+}
+
+/// A client's frames, each a header and its payload: what a strict scanner takes of them, whole and at every split.
+fn strictly(extensions: Extensions, frames: &[&[u8]]) -> usize {
+    let bytes = frames.concat();
+    let mut scanner = FrameScanner::strict(Sender::Client, extensions);
+    let (whole, messages) = scanner.scan_strictly(&bytes);
+    for size in 1..=bytes.len() {
+        let mut scanner = FrameScanner::strict(Sender::Client, extensions);
+        let (mut waits, mut used, mut began) = (Vec::new(), 0, 0);
+        for piece in bytes.chunks(size) {
+            waits.extend_from_slice(piece);
+            let (here, messages) = scanner.scan_strictly(&waits);
+            waits.drain(..here);
+            used += here;
+            began += messages;
+        }
+        assert_eq!((used, began), (whole, messages), "in pieces of {size}");
+    }
+    whole
+}
+
+#[test]
+fn who_is_strict_takes_nothing_of_a_frame_that_is_forbidden_or_whose_header_is_not_whole() {
+    use Extensions::{None, Other, PerMessage};
+    let (text, asks, pong): (&[u8], &[u8], &[u8]) = (b"\x81\x82maskhi", b"\x89\x80mask", b"\x8a\x80mask");
+    let close: &[u8] = b"\x88\x80mask";
+    let long = [b"\x82\xfe\x00\x7emask".as_slice(), &[7; 126]].concat();
+    let (begins, goes_on, ends): (&[u8], &[u8], &[u8]) = (b"\x01\x80mask", b"\x00\x81maskx", b"\x80\x80mask");
+    let passes: [&[&[u8]]; 4] = [
+        &[text, text, &long, asks],
+        &[begins, asks, goes_on, pong, ends, text],
+        &[text, close, pong, pong],
+        &[begins, close],
+    ];
+    for frames in passes {
+        for extensions in [None, PerMessage, Other] {
+            assert_eq!(strictly(extensions, frames), frames.concat().len());
+        }
+    }
+    let forbidden: [(&[&[u8]], &[u8]); 14] = [
+        (&[text], b"\x81\x02hi"),
+        (&[text], b"\x83\x80mask"),
+        (&[text], b"\x09\x80mask"),
+        (&[text], b"\x89\xfe\x00\x7emask"),
+        (&[text], b"\x82\xfe\x00\x05mask"),
+        (&[text], b"\x82\xff\x80\0\0\0\0\0\0\0mask"),
+        (&[text], ends),
+        (&[begins], text),
+        (&[text, close], text),
+        (&[text, close], asks),
+        (&[text, close], close),
+        (&[begins, close], ends),
+        (&[text], b"\x81"),
+        (&[text], b"\x81\x82mas"),
+    ];
+    for (before, frame) in forbidden {
+        for extensions in [None, PerMessage, Other] {
+            let frames = [before, &[frame, text]].concat();
+            let expected = match frame.len() {
+                // Only cut off in its header, and nothing comes behind it.
+                1 | 5 => strictly(extensions, &[before, &[frame]].concat()),
+                _ => strictly(extensions, &frames),
+            };
+            assert_eq!(expected, before.concat().len(), "{frame:?}");
+        }
+    }
+    for (extensions, first, passes) in [
+        (None, 0xc1, false),
+        (PerMessage, 0xc1, true),
+        (PerMessage, 0xa1, false),
+        (PerMessage, 0xc9, false),
+        (Other, 0xb1, true),
+        (Other, 0xc9, true),
+    ] {
+        let frame = [first, 0x80, 1, 2, 3, 4];
+        let expected = text.len() + if passes { frame.len() } else { 0 };
+        assert_eq!(
+            strictly(extensions, &[text, &frame]),
+            expected,
+            "{extensions:?} {first:x}"
+        );
     }
 }

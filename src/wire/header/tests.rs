@@ -55,6 +55,7 @@ fn lengths_are_told_with_whether_they_are_as_short_as_they_can_be() {
             is_last: true,
             payload,
             is_minimal,
+            reserved: 0,
         };
         let used = bytes.len();
         assert_eq!(parsed(&bytes), Ok(Step::Done { value: header, used }));
@@ -71,6 +72,7 @@ fn a_message_is_its_fragments_and_control_frames_may_stand_between_them() {
         is_last,
         payload,
         is_minimal: true,
+        reserved: 0,
     };
     let mut sequence = MessageSequence::default();
     for (header, size) in [

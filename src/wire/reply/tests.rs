@@ -35,19 +35,39 @@ fn outcome(bytes: &[u8], ends: impl IntoIterator<Item = usize>) -> Result<Step<R
 
 #[test]
 fn the_rfc_sample_opens_the_tunnel() {
-    assert_eq!(reply_to(SAMPLE), Ok(Reply::Switched));
+    assert_eq!(reply_to(SAMPLE), Ok(Reply::Switched(Extensions::None)));
     let ahead = format!("{SAMPLE}\u{1}\n");
     assert_eq!(
         parse(ahead.as_bytes()),
         Ok(Step::Done {
-            value: Reply::Switched,
+            value: Reply::Switched(Extensions::None),
             used: SAMPLE.len()
         })
     );
     let lists = SAMPLE
         .replace("Upgrade: websocket", "upgrade: ,WebSocket")
         .replace(": Upgrade", ": x,UPGRADE");
-    assert_eq!(reply_to(&lists), Ok(Reply::Switched));
+    assert_eq!(reply_to(&lists), Ok(Reply::Switched(Extensions::None)));
+}
+
+#[test]
+fn a_101_tells_which_extensions_it_agrees_on() {
+    let with =
+        |line: &str| reply_to(&SAMPLE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}\r\n")));
+    for (line, extensions) in [
+        ("X: permessage-deflate", Extensions::None),
+        ("Sec-WebSocket-Extensions: ", Extensions::None),
+        (
+            "sec-websocket-extensions:permessage-deflate;server_max_window_bits=10",
+            Extensions::PerMessage,
+        ),
+        (
+            "Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Extensions: x-mux",
+            Extensions::Other,
+        ),
+    ] {
+        assert_eq!(with(line), Ok(Reply::Switched(extensions)), "{line}");
+    }
 }
 
 #[test]

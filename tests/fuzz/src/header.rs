@@ -56,7 +56,11 @@ fn breaks(fault: FrameFault, bytes: &[u8], sender: Sender) {
         FrameFault::NotMasked => bytes.len() == 2 && sender == Sender::Client && second < 0x80,
         FrameFault::Masked => bytes.len() == 2 && sender == Sender::Server && second >= 0x80,
         FrameFault::LengthTooLarge => bytes.len() == 3 && second & 0x7f == 127 && bytes[2] >= 0x80,
-        FrameFault::LengthNotMinimal | FrameFault::NothingToContinue | FrameFault::InsideMessage => false,
+        FrameFault::LengthNotMinimal
+        | FrameFault::NothingToContinue
+        | FrameFault::InsideMessage
+        | FrameFault::ReservedBits
+        | FrameFault::BehindClose => false,
     };
     assert!(is_broken, "{fault:?} is not what {bytes:x?} breaks");
 }
@@ -197,6 +201,7 @@ fn speaks(data: &[u8]) {
             is_last: true,
             payload: payload.len() as u64,
             is_minimal: true,
+            reserved: 0,
         };
         let used = frame.len() - payload.len();
         assert_eq!(

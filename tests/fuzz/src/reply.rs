@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
         rest = &rest[used..];
         match value {
             Reply::Interim => {}
-            Reply::Switched => break,
+            Reply::Switched(_) => break,
             Reply::PassOn { status, head, body } => {
                 is_one_reply(status, &head);
                 read_alike(&body, rest, 64 * 1024);
