@@ -1,7 +1,7 @@
 //! What operators see: every number by its name from the start, the log, the advice, and who may look.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -369,16 +369,23 @@ fn a_page_of_another_site_reads_nothing() {
 }
 
 #[test]
-fn the_admin_holds_32_connections_and_the_33rd_waits_for_one_of_them_to_go() {
+fn the_admin_holds_32_connections_and_who_hangs_gives_way_to_a_probe_of_health() {
     let rig = Rig::start(&Backend::listening(), "");
-    let held: Vec<Socket> = (0..32).map(|_| Socket::connect(ip(1), rig.admin())).collect();
-    let mut more = Socket::connect(ip(1), rig.admin());
-    more.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    thread::sleep(Duration::from_millis(500));
-    assert!(more.is_silent(), "it has no seat yet");
-    drop(held);
-    assert_eq!(more.answer().status(), 200);
-    assert_eq!(rig.get("/healthz").status(), 200);
+    let hang = |_| {
+        let mut socket = Socket::connect(ip(1), rig.admin());
+        socket.send(b"G");
+        socket
+    };
+    let held: Vec<Socket> = (0..100).map(hang).collect();
+    let start = Instant::now();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(rig.get(path).status(), 200, "{path}");
+    }
+    // A head has five seconds: nobody waited for that.
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(held[99].is_silent(), "the last ones still have their seats");
+    let left = held.iter().filter(|socket| socket.is_silent()).count();
+    assert!(left < 32, "{left} of the hundred");
 }
 
 #[test]
