@@ -106,7 +106,7 @@ pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
             };
             cuts.push(Cut {
                 listener: Some(Arc::clone(&listener.name)),
-                message: format!("max_pending is cut from {asked} to {max_pending}: {why}"),
+                message: format!("max_pending lowered from {asked} to {max_pending}: {why}"),
                 way_out,
             });
         }
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(
             notes_at(&written, 20_000, 2, None),
             [
-                "listener 127.0.0.1:9: max_pending is cut from 9000 to 2368: the descriptor limit is 20000; \
+                "listener 127.0.0.1:9: max_pending lowered from 9000 to 2368: the descriptor limit is 20000; \
                  LimitNOFILE or `ulimit -n` raises it",
                 "max_connections 20000 needs 40000 descriptors, and the limit is 20000; \
                  LimitNOFILE or `ulimit -n` raises it"
@@ -351,7 +351,7 @@ mod tests {
         assert_eq!(
             notes_at(&policy(""), 100_000, 2, Some(256 << 20)),
             [
-                "listener 127.0.0.1:0: max_pending is cut from 10000 to 4096: the heads of all pending sockets could hold \
+                "listener 127.0.0.1:0: max_pending lowered from 10000 to 4096: the heads of all pending sockets could hold \
                  157 MiB, and may hold a quarter of 256 MiB of memory; a smaller `max_head_size` leaves room for more, and \
                  so does more memory"
             ]

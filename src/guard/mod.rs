@@ -146,7 +146,7 @@ impl Guard {
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
         let limit = descriptors::raise_limit();
         let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
-        tell_cuts(&policy, &room, limit, &log);
+        tell_cuts(descriptors::cuts(&policy, &room, limit), &log);
         for refused in refused_options() {
             log.warn("socket_option", &refused.to_string());
         }
@@ -320,8 +320,8 @@ fn bind(
 
 /// What was asked for and does not fit is cut, and said. Pending seats are so by default on a machine with few
 /// descriptors, which is no reason to worry anybody.
-fn tell_cuts(policy: &Policy, room: &descriptors::Room, limit: u64, log: &Log) {
-    for cut in descriptors::cuts(policy, room, limit) {
+fn tell_cuts(cuts: Vec<descriptors::Cut>, log: &Log) {
+    for cut in cuts {
         let level = if cut.listener.is_some() {
             LogLevel::Info
         } else {
@@ -332,6 +332,6 @@ fn tell_cuts(policy: &Policy, room: &descriptors::Room, limit: u64, log: &Log) {
             message: Some(cut.message),
             ..Line::default()
         };
-        log.event(level, "cut", line);
+        log.event(level, "lowered", line);
     }
 }

@@ -213,7 +213,13 @@ impl Guard {
         let bound = bind(&policy, is_manned, own, shared.workers)?;
         // Whoever holds one looks later whether the others have left it.
         drop((heirs, posts));
-        tell_cuts(&policy, &room, shared.descriptors, &shared.log);
+        let mut cuts = descriptors::cuts(&policy, &room, shared.descriptors);
+        // What was said of the policy before need not be said again.
+        if let Ok(room) = descriptors::deal(&before.policy, shared.descriptors, shared.workers, memory::limit()) {
+            let said = descriptors::cuts(&before.policy, &room, shared.descriptors);
+            cuts.retain(|cut| !said.contains(cut));
+        }
+        tell_cuts(cuts, &shared.log);
         let changes = changes(&before.policy, &policy);
         let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));
         resolve::resolve_new(&after);

@@ -332,6 +332,25 @@ fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
 }
 
 #[test]
+fn what_the_descriptor_limit_lowers_is_said_at_the_start_and_when_it_changes() {
+    let backend = Backend::listening();
+    let listening = |max_pending: u32| {
+        let listener = "[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]";
+        unwatched(&backend, &format!("{listener}\nmax_pending = {max_pending}\n"))
+    };
+    let rig = start(&listening(10_000_000));
+    let said = || rig.told("lowered").len();
+    until("it is said", || (said() == 1).then_some(()));
+    assert!(rig.told("lowered")[0].starts_with("max_pending lowered from 10000000 to "));
+    for _ in 0..2 {
+        assert_eq!(rig.hup(), Ok(()));
+    }
+    assert_eq!(rig.reload(&listening(9_999_999)), Ok(()));
+    until("what is new is said", || (said() == 2).then_some(()));
+    assert!(rig.told("lowered")[1].contains(" 9999999 "));
+}
+
+#[test]
 fn names_that_reloads_have_removed_do_not_pile_up_in_the_metrics() {
     let backend = Backend::listening();
     let named = |n: u32| {
