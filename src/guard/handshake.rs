@@ -155,14 +155,22 @@ async fn dial_any(
         match dial_within(limit, lease.server(), &passage.request, &passage.place.zone.terms.clock).await {
             Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");
+                entry.reached();
                 return Ok((stream, sent, lease));
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => {
                 return Err(Stop::seen(Reason::ProcessFull, error.to_string().as_bytes()));
             }
-            Some(Err(_)) if reason == Reason::UpstreamTimeout => {}
-            Some(Err(_)) => reason = Reason::UpstreamRefused,
-            None => reason = Reason::UpstreamTimeout,
+            Some(Err(error)) => {
+                entry.not_reached(Reason::UpstreamRefused, error.to_string());
+                if reason != Reason::UpstreamTimeout {
+                    reason = Reason::UpstreamRefused;
+                }
+            }
+            None => {
+                entry.not_reached(Reason::UpstreamTimeout, "no answer within `dial`".to_owned());
+                reason = Reason::UpstreamTimeout;
+            }
         }
         lease.failed();
     }

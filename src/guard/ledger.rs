@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crate::config::policy::LogLevel;
 use crate::config::units::show_rate;
 use crate::limit::admission::{Granted, Lack, Limit, Permit};
 use crate::limit::key::ClientKey;
 use crate::relay::tunnel::Totals;
 use crate::upstream::server::Server;
 
-use super::advice::Hint;
+use super::advice::{Hint, Identified};
 use super::decide::Passage;
 use super::identify::{Client, Forwarded, Hop};
 use super::log::Line;
@@ -120,7 +121,7 @@ impl Entry {
 
     /// The client was admitted: from here on its permit is the entry's to give back.
     pub fn admitted(&mut self, passage: &Passage, granted: Granted) {
-        self.identified(passage.client);
+        self.identified(passage.client, true);
         self.placed(&passage.place);
         let observed = granted.observed.map(|full| Observed {
             limit: full.limit,
@@ -135,13 +136,40 @@ impl Entry {
         self.server = Some(Arc::clone(server));
     }
 
+    /// It answered the dial.
+    pub fn reached(&self) {
+        if let Some(server) = &self.server {
+            self.standing
+                .shared
+                .advice
+                .dial_succeeded(server.label(), Instant::now());
+        }
+    }
+
+    /// It did not.
+    pub fn not_reached(&self, reason: Reason, why: String) {
+        let Some(server) = &self.server else { return };
+        let shared = &self.standing.shared;
+        let Some(count) = shared.advice.dial_failed(server.label(), Instant::now()) else {
+            return;
+        };
+        let line = Line {
+            server: Some(Arc::clone(server.label())),
+            reason: Some(reason.word()),
+            count: Some(count.into()),
+            message: Some(why),
+            ..Line::default()
+        };
+        shared.log.event(LogLevel::Warn, "dial_failed", line);
+    }
+
     /// The walk stopped before a tunnel.
     pub fn stopped(&mut self, stop: &Stop, status: Option<u16>) {
         let known = stop.known();
         if let Some(client) = known.client
             && matches!(self.who, Who::Hop(_))
         {
-            self.identified(client);
+            self.identified(client, false);
         }
         if let Some(place) = &known.place {
             self.placed(place);
@@ -204,18 +232,32 @@ impl Entry {
         self.state = State::Over(Box::new(totals));
     }
 
-    fn identified(&mut self, client: Client) {
+    fn identified(&mut self, client: Client, is_admitted: bool) {
         self.who = Who::Client {
             address: client.address,
             seems_forwarded: client.forwarded == Forwarded::Ignored && client.hop.is_none_or(is_local),
         };
-        match client.forwarded {
-            Forwarded::Ignored => self.listener.untrusted_forwarded.inc(),
-            Forwarded::Missing if self.standing.shared.advice.give(Hint::NoForwarding, Instant::now()) => {
-                self.standing.shared.log.warn("advice", Hint::NoForwarding.text());
-            }
-            Forwarded::Missing | Forwarded::Read | Forwarded::None => {}
+        if client.forwarded == Forwarded::Ignored {
+            self.listener.untrusted_forwarded.inc();
         }
+        let identified = Identified {
+            forwarded: client.forwarded,
+            is_local: client.hop.is_none_or(is_local),
+            key: client.key,
+            is_admitted,
+        };
+        if let Some(hint) = self.standing.shared.advice.identified(identified, Instant::now()) {
+            self.advise(hint);
+        }
+    }
+
+    fn advise(&self, hint: Hint) {
+        let line = Line {
+            reason: Some(hint.word()),
+            message: Some(hint.text().to_owned()),
+            ..Line::default()
+        };
+        self.standing.shared.log.event(LogLevel::Warn, "advice", line);
     }
 
     fn placed(&mut self, place: &Place) {
@@ -250,6 +292,15 @@ impl Entry {
             State::Health | State::Walking(_) | State::Open(_) => return,
         };
         self.count(class);
+        if let State::Over(totals) = &self.state
+            && self
+                .standing
+                .shared
+                .advice
+                .closed(totals.limit_hits > 0, Instant::now())
+        {
+            self.advise(Hint::MessageLimits);
+        }
         // Given back before the line is written, so that whoever reads the line may use the slot.
         self.standing.give_back();
         self.write(class);
@@ -318,10 +369,9 @@ impl Entry {
             return None;
         };
         (reason.is_by_client()
-            && seems_forwarded
             && self.standing.shared.trusts_nobody.load(Relaxed)
-            && self.standing.shared.advice.give(Hint::TrustNobody, Instant::now()))
-        .then_some(Hint::TrustNobody)
+            && self.standing.shared.advice.refused(seems_forwarded, Instant::now()))
+        .then_some(Hint::UntrustedProxy)
     }
 
     fn line(&self, class: Class, hint: Option<Hint>) -> Line {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::config::policy::ShowClients;
 use crate::limit::key::{ClientKey, Prefixes};
 use crate::relay::tally::{Action, MessageLimit, Tally};
 
+use super::advice::{MOST_TOLD, few_descriptors, silent_zone};
 use super::running::Running;
 use super::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
 
@@ -137,14 +139,39 @@ fn hits_by_action(tallies: &[Arc<Tally>]) -> BTreeMap<&'static str, u64> {
 }
 
 fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
-    let refused =
-        refused.map(|error| format!("the configuration file is refused, and the one before is in force: {error}"));
-    running
-        .shared
+    let refused = refused.map(|error| {
+        format!("reload_refused: the configuration file is refused, and the one before is in force: {error}")
+    });
+    let shared = &running.shared;
+    let silent = running.zones.iter().filter_map(|zone| {
+        let messages = &zone.policy.messages;
+        silent_zone(
+            &zone.state.name,
+            zone.state.counts.budget.used(),
+            zone.rules.connections,
+            silent(&zone.state.tallies),
+            messages.first_message.is_some(),
+            messages.ping.is_some(),
+        )
+    });
+    // A ceiling that is written is nobody's doing but the file's.
+    let wanted = match running.policy.server.max_connections {
+        None => running
+            .zones
+            .iter()
+            .map(|zone| u64::from(zone.rules.connections.unwrap_or(0)))
+            .sum(),
+        Some(_) => 0,
+    };
+    let open = u32::try_from(open_in_zones(running)).unwrap_or(0);
+    let ceiling = few_descriptors(open, shared.process_limit.load(Relaxed), wanted, shared.descriptors);
+    let trusts_nobody = shared.trusts_nobody.load(Relaxed);
+    shared
         .advice
-        .given()
+        .given(trusts_nobody, Instant::now())
         .into_iter()
-        .map(str::to_owned)
+        .chain(silent.take(MOST_TOLD))
+        .chain(ceiling)
         .chain(refused)
         .collect()
 }

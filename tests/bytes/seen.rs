@@ -653,6 +653,7 @@ fn a_proxy_that_nobody_told_us_of_is_pointed_out() {
         assert_eq!(rig.ask(through_proxy(n)).status(), 429);
     }
     let advice = "every client looks like 127.0.0.1: set [client_ip] trusted_proxies";
+    let word = "untrusted_proxy: every client";
     let told = |line: &&Value| line.to_string().contains(advice);
     rig.line("the advice", |line| told(&line));
     rig.expect(
@@ -660,7 +661,8 @@ fn a_proxy_that_nobody_told_us_of_is_pointed_out() {
         4,
     );
     assert_eq!(rig.lines().iter().filter(told).count(), 1, "once a minute");
-    assert!(rig.stats()["advice"].to_string().contains(advice));
+    let given = rig.stats()["advice"].to_string();
+    assert!(given.contains(advice) && given.contains(word), "{given}");
     drop(open);
     rig.quiet();
 }
@@ -676,6 +678,77 @@ fn a_trusted_proxy_that_names_no_client_is_pointed_out() {
     rig.line("the advice in the log", |line| {
         line.to_string().contains("forwarding header")
     });
+    rig.quiet();
+}
+
+#[test]
+fn one_local_client_that_sends_a_forwarding_header_and_hammers_is_no_proxy() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
+    let mut open: Vec<Socket> = (10..16).map(|n| rig.open_from(ip(n))).collect();
+    let odd = || Request::to("/ws").add("X-Forwarded-For", "203.0.113.7");
+    open.push(rig.try_open(ip(1), &odd()).ok().unwrap());
+    for _ in 0..20 {
+        assert_eq!(rig.ask(odd()).status(), 429);
+    }
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
+        20,
+    );
+    assert_eq!(rig.stats()["advice"], Value::Array(Vec::new()));
+    assert!(!rig.raw_log().concat().contains("every client looks like 127.0.0.1"));
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn a_zone_that_is_full_of_silent_clients_is_pointed_out_until_they_speak() {
+    let backend = Backend::echo();
+    let rig = Rig::start(&backend, "[limits]\nconnections = 5");
+    let mut open: Vec<Socket> = (0..5).map(|n| rig.open_from(nth_ip(n))).collect();
+    let told = "silent_clients: 5 of 5 are open in zone default, and 5 of them have sent nothing: \
+                set `first_message` and `ping` for it";
+    until("the advice", || (rig.stats()["advice"][0] == told).then_some(()));
+    let hello = masked(1, b"hello");
+    for socket in &mut open {
+        socket.send(&hello);
+        assert_eq!(socket.read_exactly(hello.len()), hello);
+    }
+    until("its end", || {
+        (rig.stats()["advice"] == Value::Array(Vec::new())).then_some(())
+    });
+    drop(open);
+    rig.quiet();
+}
+
+#[test]
+fn a_server_whose_dials_fail_stands_in_the_log_and_in_the_advice_with_its_name() {
+    let backend = Backend::listening();
+    let closed = {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap()
+    };
+    let rig = Rig::before(&backend).server(closed).start();
+    let open: Vec<Socket> = (0..8).map(|n| rig.open_from(nth_ip(n))).collect();
+    let line = rig.line("the failed dial", |line| line["event"] == "dial_failed");
+    for (field, value) in [
+        ("level", Value::from("warn")),
+        ("server", closed.to_string().into()),
+        ("reason", "upstream_refused".into()),
+    ] {
+        assert_eq!(line[field], value, "{field} in {line}");
+    }
+    assert!(
+        line["count"].as_u64().unwrap() >= 1 && line["message"].as_str().unwrap().contains("refused"),
+        "{line}"
+    );
+    let advice = rig.stats()["advice"].to_string();
+    assert!(
+        advice.contains(&format!("dials of {closed} failed of late")) && advice.contains("server_fails: "),
+        "{advice}"
+    );
+    assert!(!advice.contains(&format!("dials of {}", backend.address())), "{advice}");
+    drop(open);
     rig.quiet();
 }
 
