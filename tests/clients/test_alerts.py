@@ -136,7 +136,8 @@ def is_well(guard, held):
         sock = upgrade(guard.port, "127.0.0.2")
         echo(sock, b"for a moment")
         reset(sock)
-        connect(guard.port).close()
+        with connect(guard.port) as leaves:
+            leaves.sendall(b"GET /")
         yield
 
 
@@ -407,7 +408,8 @@ class Trouble(unittest.TestCase):
     def test_promtool_has_nothing_to_say_of_the_metrics_but_for_one_name(self):
         """That one is older than this test, and relied on: "counter" is what it is about, and no type."""
         for admin, scene in self.scenes.items():
-            if scene.does is is_killed:
+            # Neither may be able to answer any more.
+            if scene.does in (is_killed, runs_out_of_descriptors):
                 continue
             with self.subTest(scene.does.__name__):
                 checked = subprocess.run(
