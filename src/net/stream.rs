@@ -390,3 +390,71 @@ impl AsFd for Stream {
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Write;
+    use std::net::{Shutdown, TcpListener};
+
+    use super::*;
+
+    /// A peer over TCP and one over a Unix socket, each with our side.
+    fn pairs() -> [(Box<dyn Peer>, Stream); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (unix_peer, unix_ours) = std::os::unix::net::UnixStream::pair().unwrap();
+        unix_ours.set_nonblocking(true).unwrap();
+        [
+            (Box::new(peer), Stream::Tcp(TcpStream::from_std(ours).unwrap())),
+            (
+                Box::new(unix_peer),
+                Stream::Unix(UnixStream::from_std(unix_ours).unwrap()),
+            ),
+        ]
+    }
+
+    trait Peer: Write + AsFd {}
+    impl<T: Write + AsFd> Peer for T {}
+
+    #[tokio::test]
+    async fn an_end_is_seen_ahead_of_bytes_that_were_not_read_and_they_stay() {
+        for (mut peer, ours) in pairs() {
+            peer.write_all(b"unread").unwrap();
+            assert!(ours.end_ahead().is_none());
+            SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
+            assert!(ours.end_ahead().unwrap().is_ok());
+            assert!(ours.end_ahead().unwrap().is_ok(), "as often as it is asked for");
+            assert!(ours.has_unread());
+            ours.shutdown_write();
+            assert!(ours.end_ahead().unwrap().is_ok(), "two ends are no reset");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_told_from_an_end_be_it_the_first_or_after_one() {
+        for ends_first in [false, true] {
+            for (mut peer, ours) in pairs() {
+                peer.write_all(b"unread").unwrap();
+                // It resets by closing before it has read this.
+                ours.write_all(b"nobody reads it").await.unwrap();
+                if ends_first {
+                    SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
+                    assert!(ours.end_ahead().unwrap().is_ok());
+                }
+                drop(peer);
+                assert_eq!(
+                    ours.end_ahead().unwrap().unwrap_err().kind(),
+                    if ends_first && matches!(ours, Stream::Tcp(_)) {
+                        ErrorKind::BrokenPipe
+                    } else {
+                        ErrorKind::ConnectionReset
+                    }
+                );
+                assert!(ours.has_unread(), "what was sent before it is still there");
+            }
+        }
+    }
+}
