@@ -259,8 +259,7 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 /// frameworks read, in any case, with any of their `-` as `_`, and with `HTTP_` before it, as CGI and some Java programs
 /// have it.
 pub fn names_client(name: &[u8]) -> bool {
-    // Nearly every header is ruled out by the letters at its ends and its length.
-    if !may_name_client(name) {
+    if !may_be(&CLIENT_NAMES, name) || !may_end(name) {
         return false;
     }
     let name = match name.split_at_checked(CGI_PREFIX.len()) {
@@ -273,15 +272,34 @@ pub fn names_client(name: &[u8]) -> bool {
             .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
 }
 
-/// Whether a name may be one of those of [`names_client`], by its letters at both ends and its length alone.
-fn may_name_client(name: &[u8]) -> bool {
+/// By first letter, in either case, the lengths of names: what rules nearly every other name out.
+pub(super) type Lengths = [u64; 32];
+
+/// Whether a name has a first letter and a length of these.
+#[inline]
+pub(super) fn may_be(lengths: &Lengths, name: &[u8]) -> bool {
+    name.first()
+        .is_some_and(|first| lengths[letter(*first)] & length_bit(name.len()) != 0)
+}
+
+/// Those of [`names_client`], and of `others`.
+pub(super) const fn lengths_with(others: &[&str]) -> Lengths {
+    let mut lengths = lengths_of(others, lengths_of(&CLIENT_HEADERS, [0; 32], true), true);
+    // Every length of names that go on behind a prefix.
+    lengths[letter(b'x')] |= !(length_bit(CLIENT_PREFIX.len()) - 1);
+    lengths[letter(b'h')] |= !(length_bit(CGI_PREFIX.len()) - 1);
+    lengths
+}
+
+static CLIENT_NAMES: Lengths = lengths_with(&[]);
+
+/// Whether a name ends as one of its length in the table does; those with a prefix may end in any way.
+fn may_end(name: &[u8]) -> bool {
+    static ENDS: Lengths = lengths_of(&CLIENT_HEADERS, [0; 32], false);
     let (Some(first), Some(last)) = (name.first(), name.last()) else {
         return false;
     };
-    match first.to_ascii_lowercase() {
-        b'x' | b'h' => name.len() > CGI_PREFIX.len(),
-        _ => BEGINS[letter(*first)] & ENDS[letter(*last)] & length_bit(name.len()) != 0,
-    }
+    matches!(first.to_ascii_lowercase(), b'x' | b'h') || ENDS[letter(*last)] & length_bit(name.len()) != 0
 }
 
 fn is_spelt(listed: &str, name: &[u8]) -> bool {
@@ -302,16 +320,11 @@ const fn letter(byte: u8) -> usize {
     (byte & 0x1f) as usize
 }
 
-/// By first letter, the lengths that the names in [`CLIENT_HEADERS`] have.
-const BEGINS: [u64; 32] = lengths(true);
-/// By last letter.
-const ENDS: [u64; 32] = lengths(false);
-
-const fn lengths(by_first: bool) -> [u64; 32] {
-    let mut lengths = [0; 32];
+/// `lengths`, and those of `names` by their first or their last letter.
+const fn lengths_of(names: &[&str], mut lengths: Lengths, by_first: bool) -> Lengths {
     let mut nth = 0;
-    while nth < CLIENT_HEADERS.len() {
-        let name = CLIENT_HEADERS[nth].as_bytes();
+    while nth < names.len() {
+        let name = names[nth].as_bytes();
         let byte = name[if by_first { 0 } else { name.len() - 1 }];
         lengths[letter(byte)] |= length_bit(name.len());
         nth += 1;

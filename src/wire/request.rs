@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 
 use super::head::{Head, Host};
-use super::hops::names_client;
+use super::hops::{Lengths, lengths_with, may_be, names_client};
 
 /// Who sent the request, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +99,11 @@ enum Fate {
 
 impl Fate {
     fn of(name: &str, forwarding: &Forwarding) -> Self {
+        // Nearly every header passes, and its first letter and its length say so.
+        static OF_NOTE: Lengths = lengths_with(&["connection", "host"]);
+        if !may_be(&OF_NOTE, name.as_bytes()) {
+            return Self::Passes;
+        }
         if name.eq_ignore_ascii_case("connection") {
             return Self::Connection;
         }
