@@ -250,10 +250,11 @@ fn a_client_that_resets_after_its_end_gives_its_slot_back_at_once() {
     rig.expect(r#"wsguard_closes_total{zone="default",reason="client"}"#, 1);
 }
 
-/// A client whose kernel takes little, and that reads nothing of it.
+/// An open WebSocket of a client whose kernel takes little, and that reads nothing more of it.
 fn hard_of_hearing(rig: &Rig) -> Socket {
     let mut socket = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
     socket.send(Request::to("/ws").as_ref());
+    assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
     socket
 }
 
