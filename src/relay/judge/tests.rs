@@ -588,3 +588,140 @@ proptest! {
         prop_assert_eq!(outcome(split), outcome(whole));
     }
 }
+
+/// A bucket with a level, in billionths of a token: the textbook, exact in whole numbers.
+struct Plain {
+    level: u128,
+    rate: u128,
+    burst: u128,
+    at: u128,
+}
+
+impl Plain {
+    fn full(rate: Option<Rate>, times: u128) -> Option<Self> {
+        rate.map(|rate| {
+            let burst = u128::from(rate.burst.get()) * times * 1_000_000_000;
+            let rate = u128::from(rate.tokens.get()) * times;
+            Self {
+                level: burst,
+                rate,
+                burst,
+                at: 0,
+            }
+        })
+    }
+
+    fn has(&mut self, count: u64, ms: u64) -> bool {
+        let now = u128::from(ms) * 1_000_000;
+        self.level = self.burst.min(self.level + self.rate * (now - self.at));
+        self.at = now;
+        self.level >= u128::from(count) * 1_000_000_000
+    }
+
+    /// Takes what there has to be.
+    fn take(&mut self, count: u64, ms: u64) {
+        assert!(self.has(count, ms), "{count} more than there are at {ms} ms");
+        self.level -= u128::from(count) * 1_000_000_000;
+    }
+}
+
+/// What passes, held to plain buckets as it does.
+struct Watch {
+    scanner: FrameScanner,
+    messages: Option<Plain>,
+    frames: Option<Plain>,
+    bytes: Option<Plain>,
+    seen: usize,
+}
+
+impl Watch {
+    /// Takes what is new of `passed` from the buckets: each frame at its header, each byte of payload as it passes.
+    fn see(&mut self, passed: &[u8], ms: u64) {
+        while self.seen < passed.len() {
+            let new = &passed[self.seen..];
+            if self.scanner.at_boundary() {
+                let Ok(Step::Done { value, used }) = FrameHeader::parse(new, Sender::Client) else {
+                    panic!("half a header passes");
+                };
+                self.frames.iter_mut().for_each(|bucket| bucket.take(1, ms));
+                if begins_message(value) {
+                    self.messages.iter_mut().for_each(|bucket| bucket.take(1, ms));
+                }
+                self.scanner.scan(&new[..used]);
+                self.seen += used;
+            } else {
+                let here = usize::try_from(self.scanner.payload_left()).map_or(new.len(), |left| left.min(new.len()));
+                self.bytes.iter_mut().for_each(|bucket| bucket.take(here as u64, ms));
+                self.scanner.skip(here as u64);
+                self.seen += here;
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn at_no_time_has_more_passed_than_plain_buckets_have_had(
+        frames in prop::collection::vec((prop::sample::select(vec![TEXT, 0x82, CLOSE, PING, PONG]), 0..3000_usize), 1..30),
+        steps in prop::collection::vec((1..4000_usize, prop_oneof![Just(0_u64), 0..50_u64, 0..3000_u64]), 1..80),
+        (delays, has_rate, has_bytes) in any::<(bool, bool, bool)>(),
+        (rate, burst) in (prop::sample::select(vec![1_u32, 2, 5, 10]), 1..20_u32),
+        (bytes_rate, bytes_burst) in (prop::sample::select(vec![100_u32, 1000, 10_000]), 1..5000_u32),
+    ) {
+        let rules = MessageRules {
+            rate: has_rate.then(|| a_second(rate, burst)),
+            bytes_rate: has_bytes.then(|| a_second(bytes_rate, bytes_burst)),
+            on_exceed: if delays { OnExceed::Delay } else { OnExceed::Close },
+            ..MessageRules::OFF
+        };
+        let of_bytes = |rate: Rate| a_second((rate.tokens.get() / 8).max(1), (rate.burst.get() / 8).max(100));
+        let mut watch = Watch {
+            scanner: FrameScanner::new(Sender::Client),
+            messages: Plain::full(rules.rate, 1),
+            // Of whose tokens each takes a whole number of nanoseconds, rounded up: this one may be a little ahead.
+            frames: Plain::full(rules.rate, 10).or_else(|| Plain::full(rules.bytes_rate.map(of_bytes), 1)),
+            bytes: Plain::full(rules.bytes_rate, 1),
+            seen: 0,
+        };
+        let mut court = Court::new(Sender::Client, &rules, false);
+        let of_its_kind = |&(first, payload)| frame(first, payload % if first < CLOSE { 3000 } else { 126 });
+        let stream: Vec<u8> = frames.iter().flat_map(of_its_kind).collect();
+        let (mut rest, mut ms) = (stream.as_slice(), 0);
+        for (size, pause) in steps {
+            let (segment, next) = rest.split_at(size.min(rest.len()));
+            rest = next;
+            court.hear(segment, ms);
+            watch.see(&court.passed, ms);
+            match court.matter {
+                // What is refused, or waits, does so for want of something.
+                Matter::Forbidden(Offence::Rate(limit, _)) => {
+                    let Ok(Step::Done { value, .. }) = FrameHeader::parse(&court.kept, Sender::Client) else {
+                        panic!("no frame is refused");
+                    };
+                    let has = |bucket: &mut Option<Plain>, count| {
+                        bucket.as_mut().is_none_or(|bucket| bucket.has(count, ms))
+                    };
+                    let lacks = match limit {
+                        MessageLimit::Rate => !has(&mut watch.messages, 1),
+                        MessageLimit::BytesRate => !has(&mut watch.bytes, value.payload),
+                        // Ahead by less than one.
+                        _ => !has(&mut watch.frames, 2),
+                    };
+                    prop_assert!(lacks, "{limit:?} has what {value:?} takes");
+                    break;
+                }
+                Matter::Wait(lacks) => {
+                    // And when it is there, it goes on.
+                    prop_assert!(lacks > Duration::ZERO);
+                    let before = court.passed.len();
+                    ms += u64::try_from(lacks.as_nanos().div_ceil(1_000_000)).unwrap();
+                    court.hear(b"", ms);
+                    watch.see(&court.passed, ms);
+                    prop_assert!(court.passed.len() > before || matches!(court.matter, Matter::Wait(_)));
+                }
+                _ => {}
+            }
+            ms += pause;
+        }
+    }
+}

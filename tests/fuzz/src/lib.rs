@@ -1,5 +1,5 @@
-//! Fuzzes every parser: each target holds the promises that its parser's documentation makes, by models that are plain
-//! and slow, and not only that nothing panics. Needs `cargo install cargo-fuzz --locked` and a C++ compiler:
+//! Fuzzes every parser, and the relay under limits on messages: each target holds the promises that the documentation
+//! makes, by models that are plain and slow, and not only that nothing panics. Needs `cargo install cargo-fuzz --locked` and a C++ compiler:
 //!
 //! ```text
 //! RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz head target/fuzz/head tests/corpus/head -- \
