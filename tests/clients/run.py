@@ -35,6 +35,7 @@ FILES = {
         "test_alerts.py": 300,
         "test_examples.py": 240,
         "proxies.test.mjs": 360,
+        "checks.test.mjs": 120,
         "frameworks.test.mjs": 180,
         "readme.test.mjs": 480,
         "chromium.test.mjs": 480,
