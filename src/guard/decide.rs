@@ -8,6 +8,7 @@ use crate::config::routes::{Matched, Route};
 use crate::limit::admission::{Full, Granted, Lack, Request};
 use crate::limit::shares::Shares;
 use crate::net::fault;
+use crate::wire::engine_io;
 use crate::wire::head::Head;
 use crate::wire::path::PathReading;
 use crate::wire::request::{Forwarding, request_for_server};
@@ -80,7 +81,7 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
         relay: policy.upstreams[route.upstream].relay,
     };
     allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
-    let offer = offered(&upgrade, &place.zone);
+    let offer = offered(head, &upgrade, &place.zone);
     if running.shared.phase.is(Phase::Draining) {
         return Err(Stop::new(Reason::Draining)
             .by(client)
@@ -175,10 +176,11 @@ fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result
     }
 }
 
-fn offered(upgrade: &Upgrade<'_>, zone: &Zone) -> Option<Offer> {
+fn offered(head: &Head<'_>, upgrade: &Upgrade<'_>, zone: &Zone) -> Option<Offer> {
     let closes = zone.policy.reject_with == RejectWith::Close;
     closes.then(|| Offer {
         key: upgrade.key.to_vec(),
         protocol: upgrade.first_protocol.map(<[u8]>::to_vec),
+        is_engine_io: engine_io::is_asked_for(head.target),
     })
 }

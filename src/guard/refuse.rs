@@ -13,7 +13,9 @@ use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{Stream, is_passing};
 use crate::relay::clock::Clock;
-use crate::wire::answer::{Answer, accepted_then_closed};
+use crate::wire::answer::{Answer, accepted};
+use crate::wire::engine_io;
+use crate::wire::frame::{FrameScanner, Sender, close_frame};
 
 use super::reason::Reason;
 use super::stop::{Cause, Stop};
@@ -27,6 +29,16 @@ pub enum Refusal {
         status: u16,
         /// What is written.
         bytes: Vec<u8>,
+    },
+    /// A WebSocket is opened and closed again, `held` for a while between the two: many clients come back at once from one
+    /// that had opened, as often as it is closed at once.
+    Closed {
+        /// The 101, and what stands before the close frame.
+        opening: Vec<u8>,
+        /// The close frame.
+        close: Vec<u8>,
+        /// How long they are apart.
+        held: Duration,
     },
     /// No bytes, close.
     Close,
@@ -79,8 +91,20 @@ impl Refusal {
         let Some(offer) = &stop.known().offer else {
             return Self::Close;
         };
-        let bytes = accepted_then_closed(&offer.key, offer.protocol.as_deref(), TRY_AGAIN_LATER, reason.text());
-        Self::Say { status: 101, bytes }
+        let mut opening = accepted(&offer.key, offer.protocol.as_deref());
+        if offer.is_engine_io {
+            opening.extend(engine_io::error_frame(reason.text()));
+        }
+        Self::Closed {
+            opening,
+            close: close_frame(TRY_AGAIN_LATER, reason.text(), None),
+            // A process that is about to end waits for nobody.
+            held: if reason == Reason::Draining {
+                Duration::ZERO
+            } else {
+                hold()
+            },
+        }
     }
 
     fn say(stop: &Stop, answer: Answer<'_>) -> Self {
@@ -98,7 +122,26 @@ impl Refusal {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Say { status, .. } => Some(*status),
+            Self::Closed { .. } => Some(101),
             Self::Close | Self::Reset => None,
+        }
+    }
+
+    /// Whether the client is held for a while before it hears the end of it.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::Closed { held, .. } if !held.is_zero())
+    }
+
+    /// The same without holding the client, where there is no seat for it.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        match self {
+            Self::Closed { opening, close, .. } => Self::Closed {
+                opening,
+                close,
+                held: Duration::ZERO,
+            },
+            other => other,
         }
     }
 
@@ -133,9 +176,10 @@ impl Refusal {
                 return None;
             }
             Self::Say { status, bytes } => (status, bytes),
+            Self::Closed { .. } => return Some(self),
         };
         fault::point("deliver");
-        let is_last = newcomer.ahead().is_drained() && !ends_in_close_frame(status);
+        let is_last = newcomer.ahead().is_drained();
         let written = if is_last {
             newcomer.write_last(&bytes)
         } else {
@@ -156,17 +200,51 @@ impl Refusal {
         match self {
             Self::Close => {}
             Self::Reset => client.stream().reset_on_close(),
-            Self::Say { status, bytes } => {
-                let saying = say(&client, &bytes, ends_in_close_frame(status), room, clock);
-                // Past its deadline it is owed its answer all the same, and that takes no longer than the linger.
-                let gives_way = std::future::poll_fn(|cx| match seat.as_ref().map(|seat| seat.poll_ended(cx)) {
-                    Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
-                    Some(Poll::Ready(Ended::Late) | Poll::Pending) | None => Poll::Pending,
-                });
+            Self::Say { bytes, .. } => {
+                let saying = async {
+                    if write(&client, &bytes, clock).await && !client.is_drained() {
+                        linger(&client, room).await;
+                    }
+                };
                 tokio::select! {
                     biased;
                     () = saying => {}
-                    () = gives_way => {}
+                    () = gives_way(seat.as_ref()) => {}
+                }
+            }
+            Self::Closed { opening, close, held } => {
+                if let Some(seat) = &seat {
+                    seat.is_answered();
+                }
+                let holding = async {
+                    if !write(&client, &opening, clock).await {
+                        return false;
+                    }
+                    if !held.is_zero() {
+                        let _over = tokio::time::timeout(held, says_goodbye(client.stream())).await;
+                    }
+                    true
+                };
+                let is_owed = tokio::select! {
+                    biased;
+                    is_owed = holding => is_owed,
+                    // Whoever wants the seat waits for nobody: it hears the end of it now.
+                    () = gives_way(seat.as_ref()) => {
+                        let _full = client.stream().try_write(&close);
+                        false
+                    }
+                };
+                if is_owed {
+                    let ending = async {
+                        if write(&client, &close, clock).await {
+                            linger(&client, room).await;
+                        }
+                    };
+                    tokio::select! {
+                        biased;
+                        () = ending => {}
+                        () = gives_way(seat.as_ref()) => {}
+                    }
                 }
             }
         }
@@ -175,28 +253,52 @@ impl Refusal {
     }
 }
 
-/// Writes `bytes`. Where more of the client's may follow, a plain close would reset the connection and take the answer
-/// along: then our side half-closes, and what comes is thrown away for a while.
-async fn say(client: &Client, bytes: &[u8], awaits_answer: bool, room: &PendingRoom, clock: &Clock) {
-    let stream = client.stream();
+/// Writes `bytes`; says whether they could be.
+async fn write(client: &Client, bytes: &[u8], clock: &Clock) -> bool {
     fault::point("deliver");
     let deadline = Some(clock.now() + WRITES);
-    let written = clock.within(deadline, pin!(stream.write_all(bytes))).await;
-    if !matches!(written, Some(Ok(()))) {
-        return;
-    }
-    if client.is_drained() && !awaits_answer {
-        return;
-    }
-    stream.shutdown_write();
+    let written = clock.within(deadline, pin!(client.stream().write_all(bytes))).await;
+    matches!(written, Some(Ok(())))
+}
+
+/// Where more of the client's may follow, a plain close would reset the connection and take the answer along: then our side
+/// half-closes, and what comes is thrown away for a while.
+async fn linger(client: &Client, room: &PendingRoom) {
+    client.stream().shutdown_write();
     if !room.is_half_taken() {
-        let _late = tokio::time::timeout(LINGER, discard(stream)).await;
+        let _late = tokio::time::timeout(LINGER, discard(client.stream())).await;
     }
 }
 
-/// A close frame is answered by one, so something does follow it.
-fn ends_in_close_frame(status: u16) -> bool {
-    status == 101
+/// Waits until its seat is wanted. Past its deadline it is owed its answer all the same, and that takes no longer than the
+/// hold and the linger.
+async fn gives_way(seat: Option<&Pending>) {
+    std::future::poll_fn(|cx| match seat.map(|seat| seat.poll_ended(cx)) {
+        Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
+        Some(Poll::Ready(Ended::Late) | Poll::Pending) | None => Poll::Pending,
+    })
+    .await;
+}
+
+/// Waits until the client ends by itself, by a close frame or without; what else it says is thrown away, and too much of it
+/// is an end as well.
+async fn says_goodbye(stream: &Stream) {
+    let (mut scanner, mut left) = (FrameScanner::new(Sender::Client), LINGER_BYTES);
+    while left > 0 && !scanner.saw_close() {
+        if std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
+            return;
+        }
+        let mut room = [0; 512];
+        match stream.try_read(&mut room) {
+            Ok(0) => return,
+            Ok(read) => {
+                scanner.scan(&room[..read]);
+                left = left.saturating_sub(read);
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// Reads to the end of the stream, or until more came than an honest client sends in vain.
@@ -219,6 +321,12 @@ fn read_away(stream: &Stream) -> io::Result<usize> {
     stream.try_read(&mut [0; 4096])
 }
 
+/// How long a client is held that hears its refusal by close frame. By chance, so that those refused together do not return
+/// together.
+fn hold() -> Duration {
+    HOLD + Duration::from_millis(RandomState::new().hash_one(()) % 1000)
+}
+
 /// Seconds for Retry-After: up to as much again is added, so that those refused together do not return together.
 fn jittered(retry_after: Duration) -> u64 {
     let base = retry_after.as_secs().max(1);
@@ -229,5 +337,7 @@ fn jittered(retry_after: Duration) -> u64 {
 const TRY_AGAIN_LATER: u16 = 1013;
 /// A server's answer that is passed on may be some 100 KiB, and the client slow.
 const WRITES: Duration = Duration::from_secs(10);
+/// As long at least, and as much again at most.
+const HOLD: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;

@@ -35,6 +35,8 @@ pub struct Offer {
     pub key: Vec<u8>,
     /// The first offered subprotocol.
     pub protocol: Option<Vec<u8>>,
+    /// It is a Socket.IO client's.
+    pub is_engine_io: bool,
 }
 
 /// Why a client stops here, and what is known of it so far.

@@ -19,6 +19,7 @@ use crate::relay::tunnel::{Conditions, Opening, Relay};
 use super::decide::{Admitted, Passage};
 use super::greeting::{Greeting, Unheard};
 use super::handshake::{Connected, connect};
+use super::identify::Client as Identified;
 use super::ledger::Entry;
 use super::open::Open;
 use super::reason::Reason;
@@ -236,8 +237,9 @@ fn pass(
         client.look_again();
         let refusal = Refusal::of(&stop);
         entry.stopped(&stop, refusal.status());
+        let (refusal, seat) = seated(refusal, passage.client, &listener);
         let clock = Arc::clone(&running.shared.clock);
-        tokio::spawn(deliver(refusal, client, None, listener, clock, entry));
+        tokio::spawn(deliver(refusal, client, seat, listener, clock, entry));
     }
 }
 
@@ -293,7 +295,21 @@ fn open(
     .spawn(worker);
 }
 
-/// Has a client hear a refusal. The entry is dropped last: it tells of what is over.
+/// A client that is held after its admission takes a pending seat for it, as it gives its slot back; where there is none
+/// for it, it is not held.
+fn seated(refusal: Refusal, client: Identified, listener: &Listener) -> (Refusal, Option<Pending>) {
+    if !refusal.is_held() {
+        return (refusal, None);
+    }
+    let charged = (!client.hop_is_trusted).then_some(client.key);
+    match listener.room.enter(charged, Instant::now()) {
+        Ok(seat) => (refusal, Some(seat)),
+        Err(_) => (refusal.at_once(), None),
+    }
+}
+
+/// Has a client hear a refusal. The entry is dropped last: it tells of what is over. That of a client that is held is
+/// dropped first, since all is decided and the slot is not to be held with it.
 async fn deliver(
     refusal: Refusal,
     client: Client,
@@ -302,6 +318,7 @@ async fn deliver(
     clock: Arc<Clock>,
     entry: Entry,
 ) {
+    let entry = (!refusal.is_held()).then_some(entry);
     refusal.deliver(client, seat, &listener.room, &clock).await;
     drop(entry);
 }

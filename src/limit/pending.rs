@@ -142,6 +142,12 @@ impl Pending {
         }
     }
 
+    /// It was answered, and is only kept from coming back at once: from here on it gives way before those that are still to
+    /// be decided on.
+    pub fn is_answered(&self) {
+        self.is_silent();
+    }
+
     /// It has sent a byte: from here on it gives way after the silent ones.
     pub fn heard(&self) {
         let mut state = self.room.state.lock();

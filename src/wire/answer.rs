@@ -1,6 +1,5 @@
 //! What a client hears that gets no tunnel.
 
-use super::frame::close_frame;
 use super::upgrade::accept_for;
 
 /// An answer in plain HTTP, after which the connection is closed.
@@ -42,12 +41,11 @@ impl Answer<'_> {
     }
 }
 
-/// Accepts an upgrade and closes it at once: a 101 that answers `key` and takes `protocol` (browsers fail the
-/// connection without a word where their subprotocol is not taken) but no extension, then a close frame with `code`
-/// and `text`.
+/// Accepts an upgrade that is to be closed soon: a 101 that answers `key` and takes `protocol` (browsers fail the
+/// connection without a word where their subprotocol is not taken) but no extension.
 ///
 /// For clients that can read a close frame's code but not the status of a refused handshake, as in every browser.
-pub fn accepted_then_closed(key: &[u8], protocol: Option<&[u8]>, code: u16, text: &str) -> Vec<u8> {
+pub fn accepted(key: &[u8], protocol: Option<&[u8]>) -> Vec<u8> {
     let mut answer = Vec::with_capacity(256);
     answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
     answer.extend_from_slice(b"Sec-WebSocket-Accept: ");
@@ -57,7 +55,6 @@ pub fn accepted_then_closed(key: &[u8], protocol: Option<&[u8]>, code: u16, text
         answer.extend_from_slice(protocol);
     }
     answer.extend_from_slice(b"\r\n\r\n");
-    answer.extend_from_slice(&close_frame(code, text, None));
     answer
 }
 
@@ -128,21 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_accepted_and_closed_in_one_go() {
-        let answer = accepted_then_closed(b"dGhlIHNhbXBsZSBub25jZQ==", Some(b"chat"), 1013, "Server at capacity");
-        let mut expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n\
-            \x88\x14\x03\xf5"
-            .to_vec();
-        expected.extend_from_slice(b"Server at capacity");
-        assert_eq!(answer, expected);
-    }
-
-    #[test]
-    fn no_subprotocol_is_taken_where_none_was_offered() {
-        let answer = accepted_then_closed(b"dGhlIHNhbXBsZSBub25jZQ==", None, 1013, "");
+    fn a_handshake_is_accepted_with_the_subprotocol_that_was_offered_and_no_other() {
+        let answer = accepted(b"dGhlIHNhbXBsZSBub25jZQ==", Some(b"chat"));
         let expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x88\x02\x03\xf5";
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+        assert_eq!(answer, expected);
+        let answer = accepted(b"dGhlIHNhbXBsZSBub25jZQ==", None);
+        let expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert_eq!(answer, expected);
     }
 }

@@ -6,6 +6,7 @@
 pub mod answer;
 mod authority;
 pub mod body;
+pub mod engine_io;
 pub mod extensions;
 mod field;
 pub mod frame;

@@ -4,7 +4,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Answer, Backend, End, Request, Rig, Socket, accept_for, close_code, ip, nth_ip, until};
+use crate::rig::{
+    Answer, Backend, Began, End, Request, Rig, Socket, accept_for, close_code, ip, masked, nth_ip, until,
+};
 
 #[test]
 fn the_sixth_connection_of_an_address_hears_429_to_the_byte_and_the_server_never_sees_it() {
@@ -86,6 +88,94 @@ fn close_opens_the_websocket_and_ends_it_with_1013_and_the_text() {
     );
     drop(open);
     rig.quiet();
+}
+
+/// Many clients come back at once from a WebSocket that had opened: their wait begins anew with every open.
+#[test]
+fn a_close_frame_is_held_back_for_a_second_or_two_and_holds_a_seat_but_no_slot() {
+    let backend = Backend::listening();
+    let config = "[limits]\nper_ip = 1\nreject_with = \"close\"";
+    let rig = Rig::start(&backend, config);
+    let _open = rig.open();
+    let (asked, mut refused) = Began::with(|| rig.send(Request::to("/ws")));
+    assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
+    // All that is told of it is told at once.
+    rig.expect(
+        r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
+        1,
+    );
+    assert_eq!(rig.access("per_ip")["status"], 101);
+    assert_eq!(rig.count(r#"wsguard_pending{listener="front"}"#), 1);
+    assert_eq!(rig.count("wsguard_process_connections"), 1);
+    assert!(refused.is_silent(), "the close frame is still to come");
+    // Nothing that it says makes it come sooner.
+    refused.send(&masked(1, b"hello"));
+    let (heard, end) = refused.read_to_end();
+    asked.assert_took(Duration::from_millis(950)..Duration::from_millis(3500));
+    assert_eq!((close_code(&heard), end), (Some(1013), End::Fin));
+    drop(refused);
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
+
+    // Who leaves is not waited for.
+    for goodbye in [&masked(8, &1000_u16.to_be_bytes())[..], b""] {
+        let (asked, mut refused) = Began::with(|| rig.send(Request::to("/ws")));
+        assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
+        refused.send(goodbye);
+        if goodbye.is_empty() {
+            refused.fin();
+        }
+        assert_eq!(close_code(&refused.read_to_end().0), Some(1013));
+        asked.assert_took(Duration::ZERO..Duration::from_millis(900));
+        drop(refused);
+        rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
+    }
+    assert_eq!(backend.dials(), 1);
+}
+
+#[test]
+fn who_is_held_gives_its_seat_to_the_first_that_wants_it_and_hears_1013_then() {
+    let backend = Backend::listening();
+    let rig = Rig::before(&backend)
+        .listener("max_pending = 4")
+        .config("[limits]\nper_ip = 1\nreject_with = \"close\"")
+        .start();
+    let _open = rig.open();
+    // Those that are still to be decided on came first, and stay.
+    let mut begun = [(); 2].map(|()| rig.send_from(ip(2), "GET /ws HTTP/1.1\r\n"));
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 2);
+    let (asked, mut held) = Began::with(|| {
+        [(); 2].map(|()| {
+            let mut held = rig.send(Request::to("/ws"));
+            assert!(held.read_head().starts_with(b"HTTP/1.1 101 "));
+            held
+        })
+    });
+    let other = rig.open_from(ip(3));
+    assert_eq!(close_code(&held[0].read_to_end().0), Some(1013));
+    asked.assert_took(Duration::ZERO..Duration::from_millis(900));
+    assert!(held[1].is_silent() && begun[0].is_silent() && begun[1].is_silent());
+    let rest = &Request::to("/ws").into_bytes()[b"GET /ws HTTP/1.1\r\n".len()..];
+    begun[0].send(rest);
+    assert!(begun[0].read_head().starts_with(b"HTTP/1.1 101 "), "it is let in");
+    assert_eq!(backend.dials(), 3);
+    drop(other);
+}
+
+#[test]
+fn a_socket_io_client_reads_an_error_before_the_close() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits]\nper_ip = 1\nreject_with = \"close\"");
+    let _open = rig.open();
+    for eio in [3, 4] {
+        let target = format!("/socket.io/?EIO={eio}&transport=websocket");
+        let (asked, mut refused) = Began::with(|| rig.send(Request::to(target)));
+        assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
+        let error = br#"{"message":"Too many connections from this IP"}"#;
+        assert_eq!(refused.read_frame(), (0x81, error.to_vec()));
+        asked.assert_took(Duration::ZERO..Duration::from_millis(900));
+        assert_eq!(close_code(&refused.read_to_end().0), Some(1013));
+    }
+    assert_eq!(backend.dials(), 1);
 }
 
 #[test]

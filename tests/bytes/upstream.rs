@@ -750,6 +750,14 @@ fn an_upstream_that_is_down_can_be_put_as_a_close_too() {
     );
     assert_eq!(&answer.body()[4..], b"Service unavailable");
     rig.quiet();
+    // While it is held it has a seat, and no slot any more.
+    let mut held = rig.send(Request::to("/ws"));
+    assert!(held.read_head().starts_with(b"HTTP/1.1 101 "));
+    rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
+    assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 0);
+    assert!(held.is_silent());
+    drop(held);
+    rig.quiet();
 
     let rig = Setup::default()
         .config("[limits]\nreject_with = \"drop\"")

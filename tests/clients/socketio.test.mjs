@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { ioClient, ioConnected, ioPair, ioServer } from './ends.mjs';
-import { guard, settled, sleep, until, within } from './rig.mjs';
+import { atEnd, guard, need, settled, sleep, until, within } from './rig.mjs';
 
 for (const way of ['directly', 'through the guard']) {
   test(`socket.io ${way}`, { timeout: 60_000 }, async (t) => {
@@ -74,8 +74,37 @@ test('a refused socket.io client gets in by its own retry once there is room', {
   await settled(front);
 });
 
-async function chat(t) {
-  const { server, port } = await ioServer(t, { pingInterval: 300, pingTimeout: 2000 });
+// The wait between its attempts must grow: it is told an error and not that it was connected.
+for (const version of ['socket.io-client-2', 'socket.io-client-3', 'socket.io-client']) {
+  test(`under reject_with = "close" ${version} hears connect_error at once and gets in by its own retry`, { timeout: 60_000 }, async (t) => {
+    const { port } = await chat(t, { allowEIO3: true });
+    const front = await guard(t, { backend: port, rest: '[limits]\nper_ip = 1\nreject_with = "close"' });
+    const first = await ioConnected(t, front.port);
+    const io = need(version);
+    for (const namespace of ['', '/room']) {
+      const options = { transports: ['websocket'], forceNew: true, reconnectionDelay: 200 };
+      const client = io(`http://127.0.0.1:${front.port}${namespace}`, options);
+      atEnd(t, () => client.close());
+      const [start, errors] = [Date.now(), []];
+      client.on('connect_error', () => errors.push(Date.now() - start));
+      client.on('connect', () => assert.equal(first.connected, false, 'it was never connected while it was refused'));
+      // 200, 400 and 800 ms apart, each by half more or less.
+      await until('its fourth error', () => errors.length >= 4, 10_000);
+      assert.ok(errors[0] < 3000 && errors[3] >= 700, `${namespace} after ${errors} ms`);
+      client.close();
+    }
+    const waits = io(`http://127.0.0.1:${front.port}`, { transports: ['websocket'], forceNew: true });
+    atEnd(t, () => waits.close());
+    await within('connect_error', new Promise((resolve) => waits.once('connect_error', resolve)));
+    first.disconnect();
+    await within('connect', new Promise((resolve) => waits.once('connect', resolve)), 10_000);
+    waits.close();
+    await settled(front);
+  });
+}
+
+async function chat(t, options) {
+  const { server, port } = await ioServer(t, { pingInterval: 300, pingTimeout: 2000, ...options });
   server.on('connection', (socket) => {
     socket.on('add', (a, b, answer) => answer(a + b));
     socket.on('back', (what, answer) => answer(what));

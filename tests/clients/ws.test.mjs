@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { wsServer } from './ends.mjs';
-import { guard, need, settled, until, within } from './rig.mjs';
+import { guard, need, settled, sleep, until, within } from './rig.mjs';
 
 const WebSocket = need('ws');
 
@@ -157,6 +157,29 @@ test('under reject_with = "close" a refused ws client hears close 1013', { timeo
   const [code, reason] = await within('close', once(second, 'close'));
   assert.deepEqual([code, String(reason)], [1013, 'Too many connections from this IP']);
   assert.equal(server.clients.size, 1);
+  first.close();
+  await settled(front);
+});
+
+// As y-websocket and Hocuspocus do: their wait doubles with each attempt that fails, and begins anew with each that opens.
+test('under reject_with = "close" a client whose wait begins anew with each open does not hammer', { timeout: 60_000 }, async (t) => {
+  const server = await echo(t);
+  const front = await guard(t, { backend: server.port, rest: '[limits]\nper_ip = 1\nreject_with = "close"' });
+  const first = new WebSocket(front.url);
+  await within('open', once(first, 'open'));
+  let [attempts, failed, opens] = [0, 0, 0];
+  const end = Date.now() + 10_000;
+  while (Date.now() < end) {
+    attempts += 1;
+    const client = new WebSocket(front.url);
+    client.on('error', () => {});
+    client.on('open', () => ([failed, opens] = [0, opens + 1]));
+    await within('close', once(client, 'close'));
+    await sleep(Math.min(100 * 2 ** failed, 2500));
+    failed += 1;
+  }
+  assert.equal(opens, attempts);
+  assert.ok(attempts >= 4 && attempts <= 10, `${attempts} attempts in 10 s`);
   first.close();
   await settled(front);
 });

@@ -1,0 +1,58 @@
+//! Engine.IO, which Socket.IO speaks: as much of it as a refusal needs.
+
+use super::frame::server_frame;
+use super::header::FrameKind;
+
+/// Whether a request's target asks for a WebSocket of Engine.IO 3 or 4: Socket.IO 2, 3 and 4.
+pub fn is_asked_for(target: &[u8]) -> bool {
+    let Some(at) = target.iter().position(|byte| *byte == b'?') else {
+        return false;
+    };
+    let has = |wanted: &[&[u8]]| {
+        target[at + 1..]
+            .split(|byte| *byte == b'&')
+            .any(|pair| wanted.contains(&pair))
+    };
+    has(&[b"EIO=3", b"EIO=4"]) && has(&[b"transport=websocket"])
+}
+
+/// A frame at which every client ends its handshake with an error: to those in JavaScript, Java and Dart it is no packet
+/// (these begin with a digit), so that they tell `connect_error` at once and come back after a growing while; the one in
+/// Swift reads `message`. A `CONNECT_ERROR` of Socket.IO would be the end of their attempts, or would begin them anew.
+///
+/// `text` is of ours, and needs no escape.
+pub fn error_frame(text: &str) -> Vec<u8> {
+    debug_assert!(
+        !text.contains(['"', '\\']) && !text.contains(char::is_control),
+        "{text} would need an escape"
+    );
+    server_frame(FrameKind::Text, ["{\"message\":\"", text, "\"}"].concat().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_known_by_its_query() {
+        for (target, expected) in [
+            ("/socket.io/?EIO=4&transport=websocket", true),
+            ("/socket.io/?EIO=3&transport=websocket&sid=x", true),
+            ("/any?a=b&transport=websocket&t=1&EIO=4", true),
+            ("/socket.io/?EIO=4&transport=polling", false),
+            ("/socket.io/?EIO=2&transport=websocket", false),
+            ("/socket.io/?EIO=44&transport=websocket", false),
+            ("/socket.io/?xEIO=4&transport=websocket", false),
+            ("/socket.io/?EIO=4", false),
+            ("/EIO=4&transport=websocket", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_asked_for(target.as_bytes()), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn the_error_is_one_text_frame() {
+        assert_eq!(error_frame("no"), b"\x81\x10{\"message\":\"no\"}");
+    }
+}
