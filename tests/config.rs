@@ -340,7 +340,7 @@ mod defaults_and_inheritance {
 
 mod messages {
     use super::*;
-    use wsguard::relay::rules::OnExceed;
+    use wsguard::relay::rules::{OnExceed, Pong};
 
     fn rules(text: &str, name: &str) -> MessageRules {
         zone(&policy(&with(text)), name).messages.clone()
@@ -357,7 +357,7 @@ mod messages {
                     max_size = \"7B\"\nout_rate = \"8/h\"\nout_burst = 9\nout_per_ip_rate = \"10/s\"\n\
                     out_per_ip_burst = 11\nout_bytes_rate = \"12B/min\"\nout_bytes_burst = \"13B\"\n\
                     on_exceed = \"delay\"\nnotice = \"wait {retry_ms}\"\nstrict_frames = false\nping = \"30s\"\n\
-                    pong_timeout = \"5s\"\nreplace_ghosts = false";
+                    pong_timeout = \"5s\"\npong = \"tcp\"\nreplace_ghosts = false";
         let rules = rules(text, "default");
         assert_eq!(numbers(rules.rate), Some((1, 1, 2)));
         assert_eq!(numbers(rules.per_ip_rate), Some((3, 60, 4)));
@@ -367,8 +367,8 @@ mod messages {
         assert_eq!(numbers(rules.out_per_ip_rate), Some((10, 1, 11)));
         assert_eq!(numbers(rules.out_bytes_rate), Some((12, 60, 13)));
         assert_eq!(
-            (rules.on_exceed, rules.strict_frames, rules.replace_ghosts),
-            (OnExceed::Delay, false, false)
+            (rules.on_exceed, rules.strict_frames, rules.pong, rules.replace_ghosts),
+            (OnExceed::Delay, false, Pong::Tcp, false)
         );
         assert_eq!(rules.notice.as_deref(), Some("wait {retry_ms}"));
         assert_eq!(

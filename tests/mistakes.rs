@@ -180,6 +180,7 @@ fn each_has_its_place() {
         ),
         ("[limits.messages]\nping = \"999ms\"", "2:8 `ping` is out of range"),
         ("[limits.messages]\nping = \"2h\"", "2:8 `ping` is out of range"),
+        ("[limits.messages]\npong = \"yes\"", "2:8 `pong` does not know \"yes\""),
         (
             "[limits.messages]\npong_timeout = \"99ms\"",
             "2:16 `pong_timeout` is out of range",

@@ -102,7 +102,8 @@ table! {
         preset: Entry, rate: Entry, burst: Entry, per_ip_rate: Entry, per_ip_burst: Entry, bytes_rate: Entry,
         bytes_burst: Entry, max_size: Entry, out_rate: Entry, out_burst: Entry, out_per_ip_rate: Entry,
         out_per_ip_burst: Entry, out_bytes_rate: Entry, out_bytes_burst: Entry, on_exceed: Entry, notice: Entry,
-        strict_frames: Entry, ping: Entry, pong_timeout: Entry, replace_ghosts: Entry,
+        strict_frames: Entry, ping: Entry, pong: Entry, pong_timeout: Entry,
+        replace_ghosts: Entry,
     }
 }
 table! {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::fault;
 use crate::relay::pulse::{Asked, Order, Pulse};
+use crate::relay::rules::Pong;
 use crate::relay::terms::{Liveness, Terms};
 
 use super::replace::{Suspect, Whose};
@@ -141,6 +142,7 @@ impl Watched {
         let Liveness {
             ping,
             pong_timeout,
+            pong,
             first_message,
         } = self.terms.liveness();
         let heard = self.pulse.heard();
@@ -166,10 +168,12 @@ impl Watched {
                 Asked::OnItsWay => self.pulse.look(),
                 Asked::Arrived => self.question = Question::Arrived(now),
             },
-            Question::Arrived(since) if ping.is_some() && now.since(since) >= pong_timeout => {
-                return Some(Order::Ghost);
-            }
-            Question::Arrived(_) => {}
+            Question::Arrived(since) => match (ping, pong) {
+                (Some(_), Pong::Required) if now.since(since) >= pong_timeout => return Some(Order::Ghost),
+                // It was answer enough; who says no more than that is asked again.
+                (Some(ping), Pong::Tcp) if now.since(since) >= ping => self.ask(),
+                _ => {}
+            },
         }
         None
     }
@@ -182,7 +186,12 @@ impl Watched {
             && !self.pulse.is_unread()
             && self.pulse.heard() == self.heard
             && self.terms.liveness().ping.is_some_and(is_due);
-        if is_meant && matches!(self.question, Question::None) {
+        let was_answered = match self.question {
+            Question::None => true,
+            Question::Asked => false,
+            Question::Arrived(_) => self.terms.liveness().pong == Pong::Tcp,
+        };
+        if is_meant && was_answered {
             self.ask();
         }
         match self.question {

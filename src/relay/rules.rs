@@ -32,6 +32,8 @@ pub struct MessageRules {
     pub ping: Option<Duration>,
     /// How long it may take over the answer, once its host has acknowledged the question.
     pub pong_timeout: Duration,
+    /// What counts as the answer.
+    pub pong: Pong,
     /// At `per_ip`, where `ping` is on, a newcomer gets the slot of a connection whose client is gone.
     pub replace_ghosts: bool,
     /// How long after the upgrade a client may take until its first frame.
@@ -46,6 +48,16 @@ pub enum OnExceed {
     Close,
     /// Nothing more is read until it may go on; where that takes longer than 5 s, close 1008.
     Delay,
+}
+
+/// `pong`: what answers the question whether a client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pong {
+    /// A pong, or anything else that the client says.
+    #[default]
+    Required,
+    /// Its host acknowledges the question.
+    Tcp,
 }
 
 impl MessageRules {
@@ -63,6 +75,7 @@ impl MessageRules {
         strict_frames: false,
         ping: None,
         pong_timeout: Duration::from_secs(10),
+        pong: Pong::Required,
         replace_ghosts: true,
         first_message: None,
     };

@@ -10,7 +10,7 @@ use crate::limit::rules::Rate;
 
 use super::clock::Clock;
 use super::pace::Pace;
-use super::rules::{MessageRules, OnExceed};
+use super::rules::{MessageRules, OnExceed, Pong};
 
 /// What an open connection is held to, both ways.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Liveness {
     pub ping: Option<Duration>,
     /// How long it may take over the answer.
     pub pong_timeout: Duration,
+    /// What counts as the answer.
+    pub pong: Pong,
     /// How long it may take until its first frame.
     pub first_message: Option<Duration>,
 }
@@ -95,6 +97,7 @@ impl Terms {
             liveness: Liveness {
                 ping: rules.ping,
                 pong_timeout: rules.pong_timeout,
+                pong: rules.pong,
                 first_message: rules.first_message,
             },
         }

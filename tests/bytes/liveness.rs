@@ -481,3 +481,32 @@ fn a_client_that_did_not_read_and_then_vanished_makes_room() {
     drop((gone, newcomer));
     rig.quiet();
 }
+
+/// A program that is alive, and has not read for a while.
+#[test]
+fn where_tcp_is_answer_enough_who_does_not_read_stays_and_who_is_gone_does_not() {
+    let backend = Backend::listening();
+    let rig = Rig::start(
+        &backend,
+        "[limits]\nper_ip = 1\n[limits.timeouts]\nstalled = \"2s\"\n\
+         [limits.messages]\nping = \"1s\"\npong_timeout = \"100ms\"\npong = \"tcp\"",
+    );
+    let mut busy = rig.open();
+    let gone = rig.open_from(ip(2));
+    gone.vanish();
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="stalled"}"#, 1);
+    thread::sleep(Duration::from_millis(1500));
+    assert_eq!(rig.ask(Request::to("/")).status(), 429);
+    // It was asked more than once, and reads all of it when it comes to it.
+    for _ in 0..3 {
+        answer_one(&mut busy);
+    }
+    rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
+    rig.expect(r#"wsguard_closes_total{zone="default",reason="ghost"}"#, 0);
+    busy.vanish();
+    thread::sleep(Duration::from_millis(1100));
+    let newcomer = rig.open();
+    rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
+    drop((busy, gone, newcomer));
+    rig.quiet();
+}

@@ -11,7 +11,7 @@ use crate::config::read::MOST_BYTES;
 use crate::config::shape::Entry;
 use crate::config::switched::Switched;
 use crate::limit::rules::Rate;
-use crate::relay::rules::{MessageRules, OnExceed};
+use crate::relay::rules::{MessageRules, OnExceed, Pong};
 
 use super::rate;
 
@@ -47,6 +47,9 @@ pub fn overlay(rules: &mut MessageRules, raw: &Messages, found: &mut Findings) {
     rules.ping = raw.ping.duration_or_off(&PING, found).over(rules.ping);
     if let Some(timeout) = raw.pong_timeout.duration(&PONG_TIMEOUT, found) {
         rules.pong_timeout = timeout;
+    }
+    if let Some(pong) = raw.pong.word(&PONG, found) {
+        rules.pong = pong;
     }
     if let Some(replace) = raw.replace_ghosts.flag(found) {
         rules.replace_ghosts = replace;
@@ -124,6 +127,8 @@ const PRESETS: [(&str, Option<Rate>); 3] = [
 ];
 
 const ON_EXCEED: [(&str, OnExceed); 2] = [("close", OnExceed::Close), ("delay", OnExceed::Delay)];
+
+const PONG: [(&str, Pong); 2] = [("required", Pong::Required), ("tcp", Pong::Tcp)];
 
 const PING: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const PONG_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
