@@ -7,6 +7,7 @@ pub mod bucket;
 pub mod budget;
 pub mod census;
 pub mod key;
+pub mod line;
 pub mod network;
 pub mod pending;
 pub mod rules;

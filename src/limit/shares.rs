@@ -1,8 +1,10 @@
 //! What all connections of one client key in one zone share while they are open: the buckets of their messages.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::{Charge, Moment, SharedBucket};
+use super::line::Line;
 
 /// The buckets of one (zone, client key). The client table keeps them for as long as they are not full, so that whoever
 /// connects anew finds what was spent.
@@ -16,6 +18,10 @@ pub struct Shares {
     pub outbound: SharedBucket,
     /// Frames of every kind to the client.
     pub outbound_frames: SharedBucket,
+    /// Who waits for the two from the client.
+    pub inbound_line: Arc<Line>,
+    /// Who waits for the two to the client.
+    pub outbound_line: Arc<Line>,
 }
 
 impl Shares {

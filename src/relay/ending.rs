@@ -159,6 +159,9 @@ impl Relay {
             return Poll::Pending;
         };
         fault::point("goodbye");
+        // Nothing of what they hold up passes any more.
+        self.inbound.leave_line();
+        self.outbound.leave_line();
         let over = goodbye.over;
         let (to_client, to_server) = ((&legs.server, &legs.client), (&legs.client, &legs.server));
         let outward = goodbye

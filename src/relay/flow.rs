@@ -57,11 +57,20 @@ pub(super) struct Flow {
 pub(super) struct Moved {
     pub(super) read: u64,
     pub(super) messages: u64,
+    /// Frames that were judged.
+    pub(super) frames: u64,
     pub(super) written: bool,
     /// Something came from the source, be it for us alone.
     pub(super) heard: bool,
     /// With it came a frame whose header can be, where frames are judged.
     pub(super) spoken: bool,
+}
+
+impl Moved {
+    /// Whether it was so much work that others have their turn first.
+    fn is_a_turn(&self) -> bool {
+        self.read + self.messages * MESSAGE_WORTH + self.frames * FRAME_WORTH >= (TURN * BUFFER_SIZE) as u64
+    }
 }
 
 impl Flow {
@@ -97,13 +106,16 @@ impl Flow {
         flow
     }
 
-    /// Moves what can be moved from `source` to `sink` now. After [`TURN`] steps it asks to be called again instead, so that
+    /// Moves what can be moved from `source` to `sink` now. After [`TURN`] steps, or as much work, it asks to be called again instead, so that
     /// one busy direction holds up neither the other nor anybody else.
     pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, law: &Law, cx: &mut Context<'_>) -> Moved {
         let mut moved = Moved::default();
         for _ in 0..TURN {
             if self.step((source, sink), law, &mut moved, cx).is_pending() {
                 return moved;
+            }
+            if moved.is_a_turn() {
+                break;
             }
         }
         cx.waker().wake_by_ref();
@@ -197,8 +209,12 @@ impl Flow {
         if self.is_done {
             return Poll::Pending;
         }
-        std::task::ready!(self.poll_flush(sink, moved, cx));
+        if self.poll_flush(sink, moved, cx).is_pending() {
+            self.leave_line();
+            return Poll::Pending;
+        }
         if self.sink_end.is_some() {
+            self.leave_line();
             // Nobody is left to read for. The other direction goes on until the sink's own bytes are delivered.
             self.is_done = true;
             return Poll::Pending;
@@ -222,7 +238,7 @@ impl Flow {
         if self.pass_by((source, sink), allowed, law, moved) {
             return Poll::Ready(());
         }
-        let most = self.most_to_copy();
+        let most = self.most_to_copy().min(self.most_to_judge());
         with_buffer(|buffer| {
             let kept = self.recall(buffer);
             let most = most.min(allowed.saturating_add(kept));
@@ -331,3 +347,7 @@ const FEW: u32 = 2;
 
 /// Reads of a whole buffer before others have their turn.
 const TURN: usize = 8;
+
+/// What a message takes that is only counted, and a frame that is judged, in the time of bytes that are copied.
+const MESSAGE_WORTH: u64 = 32;
+const FRAME_WORTH: u64 = 512;

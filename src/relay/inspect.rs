@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
+use crate::limit::line::Place;
 use crate::net::stream::Stream;
 use crate::wire::frame::Sender;
 
-use super::flow::{Flow, Moved};
-use super::judge::{Judge, Law, Matter, Offence, in_hand};
+use super::flow::{BUFFER_SIZE, Flow, Moved};
+use super::judge::{Judge, Judged, Law, MOST_FRAMES, Matter, Offence, in_hand};
 use super::tally::MessageLimit;
 
 /// A judge, and what it holds up.
@@ -21,13 +22,16 @@ pub(super) struct Inspection {
     /// Only while something is held up.
     hold: Option<Box<Hold>>,
     has_delayed: bool,
+    /// So much is read at once: what can't be judged or passed on soon stays in the kernel.
+    most: u32,
 }
 
 /// What was read and does not pass yet.
 #[derive(Debug, Default)]
 struct Hold {
-    /// Begins where the scanner stands: at a frame boundary, or within a payload that waits.
+    /// From `from` on; begins where the scanner stands: at a frame boundary, or within a payload that waits.
     kept: Vec<u8>,
+    from: usize,
     /// It can be judged without reading more.
     resumes: bool,
     delay: Option<Delay>,
@@ -42,6 +46,10 @@ struct Delay {
     since: Instant,
     /// `None`: it has run out, and what is kept is judged again.
     timer: Option<Pin<Box<Sleep>>>,
+    /// In the line of those who wait for what they share.
+    place: Option<Place>,
+    /// It is not the first there: the timer tells only when its patience is over.
+    queues: bool,
 }
 
 impl Inspection {
@@ -58,6 +66,18 @@ impl Inspection {
             judge,
             hold,
             has_delayed: false,
+            most: LARGEST_READ,
+        }
+    }
+
+    /// Reads less at once where frames are so small, or so much has to wait, that it would take several turns; and step by
+    /// step more again where all of it was dealt with.
+    fn adapt(&mut self, judged: &Judged, len: usize) {
+        let stays = matches!(judged.matter, Matter::Enough | Matter::Wait(_));
+        if stays && len - judged.rest > SMALLEST_READ as usize || judged.frames >= MOST_FRAMES {
+            self.most = SMALLEST_READ;
+        } else if !stays && len >= self.most as usize {
+            self.most = (self.most * 2).min(LARGEST_READ);
         }
     }
 
@@ -76,16 +96,26 @@ impl Inspection {
         let delay = hold.delay.get_or_insert(Delay {
             since: now,
             timer: None,
+            place: None,
+            queues: false,
         });
-        let mut until = now + lacks;
-        if let Some(patience) = patience {
-            let end = delay.since + patience;
-            if now >= end {
-                return self.refuse(Offence::Rate(limit, lacks), law);
-            }
-            until = until.min(end);
+        let end = patience.map(|patience| delay.since + patience);
+        if end.is_some_and(|end| now >= end) {
+            return self.refuse(Offence::Rate(limit, lacks), law);
         }
-        delay.timer = Some(Box::pin(tokio::time::sleep_until(clock.monotonic(until).into())));
+        if !self.judge.lacks_share {
+            delay.place = None;
+        } else if let (None, Some(line)) = (&delay.place, self.judge.line(law)) {
+            delay.place = Some(line.join());
+        }
+        // Only the first of a line waits for the token; the others wait until they are.
+        delay.queues = delay.place.as_ref().is_some_and(|place| !place.is_first());
+        let until = if delay.queues {
+            end
+        } else {
+            Some(end.map_or(now + lacks, |end| end.min(now + lacks)))
+        };
+        delay.timer = until.map(|until| Box::pin(tokio::time::sleep_until(clock.monotonic(until).into())));
         if !std::mem::replace(&mut self.has_delayed, true) {
             hold.is_first_delay = Some(lacks);
         }
@@ -95,13 +125,28 @@ impl Inspection {
 impl Hold {
     /// Ready when nothing waits for its time any more.
     fn poll_delay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(delay) = &mut self.delay
-            && let Some(timer) = &mut delay.timer
-        {
+        let Some(delay) = &mut self.delay else {
+            return Poll::Ready(());
+        };
+        if delay.queues {
+            if delay.place.as_ref().is_none_or(|place| place.poll_first(cx).is_ready()) {
+                (delay.queues, delay.timer) = (false, None);
+                return Poll::Ready(());
+            }
+            if delay.timer.is_none() {
+                return Poll::Pending;
+            }
+        }
+        if let Some(timer) = &mut delay.timer {
             std::task::ready!(timer.as_mut().poll(cx));
             delay.timer = None;
         }
         Poll::Ready(())
+    }
+
+    /// What is kept.
+    fn rest(&self) -> &[u8] {
+        &self.kept[self.from..]
     }
 }
 
@@ -187,46 +232,85 @@ impl Flow {
             return Poll::Pending;
         }
         std::task::ready!(hold.poll_delay(cx));
-        if hold.kept.is_empty() {
+        if hold.rest().is_empty() {
             inspection.hold = None;
             return Poll::Ready(false);
         }
         if !hold.resumes {
             return Poll::Ready(false);
         }
-        let kept = std::mem::take(&mut hold.kept);
-        self.inspect(&kept, sink, law, moved);
+        let (kept, from) = (std::mem::take(&mut hold.kept), hold.from);
+        if let Some((judged, before)) = self.judge_now(&kept[from..], sink, law, moved) {
+            let from = from + judged.rest;
+            self.keep(kept, from, &judged, before, law);
+        }
         Poll::Ready(true)
     }
 
     /// Puts what is kept at the front of `buffer`, and says how much that is: what is read goes behind it.
     pub(super) fn recall(&self, buffer: &mut [u8]) -> usize {
         let Some(hold) = self.held_up() else { return 0 };
-        buffer[..hold.kept.len()].copy_from_slice(&hold.kept);
-        hold.kept.len()
+        let rest = hold.rest();
+        buffer[..rest.len()].copy_from_slice(rest);
+        rest.len()
+    }
+
+    /// How much is read at once, what is kept included.
+    pub(super) fn most_to_judge(&self) -> usize {
+        self.inspection
+            .as_ref()
+            .map_or(BUFFER_SIZE, |inspection| inspection.most as usize)
     }
 
     /// Judges `bytes`, what was kept included, and passes on what may pass.
     pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, law: &Law, moved: &mut Moved) {
+        if let Some((judged, before)) = self.judge_now(bytes, sink, law, moved) {
+            self.keep(bytes[judged.rest..].to_vec(), 0, &judged, before, law);
+        }
+    }
+
+    /// Passes on what may pass of `bytes`; with the verdict comes what has held up the first of them.
+    fn judge_now(
+        &mut self,
+        bytes: &[u8],
+        sink: &Stream,
+        law: &Law,
+        moved: &mut Moved,
+    ) -> Option<(Judged, Option<Delay>)> {
+        let inspection = self.inspection.as_mut()?;
+        let before = inspection.hold.take().and_then(|hold| hold.delay);
+        inspection.judge.has_turn = before
+            .as_ref()
+            .is_some_and(|delay| delay.place.is_some() && !delay.queues);
+        let now = law.terms.moment(Instant::now());
+        let judged = inspection.judge.judge(&mut self.scanner, bytes, law, now);
+        inspection.adapt(&judged, bytes.len());
+        moved.frames += u64::from(judged.frames);
+        moved.spoken |= judged.has_spoken;
+        self.count(judged.rest, judged.messages.into(), moved);
+        self.write_on(&bytes[..judged.passes], sink, moved);
+        Some((judged, before))
+    }
+
+    /// Keeps what does not pass yet, which is `kept` from `from` on.
+    fn keep(&mut self, kept: Vec<u8>, from: usize, judged: &Judged, before: Option<Delay>, law: &Law) {
         let Some(inspection) = &mut self.inspection else {
             return;
         };
-        let now = law.terms.moment(Instant::now());
-        let judged = inspection.judge.judge(&mut self.scanner, bytes, law, now);
-        // Whatever passed first, the next one to wait begins its own span.
-        let before = inspection.hold.take().and_then(|hold| hold.delay);
+        // Whatever passed first, the next one to wait begins its own span, and goes to the end of the line.
         let waits = matches!(judged.matter, Matter::Wait(_));
-        let kept = &bytes[judged.rest..];
-        if !kept.is_empty() {
+        let delay = before.filter(|_| waits && judged.passes == 0);
+        if from < kept.len() {
             inspection.hold = Some(Box::new(Hold {
-                kept: kept.to_vec(),
-                resumes: matches!(judged.matter, Matter::Swallowed | Matter::Wait(_)),
-                delay: before.filter(|_| waits && judged.passes == 0),
+                kept,
+                from,
+                resumes: matches!(judged.matter, Matter::Swallowed | Matter::Enough | Matter::Wait(_)),
+                delay,
                 ..Hold::default()
             }));
         }
         match judged.matter {
-            Matter::None | Matter::Unfinished | Matter::Swallowed => {}
+            Matter::None | Matter::Unfinished | Matter::Swallowed | Matter::Enough => {}
             Matter::Wait(lacks) => inspection.delay(lacks, law),
             Matter::Forbidden(offence) => inspection.refuse(offence, law),
         }
@@ -235,9 +319,17 @@ impl Flow {
         if inspection.judge.is_of_client() && !is_needed {
             self.inspection = None;
         }
-        moved.spoken |= judged.has_spoken;
-        self.count(judged.rest, judged.messages.into(), moved);
-        self.write_on(&bytes[..judged.passes], sink, moved);
+    }
+
+    /// Gives up its place in the line of those who wait for what they share: it could not pass anything on.
+    pub(super) fn leave_line(&mut self) {
+        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut());
+        if let Some(delay) = hold.and_then(|hold| hold.delay.as_mut())
+            && delay.place.take().is_some()
+        {
+            // What is kept is judged again when it can pass.
+            (delay.queues, delay.timer) = (false, None);
+        }
     }
 
     /// Passes on what breaks no rule of RFC 6455, where nothing else is looked at; a judge is given what does, or is not whole.
@@ -273,7 +365,7 @@ impl Flow {
             let now = law.terms.moment(Instant::now());
             match inspection.judge.allowance(left, law, now) {
                 Ok(most) => {
-                    inspection.hold.take_if(|hold| hold.kept.is_empty());
+                    inspection.hold.take_if(|hold| hold.rest().is_empty());
                     return Poll::Ready(usize::try_from(most).unwrap_or(usize::MAX));
                 }
                 Err(lacks) => inspection.delay(lacks, law),
@@ -296,7 +388,10 @@ impl Flow {
         let left = usize::try_from(self.scanner.payload_left()).unwrap_or(usize::MAX);
         let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut());
         let Some(hold) = hold else { return Vec::new() };
-        hold.kept.drain(..hold.kept.len().min(most).min(left)).collect()
+        let here = hold.rest();
+        let taken = here[..here.len().min(most).min(left)].to_vec();
+        hold.from += taken.len();
+        taken
     }
 
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says
@@ -304,11 +399,16 @@ impl Flow {
     pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) -> bool {
         let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.take());
         let Some(hold) = hold else { return false };
-        self.count(hold.kept.len(), 0, moved);
-        self.write_on(&hold.kept, sink, moved);
+        self.count(hold.rest().len(), 0, moved);
+        self.write_on(hold.rest(), sink, moved);
         true
     }
 }
+
+#[allow(clippy::cast_possible_truncation)]
+const LARGEST_READ: u32 = BUFFER_SIZE as u32;
+/// Two hundred small messages, and ten times what is kept of an unfinished header or pong.
+const SMALLEST_READ: u32 = 4096;
 
 /// How long a client's messages are held up in one piece before its connection is ended.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
+use crate::limit::line::Line;
 use crate::limit::shares::{Shares, charge_both};
 use crate::wire::Step;
 use crate::wire::frame::{FrameScanner, Sender};
@@ -44,6 +45,10 @@ pub(super) struct Judge {
     sender: Sender,
     /// Counts a frame once that was put off, however often it is looked at again.
     is_put_off: bool,
+    /// It is the first of those who wait for what they share.
+    pub(super) has_turn: bool,
+    /// What the last frame lacked is shared.
+    pub(super) lacks_share: bool,
     /// Bytes that were there for the payload in hand when it last went on; when they have passed there has to be a portion
     /// again. So nothing goes on byte by byte, as they come back.
     allowed: u32,
@@ -56,6 +61,8 @@ pub(super) struct Judged {
     pub(super) passes: usize,
     /// Data messages that begin in these.
     pub(super) messages: u32,
+    /// Frames that were judged.
+    pub(super) frames: u32,
     /// A frame with a header that can be has passed, or was for us.
     pub(super) has_spoken: bool,
     /// Where what does not pass yet begins: behind those that pass and those that are swallowed.
@@ -73,6 +80,8 @@ pub(super) enum Matter {
     Unfinished,
     /// Bytes before the rest were for us.
     Swallowed,
+    /// It has judged [`MOST_FRAMES`], and others have their turn first.
+    Enough,
     /// It has to wait for so long at least.
     Wait(Duration),
     /// It may not pass.
@@ -103,6 +112,8 @@ impl Judge {
             last_hit: None,
             sender,
             is_put_off: false,
+            has_turn: false,
+            lacks_share: false,
             allowed: 0,
         }
     }
@@ -126,6 +137,7 @@ impl Judge {
         let mut judged = Judged {
             passes: 0,
             messages: 0,
+            frames: 0,
             has_spoken: false,
             rest: bytes.len(),
             matter: Matter::None,
@@ -133,6 +145,12 @@ impl Judge {
         while judged.passes < bytes.len() {
             let next = &bytes[judged.passes..];
             let word = if scanner.at_boundary() {
+                if judged.frames == MOST_FRAMES {
+                    judged.rest = judged.passes;
+                    judged.matter = Matter::Enough;
+                    break;
+                }
+                judged.frames += 1;
                 self.frame(scanner, next, law, now)
             } else {
                 self.payload(scanner, next.len(), law, now)
@@ -203,6 +221,15 @@ impl Judge {
             self.allowed = u32::try_from(self.bytes.holds(meter, now)).unwrap_or(u32::MAX);
         }
         Ok(self.allowed.into())
+    }
+
+    /// The line of those who wait for what they share.
+    pub(super) fn line<'law>(&self, law: &'law Law) -> Option<&'law Arc<Line>> {
+        let shares = law.shares.as_ref()?;
+        Some(match self.sender {
+            Sender::Client => &shares.inbound_line,
+            Sender::Server => &shares.outbound_line,
+        })
     }
 
     /// Counts that a frame was refused for good.
@@ -286,6 +313,7 @@ impl Judge {
         let for_message = |charge: Option<Charge>| charge.filter(|_| begins_message(header));
         let (rate, shared_rate, bytes_rate) = self.names();
         let waits = self.puts_off(law);
+        self.lacks_share = false;
         let own = [
             (for_message(limits.messages), &mut self.messages, rate),
             (limits.frames, &mut self.frames, MessageLimit::Frames),
@@ -310,16 +338,22 @@ impl Judge {
             return Err((bytes_rate, lacks));
         }
         if let Some(shares) = &law.shares {
-            let (messages, frames) = match self.sender {
-                Sender::Client => (&shares.inbound, &shares.inbound_frames),
-                Sender::Server => (&shares.outbound, &shares.outbound_frames),
+            let (messages, frames, line) = match self.sender {
+                Sender::Client => (&shares.inbound, &shares.inbound_frames, &shares.inbound_line),
+                Sender::Server => (&shares.outbound, &shares.outbound_frames, &shares.outbound_line),
             };
-            take_shared(
-                for_message(limits.shared).map(|charge| (messages, charge)),
-                limits.shared_frames.map(|charge| (frames, charge)),
-                now,
-            )
-            .map_err(|lacks| (shared_rate, lacks))?;
+            let messages = for_message(limits.shared).map(|charge| (messages, charge));
+            let frames = limits.shared_frames.map(|charge| (frames, charge));
+            // Nobody gets ahead of those who wait.
+            let is_barred = waits && !self.has_turn && !line.is_empty();
+            if let Some((bucket, charge)) = messages.or(frames).filter(|_| is_barred) {
+                self.lacks_share = true;
+                return Err((shared_rate, bucket.bucket().lacks(charge, now).unwrap_or(SOON)));
+            }
+            take_shared(messages, frames, now).map_err(|lacks| {
+                self.lacks_share = true;
+                (shared_rate, lacks)
+            })?;
         }
         for (charge, bucket, _) in own {
             if let Some(charge) = charge {
@@ -453,6 +487,12 @@ fn take_shared(
         (None, None) => Ok(()),
     }
 }
+
+/// Frames of one direction that are judged before others have their turn: some 50 us.
+pub(super) const MOST_FRAMES: u32 = 1024;
+
+/// A token is there, and those who came first take it.
+const SOON: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

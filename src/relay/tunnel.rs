@@ -161,6 +161,7 @@ impl Relay {
         let first = |flow: &Flow, heard| Moved {
             read: flow.bytes,
             messages: flow.messages,
+            frames: 0,
             heard,
             spoken: false,
             written: false,

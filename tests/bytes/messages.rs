@@ -1,5 +1,6 @@
 //! Limits on messages: what passes, what the client hears, and what the server gets to see of it.
 
+use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -537,4 +538,48 @@ fn large_messages_go_through_limits_intact() {
 fn split_at(mut bytes: Vec<u8>, at: usize) -> (Vec<u8>, Vec<u8>) {
     let rest = bytes.split_off(at.min(bytes.len()));
     (bytes, rest)
+}
+
+/// One is woken for each token, and not all who wait for it.
+#[test]
+fn a_crowd_that_waits_for_what_it_shares_is_served_in_turn_and_costs_what_one_does() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.say(&frame(2, b"tick").repeat(10_000));
+        guest.listen();
+    });
+    let measure = |crowd: usize| {
+        let rig = Rig::start(
+            &backend,
+            "[server]\nworkers = 1\n[limits.messages]\nout_per_ip_rate = \"600/s\"\nout_per_ip_burst = 1",
+        );
+        let mut sockets: Vec<Socket> = (0..crowd).map(|_| rig.open()).collect();
+        let before = cpu_ticks(rig.pid());
+        thread::sleep(Duration::from_secs(3));
+        let ticks = cpu_ticks(rig.pid()) - before;
+        let got: Vec<usize> = sockets
+            .iter_mut()
+            .map(|socket| {
+                socket.stream().set_nonblocking(true).unwrap();
+                let mut got = Vec::new();
+                let _nothing_more = Read::read_to_end(socket, &mut got);
+                got.len() / 6
+            })
+            .collect();
+        (ticks, got)
+    };
+    let (of_one, alone) = measure(1);
+    let (of_all, got) = measure(48);
+    let total: usize = got.iter().sum();
+    assert!(alone[0] > 600 && total > 600, "{alone:?}, {got:?}");
+    let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+    assert!(most - least <= most / 4 + 5, "{got:?}");
+    assert!(of_all <= 3 * of_one + 15, "{of_all} ticks, where one took {of_one}");
+}
+
+/// User and system time of a process.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }

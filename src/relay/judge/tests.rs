@@ -80,7 +80,7 @@ impl Court {
             self.messages += judged.messages;
             self.has_spoken |= judged.has_spoken;
             self.matter = judged.matter;
-            if judged.matter != Matter::Swallowed {
+            if !matches!(judged.matter, Matter::Swallowed | Matter::Enough) {
                 return;
             }
         }
@@ -724,4 +724,44 @@ proptest! {
             ms += pause;
         }
     }
+}
+
+/// Other connections of the worker wait meanwhile.
+#[test]
+fn a_turn_ends_after_so_many_frames_however_small_they_are() {
+    let rules = MessageRules {
+        rate: Some(a_second(1_000_000, 1_000_000)),
+        ..MessageRules::OFF
+    };
+    let mut court = Court::new(Sender::Client, &rules, false);
+    let stream = frame(TEXT, 0).repeat(10_000);
+    let now = Moment::since(court.epoch, court.epoch);
+    let judged = court.judge.judge(&mut court.scanner, &stream, &court.law, now);
+    let most = MOST_FRAMES as usize * 6;
+    assert_eq!((judged.frames, judged.matter), (MOST_FRAMES, Matter::Enough));
+    assert_eq!((judged.passes, judged.rest), (most, most));
+    court.hear(&stream[most..], 0);
+    assert_eq!((court.matter, court.passed.len()), (Matter::None, stream.len() - most));
+}
+
+#[test]
+fn nobody_gets_ahead_of_those_who_wait_for_what_they_share() {
+    let shares = Arc::<Shares>::default();
+    let rules = MessageRules {
+        out_per_ip_rate: Some(a_second(1, 1)),
+        ..MessageRules::OFF
+    };
+    let [mut first, mut second] =
+        [(); 2].map(|()| Court::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
+    let place = shares.outbound_line.join();
+    let message = server_frame(FrameKind::Text, b"x");
+    second.hear(&message, 0);
+    assert!(matches!(second.matter, Matter::Wait(_)), "though a token is there");
+    assert!(second.judge.lacks_share);
+    first.judge.has_turn = true;
+    first.hear(&message, 0);
+    assert_eq!(first.passed, message);
+    drop(place);
+    second.hear(&[], 1000);
+    assert_eq!(second.passed, message);
 }

@@ -1,0 +1,180 @@
+//! A line before a bucket that several share: one of those who wait for its tokens is woken for each, and not all of them;
+//! and whoever came first is served first.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::sync::{AtomicUsize, Mutex, Ordering};
+
+/// Those who wait, in the order in which they came. Only the first of them may look for tokens.
+#[derive(Default)]
+pub struct Line {
+    // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
+    state: Mutex<State>,
+    /// As many as there are places, for those who only want to know whether there are any.
+    length: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the last one who came.
+    last: u64,
+    /// By ascending number.
+    waiting: VecDeque<(u64, Option<Waker>)>,
+}
+
+impl Line {
+    /// A place at its end.
+    pub fn join(self: &Arc<Self>) -> Place {
+        let mut state = self.state.lock();
+        state.last += 1;
+        let number = state.last;
+        state.waiting.push_back((number, None));
+        self.length.store(state.waiting.len(), Ordering::Relaxed);
+        drop(state);
+        Place {
+            line: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// Whether anybody waits, so that whoever comes now has to queue.
+    pub fn is_empty(&self) -> bool {
+        self.length.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line")
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place in a [`Line`]; drop gives it up, and the turn passes on.
+#[must_use = "dropping it gives the place up"]
+pub struct Place {
+    line: Arc<Line>,
+    number: u64,
+}
+
+impl Place {
+    /// Whether it is the first.
+    pub fn is_first(&self) -> bool {
+        let state = self.line.state.lock();
+        state.waiting.front().is_none_or(|(number, _)| *number == self.number)
+    }
+
+    /// Ready once it is the first; else the task is woken when it is. One task at a time: the last to ask is woken.
+    pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.line.state.lock();
+        let Ok(at) = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number) else {
+            return Poll::Ready(());
+        };
+        if at == 0 {
+            return Poll::Ready(());
+        }
+        let waker = state.waiting.get_mut(at).map(|(_, waker)| waker);
+        let before = match waker {
+            Some(waker) if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) => {
+                waker.replace(cx.waker().clone())
+            }
+            _ => None,
+        };
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.line.state.lock();
+        let Ok(at) = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number) else {
+            return;
+        };
+        let gone = state.waiting.remove(at);
+        let next = if at == 0 {
+            state.waiting.front_mut().and_then(|(_, waker)| waker.take())
+        } else {
+            None
+        };
+        // A crowd's worth of room is not kept for ever.
+        if state.waiting.is_empty() {
+            state.waiting = VecDeque::new();
+        }
+        self.line.length.store(state.waiting.len(), Ordering::Relaxed);
+        drop(state);
+        drop(gone);
+        next.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// A thousand wait, and a thousand tokens come one by one.
+    #[test]
+    fn one_is_woken_for_each_token_in_the_order_in_which_they_came() {
+        let line = Arc::new(Line::default());
+        let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (line.join(), Arc::default())).collect();
+        assert!(!line.is_empty());
+        let is_first = |(place, woken): &(Place, Arc<Woken>)| {
+            let waker = Waker::from(Arc::clone(woken));
+            place.poll_first(&mut Context::from_waker(&waker)).is_ready()
+        };
+        assert_eq!(waits.iter().filter(|one| is_first(one)).count(), 1);
+        for nth in 0..1000 {
+            assert!(is_first(&waits[0]), "whoever came first");
+            let (place, woken) = waits.remove(0);
+            assert_eq!(
+                woken.0.load(Relaxed),
+                u32::from(nth > 0),
+                "once, and not for the others"
+            );
+            drop(place);
+            let all: u32 = waits.iter().map(|(_, woken)| woken.0.load(Relaxed)).sum();
+            assert_eq!(all, u32::from(nth < 999), "only the next one");
+        }
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn who_gives_up_in_the_middle_wakes_nobody_and_the_others_keep_their_order() {
+        let line = Arc::new(Line::default());
+        let [first, second, third] = [(); 3].map(|()| line.join());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(third.poll_first(&mut cx).is_pending() && second.poll_first(&mut cx).is_pending());
+        drop(second);
+        assert_eq!(woken.0.load(Relaxed), 0);
+        drop(first);
+        assert_eq!(woken.0.load(Relaxed), 1);
+        assert!(third.poll_first(&mut cx).is_ready());
+    }
+}
