@@ -4,11 +4,7 @@ at a time and cheaply. It expects clients that mask with zeros."""
 import asyncio
 import resource
 
-from rig import ACCEPT
-
-SWITCHED = (
-    f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
-).encode()
+from rig import SWITCHED
 
 
 class Echo(asyncio.Protocol):

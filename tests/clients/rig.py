@@ -23,6 +23,9 @@ REQUEST = (
     "GET /chat HTTP/1.1\r\nHost: chat.example.org\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
 ).encode()
+SWITCHED = (
+    f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {ACCEPT}\r\n\r\n"
+).encode()
 # linux/in.h: bind to an address, and leave the choice of the port to connect().
 IP_BIND_ADDRESS_NO_PORT = 24
 
@@ -191,10 +194,10 @@ def connect(port, source="127.0.0.1"):
     return sock
 
 
-def upgrade(port, source="127.0.0.1", before=b""):
+def upgrade(port, source="127.0.0.1", before=b"", request=REQUEST):
     """An open WebSocket connection; `before` is sent before its request (a PROXY header)."""
     sock = connect(port, source)
-    sock.sendall(before + REQUEST)
+    sock.sendall(before + request)
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         more = sock.recv(4096)

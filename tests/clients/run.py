@@ -40,7 +40,7 @@ FILES = {
         "readme.test.mjs": 480,
         "chromium.test.mjs": 480,
     },
-    "load": {"test_idle.py": 240, "test_stalls.py": 480, "test_flood.py": 480},
+    "load": {"test_idle.py": 240, "test_stalls.py": 480, "test_flood.py": 480, "test_fairness.py": 300},
 }
 
 
