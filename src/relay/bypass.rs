@@ -60,7 +60,8 @@ impl Flow {
     ) -> bool {
         match self.outlook {
             Outlook::Copied => return false,
-            Outlook::Large if self.scanner.at_boundary() => {
+            // Where a judge is at work the beginning of a header may be kept, and what comes next is none.
+            Outlook::Large if self.scanner.at_boundary() && self.inspection.is_none() => {
                 // Looking takes the error that tells of a reset along.
                 if let Err(error) = self.look_ahead(source) {
                     self.source_end = Some(End::of(&error));

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::relay::{MIB, Noise};
-use crate::rig::{Backend, End, Gate, Rig, Socket, all_acknowledged, all_read, frame, ip, masked, nth_ip, until};
+use crate::rig::{
+    Backend, End, Gate, Rig, Socket, all_acknowledged, all_read, close_code, frame, ip, masked, nth_ip, until,
+};
 
 /// As many as a worker lends.
 const PIPES: usize = 64;
@@ -152,6 +154,43 @@ fn a_reset_behind_large_frames_is_a_reset_and_gives_the_slot_back_at_once() {
     socket.reset();
     assert_eq!(backend.visit(1).ended(), End::Reset, "the client's");
     assert_eq!(backend.visit(1).tail().len(), sent.len());
+    rig.quiet();
+}
+
+/// Where frames are large, the next header is looked at before it is read. When its beginning was read already, what follows may
+/// look like the header of another frame: it is none.
+#[test]
+fn a_header_in_two_parts_behind_large_frames_is_one_header() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "");
+    let mut socket = rig.open();
+    let mut sent = masked(2, &vec![b'x'; MIB]).repeat(8);
+    socket.send(&sent);
+    all_read([&socket]);
+    backend.visit(0).tail_of(sent.len());
+    // A length of 0x82fe, which begins like a frame of a length in two bytes, here 0xffff.
+    let split = [
+        &[0x82, 0xfe, 0x82, 0xfe, 0xff, 0xff, 0xff, 0xff],
+        &vec![b'y'; 0x82fe][..],
+    ]
+    .concat();
+    socket.send(&split[..2]);
+    all_read([&socket]);
+    socket.send(&split[2..]);
+    sent.extend(split);
+    let tail = backend.visit(0).tail_of(sent.len());
+    assert!(tail == sent, "every byte in its place");
+    // Forbidden, as it has no mask.
+    socket.send(b"\x82\x01z");
+    let (heard, _) = socket.read_to_end();
+    assert_eq!(close_code(&heard), Some(1002));
+    drop(socket);
+    backend.visit(0).ended();
+    assert!(
+        !backend.visit(0).tail()[sent.len()..].contains(&b'z'),
+        "no byte of it passes"
+    );
+    rig.expect("wsguard_messages_total{zone=\"default\",direction=\"in\"}", 9);
     rig.quiet();
 }
 
