@@ -88,8 +88,13 @@ impl Finding {
     }
 }
 
-/// Words may quote the file, where a string can hold any character: one that would break the line is shown as its escape.
-fn in_one_line(words: String) -> String {
+/// Words may quote the file, where a string can hold any character, and as many as the file: one that would break the line is
+/// shown as its escape, and what nobody would read to its end is cut.
+fn in_one_line(mut words: String) -> String {
+    if let Some((cut, _)) = words.char_indices().nth(LONGEST) {
+        words.truncate(cut);
+        words.push('…');
+    }
     if !words.contains(char::is_control) {
         return words;
     }
@@ -118,10 +123,17 @@ impl Findings {
         self.mistakes.push(finding);
     }
 
-    /// Puts everything in the order of the text, what is about the file as a whole first.
+    /// Puts everything in the order of the text, what is about the file as a whole first. Of more than can be read (what
+    /// stands there may be another program's file) the first are kept, and how many more there are.
     pub fn sort(&mut self) {
-        for findings in [&mut self.mistakes, &mut self.warnings] {
+        for (findings, what) in [(&mut self.mistakes, "mistakes"), (&mut self.warnings, "warnings")] {
             findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
+            let untold = findings.len().saturating_sub(MOST_TOLD);
+            if untold > 0 {
+                findings.truncate(MOST_TOLD);
+                let rest = Finding::nowhere(format!("there are {untold} more {what}"));
+                findings.push(rest.hint("they are told once some of those above are put right"));
+            }
         }
     }
 
@@ -220,10 +232,13 @@ pub enum Severity {
 /// The one of `known` that was probably meant by `written`.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_ascii_lowercase();
+    let most = |name: &str| 1.max(name.len().max(lower.len()) / 3);
     known
         .into_iter()
+        // To compare them takes time by the product of their lengths.
+        .filter(|name| name.len().abs_diff(lower.len()) <= most(name))
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1.max(name.len().max(lower.len()) / 3))
+        .filter(|(distance, name)| *distance <= most(name))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }
@@ -242,4 +257,47 @@ pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clo
 pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
     format!("there is {}", all.join(", "))
+}
+
+/// So many mistakes, or warnings, are told one by one.
+const MOST_TOLD: usize = 100;
+/// Characters of what is said in one place.
+const LONGEST: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_more_findings_than_can_be_read_the_first_are_told_and_how_many_more_there_are() {
+        let mut found = Findings::default();
+        for at in (0..MOST_TOLD + 7).rev() {
+            found.mistake(Finding::at(at..at, "wrong"));
+        }
+        found.warn(Finding::nowhere("odd"));
+        found.sort();
+        assert_eq!(found.mistakes.len(), MOST_TOLD + 1);
+        assert_eq!(found.mistakes[MOST_TOLD - 1].span, Some(MOST_TOLD - 1..MOST_TOLD - 1));
+        assert_eq!(found.mistakes[MOST_TOLD].title, "there are 7 more mistakes");
+        assert_eq!(found.warnings.len(), 1, "no word of more where there are none");
+    }
+
+    #[test]
+    fn what_nobody_reads_to_its_end_is_cut_between_two_characters() {
+        let title = Finding::nowhere("ä".repeat(LONGEST + 1)).title;
+        assert_eq!(title.chars().count(), LONGEST + 1);
+        assert!(title.ends_with("ä…"));
+        assert_eq!(Finding::nowhere("ä".repeat(LONGEST)).title, "ä".repeat(LONGEST));
+    }
+
+    #[test]
+    fn a_name_that_is_much_longer_than_all_known_ones_is_compared_with_none() {
+        let long = "x".repeat(1 << 20);
+        let begin = std::time::Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(nearest(&long, ["listener", "limits"]), None);
+        }
+        assert!(begin.elapsed().as_secs() < 60);
+        assert_eq!(nearest("lstener", ["listener", "limits"]), Some("listener"));
+    }
 }
