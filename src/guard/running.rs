@@ -2,8 +2,8 @@
 //! listeners' rooms and servers are carried over by name, so that their counts outlive it.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use prometheus::IntCounter;
@@ -40,8 +40,9 @@ pub struct Running {
     pub removed_zones: Vec<Arc<Zone>>,
     /// As `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// Servers that a reload has removed, while connections to them are open.
-    pub removed_servers: Vec<Arc<Server>>,
+    /// Servers that a reload has removed, for as long as anybody is connected there, or may still be taken there by a policy
+    /// before.
+    pub removed_servers: Vec<Weak<Server>>,
     /// As `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
     /// Listeners that a reload has removed: the last one, and those before it while somebody is pending there.
@@ -157,7 +158,7 @@ impl Running {
             .collect();
         servers.retain(|server| {
             let is_asked_for = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));
-            server.open() > 0 && !upstreams.iter().any(is_asked_for)
+            !upstreams.iter().any(is_asked_for)
         });
         let is_removed = |old: &&Arc<Zone>| !zones.iter().any(|zone| zone.is(old));
         // Somebody may be deciding by the policy before at this very moment, so its zones stay although they look empty.
@@ -185,7 +186,7 @@ impl Running {
             zones,
             removed_zones,
             upstreams,
-            removed_servers: servers,
+            removed_servers: servers.iter().map(Arc::downgrade).collect(),
             listeners,
             removed_listeners,
             shared,
@@ -214,8 +215,13 @@ impl Running {
         self.upstreams
             .iter()
             .flat_map(|upstream| upstream.servers())
-            .chain(&self.removed_servers)
             .cloned()
+            .chain(self.removed_servers())
+    }
+
+    /// Servers that a reload has removed and that are still somebody's.
+    pub fn removed_servers(&self) -> impl Iterator<Item = Arc<Server>> {
+        self.removed_servers.iter().filter_map(Weak::upgrade)
     }
 }
 

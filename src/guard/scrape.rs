@@ -92,8 +92,7 @@ impl Running {
                 });
                 !is_named
                     && !self
-                        .removed_servers
-                        .iter()
+                        .removed_servers()
                         .any(|old| old.open() > 0 && **old.label() == *server)
             });
         has_lost_zone || has_lost_listener || has_lost_server

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::rig::{
-    Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, ip, masked, nth_ip, until, wsguard,
+    Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, full_queue, ip, masked, nth_ip,
+    until, wsguard,
 };
 
 #[test]
@@ -738,6 +739,36 @@ fn other_servers_are_for_newcomers_and_a_server_that_returns_has_its_connections
     rig.expect(&series, 0);
     assert!(new.is_silent());
     drop(new);
+    rig.quiet();
+}
+
+#[test]
+fn a_server_that_a_reload_removes_before_a_newcomer_comes_to_it_keeps_its_count_too() {
+    let ((stuck, _held), backend, other) = (full_queue(), Backend::echo(), Backend::echo());
+    let file = |servers: &[SocketAddr]| {
+        let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
+        unwatched(
+            &other,
+            &format!(
+                "[limits.timeouts]\ndial = \"1s\"\n[upstream.chat]\nbalance = \"round-robin\"\nservers = {servers:?}"
+            ),
+        )
+    };
+    let rig = start(&file(&[stuck, backend.address()]));
+    let series = |address: SocketAddr| format!(r#"wsguard_upstream_connections{{upstream="chat",server="{address}"}}"#);
+    let mut on_its_way = rig.send(Request::to("/ws"));
+    rig.expect(&series(stuck), 1);
+    assert_eq!(rig.reload(&file(&[other.address()])), Ok(()));
+    assert_eq!(backend.dials(), 0, "it is still at the first server");
+    // More than one reload comes before it is at the second.
+    assert_eq!(rig.reload(&file(&[other.address(), stuck])), Ok(()));
+    assert!(on_its_way.read_head().starts_with(b"HTTP/1.1 101 "));
+    assert_eq!((backend.dials(), other.dials()), (1, 0));
+
+    assert_eq!(rig.reload(&file(&[backend.address()])), Ok(()));
+    assert_eq!(rig.count(&series(backend.address())), 1);
+    drop(on_its_way);
+    rig.expect(&series(backend.address()), 0);
     rig.quiet();
 }
 
