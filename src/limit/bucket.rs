@@ -223,25 +223,26 @@ impl SharedBucket {
     /// # Errors
     /// How long until it is there.
     pub fn charge(&self, charge: Charge, now: Moment) -> Result<(), Duration> {
-        let mut lacks = Duration::ZERO;
+        let mut lacks = None;
         let charging = |tat| {
             let mut bucket = Bucket(tat);
-            bucket.forgive_beyond(charge.capacity, now);
-            lacks = bucket.lacks(charge, now).unwrap_or_default();
-            lacks.is_zero().then(|| {
+            let has_forgiven = bucket.forgive_beyond(charge.capacity, now);
+            lacks = bucket.lacks(charge, now);
+            if lacks.is_none() {
                 bucket.charge(charge, now);
-                bucket.0
-            })
+            }
+            // What is forgiven stays so, or whoever lacks something now would lack it for as long as the debt lasts.
+            (has_forgiven || lacks.is_none()).then_some(bucket.0)
         };
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, charging)
-            .map(drop)
-            .map_err(|_| lacks)
+        let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charging);
+        lacks.map_or(Ok(()), Err)
     }
 
-    /// Gives back what was [charged](SharedBucket::charge), once: as if it had never been taken.
+    /// Gives back what was [charged](SharedBucket::charge), once: as if it had never been taken. Less of it may be left, where
+    /// others have forgiven it meanwhile.
     pub fn refund(&self, charge: Charge) {
-        self.0.fetch_sub(charge.cost, Ordering::Relaxed);
+        let refunding = |tat: u64| Some(tat.saturating_sub(charge.cost));
+        let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refunding);
     }
 
     /// As a [`Bucket`], as of this moment.

@@ -82,6 +82,23 @@ fn a_raised_rate_starts_from_an_empty_bucket_at_worst() {
     assert!(!shared.take(fast, Moment(SECOND)));
     assert!(shared.has_token(fast, Moment(SECOND + SECOND / 10)));
     assert!(shared.take(fast, Moment(SECOND + SECOND / 10)));
+
+    let shared = SharedBucket::default();
+    while shared.charge(slow.one(), Moment(0)).is_ok() {}
+    let in_a_moment = Err(Duration::from_millis(100));
+    assert_eq!(shared.charge(fast.one(), Moment(SECOND)), in_a_moment);
+    assert_eq!(shared.charge(fast.one(), Moment(SECOND + SECOND / 10)), Ok(()));
+}
+
+/// Between the two others may have forgiven the debt of which it is a part.
+#[test]
+fn what_is_given_back_leaves_no_more_than_a_full_bucket() {
+    let (slow, fast, shared) = (meter(1, 3600, 1), meter(10, 1, 5), SharedBucket::default());
+    assert_eq!(shared.charge(slow.one(), Moment(SECOND)), Ok(()));
+    assert!(shared.charge(fast.one(), Moment(SECOND)).is_err());
+    shared.refund(slow.one());
+    assert!(shared.bucket().is_full(Moment(SECOND)));
+    assert_eq!(shared.charge(slow.one(), Moment(SECOND)), Ok(()));
 }
 
 #[test]
