@@ -6,9 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use super::bucket::Charge;
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
-/// Those who wait, in the order in which they came. Only the first of them may look for tokens.
+/// Those who wait, in the order in which they came. Only the first of them may look for tokens. Connections from before a
+/// reload may pay another price than those that came after it; each price has a line of its own, so that nobody waits behind
+/// one who has to wait longer.
 #[derive(Default)]
 pub struct Line {
     // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
@@ -22,27 +25,52 @@ struct State {
     /// The number of the last one who came.
     last: u64,
     /// By ascending number.
-    waiting: VecDeque<(u64, Option<Waker>)>,
+    waiting: VecDeque<Waiting>,
+}
+
+struct Waiting {
+    number: u64,
+    price: Charge,
+    waker: Option<Waker>,
+}
+
+impl State {
+    /// Where the first of those is who pay this.
+    fn first(&self, price: Charge) -> Option<usize> {
+        // Nearly always all pay the same, and it is the very first.
+        self.waiting.iter().position(|waiting| waiting.price == price)
+    }
+
+    fn find(&self, number: u64) -> Option<usize> {
+        self.waiting
+            .binary_search_by_key(&number, |waiting| waiting.number)
+            .ok()
+    }
 }
 
 impl Line {
-    /// A place at its end.
-    pub fn join(self: &Arc<Self>) -> Place {
+    /// A place at the end of those who pay this.
+    pub fn join(self: &Arc<Self>, price: Charge) -> Place {
         let mut state = self.state.lock();
         state.last += 1;
         let number = state.last;
-        state.waiting.push_back((number, None));
+        state.waiting.push_back(Waiting {
+            number,
+            price,
+            waker: None,
+        });
         self.length.store(state.waiting.len(), Ordering::Relaxed);
         drop(state);
         Place {
             line: Arc::clone(self),
             number,
+            price,
         }
     }
 
-    /// Whether anybody waits, so that whoever comes now has to queue.
-    pub fn is_empty(&self) -> bool {
-        self.length.load(Ordering::Relaxed) == 0
+    /// Whether nobody waits who pays this; otherwise whoever comes now has to queue.
+    pub fn is_empty(&self, price: Charge) -> bool {
+        self.length.load(Ordering::Relaxed) == 0 || self.state.lock().first(price).is_none()
     }
 }
 
@@ -59,25 +87,28 @@ impl fmt::Debug for Line {
 pub struct Place {
     line: Arc<Line>,
     number: u64,
+    price: Charge,
 }
 
 impl Place {
     /// Whether it is the first.
     pub fn is_first(&self) -> bool {
         let state = self.line.state.lock();
-        state.waiting.front().is_none_or(|(number, _)| *number == self.number)
+        state
+            .first(self.price)
+            .is_none_or(|at| state.waiting[at].number == self.number)
     }
 
     /// Ready once it is the first; else the task is woken when it is. One task at a time: the last to ask is woken.
     pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.line.state.lock();
-        let Ok(at) = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number) else {
+        let Some(at) = state.find(self.number) else {
             return Poll::Ready(());
         };
-        if at == 0 {
+        if state.first(self.price) == Some(at) {
             return Poll::Ready(());
         }
-        let waker = state.waiting.get_mut(at).map(|(_, waker)| waker);
+        let waker = state.waiting.get_mut(at).map(|waiting| &mut waiting.waker);
         let before = match waker {
             Some(waker) if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) => {
                 waker.replace(cx.waker().clone())
@@ -93,15 +124,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.line.state.lock();
-        let Ok(at) = state.waiting.binary_search_by_key(&self.number, |(number, _)| *number) else {
+        let Some(at) = state.find(self.number) else {
             return;
         };
+        let was_first = state.first(self.price) == Some(at);
         let gone = state.waiting.remove(at);
-        let next = if at == 0 {
-            state.waiting.front_mut().and_then(|(_, waker)| waker.take())
-        } else {
-            None
-        };
+        let next = state.first(self.price).filter(|_| was_first);
+        let next = next.and_then(|at| state.waiting[at].waker.take());
         // A crowd's worth of room is not kept for ever.
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
@@ -122,11 +151,29 @@ impl fmt::Debug for Place {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::num::NonZeroU32;
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
     use std::task::Wake;
 
+    use std::time::Duration;
+
+    use crate::limit::bucket::Meter;
+    use crate::limit::rules::Rate;
+
     use super::*;
+
+    /// The price of a message where so many a second may come.
+    fn price(tokens: u32) -> Charge {
+        let tokens = NonZeroU32::new(tokens).unwrap();
+        Meter::from(Rate {
+            tokens,
+            per: Duration::from_secs(1),
+            burst: tokens,
+        })
+        .one()
+    }
 
     #[derive(Default)]
     struct Woken(AtomicU32);
@@ -141,8 +188,8 @@ mod tests {
     #[test]
     fn one_is_woken_for_each_token_in_the_order_in_which_they_came() {
         let line = Arc::new(Line::default());
-        let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (line.join(), Arc::default())).collect();
-        assert!(!line.is_empty());
+        let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (line.join(price(1)), Arc::default())).collect();
+        assert!(!line.is_empty(price(1)));
         let is_first = |(place, woken): &(Place, Arc<Woken>)| {
             let waker = Waker::from(Arc::clone(woken));
             place.poll_first(&mut Context::from_waker(&waker)).is_ready()
@@ -160,13 +207,13 @@ mod tests {
             let all: u32 = waits.iter().map(|(_, woken)| woken.0.load(Relaxed)).sum();
             assert_eq!(all, u32::from(nth < 999), "only the next one");
         }
-        assert!(line.is_empty());
+        assert!(line.is_empty(price(1)));
     }
 
     #[test]
     fn who_gives_up_in_the_middle_wakes_nobody_and_the_others_keep_their_order() {
         let line = Arc::new(Line::default());
-        let [first, second, third] = [(); 3].map(|()| line.join());
+        let [first, second, third] = [(); 3].map(|()| line.join(price(1)));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
@@ -176,5 +223,27 @@ mod tests {
         drop(first);
         assert_eq!(woken.0.load(Relaxed), 1);
         assert!(third.poll_first(&mut cx).is_ready());
+    }
+
+    /// A reload has made the rate another one.
+    #[test]
+    fn nobody_waits_behind_one_who_pays_another_price() {
+        let line = Arc::new(Line::default());
+        let [slow, queues] = [(); 2].map(|()| line.join(price(1)));
+        assert!(line.is_empty(price(1000)));
+        let fast = line.join(price(1000));
+        assert!(fast.is_first() && slow.is_first() && !queues.is_first());
+        let later = line.join(price(1000));
+        let woken = [(); 2].map(|()| Arc::new(Woken::default()));
+        for (place, woken) in [&queues, &later].into_iter().zip(&woken) {
+            let waker = Waker::from(Arc::clone(woken));
+            assert!(place.poll_first(&mut Context::from_waker(&waker)).is_pending());
+        }
+        drop(fast);
+        assert_eq!([0, 1], [0, 1].map(|nth: usize| woken[nth].0.load(Relaxed)));
+        drop(slow);
+        assert_eq!([1, 1], [0, 1].map(|nth: usize| woken[nth].0.load(Relaxed)));
+        drop((queues, later));
+        assert!(line.is_empty(price(1)) && line.is_empty(price(1000)));
     }
 }

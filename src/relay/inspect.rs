@@ -105,8 +105,8 @@ impl Inspection {
         }
         if !self.judge.lacks_share {
             delay.place = None;
-        } else if let (None, Some(line)) = (&delay.place, self.judge.line(law)) {
-            delay.place = Some(line.join());
+        } else if let (None, Some((line, price))) = (&delay.place, self.judge.line(law)) {
+            delay.place = Some(line.join(price));
         }
         // Only the first of a line waits for the token; the others wait until they are.
         delay.queues = delay.place.as_ref().is_some_and(|place| !place.is_first());

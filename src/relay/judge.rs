@@ -223,13 +223,14 @@ impl Judge {
         Ok(self.allowed.into())
     }
 
-    /// The line of those who wait for what they share.
-    pub(super) fn line<'law>(&self, law: &'law Law) -> Option<&'law Arc<Line>> {
+    /// The line of those who wait for what they share, and what a message costs there.
+    pub(super) fn line<'law>(&self, law: &'law Law) -> Option<(&'law Arc<Line>, Charge)> {
         let shares = law.shares.as_ref()?;
-        Some(match self.sender {
+        let line = match self.sender {
             Sender::Client => &shares.inbound_line,
             Sender::Server => &shares.outbound_line,
-        })
+        };
+        Some((line, self.limits(law).shared?))
     }
 
     /// Counts that a frame was refused for good.
@@ -345,7 +346,7 @@ impl Judge {
             let messages = for_message(limits.shared).map(|charge| (messages, charge));
             let frames = limits.shared_frames.map(|charge| (frames, charge));
             // Nobody gets ahead of those who wait.
-            let is_barred = waits && !self.has_turn && !line.is_empty();
+            let is_barred = waits && !self.has_turn && limits.shared.is_some_and(|price| !line.is_empty(price));
             if let Some((bucket, charge)) = messages.or(frames).filter(|_| is_barred) {
                 self.lacks_share = true;
                 return Err((shared_rate, bucket.bucket().lacks(charge, now).unwrap_or(SOON)));

@@ -469,6 +469,35 @@ fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
     rig.quiet();
 }
 
+/// Those that are open are held to what was in force when they came, and wait for it; those that come later do not wait for
+/// them, nor for what they have spent.
+#[test]
+fn a_rate_of_a_client_key_that_a_reload_raises_holds_at_once() {
+    let backend = Backend::start(|guest| {
+        guest.open();
+        guest.say(&frame(2, b"tick").repeat(100));
+        guest.listen();
+    });
+    let rate = |rate: &str| format!("[limits.messages]\nout_per_ip_rate = \"{rate}\"\nout_per_ip_burst = 2");
+    let setup = |rate: &str| Rig::before(&backend).config(&["[server]\nwatch_config = false\n", rate].concat());
+    let rig = setup(&rate("2/h")).start();
+    let mut old: Vec<Socket> = (0..2).map(|_| rig.open()).collect();
+    rig.expect(
+        r#"wsguard_message_limit_hits_total{zone="default",limit="out_per_ip_rate",action="delay"}"#,
+        2,
+    );
+    assert_eq!(rig.reload(&setup(&rate("1000/s")).text()), Ok(()));
+    let mut new: Vec<Socket> = (0..2).map(|_| rig.open()).collect();
+    for socket in &mut new {
+        assert_eq!(socket.read_exactly(6 * 100), frame(2, b"tick").repeat(100));
+    }
+    assert_eq!(old[0].read_exactly(6 * 2).len(), 6 * 2, "what was there for it");
+    assert!(old.iter().all(Socket::is_silent), "the others wait");
+    drop(new);
+    old.into_iter().for_each(Socket::reset);
+    rig.quiet();
+}
+
 #[test]
 fn an_exempt_zone_has_no_message_limits_but_those_of_its_own() {
     let backend = Backend::echo();

@@ -753,7 +753,8 @@ fn nobody_gets_ahead_of_those_who_wait_for_what_they_share() {
     };
     let [mut first, mut second] =
         [(); 2].map(|()| Court::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
-    let place = shares.outbound_line.join();
+    let price = first.judge.line(&first.law).unwrap().1;
+    let place = shares.outbound_line.join(price);
     let message = server_frame(FrameKind::Text, b"x");
     second.hear(&message, 0);
     assert!(matches!(second.matter, Matter::Wait(_)), "though a token is there");

@@ -2,11 +2,15 @@
 
 #![cfg(loom)]
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
+use wsguard_loom::limit::bucket::{Charge, Meter};
 use wsguard_loom::limit::line::{Line, Place};
+use wsguard_loom::limit::rules::Rate;
 use wsguard_loom::{model, of_all};
 
 /// Two before it go, each on a thread of its own, while it asks: it is first by its own look, or is woken.
@@ -14,7 +18,7 @@ use wsguard_loom::{model, of_all};
 fn a_turn_is_never_lost() {
     model(Some(3), || {
         let line = Arc::new(Line::default());
-        let places: Vec<Mutex<Option<Place>>> = (0..3).map(|_| Mutex::new(Some(line.join()))).collect();
+        let places: Vec<Mutex<Option<Place>>> = (0..3).map(|_| Mutex::new(Some(line.join(price())))).collect();
         let shared = Arc::new((line, places));
         let mut left = of_all(3, &shared, |thread, shared| {
             let place = shared.1[thread].lock().expect("held by nobody").take();
@@ -34,7 +38,7 @@ fn a_turn_is_never_lost() {
         let waker = Waker::from(told);
         assert_eq!(place.poll_first(&mut Context::from_waker(&waker)), Poll::Ready(()));
         drop(place);
-        assert!(shared.0.is_empty());
+        assert!(shared.0.is_empty(price()));
     });
 }
 
@@ -43,9 +47,20 @@ fn a_turn_is_never_lost() {
 fn nobody_stays_in_the_line_who_has_left() {
     model(Some(3), || {
         let line = Arc::new(Line::default());
-        of_all(3, &line, |_, line| drop(line.join()));
-        assert!(line.is_empty());
+        of_all(3, &line, |_, line| drop(line.join(price())));
+        assert!(line.is_empty(price()));
     });
+}
+
+/// What all of them pay.
+fn price() -> Charge {
+    let one = NonZeroU32::MIN;
+    Meter::from(Rate {
+        tokens: one,
+        per: Duration::from_secs(1),
+        burst: one,
+    })
+    .one()
 }
 
 /// How often somebody was woken.
