@@ -100,6 +100,14 @@ impl Unread {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether it may be read later although nothing is written: what is there now is not at fault.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Late(_) => !self.is_missing(),
+            Self::Kind(_) | Self::TooLarge => false,
+        }
+    }
 }
 
 impl fmt::Display for Unread {

@@ -54,6 +54,9 @@ pub struct Watch {
     told: Sight,
     /// Why the file could not be read, once that was told.
     unread: Option<String>,
+    /// Whether that may pass without a word from the kernel: whose the file is and who may read it are often put right when it
+    /// is there already, and descriptors come back.
+    tries_again: bool,
     reader: Arc<Reader>,
 }
 
@@ -113,6 +116,7 @@ impl Watch {
             missing: 0,
             told: Sight::default(),
             unread: None,
+            tries_again: false,
             reader: Arc::default(),
         };
         if let Some(view) = watch.view() {
@@ -173,7 +177,8 @@ impl Watch {
         self.follow(&view);
         self.tell(self.sight(&view), &guard.log());
         let is_polled = self.unwatched.is_some() || view.remote.is_some();
-        if !view.leads_elsewhere(&self.seen) && (!is_polled || view.file == self.seen.file) {
+        let is_news = view.leads_elsewhere(&self.seen) || is_polled && view.file != self.seen.file;
+        if !is_news && !self.tries_again {
             self.unsettled = None;
             return;
         }
@@ -199,6 +204,7 @@ impl Watch {
             // The next one is on its way, and tells when it is whole.
             return;
         }
+        self.tries_again = matches!(&settled, Err(unread) if unread.may_pass());
         let changed = match settled {
             Ok(text) => {
                 self.unread = None;

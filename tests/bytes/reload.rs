@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::rig::{
     Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, full_queue, ip, masked, nth_ip,
@@ -947,6 +947,35 @@ fn who_writes_a_new_file_may_rest_for_longer_than_two_looks_are_apart() {
     drop(file);
     assert_eq!(rig.attempt(1), Ok(()));
     assert!(rig.told("reload_refused").is_empty());
+}
+
+#[test]
+fn a_file_that_could_not_be_read_for_a_while_is_told_of_once_and_applied_when_it_can_be() {
+    let (backend, _kept) = keeping();
+    let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
+    // Its rights would do as well, but not for a test that root runs.
+    let pid = Pid::from_raw(rig.pid().try_into().unwrap());
+    let limit = |current| {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        prlimit(pid, Resource::Nofile, Rlimit { current, maximum })
+            .unwrap()
+            .current
+    };
+    let before = limit(Some(0));
+    rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
+    until("it is refused", || {
+        (!rig.told("reload_refused").is_empty()).then_some(())
+    });
+    // It is tried again meanwhile.
+    thread::sleep(Duration::from_secs(9));
+    let refused = rig.told("reload_refused");
+    assert!(
+        refused.len() == 1 && refused[0].contains("Too many open files"),
+        "{refused:?}"
+    );
+    limit(before);
+    assert_eq!(rig.attempt(2), Ok(()));
+    assert_eq!(rig.told("reloaded"), ["zone default changed"]);
 }
 
 #[test]
