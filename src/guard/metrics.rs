@@ -249,17 +249,22 @@ impl Metrics {
         families
     }
 
-    /// The handles of a zone that a reload brings: whatever one of its name has left is gone.
-    pub fn begin_zone(&self, zone: &str) -> ZoneMetrics {
+    /// Removes whatever zones of these names have left: a reload brings new ones. All at once, as it reads everything.
+    pub fn forget_zones(&self, names: &HashSet<&str>) {
+        if names.is_empty() {
+            return;
+        }
         for family in self.registry.gather() {
             for metric in family.get_metric() {
                 let labels = metric.get_label();
-                if labels.iter().any(|pair| pair.name() == "zone" && pair.value() == zone) {
+                if labels
+                    .iter()
+                    .any(|pair| pair.name() == "zone" && names.contains(pair.value()))
+                {
                     self.remove(&series(family.name(), labels));
                 }
             }
         }
-        self.zone(zone)
     }
 
     fn remove(&self, (name, labels): &Series) {

@@ -138,11 +138,13 @@ pub struct Listener {
 impl Running {
     /// Applies `policy` to what is carried over from `before`: nothing, for the first policy of a process.
     pub fn build(policy: Policy, shared: Arc<Shared>, room: &Room, before: Option<&Self>) -> Self {
+        let states = zone_states(&policy, &shared, room, before);
         let zones: Vec<Arc<Zone>> = policy
             .zones
             .iter()
             .zip(&room.zone_connections)
-            .map(|(zone, connections)| Arc::new(Zone::build(zone, *connections, &shared, before)))
+            .zip(states)
+            .map(|((zone, connections), state)| Arc::new(Zone::build(zone, *connections, state, &shared)))
             .collect();
         let listeners: Vec<Arc<Listener>> = policy
             .listeners
@@ -198,6 +200,16 @@ impl Running {
         self.zones.iter().chain(&self.removed_zones)
     }
 
+    /// The zone of this name, be it gone or not.
+    fn named(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.all_zones().find(|zone| *zone.policy.name == *name)
+    }
+
+    /// The zone of this name, where it is not gone.
+    fn living(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.named(name).filter(|zone| !self.is_gone(zone))
+    }
+
     /// Whether nobody is in a zone, and nobody can come in any more.
     pub fn is_gone(&self, zone: &Zone) -> bool {
         zone.is_empty() && !self.zones.iter().any(|new| new.is(zone))
@@ -226,26 +238,7 @@ impl Running {
 }
 
 impl Zone {
-    fn build(policy: &Arc<ZonePolicy>, connections: Option<u32>, shared: &Shared, before: Option<&Running>) -> Self {
-        let known = before.and_then(|before| before.all_zones().find(|zone| zone.policy.name == policy.name));
-        let state = match known {
-            Some(zone) if !zone.is_empty() || before.is_some_and(|before| !before.is_gone(zone)) => {
-                Arc::clone(&zone.state)
-            }
-            // One that was gone comes back: its rates still count, and what is shown of it begins at 0.
-            known => Arc::new(ZoneState {
-                name: Arc::clone(&policy.name),
-                counts: known.map_or_else(
-                    || ZoneCounts::new(shared.next_zone.fetch_add(1, Relaxed), connections),
-                    |zone| Arc::clone(&zone.state.counts),
-                ),
-                tallies: (0..shared.workers).map(|_| Arc::default()).collect(),
-                metrics: match before {
-                    Some(_) => shared.metrics.begin_zone(&policy.name),
-                    None => shared.metrics.zone(&policy.name),
-                },
-            }),
-        };
+    fn build(policy: &Arc<ZonePolicy>, connections: Option<u32>, state: Arc<ZoneState>, shared: &Shared) -> Self {
         Self {
             policy: Arc::clone(policy),
             terms: Arc::new(Terms::new(
@@ -338,6 +331,37 @@ impl Shared {
         self.trusts_nobody.store(trusts_nobody, Relaxed);
         self.log.set_policy(policy.log.clone());
     }
+}
+
+/// The counts of each zone of a policy: those that it has, or new ones.
+fn zone_states(policy: &Policy, shared: &Shared, room: &Room, before: Option<&Running>) -> Vec<Arc<ZoneState>> {
+    let states: Vec<Option<Arc<ZoneState>>> = policy
+        .zones
+        .iter()
+        .map(|zone| Some(Arc::clone(&before?.living(&zone.name)?.state)))
+        .collect();
+    let news = policy.zones.iter().zip(&states).filter(|(_, state)| state.is_none());
+    if before.is_some() {
+        shared
+            .metrics
+            .forget_zones(&news.map(|(zone, _)| &*zone.name).collect());
+    }
+    // One that was gone comes back: its rates still count, and what is shown of it begins at 0.
+    let begin = |zone: &ZonePolicy, connections| {
+        Arc::new(ZoneState {
+            name: Arc::clone(&zone.name),
+            counts: before.and_then(|before| before.named(&zone.name)).map_or_else(
+                || ZoneCounts::new(shared.next_zone.fetch_add(1, Relaxed), connections),
+                |zone| Arc::clone(&zone.state.counts),
+            ),
+            tallies: (0..shared.workers).map(|_| Arc::default()).collect(),
+            metrics: shared.metrics.zone(&zone.name),
+        })
+    };
+    let zones = policy.zones.iter().zip(&room.zone_connections).zip(states);
+    zones
+        .map(|((zone, connections), state)| state.unwrap_or_else(|| begin(zone, *connections)))
+        .collect()
 }
 
 /// Upstreams that name the same target share its server: it has one load, whoever dials it.

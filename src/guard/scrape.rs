@@ -1,5 +1,6 @@
 //! Reads the state off for whoever asks: /metrics and /stats.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,6 +10,7 @@ use prometheus::{Encoder, IntCounter, TextEncoder};
 
 use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
 use crate::relay::tally::{Action, Count, MessageLimit, Tally};
+use crate::upstream::server::Server;
 
 use super::metrics::seconds;
 use super::process::ProcessUse;
@@ -55,47 +57,60 @@ pub fn metrics_text(running: &Running, may_forget: bool) -> String {
     }
     set_process(&running.shared);
     let mut text = Vec::new();
+    let there = may_forget.then(|| There::in_force(running));
     let families = running
         .shared
         .metrics
-        .gather(|labels| may_forget && running.has_lost(labels));
+        .gather(|labels| there.as_ref().is_some_and(|there| there.has_lost(labels)));
     match TextEncoder::new().encode(&families, &mut text) {
         Ok(()) => String::from_utf8_lossy(&text).replace(TYPED, ""),
         Err(error) => format!("# {error}\n"),
     }
 }
 
-impl Running {
+/// The names by which something is still there: in the policy, or because somebody is still open there, or pending. A metric
+/// has thousands of series where there are hundreds of zones.
+struct There {
+    zones: HashSet<Arc<str>>,
+    listeners: HashSet<Arc<str>>,
+    /// Of an upstream, and of one of its servers.
+    servers: HashSet<(Arc<str>, Arc<str>)>,
+    removed_servers: HashSet<Arc<str>>,
+}
+
+impl There {
+    fn in_force(running: &Running) -> Self {
+        let zones = running.all_zones().filter(|zone| !running.is_gone(zone));
+        let removed = running.removed_listeners.iter().filter(|old| old.room.taken() > 0);
+        let listeners = running.listeners.iter().chain(removed);
+        let servers = running.upstreams.iter().flat_map(|upstream| {
+            let of = |server: &Arc<Server>| (Arc::clone(upstream.name()), Arc::clone(server.label()));
+            upstream.servers().iter().map(of)
+        });
+        let removed_servers = running.removed_servers().filter(|old| old.open() > 0);
+        Self {
+            zones: zones.map(|zone| Arc::clone(&zone.state.name)).collect(),
+            listeners: listeners.map(|listener| Arc::clone(&listener.policy.name)).collect(),
+            servers: servers.collect(),
+            removed_servers: removed_servers.map(|old| Arc::clone(old.label())).collect(),
+        }
+    }
+
     /// Whether one of these labels names what a reload has removed, and nothing of it is open any more.
     fn has_lost(&self, labels: &[LabelPair]) -> bool {
         let value = |name| {
             let pair = labels.iter().find(|pair| pair.name() == name);
             pair.map(LabelPair::value)
         };
-        let has_lost_zone = value("zone").is_some_and(|name| {
-            let mut zones = self.all_zones();
-            name != "-" && !zones.any(|zone| *zone.state.name == *name && !self.is_gone(zone))
-        });
-        let has_lost_listener = value("listener").is_some_and(|name| {
-            let removed = self.removed_listeners.iter().filter(|old| old.room.taken() > 0);
-            !self
-                .listeners
-                .iter()
-                .chain(removed)
-                .any(|listener| *listener.policy.name == *name)
-        });
-        let has_lost_server = value("upstream")
-            .zip(value("server"))
-            .is_some_and(|(upstream, server)| {
-                let is_named = self.upstreams.iter().any(|known| {
-                    **known.name() == *upstream && known.servers().iter().any(|known| **known.label() == *server)
-                });
-                !is_named
-                    && !self
-                        .removed_servers()
-                        .any(|old| old.open() > 0 && **old.label() == *server)
-            });
-        has_lost_zone || has_lost_listener || has_lost_server
+        let has_lost_server = || {
+            let (Some(upstream), Some(server)) = (value("upstream"), value("server")) else {
+                return false;
+            };
+            !self.servers.contains(&(upstream.into(), server.into())) && !self.removed_servers.contains(server)
+        };
+        value("zone").is_some_and(|name| name != "-" && !self.zones.contains(name))
+            || value("listener").is_some_and(|name| !self.listeners.contains(name))
+            || has_lost_server()
     }
 }
 

@@ -773,6 +773,30 @@ fn a_server_that_a_reload_removes_before_a_newcomer_comes_to_it_keeps_its_count_
 }
 
 #[test]
+fn a_reload_may_bring_and_take_hundreds_of_zones() {
+    let backend = Backend::echo();
+    let names: Vec<String> = (0..600).map(|n| format!("z{n}")).collect();
+    let zones: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "per_ip = 1")).collect();
+    let rig = start(&unwatched(&backend, ""));
+    // Each within the time that a reload has at most.
+    assert_eq!(rig.reload(&with_zones(&backend, &zones)), Ok(()));
+    let held = rig.try_open(ip(1), &Request::to("/z599")).ok().unwrap();
+    assert_eq!(rig.count(r#"wsguard_connections{zone="z599"}"#), 1);
+    assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
+    rig.metrics();
+    assert!(
+        !rig.metrics()
+            .has(r#"wsguard_handshakes_total{zone="z0",outcome="admitted",reason="-"}"#)
+    );
+    assert_eq!(
+        rig.count(r#"wsguard_handshakes_total{zone="z599",outcome="admitted",reason="-"}"#),
+        1
+    );
+    drop(held);
+    rig.quiet();
+}
+
+#[test]
 fn an_open_connection_keeps_the_timeouts_of_its_admission() {
     let (backend, kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits.timeouts]\nidle = \"3s\""));
