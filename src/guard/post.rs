@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::config::policy::Policy;
 use crate::net::address::Bind;
-use crate::net::listen::Bound;
+use crate::net::listen::{Bound, SocketFile};
 
 use super::running::{Listener, Running};
 
@@ -25,6 +25,7 @@ pub struct Post {
     asked: Bind,
     address: Bind,
     is_inherited: bool,
+    file: Option<SocketFile>,
     in_force: ArcSwap<InForce>,
     closes: watch::Sender<bool>,
 }
@@ -37,6 +38,7 @@ impl Post {
             asked,
             address: bound.address.clone(),
             is_inherited: bound.is_inherited,
+            file: bound.file.clone(),
             in_force: ArcSwap::from_pointee(InForce { listener, running }),
             closes: watch::Sender::new(false),
         })
@@ -45,12 +47,21 @@ impl Post {
     /// The listener of a policy that takes it over, by its place, and the bind that it is for there: the one that asks for where
     /// it is, in whatever words, or else the one that asks as it was asked for.
     pub fn heir<'p>(&self, policy: &'p Policy) -> Option<(usize, &'p Bind)> {
+        if !self.is_found() {
+            return None;
+        }
         find(policy, |bind| bind.is_at(&self.address)).or_else(|| find(policy, |bind| *bind == self.asked))
     }
 
     /// Where it really is.
     pub fn address(&self) -> &Bind {
         &self.address
+    }
+
+    /// Whether whoever connects to its address comes to it: the file of a Unix socket may have been removed, or be another
+    /// program's by now.
+    pub fn is_found(&self) -> bool {
+        self.file.as_ref().is_none_or(SocketFile::is_there)
     }
 
     /// Whether its sockets are systemd's too, and outlive the post.
@@ -77,11 +88,8 @@ impl Post {
     /// Has the accept loops accept what is queued, and close their sockets.
     pub fn close(&self) {
         self.closes.send_replace(true);
-        if let Bind::Unix(path) = &self.address
-            && !self.is_inherited
-        {
-            // Whoever finds the file would find nobody behind it. Where it is gone already, all the better.
-            let _gone = std::fs::remove_file(path);
+        if let Some(file) = &self.file {
+            file.remove();
         }
     }
 

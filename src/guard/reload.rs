@@ -200,7 +200,7 @@ impl Guard {
             let in_the_way = posts
                 .iter()
                 .zip(&heirs)
-                .filter(|(post, _)| post.address().collides_with(asked));
+                .filter(|(post, _)| post.is_found() && post.address().collides_with(asked));
             let own = in_the_way.map(|(post, heir)| Own {
                 listener: Arc::clone(&post.listener().policy.name),
                 address: post.address().clone(),

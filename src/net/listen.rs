@@ -3,9 +3,9 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
@@ -26,9 +26,19 @@ pub struct Bound {
     pub address: Bind,
     /// Somebody else bound it, and holds it too: its file, if it has one, is not ours to remove.
     pub is_inherited: bool,
+    /// The file that it made, where it is a Unix socket.
+    pub file: Option<SocketFile>,
     sockets: Vec<Socket>,
     /// It does not listen yet, and will hold so many ready.
     to_listen: Option<i32>,
+}
+
+/// The file of a Unix socket of ours, known by who it is: another one may stand at its path by now.
+#[derive(Clone, Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    number: u64,
 }
 
 /// A worker's listening socket.
@@ -85,6 +95,7 @@ impl Bound {
         Ok(Self {
             address: inherited.address,
             is_inherited: true,
+            file: None,
             sockets: duplicates(inherited.socket, workers)?,
             to_listen: None,
         })
@@ -99,14 +110,41 @@ impl Bound {
 impl Drop for Bound {
     /// Whoever binds and then gives up leaves no file behind at which nobody listens.
     fn drop(&mut self) {
-        if let Bind::Unix(path) = &self.address
-            && !self.is_inherited
-            && !self.sockets.is_empty()
-        {
-            // Where it is gone already, all the better.
-            let _gone = std::fs::remove_file(path);
+        if let Some(file) = self.file.as_ref().filter(|_| !self.sockets.is_empty()) {
+            file.remove();
         }
     }
+}
+
+impl SocketFile {
+    /// What stands at `path`, which was bound a moment ago.
+    fn of(path: &Path) -> Option<Self> {
+        let (device, number) = id_at(path)?;
+        Some(Self {
+            path: path.to_path_buf(),
+            device,
+            number,
+        })
+    }
+
+    /// Whether it still stands at its path: whoever connects there comes to us. Its number is not used again as long as the
+    /// socket is open.
+    pub fn is_there(&self) -> bool {
+        id_at(&self.path) == Some((self.device, self.number))
+    }
+
+    /// Removes it, and no other one: whoever finds it would find nobody behind it.
+    pub fn remove(&self) {
+        if self.is_there() {
+            // Where it is gone already, all the better.
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn id_at(path: &Path) -> Option<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 impl Listener {
@@ -274,6 +312,7 @@ fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize, joins: bool) -> i
     Ok(Bound {
         address: Bind::Tcp(bound),
         is_inherited: false,
+        file: None,
         sockets,
         to_listen: joins.then_some(backlog),
     })
@@ -326,10 +365,12 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<Bound> {
         }
         other => other?,
     }
+    let file = SocketFile::of(path);
     first.listen(backlog)?;
     Ok(Bound {
         address: Bind::Unix(path.to_path_buf()),
         is_inherited: false,
+        file,
         sockets: duplicates(first, workers)?,
         to_listen: None,
     })

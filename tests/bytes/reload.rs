@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -775,13 +775,13 @@ fn a_server_that_a_reload_removes_before_a_newcomer_comes_to_it_keeps_its_count_
 #[test]
 fn a_reload_may_bring_and_take_hundreds_of_zones() {
     let backend = Backend::echo();
-    let names: Vec<String> = (0..600).map(|n| format!("z{n}")).collect();
+    let names: Vec<String> = (0..400).map(|n| format!("z{n}")).collect();
     let zones: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "per_ip = 1")).collect();
     let rig = start(&unwatched(&backend, ""));
     // Each within the time that a reload has at most.
     assert_eq!(rig.reload(&with_zones(&backend, &zones)), Ok(()));
-    let held = rig.try_open(ip(1), &Request::to("/z599")).ok().unwrap();
-    assert_eq!(rig.count(r#"wsguard_connections{zone="z599"}"#), 1);
+    let held = rig.try_open(ip(1), &Request::to("/z399")).ok().unwrap();
+    assert_eq!(rig.count(r#"wsguard_connections{zone="z399"}"#), 1);
     assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
     rig.metrics();
     assert!(
@@ -789,7 +789,7 @@ fn a_reload_may_bring_and_take_hundreds_of_zones() {
             .has(r#"wsguard_handshakes_total{zone="z0",outcome="admitted",reason="-"}"#)
     );
     assert_eq!(
-        rig.count(r#"wsguard_handshakes_total{zone="z599",outcome="admitted",reason="-"}"#),
+        rig.count(r#"wsguard_handshakes_total{zone="z399",outcome="admitted",reason="-"}"#),
         1
     );
     drop(held);
@@ -1235,6 +1235,45 @@ fn what_a_listener_that_stays_has_is_named_where_another_asks_for_it() {
     assert!(error.contains(&names) && error.contains("restart"), "{error}");
     assert_eq!(refusal(&rig, ip(1)), 429, "nothing has changed");
     assert!(open.is_silent());
+}
+
+#[test]
+fn a_socket_file_that_somebody_removed_is_made_again_and_another_programs_is_left_alone() {
+    let backend = Backend::echo();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("in.sock");
+    let listener = |bind: &str| format!("[[listener]]\nname = \"front\"\nbind = [{bind}]\n");
+    let unix = unwatched(&backend, &listener(&format!("\"unix:{}\"", path.display())));
+    let rig = start(&unix);
+    let opens = || {
+        let mut socket = UnixStream::connect(&path).unwrap();
+        socket.write_all(Request::to("/ws").as_ref()).unwrap();
+        let mut head = [0; 13];
+        socket.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 101 ");
+        socket
+    };
+    let before = opens();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(rig.hup(), Ok(()));
+    let after = opens();
+    rig.expect("wsguard_process_connections", 2);
+
+    // Another program has taken the path.
+    fs::remove_file(&path).unwrap();
+    let other = UnixListener::bind(&path).unwrap();
+    let error = rig.hup().unwrap_err();
+    assert!(
+        error.contains("cannot bind unix:") && error.contains("in use"),
+        "{error}"
+    );
+    assert!(!error.contains("wsguard's own"), "{error}");
+    assert_eq!(rig.reload(&unwatched(&backend, &listener("\"127.0.0.1:0\""))), Ok(()));
+    assert!(path.exists());
+    let _reached = UnixStream::connect(&path).unwrap();
+    assert!(other.accept().is_ok());
+    drop((before, after));
+    rig.quiet();
 }
 
 #[test]
