@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use gungraun::prelude::*;
+use wsguard::wire::extensions::Extensions;
 use wsguard::wire::frame::{FrameScanner, Sender};
 
 use crate::inputs::frames::{large, small};
@@ -28,4 +29,13 @@ fn in_pieces(bytes: Vec<u8>, size: usize) -> Vec<u8> {
     bytes
 }
 
-library_benchmark_group!(name = frame, benchmarks = [in_one_buffer, in_pieces]);
+#[library_benchmark]
+#[bench::thousand_small(small(1000), 1000)]
+#[bench::one_of_64_kib(large(), 1)]
+fn strictly(bytes: Vec<u8>, messages: u32) -> Vec<u8> {
+    let mut scanner = FrameScanner::strict(Sender::Client, Extensions::None);
+    assert_eq!(scanner.scan_strictly(black_box(&bytes)), (bytes.len(), messages));
+    bytes
+}
+
+library_benchmark_group!(name = frame, benchmarks = [in_one_buffer, in_pieces, strictly]);

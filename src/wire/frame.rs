@@ -80,9 +80,16 @@ impl FrameScanner {
         let mut rest = bytes;
         let mut began = 0;
         while !rest.is_empty() {
-            let (used, here) = self.scan_to_boundary(rest);
+            // Behind a whole message there is often another, and nothing is to be noted of either.
+            while self.awaits_message()
+                && let Some(used) = whole_message(rest, FIN | OPCODE, self.mask_bit, 0)
+            {
+                began += 1;
+                rest = &rest[used..];
+            }
+            let (used, here) = self.scan_in_steps(rest);
             began += here;
-            rest = rest.get(used..).unwrap_or_default();
+            rest = &rest[used..];
         }
         began
     }
@@ -93,8 +100,7 @@ impl FrameScanner {
     pub fn scan_to_boundary(&mut self, bytes: &[u8]) -> (usize, u32) {
         // Nearly every frame is a whole message below 64 KiB that lies whole in what was read. Behind one that is whole
         // nothing is to be noted.
-        if self.place == Place::Boundary
-            && !self.is_within_message()
+        if self.awaits_message()
             && let Some(used) = whole_message(bytes, FIN | OPCODE, self.mask_bit, 0)
         {
             return (used, 1);
@@ -109,17 +115,16 @@ impl FrameScanner {
         let told = FIN | OPCODE | extensions.forbidden();
         let (mut used, mut began) = (0, 0);
         while used < bytes.len() {
+            while self.awaits_message()
+                && !self.saw_close
+                && let Some(here) = whole_message(&bytes[used..], told, self.mask_bit, LENGTH_16.into())
+            {
+                began += 1;
+                used += here;
+            }
             let rest = &bytes[used..];
-            if self.place == Place::Boundary {
-                if !self.is_within_message()
-                    && !self.saw_close
-                    && let Some(here) = whole_message(rest, told, self.mask_bit, LENGTH_16.into())
-                {
-                    used += here;
-                    began += 1;
-                    continue;
-                }
-                let Ok(Step::Done { .. }) = self.look(rest) else { break };
+            if self.place == Place::Boundary && !matches!(self.look(rest), Ok(Step::Done { .. })) {
+                break;
             }
             let (here, messages) = self.scan_in_steps(rest);
             used += here;
@@ -220,6 +225,11 @@ impl FrameScanner {
     /// Whether a close frame has passed, if only its first byte.
     pub fn saw_close(&self) -> bool {
         self.saw_close
+    }
+
+    /// Whether the next byte may begin a message.
+    fn awaits_message(&self) -> bool {
+        self.place == Place::Boundary && !self.is_within_message()
     }
 
     /// The general case: headers byte by byte, payload in one step.

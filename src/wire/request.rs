@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use super::head::{Head, Host};
 use super::hops::{Lengths, lengths_with, may_be, names_client};
@@ -73,13 +74,13 @@ pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
             },
         }
     }
-    match forwarding.send {
+    let written = match forwarding.send {
         SendMode::Append => put_forwarded_for(&mut request, head, forwarding),
-        SendMode::Client => put_client(&mut request, "X-Forwarded-For: ", forwarding),
-        SendMode::None => {}
-    }
+        SendMode::Client => put_client(&mut request, "X-Forwarded-For: ", forwarding, None),
+        SendMode::None => None,
+    };
     if forwarding.send != SendMode::None {
-        put_client(&mut request, "X-Real-IP: ", forwarding);
+        put_client(&mut request, "X-Real-IP: ", forwarding, written);
         if !has_proto {
             put_header(&mut request, "X-Forwarded-Proto", forwarding.proto.as_bytes());
         }
@@ -126,7 +127,10 @@ impl Fate {
     }
 }
 
-fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwarding) {
+/// An address, and where in the request it stands: to copy it from there costs less than to write it out again.
+type Written = (IpAddr, Range<usize>);
+
+fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwarding) -> Option<Written> {
     let mut lead = "X-Forwarded-For: ";
     if forwarding.hop_trusted {
         for line in head.values("x-forwarded-for").filter(|line| !line.is_empty()) {
@@ -134,20 +138,25 @@ fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwar
             lead = ", ";
         }
     }
-    if let Some(hop) = forwarding.hop {
-        put_address(request, lead, hop);
-        lead = ", ";
-    }
-    if lead == ", " {
+    let written = forwarding.hop.map(|hop| put_address(request, lead, hop));
+    if lead == ", " || written.is_some() {
         request.extend_from_slice(b"\r\n");
     }
+    written
 }
 
-fn put_client(request: &mut Vec<u8>, lead: &str, forwarding: &Forwarding) {
-    if let Some(client) = forwarding.client {
-        put_address(request, lead, client);
-        request.extend_from_slice(b"\r\n");
-    }
+fn put_client(request: &mut Vec<u8>, lead: &str, forwarding: &Forwarding, before: Option<Written>) -> Option<Written> {
+    let client = forwarding.client?;
+    let written = match before {
+        Some((address, place)) if address == client => {
+            request.extend_from_slice(lead.as_bytes());
+            request.extend_from_within(place.clone());
+            (address, place)
+        }
+        _ => put_address(request, lead, client),
+    };
+    request.extend_from_slice(b"\r\n");
+    Some(written)
 }
 
 fn put_host(request: &mut Vec<u8>, host: Host<'_>) {
@@ -159,8 +168,11 @@ fn put_host(request: &mut Vec<u8>, host: Host<'_>) {
 }
 
 /// A v4-mapped address is written as the IPv4 address that it is everywhere else.
-fn put_address(request: &mut Vec<u8>, lead: &str, address: IpAddr) {
-    write!(request, "{lead}{}", address.to_canonical()).expect("a Vec takes every write");
+fn put_address(request: &mut Vec<u8>, lead: &str, address: IpAddr) -> Written {
+    request.extend_from_slice(lead.as_bytes());
+    let begin = request.len();
+    write!(request, "{}", address.to_canonical()).expect("a Vec takes every write");
+    (address, begin..request.len())
 }
 
 fn put_header(request: &mut Vec<u8>, name: &str, value: &[u8]) {
