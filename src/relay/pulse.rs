@@ -126,7 +126,7 @@ impl Pulse {
     }
 
     /// Whether the last [`Pulse::look`] found that the client's host owes the kernel an answer to what was sent to it, and has
-    /// not acknowledged anything for [`SILENCE`]. Only where a question is on its way.
+    /// not acknowledged anything for half a second. Only where a question is on its way.
     pub fn host_is_silent(&self) -> bool {
         self.marks.has(HOST_SILENT)
     }

@@ -65,7 +65,11 @@ fn is_one_reply(status: u16, head: &[u8]) {
         .into_iter()
         .partition(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
     assert!(upgrades.is_empty() || status == 426);
-    let connection: &[u8] = if upgrades.is_empty() { b"close" } else { b"close, Upgrade" };
+    let connection: &[u8] = if upgrades.is_empty() {
+        b"close"
+    } else {
+        b"close, Upgrade"
+    };
     assert_eq!(others, [("Connection", connection), ("Content-Length", b"7")]);
     // Every line ends as it must, so that nobody sees another one.
     for (at, byte) in sent.iter().enumerate() {
