@@ -195,7 +195,7 @@ fn proxy_header(
             value
         }
         Ok(Step::More) => return None,
-        Err(fault) => return Some(Err(Stop::seen(Reason::ProxyHeader, fault.to_string().as_bytes()))),
+        Err(fault) => return Some(Err(Stop::because(Reason::ProxyHeader, fault.to_string()))),
     };
     let Source::Address(address) = source else {
         return Some(Ok(Hop {

@@ -129,7 +129,7 @@ async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Resul
                 return Ok((value, used));
             }
             Ok(Step::More) => {}
-            Err(fault) => return Err(bad_reply(&fault.to_string())),
+            Err(fault) => return Err(bad_reply(fault.to_string())),
         }
         if !matches!(read_more(server, bytes).await, Ok(1..)) {
             return Err(bad_reply("the server ended the connection within its reply"));
@@ -137,8 +137,8 @@ async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Resul
     }
 }
 
-fn bad_reply(what: &str) -> Stop {
-    Stop::seen(Reason::UpstreamBadReply, what.as_bytes())
+fn bad_reply(what: impl Into<String>) -> Stop {
+    Stop::because(Reason::UpstreamBadReply, what.into())
 }
 
 /// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
@@ -159,7 +159,7 @@ async fn dial_any(
                 return Ok((stream, sent, lease));
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => {
-                return Err(Stop::seen(Reason::ProcessFull, error.to_string().as_bytes()));
+                return Err(Stop::because(Reason::ProcessFull, error.to_string()));
             }
             Some(Err(error)) => {
                 entry.not_reached(Reason::UpstreamRefused, error.to_string());

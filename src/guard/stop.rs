@@ -173,6 +173,13 @@ impl Stop {
         stop
     }
 
+    /// The same in words of our own, which are written as they are.
+    pub fn because(reason: Reason, words: String) -> Self {
+        let mut stop = Self::new(reason);
+        stop.known.seen = Some(words);
+        stop
+    }
+
     /// Stops because no route takes it, and says in the log what the closest one asks for.
     pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
         let mut stop = Self::new(Reason::NoRoute).asking(head);

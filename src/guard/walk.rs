@@ -353,5 +353,5 @@ fn register(mut newcomer: Newcomer, worker: &Worker) -> io::Result<Client> {
 
 /// The machine has no room for one more.
 fn no_room(error: &io::Error) -> Stop {
-    Stop::seen(Reason::ProcessFull, error.to_string().as_bytes())
+    Stop::because(Reason::ProcessFull, error.to_string())
 }

@@ -143,6 +143,7 @@ fn what_is_no_reply_to_an_upgrade_hears_502_and_opens_no_tunnel() {
         ("no Connection", format!("HTTP/1.1 101 S\r\nUpgrade: websocket\r\n{accept}\r\n\r\n")),
         ("HTTP/1.0", format!("HTTP/1.0 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{accept}\r\n\r\n")),
         ("nine interim replies", many_interim),
+        ("two lengths of one body", "HTTP/1.1 404 N\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n".into()),
     ];
     for (what, reply) in replies {
         let backend = Backend::answering(&reply);
@@ -156,6 +157,9 @@ fn what_is_no_reply_to_an_upgrade_hears_502_and_opens_no_tunnel() {
             r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="upstream_bad_reply"}"#,
             1,
         );
+        let line = rig.access("upstream_bad_reply");
+        let message = line["message"].as_str().unwrap();
+        assert!(!message.is_empty() && !message.contains('\\'), "{what}: {message}");
         rig.quiet();
     }
 }
