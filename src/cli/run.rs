@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::runtime::Runtime;
 
 use crate::admin::{self, AdminServer};
 use crate::config::policy::{LogFormat, LogLevel, LogPolicy};
@@ -58,6 +59,7 @@ pub fn run(options: &Options) -> Exit {
     panics::tell_at_once(LogFormat::Auto);
     // First of all, while there is one thread.
     let systemd = from_systemd();
+    let signals = Signals::hear();
     let file = options.listen.is_empty().then(|| File::of(&options.config.config));
     let checked = match configured(options) {
         Ok(checked) => checked,
@@ -70,7 +72,7 @@ pub fn run(options: &Options) -> Exit {
     panics::tell_at_once(format);
     tell_warnings(&checked);
     systemd
-        .and_then(|systemd| serve(checked, systemd, file))
+        .and_then(|systemd| serve(checked, systemd, signals?, file))
         .unwrap_or_else(|error| failed_in(format, &error))
 }
 
@@ -142,11 +144,34 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-fn serve(checked: Checked, systemd: Systemd, file: Option<File<'_>>) -> anyhow::Result<Exit> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // Heard from the first moment on: a signal that comes while the guard starts must not end it the kernel's way.
-    let (mut hangups, mut ends, mut ignored) =
-        runtime.block_on(async { io::Result::Ok((Hangups::new()?, Ends::new()?, Ignored::new()?)) })?;
+/// The signals that do not end the process, and what they are heard by. They are heard before the file is read, which may
+/// take seconds: one that comes meanwhile must not end the process the kernel's way.
+struct Signals {
+    runtime: Runtime,
+    hangups: Hangups,
+    ignored: Ignored,
+}
+
+impl Signals {
+    fn hear() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (hangups, ignored) = runtime.block_on(async { io::Result::Ok((Hangups::new()?, Ignored::new()?)) })?;
+        Ok(Self {
+            runtime,
+            hangups,
+            ignored,
+        })
+    }
+}
+
+fn serve(checked: Checked, systemd: Systemd, signals: Signals, file: Option<File<'_>>) -> anyhow::Result<Exit> {
+    let Signals {
+        runtime,
+        mut hangups,
+        mut ignored,
+    } = signals;
+    // Until now TERM has ended it at once: there was nobody to see off.
+    let mut ends = runtime.block_on(async { Ends::new() })?;
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, systemd)?;
     guard.began_with(text);

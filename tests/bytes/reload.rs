@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::rig::{
     Answer, Backend, End, Request, Rig, Socket, all_acknowledged, close_code, frame, full_queue, ip, masked, nth_ip,
@@ -822,6 +822,35 @@ fn an_open_connection_keeps_the_timeouts_of_its_admission() {
     drop((early, late));
     kept.lock().unwrap().clear();
     rig.quiet();
+}
+
+#[test]
+fn a_hup_while_the_file_is_read_for_the_first_time_ends_nobody() {
+    let backend = Backend::echo();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wsguard.toml");
+    let names: Vec<String> = (0..1000).map(|n| format!("z{n}")).collect();
+    let zones: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "per_ip = 1")).collect();
+    // It takes a debug build a second to compile.
+    fs::write(&file, with_zones(&backend, &zones)).unwrap();
+    let mut child = wsguard()
+        .args(["run".as_ref(), "-c".as_ref(), file.as_os_str()])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let watches =
+        |thread: &Path| fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("notify-rs"));
+    until("it looks after its file, which is read next", || {
+        let mut threads = fs::read_dir(format!("/proc/{}/task", child.id())).ok()?;
+        threads.any(|thread| watches(&thread.unwrap().path())).then_some(())
+    });
+    kill_process(Pid::from_raw(child.id().try_into().unwrap()).unwrap(), Signal::HUP).unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let is_ready = log.lines().any(|line| line.unwrap().contains(r#""event":"ready""#));
+    let ended = child.try_wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(is_ready, "{ended:?}");
 }
 
 #[test]
