@@ -1169,6 +1169,15 @@ fn without_watch_config_only_a_hup_applies_the_file() {
     assert_eq!(refusal(&rig, ip(1)), 429);
 }
 
+/// A port that is free on every address, and none that the kernel gives to a client: one of another test would stand in the way
+/// of a bind to all addresses.
+fn port_of_no_client() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+    (first..32_000)
+        .find(|port| std::net::TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .unwrap()
+}
+
 /// Of two that cover each other the kernel gives a connection to the narrower one; the other takes over when that has gone.
 #[test]
 fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is_lost() {
@@ -1180,7 +1189,9 @@ fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is
             backend.address()
         )
     };
-    let rig = start(&file("\"127.0.0.1:0\""));
+    let port = port_of_no_client();
+    let (narrow, wide) = (format!("\"127.0.0.1:{port}\""), format!("\"0.0.0.0:{port}\""));
+    let rig = start(&file(&narrow));
     let (front, over) = (rig.front(), Arc::new(AtomicBool::new(false)));
     let open = rig.open();
     let storm: Vec<JoinHandle<u32>> = (0..4)
@@ -1203,8 +1214,6 @@ fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is
             })
         })
         .collect();
-    let port = front.port();
-    let (narrow, wide) = (format!("\"127.0.0.1:{port}\""), format!("\"0.0.0.0:{port}\""));
     let two = format!("\"127.0.0.1:{port}\", \"127.0.0.2:{port}\"");
     for (bind, elsewhere) in [
         (&narrow, false),

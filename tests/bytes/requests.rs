@@ -425,7 +425,7 @@ fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
         guest.say(&reply);
         guest.echo();
     });
-    let rig = Rig::start(&backend, "");
+    let rig = Rig::start(&backend, "[limits.messages]\nstrict_frames = false");
     let mut socket = rig.send(Request::to("/ws").followed_by(b"early"));
     backend.visit(0).head();
 
