@@ -16,11 +16,11 @@ pub fn is_asked_for(target: &[u8]) -> bool {
     has(&[b"EIO=3", b"EIO=4"]) && has(&[b"transport=websocket"])
 }
 
-/// A frame at which every client ends its handshake with an error: to those in JavaScript, Java and Dart it is no packet
-/// (these begin with a digit), so that they tell `connect_error` at once and come back after a growing while; the one in
-/// Swift reads `message`. A `CONNECT_ERROR` of Socket.IO would be the end of their attempts, or would begin them anew.
+/// A frame at which a client ends its handshake with an error. It is not a packet, since packets begin with a digit, so
+/// socket.io-client 2, 3 and 4 report `connect_error` at once and come back after growing waits. A `CONNECT_ERROR` packet
+/// would end their attempts for good, or make them begin anew.
 ///
-/// `text` is of ours, and needs no escape.
+/// `text` is one of ours, and needs no escape.
 pub fn error_frame(text: &str) -> Vec<u8> {
     debug_assert!(
         !text.contains(['"', '\\']) && !text.contains(char::is_control),
