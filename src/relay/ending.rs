@@ -164,12 +164,23 @@ impl Relay {
         self.outbound.leave_line();
         let over = goodbye.over;
         let (to_client, to_server) = ((&legs.server, &legs.client), (&legs.client, &legs.server));
-        let outward = goodbye
-            .to_client
-            .poll(&mut self.outbound, to_client, &goodbye.words_to_client, &self.law, cx);
-        let inward = goodbye
-            .to_server
-            .poll(&mut self.inbound, to_server, &goodbye.words_to_server, &self.law, cx);
+        let outward = goodbye.to_client.poll(
+            &mut self.outbound,
+            to_client,
+            &mut goodbye.words_to_client,
+            &self.law,
+            cx,
+        );
+        let inward = goodbye.to_server.poll(
+            &mut self.inbound,
+            to_server,
+            &mut goodbye.words_to_server,
+            &self.law,
+            cx,
+        );
+        if goodbye.words_to_client.take_end(self.inbound.has_answered()) {
+            legs.client.shutdown_write();
+        }
         let (is_said, is_over) = (goodbye.is_said(), goodbye.is_over());
         if is_said && !std::mem::replace(&mut ending.is_said, true) {
             let soon = self.law.terms.clock.now() + GOODBYE;

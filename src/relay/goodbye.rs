@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use crate::net::stream::{Stream, is_passing};
 use crate::wire::frame::close_frame;
 
+use super::bypass::Foreseen;
 use super::flow::{End, Flow, Moved, with_buffer};
 use super::judge::Law;
 use super::tunnel::Over;
@@ -27,6 +28,11 @@ pub(super) struct Words {
     /// A message, or nothing. Left out where it would come between the fragments of another (RFC 6455 section 5.4).
     notice: Vec<u8>,
     close: Vec<u8>,
+    /// Our end follows its answer to the close frame, and not the close frame itself: a proxy before it closes its own client's
+    /// connection at our end, and what that client has just sent would have the kernel throw the close frame away.
+    awaits_answer: bool,
+    /// The close frame is out, and our end is still to come.
+    owes_end: bool,
 }
 
 impl Goodbye {
@@ -38,10 +44,14 @@ impl Goodbye {
             words_to_client: Words {
                 notice,
                 close: close_frame(code, reason, None),
+                awaits_answer: true,
+                owes_end: false,
             },
             words_to_server: Words {
                 notice: Vec::new(),
                 close: close_frame(code, reason, Some(MASK)),
+                awaits_answer: false,
+                owes_end: false,
             },
             to_client: Farewell::AwaitsBoundary,
             to_server: Farewell::AwaitsBoundary,
@@ -68,10 +78,17 @@ pub(super) enum Farewell {
     AwaitsBoundary,
     /// The close frame stands behind what is held.
     Flushing,
-    /// Said, and our side half-closed; what still comes from the source is thrown away.
+    /// Said; what still comes from the source is thrown away.
     Said,
     /// The source has ended as well.
     Ended,
+}
+
+impl Words {
+    /// Whether our end is to follow now, where its hearer `has_answered`; says so once.
+    pub(super) fn take_end(&mut self, has_answered: bool) -> bool {
+        has_answered && std::mem::take(&mut self.owes_end)
+    }
 }
 
 impl Farewell {
@@ -85,7 +102,7 @@ impl Farewell {
         &mut self,
         flow: &mut Flow,
         legs: (&Stream, &Stream),
-        words: &Words,
+        words: &mut Words,
         law: &Law,
         cx: &mut Context<'_>,
     ) -> Moved {
@@ -100,10 +117,15 @@ impl Farewell {
                     if at_boundary {
                         flow.append(&words.close);
                     }
+                    words.awaits_answer &= at_boundary;
                     Self::Flushing
                 }),
                 Self::Flushing => flow.poll_flush(sink, &mut moved, cx).map(|()| {
-                    sink.shutdown_write();
+                    flow.follow_kept();
+                    words.owes_end = words.awaits_answer;
+                    if !words.owes_end {
+                        sink.shutdown_write();
+                    }
                     Self::Said
                 }),
                 Self::Said => flow.poll_discard(source, cx).map(|()| Self::Ended),
@@ -173,14 +195,26 @@ impl Flow {
         }
     }
 
-    /// Reads `source` to its end and keeps nothing.
+    /// Whether the source has answered a close frame, or ended.
+    pub(super) fn has_answered(&self) -> bool {
+        self.scanner.saw_close() || self.ended().is_some()
+    }
+
+    /// Reads `source` to its end and keeps nothing; only its frames are followed.
     fn poll_discard(&mut self, source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
         while self.source_end.is_none() {
             if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
                 self.source_end = Some(End::of(&error));
                 break;
             }
-            match with_buffer(|buffer| source.try_read(buffer)) {
+            let read = with_buffer(|buffer| {
+                let read = source.try_read(buffer)?;
+                let unseen = self.unseen(&buffer[..read]);
+                self.scanner.scan(unseen);
+                self.foreseen = Foreseen::default();
+                Ok(read)
+            });
+            match read {
                 Err(ref error) if is_passing(error) => {}
                 Ok(0) => self.source_ended(),
                 Err(error) => self.source_end = Some(End::of(&error)),

@@ -394,6 +394,14 @@ impl Flow {
         taken
     }
 
+    /// Follows the frames of what is kept, which passes no more.
+    pub(super) fn follow_kept(&mut self) {
+        let hold = self.inspection.as_ref().and_then(|inspection| inspection.hold.as_ref());
+        if let Some(hold) = hold {
+            self.scanner.scan(hold.rest());
+        }
+    }
+
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says
     /// whether there was anything.
     pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) -> bool {

@@ -36,6 +36,38 @@ fn of_six_messages_at_once_under_5_a_second_five_pass_and_the_sixth_ends_the_con
     assert_eq!(line["message"], "rate");
 }
 
+/// A proxy before the guard closes its own client's connection at our end, and what that client has just sent would have the
+/// kernel throw away what it has not read yet.
+#[test]
+fn the_end_follows_the_clients_answer_to_the_close_frame_and_not_the_close_frame() {
+    let backend = Backend::listening();
+    let rig = Rig::start(&backend, "[limits.messages]\nrate = \"5/s\"\nmax_size = \"1KiB\"");
+    let reason = [b"\x03\xf0".as_slice(), b"message rate exceeded"].concat();
+    let (flood, close) = (masked(TEXT, b"x").repeat(9), frame(8, &reason));
+    for (answers, more) in [(true, &b""[..]), (true, &flood), (false, &flood)] {
+        let mut socket = rig.open();
+        socket.send(&flood);
+        assert_eq!(socket.read_exactly(close.len()), close);
+        let heard = Instant::now();
+        socket.send(more);
+        if answers {
+            thread::sleep(Duration::from_millis(100));
+            assert!(socket.is_silent(), "no end before the answer");
+            socket.send(&masked(8, b"\x03\xf0"));
+        }
+        assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
+        let after = heard.elapsed();
+        if answers {
+            assert!(after < Duration::from_millis(400), "{after:?} after the close frame");
+        } else {
+            assert!(after > Duration::from_millis(400), "{after:?} after the close frame");
+            assert!(after < Duration::from_secs(2), "{after:?} after the close frame");
+        }
+        drop(socket);
+        rig.quiet();
+    }
+}
+
 #[test]
 fn capacity_20_and_5_a_second_let_20_of_25_through_after_4_seconds_of_silence() {
     let backend = Backend::listening();

@@ -371,6 +371,9 @@ fn refuses(rig: &Rig) {
     });
 }
 
+/// What a close frame says where the process is about to end.
+const CLOSED: [u8; 2] = 1012_u16.to_be_bytes();
+
 /// Which of these were told to go with 1012, look by look, and when that was after `start`. Of those that one look finds it
 /// can't be said who went first, but whoever went before was found by an earlier one.
 fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
@@ -388,8 +391,11 @@ fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
         let mut told = Vec::new();
         let mut is_told = is_told.into_iter();
         for (number, mut socket) in open.extract_if(.., |_| is_told.next().unwrap()) {
-            let (heard, end) = socket.read_to_end();
-            assert_eq!((close_code(&heard), end), (Some(1012), End::Fin));
+            let heard = socket.read_exactly(frame(8, &CLOSED).len());
+            assert_eq!(heard, frame(8, &CLOSED));
+            // Nobody waits for its end who answers.
+            socket.send(&masked(8, &CLOSED));
+            assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
             told.push(number);
         }
         looks.push((at, told));

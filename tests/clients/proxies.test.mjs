@@ -136,6 +136,27 @@ for (const { name, start, listener, rest, forwardedFor, clientIsHop } of fronts)
   });
 }
 
+for (const { name, start, listener, rest } of fronts) {
+  test(`behind ${name}: who says too much at once hears 1008 each time, and before it what was let through`, { timeout: 60_000 }, async (t) => {
+    const server = await wsServer(t);
+    const limits = '[limits]\nper_ip_rate = "off"\n[limits.messages]\nrate = "2/s"\nnotice = "slow down"\n';
+    const front = await guard(t, { backend: server.port, listener, rest: rest + limits });
+    const port = await start(t, front.port);
+    for (let round = 0; round < 20; round++) {
+      const socket = new WebSocket(`ws://127.0.0.1:${port}/ws`, { localAddress: '127.0.0.5' });
+      const heard = [];
+      socket.on('message', (text) => heard.push(`${text}`));
+      socket.on('error', () => {});
+      await within('an open socket', once(socket, 'open'));
+      for (let n = 0; n < 5; n++) socket.send(`m${n}`);
+      const [code] = await within('a close', once(socket, 'close'));
+      assert.equal(code, 1008, `round ${round}, having heard ${heard}`);
+      assert.equal(heard.at(-1), 'slow down');
+    }
+    await settled(front);
+  });
+}
+
 /** A server that keeps the head of every request that reaches it. */
 async function recorder(t) {
   const server = await wsServer(t);
