@@ -248,7 +248,11 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
     // Bound before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin
         .listen
-        .map(|address| plain(address).with_context(|| format!("admin: cannot bind {address}")))
+        .map(|address| {
+            plain(address).with_context(|| {
+                format!("admin: cannot bind {address} (`listen` in [admin], or --admin, takes another)")
+            })
+        })
         .transpose()?;
     let guard = Guard::start(checked.policy, systemd)?;
     let log = guard.log();
