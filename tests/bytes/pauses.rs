@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::rig::{Backend, Began, Gate, Request, Rig, Socket, frame, masked, nth_ip, until};
+use crate::rig::{Backend, Began, Gate, PATIENCE, Request, Rig, Socket, frame, masked, nth_ip, until};
 
 /// 70 connections, and a pause that is longer than every timeout there is.
 ///
@@ -63,6 +63,8 @@ fn a_pause_of_our_own_ends_nobody_who_is_alive() {
         );
     }
     // It was a pause, and not the end of all timeouts.
+    let due = Some(limit + PATIENCE);
+    crowd.idle[0].stream().set_read_timeout(due).unwrap();
     crowd.idle[0].read_to_end();
     rig.access("idle");
     drop(crowd);
