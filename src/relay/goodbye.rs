@@ -1,5 +1,6 @@
 //! Ending a connection from our side: a close frame each way, at a frame boundary.
 
+use std::io;
 use std::task::{Context, Poll};
 
 use crate::net::stream::{Stream, is_passing};
@@ -186,12 +187,16 @@ impl Flow {
                 self.append(&buffer[..used]);
                 Ok(read)
             });
-            match read {
-                Err(ref error) if is_passing(error) => {}
-                Ok(0) => self.source_ended(),
-                Err(error) => self.source_end = Some(End::of(&error)),
-                Ok(_) => {}
-            }
+            self.note_end(read);
+        }
+    }
+
+    /// Notes the end of the source, if a read came to it.
+    fn note_end(&mut self, read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.source_ended(),
+            Err(error) if !is_passing(&error) => self.source_end = Some(End::of(&error)),
+            Ok(_) | Err(_) => {}
         }
     }
 
@@ -214,12 +219,7 @@ impl Flow {
                 self.foreseen = Foreseen::default();
                 Ok(read)
             });
-            match read {
-                Err(ref error) if is_passing(error) => {}
-                Ok(0) => self.source_ended(),
-                Err(error) => self.source_end = Some(End::of(&error)),
-                Ok(_) => {}
-            }
+            self.note_end(read);
         }
         Poll::Ready(())
     }
