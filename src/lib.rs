@@ -6,10 +6,15 @@
 //!
 //! | floor | folder | what lives there | may use |
 //! |---|---|---|---|
-//! | 7 | `main.rs`, `lib.rs` | the entry and this map | cli |
-//! | 6 | `cli/` | one file a command; `cli/demo/` has the chat server, its page and the flood | admin guard config relay upstream net limit wire |
-//! | 5 | `admin/` | a read-only window on the guard, on a thread of its own | guard config upstream limit |
-//! | 4 | `guard/` | the story: accept, walk, identify, decide, handshake, refuse, ledger | config relay upstream net limit wire |
+//! | 12 | `main.rs`, `lib.rs` | the entry and this map | cli |
+//! | 11 | `cli/` | one file a command; `probe/` tries a guard from outside | demo admin control engine live telemetry config relay upstream net limit wire |
+//! | 10 | `demo/` | a chat server, its page and a flood | admin control live telemetry config net limit wire |
+//! | 9 | `admin/` | the admin server: health, metrics, statistics | control live telemetry config relay upstream net limit wire |
+//! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors, names | engine walk live telemetry config relay upstream net limit |
+//! | 7 | `engine/` | what runs connections: workers, listening sockets, parked and open connections | walk live telemetry config relay upstream net limit |
+//! | 6 | `walk/` | the life of a connection: preread, identify, decide, upgrade, refuse, record | live telemetry config relay upstream net limit wire |
+//! | 5 | `live/` | what is in force: the policy with its zones, listeners and servers, and what outlives a reload | telemetry config relay upstream net limit wire |
+//! | 4 | `telemetry/` | reasons, metrics, the log and its samples, advice | config relay upstream net limit wire |
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |
 //! | 2 | `relay/` | two sockets in, totals out | net limit wire |
 //! | 2 | `upstream/` | where to dial | net limit wire |
@@ -17,16 +22,21 @@
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |
 //! | 1 | `wire/` | bytes to values and back: PROXY header, request head, upgrade, hops, frames, replies. Pure | |
 //!
-//! The life of a connection is read top-down in `guard/walk.rs`.
+//! The life of a connection is read top-down in `walk/walk.rs`.
 
 #![warn(missing_docs)]
 
 pub mod admin;
 pub mod cli;
 pub mod config;
-pub mod guard;
+pub mod control;
+pub mod demo;
+pub mod engine;
 pub mod limit;
+pub mod live;
 pub mod net;
 pub mod relay;
+pub mod telemetry;
 pub mod upstream;
+pub mod walk;
 pub mod wire;

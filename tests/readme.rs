@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use wsguard::config::{compile, keys, later};
-use wsguard::guard::reason::{CloseReason, Reason};
+use wsguard::telemetry::reason::{CloseReason, Reason};
 
 #[test]
 fn it_explains_every_reason_once_and_no_other_with_the_status_and_text_that_a_client_hears() {
@@ -158,8 +158,8 @@ fn what_the_documents_link_to_is_there() {
 #[test]
 fn every_metric_that_it_names_is_one() {
     let text = readme();
-    let sources: String = ["metrics.rs", "scrape.rs"]
-        .map(|file| fs::read_to_string(root().join("src/guard").join(file)).unwrap())
+    let sources: String = ["telemetry/metrics.rs", "admin/scrape.rs"]
+        .map(|file| fs::read_to_string(root().join("src").join(file)).unwrap())
         .concat();
     let is_of_a_name = |byte: char| byte.is_ascii_lowercase() || byte == '_';
     let named: BTreeSet<&str> = text

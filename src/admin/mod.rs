@@ -2,8 +2,10 @@
 //! waits for a scrape.
 
 pub mod judge;
+pub mod scrape;
 pub mod seats;
 pub mod serve;
+pub mod stats;
 
 use std::io;
 use std::net::TcpListener;
@@ -16,7 +18,7 @@ use tokio::sync::oneshot;
 
 use self::judge::Verdict;
 use self::serve::{Asked, Response, text};
-use crate::guard::Guard;
+use crate::control::Guard;
 
 /// The running admin server. Dropping it ends its thread and every connection to it.
 #[derive(Debug)]

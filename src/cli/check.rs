@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::config::file::{Pipes, Reader};
 use crate::config::load_by;
-use crate::guard::descriptors;
+use crate::control::descriptors;
 
 use super::grace::Stopper;
 use super::{ConfigFile, Exit, tell};

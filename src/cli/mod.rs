@@ -10,11 +10,11 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::defaults;
 use crate::config::policy::{LogFormat, LogLevel};
-use crate::guard::log;
+use crate::demo;
+use crate::telemetry::log;
 
 pub mod check;
 pub mod completions;
-pub mod demo;
 mod grace;
 pub mod man;
 pub mod probe;

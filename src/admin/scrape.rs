@@ -1,0 +1,281 @@
+//! Reads the state off for whoever asks: /metrics and /stats.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::proto::LabelPair;
+use prometheus::{Encoder, IntCounter, TextEncoder};
+
+use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
+use crate::relay::tally::{Action, Count, MessageLimit, Tally};
+use crate::upstream::server::Server;
+
+use crate::live::running::{Running, Shared, Zone};
+use crate::telemetry::metrics::seconds;
+use crate::telemetry::process::ProcessUse;
+
+/// What /metrics says. Where it `may_forget`, the series of what is gone are shown once more and then removed.
+pub fn metrics_text(running: &Running, may_forget: bool) -> String {
+    let gauges = &running.shared.metrics.gauges;
+    gauges.forget_labels();
+    for (zone, census) in running.all_zones().zip(census(running)) {
+        if !running.is_gone(zone) {
+            set_zone(zone, &census, running);
+        }
+    }
+    let removed = running
+        .removed_listeners
+        .iter()
+        .filter(|listener| listener.room.taken() > 0);
+    for listener in running.listeners.iter().chain(removed) {
+        gauges
+            .pending
+            .with_label_values(&[&*listener.policy.name])
+            .set(listener.room.taken().into());
+    }
+    gauges.process_connections.set(open_in_zones(running));
+    gauges
+        .process_connections_limit
+        .set(running.shared.process_limit.load(Relaxed).into());
+    catch_up(&gauges.client_evictions, running.shared.admission.evictions());
+    gauges.counter_drift.set(drift(running));
+    for upstream in &running.upstreams {
+        for server in upstream.servers() {
+            let labels: &[&str] = &[upstream.name(), server.label()];
+            gauges.upstream_up.with_label_values(labels).set(server.is_up().into());
+            gauges
+                .upstream_connections
+                .with_label_values(labels)
+                .set(server.open().into());
+            catch_up(
+                &gauges.upstream_dial_failures.with_label_values(labels),
+                server.dial_failures(),
+            );
+        }
+    }
+    set_process(&running.shared);
+    let mut text = Vec::new();
+    let there = may_forget.then(|| There::in_force(running));
+    let families = running
+        .shared
+        .metrics
+        .gather(|labels| there.as_ref().is_some_and(|there| there.has_lost(labels)));
+    match TextEncoder::new().encode(&families, &mut text) {
+        Ok(()) => String::from_utf8_lossy(&text).replace(TYPED, ""),
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+/// The names by which something is still there: in the policy, or because somebody is still open there, or pending. A metric
+/// has thousands of series where there are hundreds of zones.
+struct There {
+    zones: HashSet<Arc<str>>,
+    listeners: HashSet<Arc<str>>,
+    /// Of an upstream, and of one of its servers.
+    servers: HashSet<(Arc<str>, Arc<str>)>,
+    removed_servers: HashSet<Arc<str>>,
+}
+
+impl There {
+    fn in_force(running: &Running) -> Self {
+        let zones = running.all_zones().filter(|zone| !running.is_gone(zone));
+        let removed = running.removed_listeners.iter().filter(|old| old.room.taken() > 0);
+        let listeners = running.listeners.iter().chain(removed);
+        let servers = running.upstreams.iter().flat_map(|upstream| {
+            let of = |server: &Arc<Server>| (Arc::clone(upstream.name()), Arc::clone(server.label()));
+            upstream.servers().iter().map(of)
+        });
+        let removed_servers = running.removed_servers().filter(|old| old.open() > 0);
+        Self {
+            zones: zones.map(|zone| Arc::clone(&zone.state.name)).collect(),
+            listeners: listeners.map(|listener| Arc::clone(&listener.policy.name)).collect(),
+            servers: servers.collect(),
+            removed_servers: removed_servers.map(|old| Arc::clone(old.label())).collect(),
+        }
+    }
+
+    /// Whether one of these labels names what a reload has removed, and nothing of it is open any more.
+    fn has_lost(&self, labels: &[LabelPair]) -> bool {
+        let value = |name| {
+            let pair = labels.iter().find(|pair| pair.name() == name);
+            pair.map(LabelPair::value)
+        };
+        let has_lost_server = || {
+            let (Some(upstream), Some(server)) = (value("upstream"), value("server")) else {
+                return false;
+            };
+            !self.servers.contains(&(upstream.into(), server.into())) && !self.removed_servers.contains(server)
+        };
+        value("zone").is_some_and(|name| name != "-" && !self.zones.contains(name))
+            || value("listener").is_some_and(|name| !self.listeners.contains(name))
+            || has_lost_server()
+    }
+}
+
+/// Connections that hold a permit, by the zones' own counts.
+pub fn open_in_zones(running: &Running) -> i64 {
+    running
+        .all_zones()
+        .map(|zone| i64::from(zone.state.counts.budget.used()))
+        .sum()
+}
+
+/// What each zone's clients hold, in the order of the zones.
+pub fn census(running: &Running) -> Vec<ZoneCensus> {
+    let zones: Vec<u32> = running.all_zones().map(|zone| zone.state.counts.id()).collect();
+    running.shared.admission.census(&zones)
+}
+
+/// The larger of alive less table and alive less zones. The three are read one after the other while connections come
+/// and go, so a reading other than 0 is repeated, and the smallest counts.
+fn drift(running: &Running) -> i64 {
+    let mut least = i64::MAX;
+    for _ in 0..READINGS {
+        let alive = running.shared.alive.load(Relaxed);
+        let table = i64::try_from(running.shared.admission.open_in_table()).unwrap_or(i64::MAX);
+        let zones = open_in_zones(running);
+        least = least.min((alive - table).abs().max((alive - zones).abs()));
+        if least == 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    least
+}
+
+fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
+    let gauges = &running.shared.metrics.gauges;
+    let name: &str = &zone.state.name;
+    let counts = &zone.state.counts;
+    gauges
+        .connections
+        .with_label_values(&[name])
+        .set(counts.budget.used().into());
+    // Where a budget is off, the process ceiling is what limits the zone.
+    let limit = zone
+        .rules
+        .connections
+        .unwrap_or(running.shared.process_limit.load(Relaxed));
+    gauges.connections_limit.with_label_values(&[name]).set(limit.into());
+    let traffic = &gauges.traffic;
+    let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
+    catch_up(
+        &traffic.bytes.with_label_values(&[name, "in"]),
+        sum(|tally| &tally.bytes_in),
+    );
+    catch_up(
+        &traffic.bytes.with_label_values(&[name, "out"]),
+        sum(|tally| &tally.bytes_out),
+    );
+    catch_up(
+        &traffic.messages.with_label_values(&[name, "in"]),
+        sum(|tally| &tally.messages_in),
+    );
+    catch_up(
+        &traffic.messages.with_label_values(&[name, "out"]),
+        sum(|tally| &tally.messages_out),
+    );
+    gauges
+        .silent_connections
+        .with_label_values(&[name])
+        .set(whole(silent(&zone.state.tallies)));
+    catch_up(
+        &traffic.heartbeats.with_label_values(&[name]),
+        sum(|tally| &tally.heartbeats),
+    );
+    for limit in MessageLimit::ALL {
+        for action in Action::ALL.into_iter().filter(|action| limit.may_lead_to(*action)) {
+            catch_up(
+                &traffic
+                    .limit_hits
+                    .with_label_values(&[name, limit.word(), action.word()]),
+                limit_hits(&zone.state.tallies, limit, action),
+            );
+        }
+    }
+    gauges.clients.with_label_values(&[name]).set(whole(census.clients));
+    gauges
+        .client_connections_max
+        .with_label_values(&[name])
+        .set(census.most.into());
+    let bounds = CENSUS_BOUNDS.iter().map(u32::to_string).chain([String::from("+Inf")]);
+    for (le, clients) in bounds.zip(census.by_connections) {
+        gauges
+            .clients_by_connections
+            .with_label_values(&[name, &le])
+            .set(whole(clients));
+    }
+}
+
+fn set_process(shared: &Shared) {
+    let gauges = &shared.metrics.gauges;
+    catch_up(&gauges.log_lines_dropped, shared.log.dropped());
+    let started = since_1970(shared.started);
+    gauges.start_time.set(started);
+    let reloads = &shared.reloads;
+    let (generation, failures) = (reloads.generation.load(Relaxed), reloads.failures.load(Relaxed));
+    let last = reloads.last();
+    gauges.config_generation.set(whole(generation));
+    gauges.config_last_reload_successful.set(last.error.is_none().into());
+    gauges
+        .config_last_reload_success_timestamp
+        .set(since_1970(last.succeeded_at));
+    catch_up(&gauges.config_reloads.with_label_values(&["success"]), generation - 1);
+    catch_up(&gauges.config_reloads.with_label_values(&["failure"]), failures);
+    let Some(used) = ProcessUse::now() else { return };
+    let process = &gauges.process;
+    process
+        .cpu_seconds
+        .inc_by((used.cpu_seconds - process.cpu_seconds.get()).max(0.0));
+    process.resident_memory.set(whole(used.resident_bytes));
+    process.virtual_memory.set(whole(used.virtual_bytes));
+    process.open_fds.set(whole(used.open_fds));
+    process.max_fds.set(whole(used.max_fds));
+    process.threads.set(whole(used.threads));
+    process.start_time.set(used.started.unwrap_or(started));
+}
+
+/// Open tunnels whose client has sent nothing since the upgrade.
+pub fn silent(tallies: &[Arc<Tally>]) -> u64 {
+    let spoken = sum(tallies, |tally| &tally.no_longer_silent);
+    sum(tallies, |tally| &tally.opened).saturating_sub(spoken)
+}
+
+/// How often this limit was hit, with this outcome.
+pub fn limit_hits(tallies: &[Arc<Tally>], limit: MessageLimit, action: Action) -> u64 {
+    tallies.iter().map(|tally| tally.hits(limit, action).value()).sum()
+}
+
+/// One of the tallies' numbers, over all workers.
+pub fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
+    tallies.iter().map(|tally| count(tally).value()).sum()
+}
+
+/// Brings a counter up to a total that is kept elsewhere and only ever grows. A lesser total is that of another one of the
+/// same name, which begins at 0.
+fn catch_up(counter: &IntCounter, total: u64) {
+    if total < counter.get() {
+        counter.reset();
+    }
+    counter.inc_by(total.saturating_sub(counter.get()));
+}
+
+fn since_1970(time: SystemTime) -> f64 {
+    seconds(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC, to the second.
+pub fn stamp(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::from("-"), |time| format!("{time:.0}"))
+}
+
+const READINGS: usize = 20;
+/// A gauge whose label is `le` is taken for a broken histogram by `promtool check metrics`. Without this line it has no type,
+/// and promtool nothing to say; the series and what can be asked of them stay the same.
+const TYPED: &str = "# TYPE wsguard_clients_by_connections gauge\n";

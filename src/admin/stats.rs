@@ -1,0 +1,208 @@
+//! What /stats says: the same state as /metrics, for people and scripts, with the busiest clients by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::config::policy::ShowClients;
+use crate::limit::key::{ClientKey, Prefixes};
+use crate::relay::tally::{Action, MessageLimit, Tally};
+
+use crate::admin::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
+use crate::live::running::Running;
+use crate::telemetry::advice::{MOST_TOLD, few_descriptors, silent_zone};
+
+/// The whole of /stats.
+#[derive(Debug, Serialize)]
+pub struct Stats {
+    connections: i64,
+    connections_limit: u32,
+    zones: BTreeMap<String, ZoneStats>,
+    upstreams: BTreeMap<String, Vec<ServerStats>>,
+    top: Vec<TopClient>,
+    rejected: BTreeMap<&'static str, u64>,
+    generation: u64,
+    last_reload: LastReload,
+    advice: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ZoneStats {
+    connections: u32,
+    limit: Option<u32>,
+    clients: u64,
+    client_connections_max: u32,
+    silent: u64,
+    /// By action.
+    limit_hits: BTreeMap<&'static str, u64>,
+    suspected_heartbeats: u64,
+    ghosts: Ghosts,
+}
+
+#[derive(Debug, Serialize)]
+struct Ghosts {
+    reaped: u64,
+    replaced: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ServerStats {
+    server: String,
+    up: bool,
+    connections: u32,
+    dial_failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct TopClient {
+    zone: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    open: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct LastReload {
+    successful: bool,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Stats {
+    /// The state as it is now.
+    pub fn of(running: &Running) -> Self {
+        let last = running.shared.reloads.last();
+        Self {
+            connections: open_in_zones(running),
+            connections_limit: running.shared.process_limit.load(Relaxed),
+            zones: running
+                .all_zones()
+                .zip(census(running))
+                .filter(|(zone, _)| !running.is_gone(zone))
+                .map(|(zone, census)| {
+                    let stats = ZoneStats {
+                        connections: zone.state.counts.budget.used(),
+                        limit: zone.rules.connections,
+                        clients: census.clients,
+                        client_connections_max: census.most,
+                        silent: silent(&zone.state.tallies),
+                        limit_hits: hits_by_action(&zone.state.tallies),
+                        suspected_heartbeats: sum(&zone.state.tallies, |tally| &tally.heartbeats),
+                        ghosts: Ghosts {
+                            reaped: zone.state.metrics.reaped.get(),
+                            replaced: zone.state.metrics.replaced.get(),
+                        },
+                    };
+                    (zone.state.name.to_string(), stats)
+                })
+                .collect(),
+            upstreams: running
+                .upstreams
+                .iter()
+                .map(|upstream| {
+                    let servers = upstream.servers().iter().map(|server| ServerStats {
+                        server: server.label().to_string(),
+                        up: server.is_up(),
+                        connections: server.open(),
+                        dial_failures: server.dial_failures(),
+                    });
+                    (upstream.name().to_string(), servers.collect())
+                })
+                .collect(),
+            top: top(running),
+            rejected: running.shared.metrics.rejected(),
+            generation: running.shared.reloads.generation.load(Relaxed),
+            last_reload: LastReload {
+                successful: last.error.is_none(),
+                time: stamp(last.at),
+                error: last.error.clone(),
+            },
+            advice: advice(running, last.error),
+        }
+    }
+}
+
+fn hits_by_action(tallies: &[Arc<Tally>]) -> BTreeMap<&'static str, u64> {
+    let hits = |action| {
+        MessageLimit::ALL
+            .into_iter()
+            .map(move |limit| limit_hits(tallies, limit, action))
+    };
+    Action::ALL
+        .into_iter()
+        .map(|action| (action.word(), hits(action).sum()))
+        .collect()
+}
+
+fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
+    let refused = refused.map(|error| {
+        format!("reload_refused: the configuration file is refused, and the one before is in force: {error}")
+    });
+    let shared = &running.shared;
+    let silent = running.zones.iter().filter_map(|zone| {
+        let messages = &zone.policy.messages;
+        silent_zone(
+            &zone.state.name,
+            zone.state.counts.budget.used(),
+            zone.rules.connections,
+            silent(&zone.state.tallies),
+            messages.first_message.is_some(),
+            messages.ping.is_some(),
+        )
+    });
+    // A ceiling that is written is nobody's doing but the file's.
+    let wanted = match running.policy.server.max_connections {
+        None => running
+            .zones
+            .iter()
+            .map(|zone| u64::from(zone.rules.connections.unwrap_or(0)))
+            .sum(),
+        Some(_) => 0,
+    };
+    let open = u32::try_from(open_in_zones(running)).unwrap_or(0);
+    let ceiling = few_descriptors(open, shared.process_limit.load(Relaxed), wanted, shared.descriptors);
+    let trusts_nobody = shared.trusts_nobody.load(Relaxed);
+    shared
+        .advice
+        .given(trusts_nobody, Instant::now())
+        .into_iter()
+        .chain(silent.take(MOST_TOLD))
+        .chain(ceiling)
+        .chain(refused)
+        .collect()
+}
+
+fn top(running: &Running) -> Vec<TopClient> {
+    let named = |id| {
+        running
+            .all_zones()
+            .find(|zone| zone.state.counts.id() == id)
+            .map(|zone| zone.state.name.to_string())
+    };
+    running
+        .shared
+        .admission
+        .top(TOP)
+        .into_iter()
+        .map(|(zone, key, open)| TopClient {
+            zone: named(zone).unwrap_or_default(),
+            key: shown(key, running.policy.admin.clients),
+            open,
+        })
+        .collect()
+}
+
+/// A client key as `admin.clients` lets it be shown.
+fn shown(key: ClientKey, clients: ShowClients) -> Option<String> {
+    match clients {
+        ShowClients::Show => Some(key.to_string()),
+        ShowClients::Hide => None,
+        ShowClients::Prefix => Some(key.cut(Prefixes { v4: 24, v6: 48 }).to_string()),
+    }
+}
+
+const TOP: usize = 20;

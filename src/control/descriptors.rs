@@ -1,0 +1,369 @@
+//! How many connections this machine has room for, and how many that are pending.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::defaults::MAX_PENDING;
+use crate::config::policy::Policy;
+use crate::net::pipe::Pipe;
+
+use crate::control::memory;
+
+/// What there is room for, dealt out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The process ceiling.
+    pub process_connections: u32,
+    /// What of it is not set aside for exempt zones.
+    pub common_connections: u32,
+    /// Each zone's budget; an exempt one's is what is set aside for it.
+    pub zone_connections: Vec<Option<u32>>,
+    /// Each listener's `max_pending`.
+    pub max_pending: Vec<u32>,
+    /// What their heads would hold that had room by the descriptors, where memory has less.
+    pub heads: Option<Heads>,
+}
+
+/// The request heads of all pending sockets, each as large as it may be, which memory has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    bytes: u64,
+    memory: u64,
+}
+
+/// Something that was asked for and does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Whose it is.
+    pub listener: Option<Arc<str>>,
+    /// What becomes of it, and why.
+    pub message: String,
+    /// What would help.
+    way_out: &'static str,
+}
+
+/// The descriptor limit leaves no room to work in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the descriptor limit of {limit} leaves room for {room} connections; at least {needed} descriptors are needed")]
+pub struct TooFew {
+    limit: u64,
+    room: u64,
+    needed: u64,
+}
+
+/// Raises the soft descriptor limit to the hard one and says what it is now.
+pub fn raise_limit() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+    .unwrap_or(u64::MAX)
+}
+
+/// What the descriptor limit and the memory of this machine do to what a policy asks for, in words: what is cut at start, or does not
+/// fit. The default of `max_pending` is nobody's wish: who has not written it is not told here that it is cut.
+pub fn notes(policy: &Policy) -> Vec<String> {
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let workers = policy.server.workers.map_or_else(cpus, usize::from);
+    notes_at(policy, limit, workers, memory::limit())
+}
+
+fn notes_at(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Vec<String> {
+    let room = match deal(policy, limit, workers, memory) {
+        Ok(room) => room,
+        Err(error) => return vec![error.to_string()],
+    };
+    let is_default = |name: &str| {
+        let mut listeners = policy.listeners.iter();
+        listeners.any(|listener| *listener.name == *name && listener.max_pending == MAX_PENDING)
+    };
+    cuts(policy, &room, limit)
+        .into_iter()
+        .filter_map(|cut| match cut.listener {
+            Some(listener) if is_default(&listener) && room.heads.is_none() => None,
+            Some(listener) => Some(format!("listener {listener}: {}; {}", cut.message, cut.way_out)),
+            None => Some(format!("{}; {}", cut.message, cut.way_out)),
+        })
+        .collect()
+}
+
+/// What was asked for and does not fit, by listener where it is one's.
+pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
+    let mut cuts = Vec::new();
+    for (listener, max_pending) in policy.listeners.iter().zip(&room.max_pending) {
+        if *max_pending < listener.max_pending {
+            let asked = listener.max_pending;
+            let (why, way_out) = match room.heads {
+                Some(heads) => (heads.to_string(), LOWERED),
+                None => (format!("the descriptor limit is {limit}"), RAISED),
+            };
+            cuts.push(Cut {
+                listener: Some(Arc::clone(&listener.name)),
+                message: format!("max_pending lowered from {asked} to {max_pending}: {why}"),
+                way_out,
+            });
+        }
+    }
+    let needed = 2 * u64::from(room.process_connections);
+    if needed > limit {
+        let asked = room.process_connections;
+        cuts.push(Cut {
+            listener: None,
+            message: format!("max_connections {asked} needs {needed} descriptors, and the limit is {limit}"),
+            way_out: RAISED,
+        });
+    }
+    cuts
+}
+
+/// One worker a CPU.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
+
+/// Deals out what a descriptor `limit` and so many bytes of `memory` have room for.
+pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Result<Room, TooFew> {
+    let wanted: u64 = policy
+        .listeners
+        .iter()
+        .map(|listener| u64::from(listener.max_pending))
+        .sum();
+    let pending = wanted.min(limit / 4);
+    let reserved = OWN + A_WORKER * workers as u64;
+    let room = limit.saturating_sub(reserved + pipes(limit, workers) + pending) / 2;
+    if room < LEAST {
+        return Err(TooFew {
+            limit,
+            room,
+            needed: least_limit(reserved, workers, wanted),
+        });
+    }
+    let auto = room.min(u64::from(policy.server.table_size));
+    let process = policy
+        .server
+        .max_connections
+        .unwrap_or(u32::try_from(auto).unwrap_or(u32::MAX));
+    let zone_connections = set_aside(policy, process);
+    let exempt: u32 = policy
+        .zones
+        .iter()
+        .zip(&zone_connections)
+        .filter(|(zone, _)| zone.exempt)
+        .filter_map(|(_, connections)| *connections)
+        .sum();
+    let by_descriptors: Vec<u32> = policy
+        .listeners
+        .iter()
+        .map(|listener| cut(u64::from(listener.max_pending), pending, wanted).max(1))
+        .collect();
+    let (max_pending, heads) = bear(policy, by_descriptors, memory);
+    Ok(Room {
+        process_connections: process,
+        common_connections: process - exempt,
+        zone_connections,
+        max_pending,
+        heads,
+    })
+}
+
+/// Cuts pending sockets in proportion where their heads, each as large as it may be, would hold more than a quarter of the
+/// memory: the kernel would end the process.
+fn bear(policy: &Policy, max_pending: Vec<u32>, memory: Option<u64>) -> (Vec<u32>, Option<Heads>) {
+    let listeners = policy.listeners.iter().zip(&max_pending);
+    let held = listeners.map(|(listener, most)| u64::from(*most).saturating_mul(listener.max_head_size as u64));
+    let bytes = held.fold(0, u64::saturating_add);
+    match memory.filter(|memory| bytes > memory / 4) {
+        None => (max_pending, None),
+        Some(memory) => {
+            let cut = |most: u32| cut(most.into(), memory / 4, bytes).max(1);
+            (
+                max_pending.into_iter().map(cut).collect(),
+                Some(Heads { bytes, memory }),
+            )
+        }
+    }
+}
+
+impl fmt::Display for Heads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "the heads of all pending sockets could hold {} MiB, and may hold a quarter of {} MiB of memory",
+            mib(self.bytes),
+            mib(self.memory)
+        )
+    }
+}
+
+/// Each zone's budget. Exempt zones that a route leads to have theirs set aside: a tenth of the process ceiling
+/// together at most, cut in proportion. One that no route leads to needs nothing.
+fn set_aside(policy: &Policy, process: u32) -> Vec<Option<u32>> {
+    let led_to = |index: usize| policy.routes.iter().any(|route| route.leads_to(index));
+    let ceiling = |zone: &crate::config::policy::ZonePolicy| u64::from(zone.rules.connections.unwrap_or(process));
+    let is_set_aside = |index: usize| policy.zones[index].exempt && led_to(index);
+    let wanted: u64 = policy
+        .zones
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| is_set_aside(*index))
+        .map(|(_, zone)| ceiling(zone))
+        .sum();
+    let together = wanted.min(u64::from(process / 10));
+    policy
+        .zones
+        .iter()
+        .enumerate()
+        .map(|(index, zone)| match (zone.exempt, led_to(index)) {
+            (false, _) => zone.rules.connections,
+            (true, false) => Some(0),
+            (true, true) => Some(cut(ceiling(zone), together, wanted)),
+        })
+        .collect()
+}
+
+/// The part of `share` that remains when `wanted` in all is cut to `given`, rounded down.
+fn cut(share: u64, given: u64, wanted: u64) -> u32 {
+    let part = if given < wanted {
+        u128::from(share) * u128::from(given) / u128::from(wanted)
+    } else {
+        share.into()
+    };
+    u32::try_from(part).unwrap_or(u32::MAX)
+}
+
+/// For the pipes that all workers may lend, which do with fewer where the limit is low.
+fn pipes(limit: u64, workers: usize) -> u64 {
+    (ENDS * Pipe::MOST as u64 * workers as u64).min(limit / 8)
+}
+
+/// How many pipes each worker may lend.
+pub fn pipes_a_worker(limit: u64, workers: usize) -> usize {
+    usize::try_from(pipes(limit, workers) / ENDS).unwrap_or(usize::MAX) / workers.max(1)
+}
+
+/// The smallest limit that [`deal`] accepts.
+fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
+    let fits =
+        |limit: u64| limit.saturating_sub(reserved + pipes(limit, workers) + pending.min(limit / 4)) / 2 >= LEAST;
+    let enough = 4 * (reserved + pending + LEAST);
+    (reserved..enough).find(|limit| fits(*limit)).unwrap_or(enough)
+}
+
+const RAISED: &str = "LimitNOFILE or `ulimit -n` raises it";
+const LOWERED: &str = "a smaller `max_head_size` leaves room for more, and so does more memory";
+
+/// Descriptors for the log, the admin listener, the file watcher and whatever a library opens.
+const OWN: u64 = 64;
+/// A worker's two epolls, event descriptor and listening sockets.
+const A_WORKER: u64 = 16;
+/// A pipe's descriptors.
+const ENDS: u64 = 2;
+/// Fewer connections than this are no service.
+const LEAST: u64 = 16;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn policy(extra: &str) -> Policy {
+        let text =
+            format!("[[listener]]\nbind = [\"127.0.0.1:0\"]\n[upstream.a]\nservers = [\"127.0.0.1:1\"]\n{extra}");
+        crate::config::compile(&text, "test").unwrap().policy
+    }
+
+    const FEDERATION: &str = "[[route]]\nname = \"f\"\npaths = [\"/f\"]\nzone = \"exempt\"\n[[route]]\nname = \"r\"\n";
+
+    #[test]
+    fn a_connection_takes_two_descriptors_and_pending_ones_a_quarter() {
+        let room = deal(&policy(""), 20_000, 2, None).unwrap();
+        assert_eq!(room.process_connections, (20_000 - 64 - 32 - 256 - 5_000) / 2);
+        assert_eq!(room.max_pending, [5_000]);
+        assert_eq!(
+            room.common_connections, room.process_connections,
+            "no route leads to the exempt zone"
+        );
+    }
+
+    #[test]
+    fn exempt_zones_get_a_tenth_together_cut_in_proportion() {
+        let routes = "[[route]]\nname = \"g\"\npaths = [\"/g\"]\nzone = \"small\"\n";
+        let extra = format!(
+            "[server]\nmax_connections = 109\n{routes}{FEDERATION}[zone.small]\nexempt = true\nconnections = 500\n"
+        );
+        let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
+        // 10 of 109 for 1 000 and 500.
+        assert_eq!(room.zone_connections[1..], [Some(6), Some(3)]);
+        assert_eq!(room.common_connections, 100);
+    }
+
+    #[test]
+    fn a_small_exempt_zone_is_set_aside_whole() {
+        let extra = format!("[server]\nmax_connections = 100\n{FEDERATION}[zone.exempt]\nconnections = 4\n");
+        let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
+        assert_eq!(room.zone_connections[1], Some(4));
+        assert_eq!(room.common_connections, 96);
+    }
+
+    #[test]
+    fn only_what_is_written_is_noted_and_with_the_way_out() {
+        assert_eq!(notes_at(&policy(""), 20_000, 2, None), [""; 0]);
+        let written =
+            policy("[server]\nmax_connections = 20_000\n[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 9_000");
+        assert_eq!(
+            notes_at(&written, 20_000, 2, None),
+            [
+                "listener 127.0.0.1:9: max_pending lowered from 9000 to 2368: the descriptor limit is 20000; \
+                 LimitNOFILE or `ulimit -n` raises it",
+                "max_connections 20000 needs 40000 descriptors, and the limit is 20000; \
+                 LimitNOFILE or `ulimit -n` raises it"
+            ]
+        );
+    }
+
+    #[test]
+    fn heads_of_pending_sockets_hold_a_quarter_of_the_memory_at_most() {
+        let mib = |n: u64| Some(n << 20);
+        // 10 000 heads of 16 KiB are 156.25 MiB.
+        let enough = deal(&policy(""), 100_000, 2, mib(625)).unwrap();
+        assert_eq!((enough.max_pending, enough.heads), (vec![10_000], None));
+        let small = deal(&policy(""), 100_000, 2, mib(256)).unwrap();
+        assert_eq!(small.max_pending, [4096], "64 MiB of 16 KiB each");
+        assert_eq!(deal(&policy(""), 100_000, 2, Some(1)).unwrap().max_pending, [1]);
+        // What descriptors have cut already may fit.
+        assert_eq!(deal(&policy(""), 8_000, 2, mib(256)).unwrap().max_pending, [2_000]);
+        // Two listeners are cut in proportion: 156.25 MiB and 10 MiB to a quarter of 332.5.
+        let two = policy("[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 10\nmax_head_size = \"1MiB\"");
+        let room = deal(&two, 100_000, 2, Some(665 << 19)).unwrap();
+        assert_eq!(room.max_pending, [5_000, 5]);
+    }
+
+    #[test]
+    fn heads_that_memory_has_no_room_for_are_noted_with_their_sum_also_by_default() {
+        assert_eq!(
+            notes_at(&policy(""), 100_000, 2, Some(256 << 20)),
+            [
+                "listener 127.0.0.1:0: max_pending lowered from 10000 to 4096: the heads of all pending sockets could hold \
+                 157 MiB, and may hold a quarter of 256 MiB of memory; a smaller `max_head_size` leaves room for more, and \
+                 so does more memory"
+            ]
+        );
+        assert_eq!(notes_at(&policy(""), 100_000, 2, Some(1 << 30)), [""; 0]);
+    }
+
+    #[test]
+    fn too_small_a_limit_is_named() {
+        let error = deal(&policy(""), 100, 2, None).unwrap_err();
+        assert!(deal(&policy(""), error.needed - 1, 2, None).is_err());
+        assert!(deal(&policy(""), error.needed, 2, None).is_ok());
+        assert!(error.to_string().contains(&error.needed.to_string()));
+    }
+}

@@ -1,0 +1,418 @@
+//! A new policy in place of the old one: whole or not at all, one at a time, and no connection is closed for it.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use crate::config::file::Pipes;
+use crate::config::finding::{Finding, Source};
+use crate::config::policy::{LogLevel, Policy};
+use crate::config::{Checked, Rejected, load_by};
+use crate::net::address::Bind;
+
+use super::{BindError, Guard, Own, bind, resolver, tell_cuts};
+use crate::control::descriptors::{self, TooFew};
+use crate::control::memory;
+use crate::control::systemd::Reloading;
+use crate::engine::panics::survive;
+use crate::engine::post::Post;
+use crate::live::phase::Phase;
+use crate::live::running::Running;
+use crate::telemetry::log::Line;
+
+/// Why a policy could not take the place of the one in force. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has mistakes, or can't be read.
+    #[error("{}", first_mistake(.0))]
+    Rejected(Rejected),
+    /// It changes what can't be changed while the process runs.
+    #[error("`{0}` can't be changed by a reload; restart wsguard for it")]
+    Fixed(&'static str),
+    /// A new address can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The descriptor limit leaves no room.
+    #[error(transparent)]
+    TooFewDescriptors(#[from] TooFew),
+    /// The process is on its way out.
+    #[error("wsguard is stopping")]
+    Stopping,
+}
+
+/// What became of reloads so far.
+#[derive(Debug)]
+pub struct Reloads {
+    /// Policies that were put in force, the first included.
+    pub generation: AtomicU64,
+    /// Reloads that were refused.
+    pub failures: AtomicU64,
+    last: Mutex<Last>,
+}
+
+/// The last attempt to put a policy in force.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// When it was made.
+    pub at: SystemTime,
+    /// When one last succeeded.
+    pub succeeded_at: SystemTime,
+    /// Why it was refused.
+    pub error: Option<String>,
+}
+
+impl Reloads {
+    /// The first policy is in force since `now`.
+    pub fn begin(now: SystemTime) -> Self {
+        let last = Mutex::new(Last {
+            at: now,
+            succeeded_at: now,
+            error: None,
+        });
+        Self {
+            generation: AtomicU64::new(1),
+            failures: AtomicU64::new(0),
+            last,
+        }
+    }
+
+    /// The last attempt.
+    pub fn last(&self) -> Last {
+        self.last.lock().clone()
+    }
+
+    fn note(&self, outcome: Result<(), String>, now: SystemTime) {
+        let mut last = self.last.lock();
+        last.at = now;
+        last.error = outcome.err();
+        if last.error.is_none() {
+            last.succeeded_at = now;
+            self.generation.fetch_add(1, Relaxed);
+        } else {
+            self.failures.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take their time,
+/// and a thread for each would leave the memory of its arena behind.
+#[derive(Debug)]
+pub struct Reloader {
+    requests: SyncSender<()>,
+}
+
+impl Reloader {
+    /// Starts the thread, which ends with this.
+    pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
+        let (requests, asked) = sync_channel(1);
+        let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
+        thread::Builder::new().name("reload".into()).spawn(move || {
+            for () in asked {
+                let Some(guard) = guard.upgrade() else { return };
+                // It has told the log what came of it.
+                survive(|| guard.reload_file(&path));
+            }
+        })?;
+        Ok(Self { requests })
+    }
+
+    /// Asks for a reload, which comes behind the one that is under way. One that is still to begin will do for both.
+    pub fn ask(&self) {
+        let _asked_already = self.requests.try_send(());
+    }
+}
+
+impl Guard {
+    /// Puts the file's policy in force, and says in the log what changed, or why nothing did.
+    pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
+        let mut last_read = self.reloading.lock();
+        let _told = Reloading::begin(self);
+        let loaded = load_by(&self.reader, path, Pipes::Refused);
+        last_read.clone_from(match &loaded {
+            Ok(checked) => &checked.source.text,
+            Err(rejected) => &rejected.source.text,
+        });
+        let outcome = loaded
+            .map_err(ReloadError::Rejected)
+            .and_then(|checked| self.put_in_force(checked));
+        let shared = Arc::clone(&self.running().shared);
+        match outcome {
+            Ok(changes) => {
+                shared.reloads.note(Ok(()), SystemTime::now());
+                let line = Line {
+                    message: Some(changes),
+                    ..Line::default()
+                };
+                shared.log.event(LogLevel::Info, "reloaded", line);
+                Ok(())
+            }
+            Err(error) => {
+                shared.reloads.note(Err(error.to_string()), SystemTime::now());
+                for mistake in mistakes(&error) {
+                    let line = Line {
+                        message: Some(mistake),
+                        ..Line::default()
+                    };
+                    shared.log.event(LogLevel::Error, "reload_refused", line);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Says which text the policy in force came from when there has been no reload yet.
+    pub fn began_with(&self, text: Option<String>) {
+        *self.reloading.lock() = text;
+    }
+
+    /// Whether the last reload, whatever became of it, read this text.
+    pub fn has_read(&self, text: &[u8]) -> bool {
+        self.reloading
+            .lock()
+            .as_ref()
+            .is_some_and(|last| last.as_bytes() == text)
+    }
+
+    /// Everything that can fail comes first; from the swap on nothing can.
+    fn put_in_force(&self, checked: Checked) -> Result<String, ReloadError> {
+        let before = self.running();
+        let shared = Arc::clone(&before.shared);
+        if !shared.phase.is(Phase::Serving) {
+            return Err(ReloadError::Stopping);
+        }
+        for warning in &checked.warnings {
+            shared.log.warn("config_warning", &placed(&checked.source, warning));
+        }
+        let policy = checked.policy;
+        refuse_fixed(&before.policy, &policy)?;
+        let room = descriptors::deal(&policy, shared.descriptors, shared.workers, memory::limit())?;
+        let posts = self.posts.lock().clone();
+        let heirs: Vec<_> = posts.iter().map(|post| post.heir(&policy)).collect();
+        let is_manned = |asked: &Bind| heirs.iter().flatten().any(|(_, bind)| *bind == asked);
+        let own = |asked: &Bind| {
+            let in_the_way = posts
+                .iter()
+                .zip(&heirs)
+                .filter(|(post, _)| post.is_found() && post.address().collides_with(asked));
+            let own = in_the_way.map(|(post, heir)| Own {
+                listener: Arc::clone(&post.listener().policy.name),
+                address: post.address().clone(),
+                is_inherited: post.is_inherited(),
+                leaves: heir.is_none(),
+            });
+            // One that stays can't be got past.
+            own.min_by_key(|own| own.leaves)
+        };
+        let bound = bind(&policy, is_manned, own, shared.workers)?;
+        // Whoever holds one looks later whether the others have left it.
+        drop((heirs, posts));
+        let mut cuts = descriptors::cuts(&policy, &room, shared.descriptors);
+        // What was said of the policy before need not be said again.
+        if let Ok(room) = descriptors::deal(&before.policy, shared.descriptors, shared.workers, memory::limit()) {
+            let said = descriptors::cuts(&before.policy, &room, shared.descriptors);
+            cuts.retain(|cut| !said.contains(cut));
+        }
+        tell_cuts(cuts, &shared.log);
+        let changes = changes(&before.policy, &policy);
+        let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));
+        resolver::resolve_new(&after);
+        for zone in &after.zones {
+            zone.state.counts.budget.set_limit(zone.rules.connections);
+        }
+        shared.adopt(&after.policy, &room);
+        self.running.store(Arc::new(after));
+        let leaving = self.relieve();
+        self.man(bound);
+        see_left(&leaving);
+        Ok(changes)
+    }
+
+    /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more; these.
+    fn relieve(&self) -> Vec<Arc<Post>> {
+        let running = self.running();
+        let mut leaving = Vec::new();
+        self.posts.lock().retain(|post| {
+            let heir = post.heir(&running.policy);
+            if let Some((at, _)) = heir {
+                post.hand_over(Arc::clone(&running.listeners[at]), Arc::clone(&running));
+            } else {
+                post.close();
+                leaving.push(Arc::clone(post));
+            }
+            heir.is_some()
+        });
+        leaving
+    }
+}
+
+/// Waits until the workers have closed what nobody asks for any more: the next reload may ask for it again, and would find
+/// the address in use. A worker that is too busy for that is not waited for long.
+fn see_left(leaving: &[Arc<Post>]) {
+    let late = Instant::now() + LEAVING;
+    while !leaving.iter().all(Post::is_left) && Instant::now() < late {
+        thread::sleep(LOOKS);
+    }
+}
+
+/// What the process was built around can't be exchanged under it.
+fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
+    let fixed = [
+        ("server.workers", before.server.workers == after.server.workers),
+        ("server.table_size", before.server.table_size == after.server.table_size),
+        (
+            "client_ip.ipv4_prefix",
+            before.identity.prefixes.v4 == after.identity.prefixes.v4,
+        ),
+        (
+            "client_ip.ipv6_prefix",
+            before.identity.prefixes.v6 == after.identity.prefixes.v6,
+        ),
+        (
+            "client_ip.translation_prefixes",
+            before.identity.translations == after.identity.translations,
+        ),
+        ("admin.listen", before.admin.listen == after.admin.listen),
+        ("admin.hosts", before.admin.hosts == after.admin.hosts),
+        ("admin.clients", before.admin.clients == after.admin.clients),
+    ];
+    match fixed.iter().find(|(_, is_same)| !is_same) {
+        Some((key, _)) => Err(ReloadError::Fixed(key)),
+        None => Ok(()),
+    }
+}
+
+/// What a reload changes, in a line.
+fn changes(before: &Policy, after: &Policy) -> String {
+    let mut text = String::new();
+    let named = |what: &str, before: Vec<(String, String)>, after: Vec<(String, String)>, text: &mut String| {
+        for (name, value) in &after {
+            match before.iter().find(|(known, _)| known == name) {
+                None => note(text, &format!("{what} {name} added")),
+                Some((_, old)) if old != value => note(text, &format!("{what} {name} changed")),
+                Some(_) => {}
+            }
+        }
+        for (name, _) in before
+            .iter()
+            .filter(|(name, _)| !after.iter().any(|(known, _)| known == name))
+        {
+            note(text, &format!("{what} {name} removed"));
+        }
+    };
+    let listeners = |policy: &Policy| {
+        policy
+            .listeners
+            .iter()
+            .map(|l| (l.name.to_string(), shown(l)))
+            .collect()
+    };
+    named("listener", listeners(before), listeners(after), &mut text);
+    let zones = |policy: &Policy| {
+        policy
+            .zones
+            .iter()
+            .map(|zone| (zone.name.to_string(), shown(zone)))
+            .collect()
+    };
+    named("zone", zones(before), zones(after), &mut text);
+    let networks = |policy: &Policy| {
+        policy
+            .networks
+            .iter()
+            .map(|(net, caps)| (net.to_string(), shown(caps)))
+            .collect()
+    };
+    named("network", networks(before), networks(after), &mut text);
+    let routes = |policy: &Policy| {
+        policy
+            .routes
+            .iter()
+            .map(|route| (route.name.to_string(), shown(route)))
+            .collect()
+    };
+    named("route", routes(before), routes(after), &mut text);
+    let upstreams = |policy: &Policy| {
+        policy
+            .upstreams
+            .iter()
+            .map(|up| (up.rules.name.to_string(), shown(up)))
+            .collect()
+    };
+    named("upstream", upstreams(before), upstreams(after), &mut text);
+    for (what, is_same) in [
+        ("server", shown(&before.server) == shown(&after.server)),
+        ("client_ip", shown(&before.identity) == shown(&after.identity)),
+        ("log", before.log == after.log),
+    ] {
+        if !is_same {
+            note(&mut text, &format!("{what} changed"));
+        }
+    }
+    if text.is_empty() {
+        "nothing changed".to_owned()
+    } else {
+        text
+    }
+}
+
+fn note(text: &mut String, change: &str) {
+    let separator = if text.is_empty() { "" } else { ", " };
+    // Writing to a string does not fail.
+    let _never = write!(text, "{separator}{change}");
+}
+
+/// Two values that print alike are alike: all of a policy is derived from what the file says.
+fn shown(value: &impl std::fmt::Debug) -> String {
+    format!("{value:?}")
+}
+
+/// Every mistake, with its place.
+fn mistakes(error: &ReloadError) -> Vec<String> {
+    match error {
+        ReloadError::Rejected(rejected) => rejected
+            .mistakes
+            .iter()
+            .map(|mistake| placed(&rejected.source, mistake))
+            .collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+fn first_mistake(rejected: &Rejected) -> String {
+    rejected
+        .mistakes
+        .first()
+        .map_or_else(String::new, |mistake| placed(&rejected.source, mistake))
+}
+
+/// "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
+pub fn placed(source: &Source, finding: &Finding) -> String {
+    let place = match finding.span {
+        Some(_) => {
+            let (line, column) = source.place(finding);
+            format!("{}:{line}:{column}: ", source.name)
+        }
+        None => String::new(),
+    };
+    let hint = finding
+        .hint
+        .as_ref()
+        .map_or_else(String::new, |hint| format!(" ({hint})"));
+    format!("{place}{}{hint}", finding.title)
+}
+
+/// Whether others than its owner and group may write a file.
+pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)
+}
+
+const LEAVING: Duration = Duration::from_secs(1);
+const LOOKS: Duration = Duration::from_millis(1);

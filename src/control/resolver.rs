@@ -1,0 +1,155 @@
+//! Names of servers become addresses in the background, never on the walk.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::config::policy::LogLevel;
+use crate::net::address::Target;
+use crate::upstream::server::Server;
+
+use crate::control::Guard;
+use crate::engine::panics::survive;
+use crate::live::running::Running;
+use crate::telemetry::log::Line;
+
+/// Resolves every name once, in the calling thread, then every 30 s on one of its own, for as long as the guard lives.
+pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
+    resolve(guard, true);
+    let guard = Arc::downgrade(guard);
+    std::thread::Builder::new()
+        .name("resolver".into())
+        .spawn(move || keep_resolving(&guard))?;
+    Ok(())
+}
+
+/// Resolves the names that a policy brings and nobody has resolved yet, in the calling thread.
+pub fn resolve_new(running: &Running) {
+    each_name(running, |server, host, port| {
+        if !server.is_up()
+            && let Ok(addresses) = look_up(host, port)
+        {
+            server.resolved(addresses);
+        }
+    });
+}
+
+fn keep_resolving(guard: &Weak<Guard>) {
+    loop {
+        std::thread::sleep(EVERY);
+        let Some(guard) = guard.upgrade() else { return };
+        survive(|| resolve(&guard, false));
+    }
+}
+
+fn resolve(guard: &Guard, is_first: bool) {
+    let running = guard.running();
+    each_name(&running, |server, host, port| {
+        if let Some((level, message)) = learn(server, look_up(host, port), is_first) {
+            tell(guard, level, server, message);
+        }
+    });
+}
+
+/// Takes over what a look-up has found; says what operators should hear of it. A name server that is away takes no server
+/// down that is up: its last addresses stand.
+fn learn(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) -> Option<(LogLevel, String)> {
+    let was_up = server.is_up();
+    match found {
+        Ok(addresses) if addresses.is_empty() => {
+            was_up.then(|| (LogLevel::Warn, "no longer resolves: no address".to_owned()))
+        }
+        Ok(addresses) => {
+            let is_news = server.resolved(addresses) && !is_first;
+            is_news.then(|| (LogLevel::Info, "resolves to new addresses".to_owned()))
+        }
+        Err(error) if was_up => Some((LogLevel::Warn, format!("no longer resolves: {error}"))),
+        Err(error) => is_first.then(|| (LogLevel::Warn, format!("does not resolve: {error}"))),
+    }
+}
+
+fn each_name(running: &Running, with: impl Fn(&Server, &str, u16)) {
+    for server in running.upstreams.iter().flat_map(|upstream| upstream.servers()) {
+        if let Target::Name { host, port } = server.target() {
+            with(server, host, *port);
+        }
+    }
+}
+
+/// Sorted, so that a resolver that shuffles its answers changes nothing.
+fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let addresses: BTreeSet<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    Ok(addresses.into_iter().collect())
+}
+
+fn tell(guard: &Guard, level: LogLevel, server: &Server, message: String) {
+    let line = Line {
+        server: Some(Arc::clone(server.label())),
+        message: Some(message),
+        ..Line::default()
+    };
+    guard.running().shared.log.event(level, "resolve", line);
+}
+
+const EVERY: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn unresolved() -> Server {
+        Server::new(Target::Name {
+            host: "chat.example.org".into(),
+            port: 3000,
+        })
+    }
+
+    fn at(last: u8) -> Vec<SocketAddr> {
+        vec![SocketAddr::from(([203, 0, 113, last], 3000))]
+    }
+
+    fn away() -> io::Result<Vec<SocketAddr>> {
+        Err(io::Error::other("name server away"))
+    }
+
+    #[test]
+    fn a_name_that_stops_resolving_keeps_its_last_addresses() {
+        let server = unresolved();
+        assert_eq!(learn(&server, Ok(at(1)), true), None);
+        for gone in [away(), Ok(Vec::new())] {
+            let (level, message) = learn(&server, gone, false).unwrap();
+            assert_eq!(level, LogLevel::Warn);
+            assert!(message.starts_with("no longer resolves: "), "{message}");
+            assert!(server.is_up());
+            assert_eq!(*server.addresses(), at(1));
+        }
+        assert_eq!(
+            learn(&server, Ok(at(1)), false),
+            None,
+            "it is back, and nothing has changed"
+        );
+    }
+
+    #[test]
+    fn a_name_that_moves_takes_its_server_along() {
+        let server = unresolved();
+        assert_eq!(learn(&server, Ok(at(1)), true), None);
+        let (level, _) = learn(&server, Ok(at(2)), false).unwrap();
+        assert_eq!((level, server.addresses().to_vec()), (LogLevel::Info, at(2)));
+    }
+
+    #[test]
+    fn a_name_that_never_resolved_is_told_once_and_its_server_is_down_until_it_does() {
+        let server = unresolved();
+        let (level, message) = learn(&server, away(), true).unwrap();
+        assert_eq!(level, LogLevel::Warn);
+        assert!(message.starts_with("does not resolve: "), "{message}");
+        assert_eq!(learn(&server, away(), false), None);
+        assert!(!server.is_up());
+        assert!(learn(&server, Ok(at(1)), false).is_some());
+        assert!(server.is_up());
+    }
+}

@@ -1,0 +1,186 @@
+//! The demo's page: one document, the numbers it polls, and the button's flood.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY};
+use hyper::{Method, StatusCode};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::flood::{self, Flood, Progress};
+use super::minute::{Minute, Second};
+use super::numbers::Numbers;
+use crate::admin::judge::{Verdict, name_of};
+use crate::admin::serve::{self, Asked, Response, text, value};
+use crate::control::Guard;
+use crate::limit::key::{ClientKey, Prefixes};
+
+/// What the page server needs to know.
+#[derive(Debug)]
+pub struct Page {
+    /// The guard whose numbers are shown.
+    pub guard: Arc<Guard>,
+    /// Where it listens.
+    pub guard_at: SocketAddr,
+    /// Its limit for one address.
+    pub per_ip: u32,
+    /// How many messages it lets through at once.
+    pub burst: u32,
+    /// And then in a second.
+    pub rate: u32,
+    /// The button's.
+    pub flood: Flood,
+    /// What its charts show.
+    pub minute: Mutex<Minute>,
+}
+
+/// Everything that the page polls.
+#[derive(Serialize)]
+struct Polled {
+    #[serde(flatten)]
+    numbers: Numbers,
+    last_minute: Vec<Second>,
+    flood: Progress,
+}
+
+/// Serves the page for good, as bounded as the admin server and for the same Hosts.
+pub async fn serve(listener: TcpListener, page: Arc<Page>) {
+    let asked_of = Arc::clone(&page);
+    let answers = serve::serve(listener, move |asked| {
+        let page = Arc::clone(&asked_of);
+        async move { page.answer(&asked) }
+    });
+    tokio::join!(answers, page.watch());
+}
+
+impl Page {
+    fn answer(&self, asked: &Asked) -> Response {
+        match asked.verdict(&[]) {
+            Verdict::Answer => {}
+            Verdict::Forbid => return text(StatusCode::FORBIDDEN, "Cross-site requests are not answered\n"),
+            Verdict::Misdirect => {
+                return text(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "Ask by the address that the demo printed\n",
+                );
+            }
+        }
+        let is_read = matches!(asked.head.method, Method::GET | Method::HEAD);
+        match (asked.head.uri.path(), is_read) {
+            ("/", true) => self.document(asked.host()),
+            ("/numbers", true) => self.polled(asked.peer),
+            ("/flood", false) if asked.head.method == Method::POST => self.start_flood(asked),
+            ("/flood", _) => not_allowed("POST"),
+            ("/" | "/numbers", false) => not_allowed("GET, HEAD"),
+            _ => text(StatusCode::NOT_FOUND, "Not found\n"),
+        }
+    }
+
+    fn document(&self, host: &str) -> Response {
+        let guard = self.guard_url(host);
+        let nonce = nonce();
+        let html = PAGE
+            .replace("{{style}}", STYLE)
+            .replace("{{script}}", SCRIPT)
+            .replace("{{numbers}}", NUMBERS)
+            .replace("{{guard}}", &guard)
+            .replace("{{nonce}}", &nonce)
+            .replace("{{burst}}", &self.burst.to_string())
+            .replace("{{rate}}", &self.rate.to_string())
+            .replace("{{seconds}}", &flood::LASTS.as_secs().to_string())
+            .replace("{{per_ip}}", &self.per_ip.to_string());
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; \
+             connect-src 'self' {guard}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        );
+        let Ok(policy) = HeaderValue::try_from(policy) else {
+            return text(StatusCode::BAD_REQUEST, "Not a Host\n");
+        };
+        let mut response = text(StatusCode::OK, html);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.insert(CONTENT_TYPE, value("text/html; charset=utf-8"));
+        headers.insert(REFERRER_POLICY, value("no-referrer"));
+        response
+    }
+
+    /// The guard's address as the page's reader can dial it. `host` was judged: it is ours, so nobody else's text gets
+    /// into the page.
+    fn guard_url(&self, host: &str) -> String {
+        match name_of(host) {
+            Some(name) if self.guard_at.ip().is_unspecified() => format!("ws://{name}:{}/chat", self.guard_at.port()),
+            _ => format!("ws://{}/chat", self.guard_at),
+        }
+    }
+
+    fn polled(&self, asker: SocketAddr) -> Response {
+        let polled = Polled {
+            numbers: self.numbers(asker.ip()),
+            last_minute: self.minute.lock().seconds(),
+            flood: self.flood.progress(),
+        };
+        json(StatusCode::OK, &polled)
+    }
+
+    /// The asker's own share is that of its address on this port, which is its address on the guard's as well.
+    pub fn numbers(&self, asker: IpAddr) -> Numbers {
+        let key = ClientKey::of(asker, Prefixes::default()).to_string();
+        Numbers::pick(
+            &self.guard.metrics_text(),
+            &self.guard.stats_json(),
+            &key,
+            self.per_ip.into(),
+        )
+    }
+
+    /// Writes down each second, whether somebody looks or not: a page that is opened later shows it.
+    async fn watch(&self) {
+        let mut seconds = interval(Duration::from_secs(1));
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            seconds.tick().await;
+            let now = self.numbers(Ipv4Addr::LOCALHOST.into());
+            self.minute.lock().note(now);
+        }
+    }
+
+    fn start_flood(&self, asked: &Asked) -> Response {
+        // This one has an effect: a page on another port of this host may not have it either.
+        if !matches!(asked.fetch_site(), None | Some("same-origin")) {
+            return text(StatusCode::FORBIDDEN, "Only the demo's own page may flood\n");
+        }
+        match self.flood.start() {
+            Some(_) => json(StatusCode::ACCEPTED, &self.flood.progress()),
+            None => text(StatusCode::CONFLICT, "A flood is running\n"),
+        }
+    }
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let body = serde_json::to_string(body).expect("numbers and strings can always be written as JSON");
+    let mut response = text(status, body);
+    response.headers_mut().insert(CONTENT_TYPE, value("application/json"));
+    response
+}
+
+fn not_allowed(allowed: &'static str) -> Response {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("Only {allowed}\n"));
+    response.headers_mut().insert(ALLOW, value(allowed));
+    response
+}
+
+/// New for every document. The standard hasher's keys come from the system's random numbers.
+fn nonce() -> String {
+    let random = || RandomState::new().hash_one(0_u8);
+    format!("{:016x}{:016x}", random(), random())
+}
+
+const NUMBERS: &str = include_str!("numbers.js");
+const PAGE: &str = include_str!("page.html");
+const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("page.css");

@@ -1,0 +1,167 @@
+//! The way in: sockets are accepted, given a pending seat, and sent on their walk.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::config::policy::LogLevel;
+use crate::net::fault;
+use crate::net::listen::{AcceptFault, Knock, Listener as Door, Spare};
+use crate::net::newcomer::Newcomer;
+
+use crate::engine::panics::survive;
+use crate::engine::post::Post;
+use crate::engine::worker::Worker;
+use crate::telemetry::log::Line;
+use crate::telemetry::reason::Reason;
+use crate::walk::identify::Hop;
+use crate::walk::preread::Greeting;
+use crate::walk::record::Entry;
+use crate::walk::stop::Stop;
+use crate::walk::walk::{Arrival, arrive};
+
+/// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
+/// reset, and closes it.
+pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<bool>, worker: Arc<Worker>) {
+    let mut spare = Spare::new();
+    let mut back_off = FIRST_BACK_OFF;
+    // Asked each time: where the next one always waits already, the select below would never come to it.
+    while !*closes.borrow() {
+        let knock = tokio::select! {
+            biased;
+            knock = door.knock() => knock,
+            _ = closes.wait_for(|closes| *closes) => break,
+        };
+        let (accepted, fault) = match knock {
+            Ok(knock) => accept_batch(&door, knock, &post, &worker),
+            Err(error) => (0, Some(error)),
+        };
+        if accepted > 0 {
+            back_off = FIRST_BACK_OFF;
+            spare.replenish();
+        }
+        let fault = fault.map(|error| {
+            survive(|| complain(&error, &post, &worker));
+            AcceptFault::of(&error)
+        });
+        match fault {
+            // Whoever is in already has its turn, however many knock.
+            None | Some(AcceptFault::Connection) => {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            // Whoever waits hears at once that there is no room, instead of nothing.
+            Some(AcceptFault::Descriptors) => spare.refuse_one(&door),
+            Some(AcceptFault::Machine) => {}
+        }
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+    }
+    // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
+    if !post.is_inherited() {
+        if let Err(error) = door.turn_away() {
+            let log = worker.guard().log();
+            let message = format!(
+                "{} closes, and can't turn newcomers away before: {error}",
+                post.address()
+            );
+            log.warn("listener", &message);
+        }
+        tokio::time::sleep(HAS_BEGUN).await;
+    }
+    // No more than can have been queued when it closed: a flood goes on knocking.
+    for _ in 0..=post.listener().policy.backlog {
+        match door.accept_queued() {
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &worker),
+            Ok(None) => break,
+            Err(error) => {
+                complain(&error, &post, &worker);
+                if AcceptFault::of(&error) != AcceptFault::Connection {
+                    break;
+                }
+            }
+        }
+    }
+    // Before the post is let go of: whoever waits for that binds the address anew.
+    drop(door);
+}
+
+/// Accepts whoever waits, at most [`BATCH`]; says how many that were, and what stopped it short of that.
+fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Worker>) -> (usize, Option<io::Error>) {
+    for accepted in 0..BATCH {
+        match door.accept_queued() {
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, worker),
+            Ok(None) => {
+                knock.answered();
+                return (accepted, None);
+            }
+            Err(error) => return (accepted, Some(error)),
+        }
+    }
+    (BATCH, None)
+}
+
+/// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
+fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+    let _told = survive(|| seat(newcomer, peer, post, worker));
+}
+
+fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+    let now = Instant::now();
+    let (listener, running) = post.in_force();
+    let identity = &running.policy.identity;
+    let peer = peer.map(|peer| peer.ip().to_canonical());
+    let hop = Hop {
+        address: peer,
+        may_forward: true,
+    };
+    let mut entry = Entry::begin(&running.shared, &listener, hop, now);
+    listener.accepted.inc();
+    if listener.policy.accept_proxy_protocol && !identity.trusts(peer) {
+        let stranger = Stop::seen(Reason::ProxyHeader, b"the peer is not in trusted_proxies");
+        entry.stopped(&stranger, None);
+        drop(newcomer);
+        return;
+    }
+    let greeting = Greeting::begin(peer, &listener);
+    let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
+    let seat = match listener.room.enter(charged, running.shared.clock.look(now)) {
+        Ok(seat) => seat,
+        Err(full) => {
+            entry.stopped(&Stop::pending_per_ip(full), None);
+            drop(newcomer);
+            return;
+        }
+    };
+    fault::point("accept");
+    let arrival = Arrival {
+        newcomer,
+        seat,
+        greeting,
+        listener,
+        running,
+        arrived: now,
+    };
+    arrive(arrival, entry, worker);
+}
+
+fn complain(error: &io::Error, post: &Post, worker: &Worker) {
+    let shared = Arc::clone(&worker.guard().running().shared);
+    shared.metrics.accept_errors.inc();
+    let line = Line {
+        listener: Some(Arc::clone(&post.listener().policy.name)),
+        message: Some(error.to_string()),
+        ..Line::default()
+    };
+    shared.log.event(LogLevel::Warn, "accept_error", line);
+}
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+/// Whoever has begun to connect when a socket is about to close has a round trip to finish it.
+const HAS_BEGUN: Duration = Duration::from_millis(150);
+/// Sockets that are accepted before others have their turn.
+const BATCH: usize = 64;
+const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);

@@ -1,0 +1,186 @@
+//! From a request head to an admission, in one synchronous function.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::config::policy::{NetworkPolicy, RejectWith};
+use crate::config::routes::{Matched, Route};
+use crate::limit::admission::{Full, Granted, Lack, Request};
+use crate::limit::shares::Shares;
+use crate::net::fault;
+use crate::wire::engine_io;
+use crate::wire::head::Head;
+use crate::wire::path::PathReading;
+use crate::wire::request::{Forwarding, request_for_server};
+use crate::wire::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
+
+use crate::live::phase::Phase;
+use crate::live::running::{Listener, Running, Zone};
+use crate::telemetry::reason::Reason;
+use crate::walk::identify::{Client, Hop, identify};
+use crate::walk::stop::{Offer, Place, Stop};
+
+/// Who asks, and by which door.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// The near end of the connection.
+    pub hop: Hop,
+    /// Where it came in.
+    pub listener: &'a Listener,
+}
+
+/// A client that may come in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its right to be counted as open, and what would have refused it under `mode = "observe"`.
+    pub granted: Granted,
+    /// What takes it to its server.
+    pub passage: Passage,
+}
+
+/// Everything that is needed to take an admitted client to its server.
+#[derive(Debug)]
+pub struct Passage {
+    /// Who it is.
+    pub client: Client,
+    /// Where it goes.
+    pub place: Place,
+    /// The request, as the server is to read it.
+    pub request: Vec<u8>,
+    /// What the server's 101 must say in `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// What a close frame in place of an answer needs; only where refusals are put so.
+    pub offer: Option<Offer>,
+    /// What the rate lacked that was only observed.
+    pub lack: Option<Box<Lack>>,
+    /// What all connections of the client share; known once it is admitted.
+    pub shares: Option<Arc<Shares>>,
+}
+
+/// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
+pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) -> Result<Admitted, Stop> {
+    let policy = &running.policy;
+    if [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method)
+        && peer
+            .listener
+            .policy
+            .health_path
+            .as_deref()
+            .is_some_and(|path| path.as_bytes() == head.path())
+    {
+        return Err(Stop::health(running.shared.phase.is(Phase::Serving)).asked_by(head.method));
+    }
+    let client = identify(head, peer.hop, &policy.identity);
+    let upgrade =
+        check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head).asked_by(head.method))?;
+    let route = route(head, client, running).map_err(|stop| stop.by(client).asking(head))?;
+    let place = Place {
+        route: Arc::clone(&route.name),
+        zone: Arc::clone(&running.zones[route.zone]),
+        upstream: Arc::clone(&running.upstreams[route.upstream]),
+        relay: policy.upstreams[route.upstream].relay,
+    };
+    allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
+    let offer = offered(head, &upgrade, &place.zone);
+    if running.shared.phase.is(Phase::Draining) {
+        return Err(Stop::new(Reason::Draining)
+            .by(client)
+            .at(&place)
+            .offering(offer.as_ref()));
+    }
+    let (granted, lack) =
+        admit(client, &place.zone, running, now).map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    fault::point("decide");
+    let forwarding = Forwarding {
+        hop: client.hop,
+        hop_trusted: client.hop_is_trusted,
+        client: client.address,
+        proto: "http",
+        send: policy.identity.send,
+    };
+    let request = request_for_server(head, &forwarding);
+    let accept = accept_for(upgrade.key);
+    Ok(Admitted {
+        granted,
+        passage: Passage {
+            client,
+            place,
+            request,
+            accept,
+            offer,
+            lack,
+            shares: None,
+        },
+    })
+}
+
+fn not_an_upgrade(fault: NoUpgrade) -> Stop {
+    match fault {
+        NoUpgrade::NotUpgrade => Stop::new(Reason::NotUpgrade),
+        NoUpgrade::BadVersion => Stop::new(Reason::BadVersion),
+        NoUpgrade::Bad(rule) => Stop::rule(Reason::BadRequest, rule.to_string()),
+    }
+}
+
+fn route<'a>(head: &Head<'_>, client: Client, running: &'a Running) -> Result<&'a Route, Stop> {
+    let reading = PathReading::of(head.path(), head.absolute_form);
+    let host = head.host.as_ref().map(|host| host.name);
+    match running.policy.routes.matching(host, &reading, client.address) {
+        Matched::Route(route) => Ok(route),
+        Matched::None => {
+            let missed = running.policy.routes.missed(host, &reading, client.address);
+            Err(Stop::missed(missed, head))
+        }
+        Matched::Ambiguous => Err(Stop::rule(
+            Reason::BadRequest,
+            "Bad request: the path reads as two different ones".into(),
+        )),
+    }
+}
+
+fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Stop> {
+    if !route.allows(client.address) {
+        return Err(Stop::new(Reason::Network));
+    }
+    if !route.allows_origin(upgrade.origin) {
+        return Err(Stop::seen(Reason::Origin, upgrade.origin.unwrap_or_default()));
+    }
+    Ok(())
+}
+
+/// With what is observed of a rate comes what it lacks.
+fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
+    let known = if zone.policy.exempt {
+        None
+    } else {
+        client.address.and_then(|ip| running.policy.networks.longest(ip))
+    };
+    let request = Request {
+        zone: &zone.state.counts,
+        rules: zone.rules,
+        process: (!zone.policy.exempt).then_some(&running.shared.process),
+        key: client.key,
+        client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
+            network.over(zone.policy.client)
+        }),
+        shares: zone.terms.shares(),
+    };
+    let admission = &running.shared.admission;
+    let lack = |full: Full| admission.lack(&request, full.limit, now);
+    match admission.admit(request, now) {
+        Ok(granted) => {
+            let lack = granted.observed.and_then(lack).map(Box::new);
+            Ok((granted, lack))
+        }
+        Err(full) => Err(Stop::full(full, lack(full))),
+    }
+}
+
+fn offered(head: &Head<'_>, upgrade: &Upgrade<'_>, zone: &Zone) -> Option<Offer> {
+    let closes = zone.policy.reject_with == RejectWith::Close;
+    closes.then(|| Offer {
+        key: upgrade.key.to_vec(),
+        protocol: upgrade.first_protocol.map(<[u8]>::to_vec),
+        is_engine_io: engine_io::is_asked_for(head.target),
+    })
+}

@@ -1,0 +1,11 @@
+//! The life of a connection, from its first byte to its record. Read [`walk`] first.
+
+pub mod decide;
+pub mod identify;
+pub mod preread;
+pub mod record;
+pub mod refuse;
+pub mod stop;
+pub mod upgrade;
+#[allow(clippy::module_inception)]
+pub mod walk;

@@ -1,0 +1,260 @@
+//! From an admission to an open tunnel: a server is dialled, and its 101 verified.
+
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use crate::net::address::Target;
+use crate::net::client::Client;
+use crate::net::dial::{self, Dialled};
+use crate::net::fault;
+use crate::net::stream::{Stream, is_passing};
+use crate::relay::clock::Clock;
+use crate::upstream::lease::Lease;
+use crate::upstream::server::Server;
+use crate::wire::Step;
+use crate::wire::body::{BodyRead, BodyState};
+use crate::wire::extensions::Extensions;
+use crate::wire::reply::{Reply, ReplyScan};
+
+use crate::telemetry::reason::Reason;
+use crate::walk::decide::Passage;
+use crate::walk::record::Entry;
+use crate::walk::stop::Stop;
+
+/// A server that has switched protocols.
+#[derive(Debug)]
+pub struct Connected {
+    /// Its socket.
+    pub server: Stream,
+    /// The right to use it.
+    pub lease: Lease,
+    /// Its 101, and what it sent behind it.
+    pub reply: Vec<u8>,
+    /// How much of that is the 101.
+    pub reply_size: usize,
+    /// Which extensions it agrees on.
+    pub extensions: Extensions,
+}
+
+/// What a server answered.
+enum Answered {
+    Switched(Connected),
+    /// Something else, which is the client's to hear.
+    Other(Other),
+}
+
+/// An answer that opens no tunnel, its body not read yet.
+struct Other {
+    server: Stream,
+    _lease: Lease,
+    status: u16,
+    head: Vec<u8>,
+    body: BodyRead,
+    first: Vec<u8>,
+}
+
+/// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
+pub async fn connect(passage: &Passage, client: &Client, entry: &mut Entry) -> Result<Connected, Stop> {
+    let connected = tokio::select! {
+        biased;
+        connected = connect_patiently(passage, entry) => connected,
+        () = client.stream().ended() => Err(Stop::new(Reason::ClientGone)),
+    };
+    connected.map_err(|stop| {
+        stop.by(passage.client)
+            .at(&passage.place)
+            .offering(passage.offer.as_ref())
+    })
+}
+
+async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Connected, Stop> {
+    let zone = &passage.place.zone.policy;
+    let clock = &passage.place.zone.terms.clock;
+    let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
+    let asking = pin!(ask(passage, entry, zone.dial));
+    match clock.within(deadline, asking).await {
+        None => Err(Stop::new(Reason::UpstreamTimeout)),
+        Some(Err(stop)) => Err(stop),
+        Some(Ok(Answered::Switched(connected))) => Ok(connected),
+        // Boxed: few get that far.
+        Some(Ok(Answered::Other(other))) => Err(Box::pin(pass_on(other, deadline, clock)).await),
+    }
+}
+
+/// Hands the request to a server, and reads its reply.
+async fn ask(passage: &Passage, entry: &mut Entry, dial: Option<Duration>) -> Result<Answered, Stop> {
+    let (server, sent, lease) = dial_any(passage, entry, dial).await?;
+    server
+        .write_all(&passage.request[sent..])
+        .await
+        .map_err(|_| bad_reply("the server ended the connection at once"))?;
+    let mut bytes = Vec::new();
+    for _ in 0..=MAX_INTERIMS {
+        let (reply, used) = read_reply(&server, &mut bytes, &passage.accept).await?;
+        match reply {
+            Reply::Switched(extensions) => {
+                return Ok(Answered::Switched(Connected {
+                    server,
+                    lease,
+                    reply: bytes,
+                    reply_size: used,
+                    extensions,
+                }));
+            }
+            Reply::PassOn { status, head, body } => {
+                bytes.drain(..used);
+                let other = Other {
+                    server,
+                    _lease: lease,
+                    status,
+                    head,
+                    body,
+                    first: bytes,
+                };
+                return Ok(Answered::Other(other));
+            }
+            Reply::Interim => drop(bytes.drain(..used)),
+        }
+    }
+    Err(bad_reply("too many interim replies"))
+}
+
+async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), Stop> {
+    let mut scan = ReplyScan::default();
+    loop {
+        match scan.parse(bytes, accept) {
+            Ok(Step::Done { value, used }) => {
+                fault::point("reply");
+                return Ok((value, used));
+            }
+            Ok(Step::More) => {}
+            Err(fault) => return Err(bad_reply(fault.to_string())),
+        }
+        if !matches!(read_more(server, bytes).await, Ok(1..)) {
+            return Err(bad_reply("the server ended the connection within its reply"));
+        }
+    }
+}
+
+fn bad_reply(what: impl Into<String>) -> Stop {
+    Stop::because(Reason::UpstreamBadReply, what.into())
+}
+
+/// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
+/// it goes how much of the request the one that was reached has been sent.
+async fn dial_any(
+    passage: &Passage,
+    entry: &mut Entry,
+    limit: Option<Duration>,
+) -> Result<(Stream, usize, Lease), Stop> {
+    let attempts = passage.place.upstream.attempts(&passage.client.key);
+    let mut reason = Reason::UpstreamDown;
+    for mut lease in attempts {
+        entry.dialled(lease.server());
+        match dial_within(limit, lease.server(), &passage.request, &passage.place.zone.terms.clock).await {
+            Some(Ok(Dialled { stream, sent })) => {
+                fault::point("dial");
+                entry.reached();
+                return Ok((stream, sent, lease));
+            }
+            Some(Err(error)) if dial::is_out_of_room(&error) => {
+                return Err(Stop::because(Reason::ProcessFull, error.to_string()));
+            }
+            Some(Err(error)) => {
+                entry.not_reached(Reason::UpstreamRefused, error.to_string());
+                if reason != Reason::UpstreamTimeout {
+                    reason = Reason::UpstreamRefused;
+                }
+            }
+            None => {
+                entry.not_reached(Reason::UpstreamTimeout, "no answer within `dial`".to_owned());
+                reason = Reason::UpstreamTimeout;
+            }
+        }
+        lease.failed();
+    }
+    Err(Stop::new(reason))
+}
+
+/// [`dial_one`]; `None` when `limit` was over first.
+async fn dial_within(
+    limit: Option<Duration>,
+    server: &Server,
+    request: &[u8],
+    clock: &Clock,
+) -> Option<io::Result<Dialled>> {
+    let dialling = pin!(dial_one(server, request));
+    let deadline = limit.map(|limit| clock.now() + limit);
+    clock.within(deadline, dialling).await
+}
+
+/// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
+async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
+    if let Target::Unix(path) = server.target() {
+        return dial::unix(path).await;
+    }
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in server.addresses().iter() {
+        match dial::tcp(*address, request).await {
+            Ok(dialled) => return Ok(dialled),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// The server's own answer, with as much of its body as comes and fits. The client sees where that is not the whole of it.
+async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Stop {
+    let mut content = Vec::new();
+    let cut = match clock.within(deadline, pin!(read_body(&mut other, &mut content))).await {
+        Some(Ok(())) => None,
+        Some(Err(cut)) => Some(cut),
+        None => Some("the server's reply did not come to its end in time"),
+    };
+    content.truncate(MAX_BODY);
+    let mut answer = other.head;
+    other.body.write(&content, cut.is_none(), &mut answer);
+    Stop::server(other.status, answer, cut)
+}
+
+/// Reads a body to its end; an error says why it is not whole.
+async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'static str> {
+    let mut bytes = std::mem::take(&mut other.first);
+    loop {
+        // Asked for one byte more than fits, it comes to the end of a body that just fits.
+        match other.body.feed(&bytes, content, MAX_BODY + 1) {
+            Ok(BodyState::Done) if content.len() > MAX_BODY => return Err("the server's reply has more than 64 KiB"),
+            Ok(BodyState::Done) => return Ok(()),
+            Ok(BodyState::More) => {}
+            Err(_) => return Err("the server's reply is malformed"),
+        }
+        bytes.clear();
+        match read_more(&other.server, &mut bytes).await {
+            Ok(1..) => {}
+            Ok(0) if other.body.at_end_of_stream() => return Ok(()),
+            Ok(0) | Err(_) => return Err("the server ended the connection within its reply"),
+        }
+    }
+}
+
+async fn read_more(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        std::future::poll_fn(|cx| server.poll_read_ready(cx)).await?;
+        match read_now(server, into) {
+            Err(error) if is_passing(&error) => {}
+            other => return other,
+        }
+    }
+}
+
+fn read_now(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+    let mut room = [0; READ_SIZE];
+    let read = server.try_read(&mut room)?;
+    into.extend_from_slice(&room[..read]);
+    Ok(read)
+}
+
+const MAX_INTERIMS: usize = 8;
+const MAX_BODY: usize = 64 * 1024;
+const READ_SIZE: usize = 4096;
