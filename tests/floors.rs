@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Floor, folder, and the folders it may use. The same table stands in `src/lib.rs`.
 const FLOORS: &[(u8, &str, &str)] = &[
@@ -39,7 +40,7 @@ const FLOORS: &[(u8, &str, &str)] = &[
 #[test]
 fn no_file_names_a_folder_that_its_own_may_not_use() {
     let mut wrong = Vec::new();
-    for file in sources() {
+    for file in &*SOURCES {
         for path in file.paths() {
             let Some(to) = path.first().filter(|to| is_floor(to)) else {
                 continue;
@@ -61,7 +62,7 @@ fn no_file_names_a_folder_that_its_own_may_not_use() {
 /// read without the others.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let new: Vec<String> = circles(&sources())
+    let new: Vec<String> = circles(&SOURCES)
         .into_iter()
         .map(|circle| {
             circle
@@ -81,30 +82,26 @@ fn no_files_import_each_other_in_a_circle() {
 
 #[test]
 fn a_circle_is_found_and_a_chain_is_none() {
-    let source = |name: &str, text: &str| Source {
-        name: name.into(),
-        tokens: tokens(text),
-    };
     let chain = [
-        source("net/mod.rs", "pub mod a; pub mod b; pub mod c;"),
-        source("net/a.rs", "use super::b::B; mod tests { use super::*; }"),
-        source("net/b.rs", "use crate::net::c::{C, D};"),
-        source("net/c.rs", "#[cfg(test)] mod tests { use crate::net::a::A; }"),
+        Source::of("net/mod.rs", "pub mod a; pub mod b; pub mod c;"),
+        Source::of("net/a.rs", "use super::b::B; mod tests { use super::*; }"),
+        Source::of("net/b.rs", "use crate::net::c::{C, D};"),
+        Source::of("net/c.rs", "#[cfg(test)] mod tests { use crate::net::a::A; }"),
     ];
     assert!(circles(&chain).is_empty());
     let circle = [
-        source("net/mod.rs", "pub mod a; pub mod b; pub mod c; use c::C;"),
-        source("net/a.rs", "fn f() { super::b::g() }"),
-        source("net/b.rs", "use super::c::C;"),
-        source("net/c.rs", "use crate::net::{a::A, a::d};"),
+        Source::of("net/mod.rs", "pub mod a; pub mod b; pub mod c; use c::C;"),
+        Source::of("net/a.rs", "fn f() { super::b::g() }"),
+        Source::of("net/b.rs", "use super::c::C;"),
+        Source::of("net/c.rs", "use crate::net::{a::A, a::d};"),
     ];
     assert_eq!(
         circles(&circle),
         [["net/a.rs", "net/b.rs", "net/c.rs"].map(String::from).to_vec()]
     );
     let with_parent = [
-        source("net/mod.rs", "pub mod a; use self::a::A; pub struct B;"),
-        source("net/a.rs", "use super::B;"),
+        Source::of("net/mod.rs", "pub mod a; use self::a::A; pub struct B;"),
+        Source::of("net/a.rs", "use super::B;"),
     ];
     assert_eq!(
         circles(&with_parent),
@@ -114,7 +111,7 @@ fn a_circle_is_found_and_a_chain_is_none() {
 
 #[test]
 fn every_folder_is_a_floor_and_every_file_stands_on_one() {
-    for file in sources() {
+    for file in &*SOURCES {
         let floor = file.floor();
         assert!(is_floor(&floor) || floor == ROOF, "{} is on no floor", file.name);
     }
@@ -157,9 +154,39 @@ fn lower_floors_never_use_higher_ones_and_neighbours_never_each_other() {
     }
 }
 
+/// A folder holds one noun, and a reader sees all of it at once.
+#[test]
+fn no_folder_has_more_files_than_a_reader_takes_in() {
+    let mut files: BTreeMap<String, usize> = BTreeMap::new();
+    for source in &*SOURCES {
+        let folder = source.name.rsplit_once('/').map_or(ROOF, |(folder, _)| folder);
+        *files.entry(folder.to_owned()).or_default() += 1;
+    }
+    let crowded: Vec<_> = files
+        .into_iter()
+        .filter(|(folder, count)| *count > FILES_MAX && !FOLDERS_TO_CUT.contains(&&**folder))
+        .collect();
+    assert!(
+        crowded.is_empty(),
+        "folders with more than {FILES_MAX} files: {crowded:?}"
+    );
+}
+
+/// Unit tests count, unless they are in a `tests.rs` of their own.
+#[test]
+fn no_file_is_longer_than_a_reader_takes_in() {
+    let long: Vec<_> = SOURCES
+        .iter()
+        .filter(|source| !source.is_test() && source.lines > LINES_MAX)
+        .filter(|source| !FILES_TO_CUT.contains(&&*source.name))
+        .map(|source| (&*source.name, source.lines))
+        .collect();
+    assert!(long.is_empty(), "files with more than {LINES_MAX} lines: {long:?}");
+}
+
 #[test]
 fn unsafe_code_lives_in_one_file() {
-    for file in sources() {
+    for file in &*SOURCES {
         let has = file
             .tokens
             .iter()
@@ -187,7 +214,7 @@ fn what_is_said_to_be_pure_is_pure() {
         "rustix",
         "libc",
     ];
-    for file in sources() {
+    for file in &*SOURCES {
         let (is_wire, is_limit) = (file.floor() == "wire", file.floor() == "limit");
         if !is_wire && !is_limit || file.is_test() {
             continue;
@@ -212,7 +239,7 @@ fn the_wall_clock_is_shown_and_never_reckoned_with() {
         "live/running.rs",
         "admin/scrape.rs",
     ];
-    for file in sources() {
+    for file in &*SOURCES {
         let names_it = file.without_tests().iter().any(|token| token == "SystemTime");
         assert!(
             !names_it || shows.contains(&file.name.as_str()),
@@ -318,13 +345,47 @@ const CIRCLES_TO_CUT: &[&str] = &[
     "wire/proxy/line.rs",
 ];
 
+const FILES_MAX: usize = 18;
+
+/// Folders with more files than that, still to be cut.
+const FOLDERS_TO_CUT: &[&str] = &["config", "relay"];
+
+const LINES_MAX: usize = 400;
+
+/// Files with more lines than that, still to be cut.
+const FILES_TO_CUT: &[&str] = &[
+    "config/shape.rs",
+    "control/config_watch.rs",
+    "control/reload.rs",
+    "limit/key.rs",
+    "net/listen.rs",
+    "net/stream.rs",
+    "relay/inspect.rs",
+    "relay/judge.rs",
+    "telemetry/advice.rs",
+    "telemetry/log.rs",
+    "telemetry/metrics.rs",
+    "walk/record.rs",
+    "wire/frame.rs",
+    "wire/hops.rs",
+];
+
 struct Source {
     /// Below `src/`.
     name: String,
+    lines: usize,
     tokens: Vec<String>,
 }
 
 impl Source {
+    fn of(name: &str, text: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            lines: text.lines().count(),
+            tokens: tokens(text),
+        }
+    }
+
     /// The folder, or nothing for a file right in `src/`.
     fn floor(&self) -> String {
         self.name
@@ -366,20 +427,18 @@ impl Source {
     fn imports<'a>(&self, modules: &BTreeMap<Vec<String>, &'a str>) -> BTreeSet<&'a str> {
         let body = Self {
             name: self.name.clone(),
+            lines: self.lines,
             tokens: self.without_tests().to_vec(),
         };
-        let children = (0..body.tokens.len())
-            .filter(|at| *at == 0 || body.tokens[at - 1] != ":")
-            .map(|at| {
-                let mut path = body.module();
-                path.push(body.tokens[at].clone());
-                (at, path)
-            });
+        let begins_a_path = |at: usize| {
+            let is_behind_one = at > 0 && body.tokens[at - 1] == ":";
+            !is_behind_one && body.tokens.len() > at + 2 && body.tokens[at + 1] == ":" && body.tokens[at + 2] == ":"
+        };
         let mut paths = body.paths();
-        for (at, child) in children {
-            let is_path = body.tokens.get(at + 1).is_some_and(|token| token == ":")
-                && body.tokens.get(at + 2).is_some_and(|token| token == ":");
-            if is_path && modules.contains_key(&child) {
+        for at in (0..body.tokens.len()).filter(|at| begins_a_path(*at)) {
+            let mut child = body.module();
+            child.push(body.tokens[at].clone());
+            if modules.contains_key(&child) {
                 paths.push(child);
             }
         }
@@ -538,6 +597,9 @@ fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
+/// Read once for all tests.
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(sources);
+
 fn sources() -> Vec<Source> {
     let mut files = Vec::new();
     let mut folders = vec![source_dir()];
@@ -549,10 +611,7 @@ fn sources() -> Vec<Source> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(source_dir()).unwrap().to_str().unwrap().to_owned();
                 if name != "build.rs" {
-                    files.push(Source {
-                        name,
-                        tokens: tokens(&fs::read_to_string(&path).unwrap()),
-                    });
+                    files.push(Source::of(&name, &fs::read_to_string(&path).unwrap()));
                 }
             }
         }
@@ -662,12 +721,8 @@ fn character_or_lifetime(rest: &[u8]) -> usize {
 
 #[test]
 fn this_test_finds_what_it_is_looking_for() {
-    let source = |name: &str, text: &str| Source {
-        name: name.into(),
-        tokens: tokens(text),
-    };
     let edges = |name: &str, text: &str| -> BTreeSet<String> {
-        source(name, text)
+        Source::of(name, text)
             .paths()
             .into_iter()
             .map(|path| path.join("::"))
@@ -706,7 +761,7 @@ fn this_test_finds_what_it_is_looking_for() {
     assert_eq!(found, expected.map(String::from).into());
     assert!(may_use("cli", "wire") && !may_use("wire", "net") && !may_use("walk", "engine"));
     assert!(
-        source("wire/a.rs", "let unsafe_name = \"unsafe\"; // unsafe")
+        Source::of("wire/a.rs", "let unsafe_name = \"unsafe\"; // unsafe")
             .tokens
             .iter()
             .all(|token| token != "unsafe")
