@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use wsguard::wire::Step;
-use wsguard::wire::body::BodyState;
-use wsguard::wire::head::{HeadCaps, HeadScan};
-use wsguard::wire::reply::{Reply, ReplyScan};
-use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::upgrade::check_upgrade;
+use wsguard::wire::http::body::BodyState;
+use wsguard::wire::http::head::{HeadCaps, HeadScan};
+use wsguard::wire::http::reply::{Reply, ReplyScan};
+use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade::check_upgrade;
 
 /// What becomes of an input: the expected one, and the words that must not depend on how it came.
 #[derive(Debug, PartialEq)]

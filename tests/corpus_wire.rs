@@ -7,11 +7,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 use wsguard::wire::Step;
-use wsguard::wire::frame::{FrameScanner, Sender};
-use wsguard::wire::header::{FrameHeader, MessageSequence};
 use wsguard::wire::hops::{ForwardHeader, client_from, parse_hop};
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::proxy::{Announces, announces, parse_proxy};
+use wsguard::wire::ws::frame::{FrameScanner, Sender};
+use wsguard::wire::ws::header::{FrameHeader, MessageSequence};
 
 #[test]
 fn proxy_headers_are_read_alike_whole_and_byte_by_byte() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use wsguard::wire::head::HeadCaps;
+use wsguard::wire::http::head::HeadCaps;
 
 /// The defaults of the configuration.
 pub const CAPS: HeadCaps = HeadCaps {

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use gungraun::prelude::*;
-use wsguard::wire::extensions::Extensions;
-use wsguard::wire::frame::{FrameScanner, Sender};
+use wsguard::wire::ws::extensions::Extensions;
+use wsguard::wire::ws::frame::{FrameScanner, Sender};
 
 use crate::inputs::frames::{large, small};
 

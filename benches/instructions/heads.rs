@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use gungraun::prelude::*;
 use wsguard::wire::Step;
-use wsguard::wire::head::{Head, HeadScan};
-use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::upgrade::check_upgrade;
+use wsguard::wire::http::head::{Head, HeadScan};
+use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade::check_upgrade;
 
 use crate::inputs::heads::{BROWSER, CAPS, with_headers};
 

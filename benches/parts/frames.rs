@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use wsguard::wire::frame::{FrameScanner, Sender};
+use wsguard::wire::ws::frame::{FrameScanner, Sender};
 
 use crate::inputs::frames::{large, small};
 

@@ -12,7 +12,7 @@ use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
-use crate::wire::request::SendMode;
+use crate::wire::http::request::SendMode;
 
 use super::routes::Routes;
 

@@ -3,8 +3,8 @@
 use std::task::Context;
 use std::time::Duration;
 
-use crate::wire::frame::server_frame;
-use crate::wire::header::FrameKind;
+use crate::wire::ws::frame::server_frame;
+use crate::wire::ws::header::FrameKind;
 
 use super::flow::Moved;
 use super::legs::Legs;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
-use crate::wire::frame::{FrameScanner, Sender};
+use crate::wire::ws::frame::{FrameScanner, Sender};
 
 use super::bypass::{Foreseen, Outlook};
 use super::held::Held;

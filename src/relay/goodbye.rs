@@ -4,7 +4,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::net::stream::{Stream, is_passing};
-use crate::wire::frame::close_frame;
+use crate::wire::ws::frame::close_frame;
 
 use super::bypass::Foreseen;
 use super::flow::{End, Flow, Moved, with_buffer};

@@ -12,8 +12,8 @@ use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
 use crate::limit::line::Line;
 use crate::limit::shares::{Shares, charge_both};
 use crate::wire::Step;
-use crate::wire::frame::{FrameScanner, Sender};
-use crate::wire::header::{FrameFault, FrameHeader, FrameKind, MessageSequence};
+use crate::wire::ws::frame::{FrameScanner, Sender};
+use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind, MessageSequence};
 
 use super::beats::Beats;
 use super::ping::Expected;

@@ -2,8 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use crate::wire::frame::server_frame;
-use crate::wire::header::FrameKind;
+use crate::wire::ws::frame::server_frame;
+use crate::wire::ws::header::FrameKind;
 
 /// The payload of a connection's pings, and how many are unanswered.
 ///

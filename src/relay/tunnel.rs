@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::limit::shares::Shares;
-use crate::wire::extensions::Extensions;
-use crate::wire::frame::{FrameScanner, Sender};
+use crate::wire::ws::extensions::Extensions;
+use crate::wire::ws::frame::{FrameScanner, Sender};
 
 use super::aside::Aside;
 use super::ending::Ending;

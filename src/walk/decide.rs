@@ -8,11 +8,11 @@ use crate::config::routes::{Matched, Route};
 use crate::limit::admission::{Full, Granted, Lack, Request};
 use crate::limit::shares::Shares;
 use crate::net::fault;
-use crate::wire::engine_io;
-use crate::wire::head::Head;
+use crate::wire::http::head::Head;
+use crate::wire::http::request::{Forwarding, request_for_server};
 use crate::wire::path::PathReading;
-use crate::wire::request::{Forwarding, request_for_server};
-use crate::wire::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
+use crate::wire::ws::engine_io;
+use crate::wire::ws::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
 
 use crate::live::phase::Phase;
 use crate::live::running::{Listener, Running, Zone};

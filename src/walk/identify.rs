@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::config::policy::IdentityPolicy;
 use crate::limit::key::ClientKey;
-use crate::wire::head::Head;
 use crate::wire::hops::{ForwardHeader, client_from};
+use crate::wire::http::head::Head;
 
 /// The near end of the connection, before any header is read: the socket's peer, or what a PROXY header put in its
 /// place.

@@ -8,7 +8,7 @@ use crate::limit::pending::Pending;
 use crate::net::client::Ahead;
 use crate::net::fault;
 use crate::wire::Step;
-use crate::wire::head::{HeadCaps, HeadFault, HeadScan};
+use crate::wire::http::head::{HeadCaps, HeadFault, HeadScan};
 use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
 
 use crate::control::Guard;

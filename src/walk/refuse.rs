@@ -13,9 +13,9 @@ use crate::net::fault;
 use crate::net::newcomer::Newcomer;
 use crate::net::stream::{Stream, is_passing};
 use crate::relay::clock::Clock;
-use crate::wire::answer::{Answer, accepted};
-use crate::wire::engine_io;
-use crate::wire::frame::{FrameScanner, Sender, close_frame};
+use crate::wire::http::answer::{Answer, accepted};
+use crate::wire::ws::engine_io;
+use crate::wire::ws::frame::{FrameScanner, Sender, close_frame};
 
 use crate::telemetry::reason::Reason;
 use crate::walk::stop::{Cause, Stop};

@@ -7,7 +7,7 @@ use crate::limit::admission::{Full, Lack};
 use crate::limit::pending::PerIpFull;
 use crate::relay::mode::RelayMode;
 use crate::upstream::group::Upstream;
-use crate::wire::head::Head;
+use crate::wire::http::head::Head;
 
 use crate::live::running::Zone;
 use crate::telemetry::log::shown;

@@ -13,9 +13,9 @@ use crate::relay::clock::Clock;
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;
-use crate::wire::body::{BodyRead, BodyState};
-use crate::wire::extensions::Extensions;
-use crate::wire::reply::{Reply, ReplyScan};
+use crate::wire::http::body::{BodyRead, BodyState};
+use crate::wire::http::reply::{Reply, ReplyScan};
+use crate::wire::ws::extensions::Extensions;
 
 use crate::telemetry::reason::Reason;
 use crate::walk::decide::Passage;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use super::rule::Rule;
+use super::http::rule::Rule;
 
 /// An authority without user information.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,22 +3,13 @@
 //! Everything here is pure: no socket, clock, lock or log. Parsers are resumable: they are given all bytes so far and
 //! say [`Step::More`] until they can tell.
 
-pub mod answer;
 mod authority;
-pub mod body;
-pub mod engine_io;
-pub mod extensions;
-mod field;
-pub mod frame;
-pub mod head;
-pub mod header;
 pub mod hops;
+pub mod http;
 pub mod path;
 pub mod proxy;
-pub mod reply;
-pub mod request;
-mod rule;
-pub mod upgrade;
+mod token;
+pub mod ws;
 
 /// What a parser says about the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,8 +22,8 @@ use wsguard::relay::pace::Pace;
 use wsguard::relay::rules::{MessageRules, OnExceed};
 use wsguard::relay::terms::Terms;
 use wsguard::relay::tunnel::{Conditions, Opening, Relay};
-use wsguard::wire::extensions::Extensions;
-use wsguard::wire::frame::Sender;
+use wsguard::wire::ws::extensions::Extensions;
+use wsguard::wire::ws::frame::Sender;
 
 /// One side that speaks, and what it is held to. `None` is "off".
 #[derive(Clone, Copy, Debug)]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::wire::Step;
-use crate::wire::reply::{Reply, ReplyFault, ReplyScan};
-use crate::wire::upgrade::accept_for;
+use crate::wire::http::reply::{Reply, ReplyFault, ReplyScan};
+use crate::wire::ws::upgrade::accept_for;
 
 /// A guard that can be dialled.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use crate::config::raw;
 use crate::config::shape::Entry;
 use crate::limit::key::{Prefixes, TranslationPrefix, TranslationPrefixes};
 use crate::wire::hops::ForwardHeader;
-use crate::wire::request::SendMode;
+use crate::wire::http::request::SendMode;
 
 use super::clients;
 

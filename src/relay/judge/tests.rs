@@ -3,8 +3,8 @@ use crate::limit::rules::Rate;
 use crate::relay::clock::Clock;
 use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
-use crate::wire::extensions::Extensions;
-use crate::wire::frame::server_frame;
+use crate::wire::ws::extensions::Extensions;
+use crate::wire::ws::frame::server_frame;
 use proptest::prelude::*;
 use std::time::Instant;
 

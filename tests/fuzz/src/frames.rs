@@ -4,8 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
-use wsguard::wire::frame::{FrameScanner, Sender, close_frame};
-use wsguard::wire::header::{FrameHeader, MessageSequence};
+use wsguard::wire::ws::frame::{FrameScanner, Sender, close_frame};
+use wsguard::wire::ws::header::{FrameHeader, MessageSequence};
 use wsguard_fuzz::{Dice, pieces};
 
 fuzz_target!(|data: &[u8]| {

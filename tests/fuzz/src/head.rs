@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
-use wsguard::wire::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
+use wsguard::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
 use wsguard::wire::hops::names_client;
 use wsguard::wire::path::{PathReading, is_below, normal_form};
-use wsguard::wire::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::upgrade::{Upgrade, check_upgrade};
+use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade::{Upgrade, check_upgrade};
 use wsguard_fuzz::{Dice, looks};
 
 fuzz_target!(|data: &[u8]| {

@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
-use wsguard::wire::frame::{FrameScanner, LONGEST_HEADER, Sender, server_frame};
-use wsguard::wire::header::{FrameFault, FrameHeader, FrameKind, MessageSequence};
+use wsguard::wire::ws::frame::{FrameScanner, LONGEST_HEADER, Sender, server_frame};
+use wsguard::wire::ws::header::{FrameFault, FrameHeader, FrameKind, MessageSequence};
 use wsguard_fuzz::{Dice, looks};
 
 fuzz_target!(|data: &[u8]| {

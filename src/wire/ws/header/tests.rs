@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::frame::FrameScanner;
+use crate::wire::ws::frame::FrameScanner;
 use proptest::prelude::*;
 
 fn parsed(bytes: &[u8]) -> Result<Step<FrameHeader>, FrameFault> {
@@ -100,7 +100,7 @@ fn a_message_is_its_fragments_and_control_frames_may_stand_between_them() {
 
 #[test]
 fn a_frame_of_ours_is_read_as_what_it_is() {
-    use crate::wire::frame::server_frame;
+    use crate::wire::ws::frame::server_frame;
     for (kind, length, sent) in [
         (FrameKind::Ping, 12, 12),
         (FrameKind::Ping, 200, 125),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::extensions::Extensions;
+use crate::wire::ws::extensions::Extensions;
 use proptest::prelude::*;
 
 /// RFC 6455, 5.7, byte for byte.

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::super::Step;
 use super::super::head::{HeadCaps, HeadScan};
-use super::super::hops::CLIENT_HEADERS;
 use super::*;
+use crate::wire::Step;
+use crate::wire::hops::CLIENT_HEADERS;
 
 const HOP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const CLIENT: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));

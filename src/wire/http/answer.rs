@@ -1,6 +1,6 @@
 //! What a client hears that gets no tunnel.
 
-use super::upgrade::accept_for;
+use crate::wire::ws::upgrade::accept_for;
 
 /// An answer in plain HTTP, after which the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Which extensions a 101 agrees on (RFC 6455, section 9.1), as far as frames show it: which reserved bits they may have.
 
-use super::field::{members, trim_blanks};
 use super::header::{FrameHeader, FrameKind};
+use crate::wire::token::{members, trim_blanks};
 
 /// What the reserved bits of frames may be used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,10 +4,10 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-use super::Step;
 use super::frame::{
     BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, RESERVED, Sender, TEXT,
 };
+use crate::wire::Step;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

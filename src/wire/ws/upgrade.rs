@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-use super::field::{has_member, members};
-use super::head::{Head, Rule, Version};
+use crate::wire::http::head::{Head, Rule, Version};
+use crate::wire::token::{has_member, members};
 
 /// Why a request is no upgrade that may pass, in the order in which it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,10 +4,10 @@ use std::mem::MaybeUninit;
 
 use httparse::{Header, Response};
 
-use super::Step;
 use super::body::BodyRead;
-use super::extensions::Extensions;
-use super::field::{has_member, members};
+use crate::wire::Step;
+use crate::wire::token::{has_member, members};
+use crate::wire::ws::extensions::Extensions;
 
 /// Reads one reply head out of a growing buffer. It remembers where the last look ended, so that a head that drips in
 /// costs no more than one that comes whole.

@@ -1,9 +1,9 @@
 //! WebSocket frames (RFC 6455, 5.2), of which only the 2 to 14 header bytes are looked at: payload is skipped, never
 //! unmasked or kept.
 
-use super::Step;
 use super::extensions::Extensions;
 use super::header::{FrameFault, FrameHeader, FrameKind};
+use crate::wire::Step;
 
 /// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

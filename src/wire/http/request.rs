@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::head::{Head, Host};
-use super::hops::{Lengths, lengths_with, may_be, names_client};
+use crate::wire::hops::{Lengths, lengths_with, may_be, names_client};
 
 /// Who sent the request, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum SendMode {
     None,
 }
 
-/// Composes the request for the server from a head that has passed [`check_upgrade`](super::upgrade::check_upgrade).
+/// Composes the request for the server from a head that has passed [`check_upgrade`](crate::wire::ws::upgrade::check_upgrade).
 ///
 /// Path and query go on byte for byte, headers in order and as sent, with these exceptions:
 /// - headers that name a client go on from a trusted hop only, and never where they are spelt with `_`, which many

@@ -7,11 +7,11 @@
 
 use httparse::Header;
 
-pub use super::authority::Host;
 pub use super::rule::Rule;
+pub use crate::wire::authority::Host;
 
-use super::Step;
-use super::field::{is_blank, is_token, trim_blanks};
+use crate::wire::Step;
+use crate::wire::token::{is_blank, is_token, trim_blanks};
 
 /// How much of a head is read before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

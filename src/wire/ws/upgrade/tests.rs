@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::Step;
-use super::super::head::{HeadCaps, HeadScan};
 use super::*;
+use crate::wire::Step;
+use crate::wire::http::head::{HeadCaps, HeadScan};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 

@@ -1,0 +1,8 @@
+//! HTTP/1.1 heads, bodies and replies (RFC 9112).
+
+pub mod answer;
+pub mod body;
+pub mod head;
+pub mod reply;
+pub mod request;
+pub(super) mod rule;

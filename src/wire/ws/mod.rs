@@ -1,0 +1,7 @@
+//! WebSocket: the handshake, its extensions, and frames (RFC 6455).
+
+pub mod engine_io;
+pub mod extensions;
+pub mod frame;
+pub mod header;
+pub mod upgrade;
