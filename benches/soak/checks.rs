@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::book::{Book, Fault};
-use crate::control::Sample;
+use crate::guard::Sample;
 
 /// How many held, and how many did not.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::book::Book;
-use crate::control::Eye;
+use crate::guard::Eye;
 use crate::places::Places;
 
 /// Shared by all tasks of a season.

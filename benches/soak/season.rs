@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::book::Fault;
-use crate::control::Sample;
+use crate::guard::Sample;
 use crate::dice::Dice;
 use crate::reloads::Reloads;
 use crate::scene::Scene;
