@@ -278,12 +278,6 @@ const CIRCLES_TO_CUT: &[&str] = &[
     "cli/probe/attempts.rs",
     "cli/probe/mod.rs",
     "cli/run.rs",
-    "config/compile/warnings.rs",
-    "config/compile/warnings/messages.rs",
-    "config/mod.rs",
-    "config/quick.rs",
-    "config/raw.rs",
-    "config/strays.rs",
     "control/mod.rs",
     "control/reload.rs",
     "control/resolver.rs",
@@ -335,7 +329,6 @@ const LINES_MAX: usize = 400;
 
 /// Files with more lines than that, still to be cut.
 const FILES_TO_CUT: &[&str] = &[
-    "config/shape.rs",
     "control/config_watch.rs",
     "control/reload.rs",
     "limit/key.rs",

@@ -85,14 +85,14 @@ impl HostPattern {
 }
 
 /// What stands before this end of a host, in any case; `None` where it ends otherwise, or nothing does.
-pub(super) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
+pub(crate) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
     let (front, end) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
     (end.eq_ignore_ascii_case(suffix.as_bytes()) && !front.is_empty()).then_some(front)
 }
 
 /// The address that a host is: four decimal numbers, or IPv6 in brackets. Others may read `127.1` or `0x7f.0.0.1` as one;
 /// browsers never send those, and here they are names.
-pub(super) fn address(host: &[u8]) -> Option<IpAddr> {
+pub(crate) fn address(host: &[u8]) -> Option<IpAddr> {
     let ip = match host {
         [b'[', inner @ .., b']'] => IpAddr::V6(str::from_utf8(inner).ok()?.parse::<Ipv6Addr>().ok()?),
         [b'0'..=b'9', ..] => IpAddr::V4(str::from_utf8(host).ok()?.parse().ok()?),
@@ -102,7 +102,7 @@ pub(super) fn address(host: &[u8]) -> Option<IpAddr> {
 }
 
 /// How an address with fewer numbers, or others than decimal, is written.
-pub(super) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
+pub(crate) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
     format!("an IPv4 address has four numbers: \"{meant}\"")
 }
 

@@ -44,7 +44,7 @@ macro_rules! table {
             fn report(&self, found: &mut Findings) {
                 $(self.$key.report(found);)*
                 for stray in &self.strays {
-                    found.mistake(strays::mistake(Self::PATH, Self::KEYS, stray));
+                    found.mistake(strays::mistake(Self::PATH, Self::KEYS, stray, &SCHEMA));
                 }
             }
         }
@@ -145,9 +145,6 @@ pub const SCHEMA: [(&str, &[&str]); 12] = [
     (Admin::PATH, Admin::KEYS),
     (Log::PATH, Log::KEYS),
 ];
-
-/// The tables of which there may be several, each in double brackets.
-pub const LISTS: [&str; 3] = ["listener", "network", "route"];
 
 impl File {
     /// Reads TOML. An error is one of syntax, and the first.

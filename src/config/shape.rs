@@ -285,6 +285,9 @@ enum Shapes<T> {
     Other,
 }
 
+/// The tables of which there may be several, each in double brackets.
+pub const LISTS: [&str; 3] = ["listener", "network", "route"];
+
 /// A value as TOML has it.
 #[derive(Debug)]
 pub enum Value {

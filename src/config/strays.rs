@@ -4,10 +4,10 @@ use toml::Spanned;
 
 use super::finding::{Finding, nearest};
 use super::later;
-use super::raw::{LISTS, SCHEMA};
+use super::shape::LISTS;
 
-/// The mistake that a key of this table is, which is none of its `keys`.
-pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
+/// The mistake that a key of this table is, which is none of its `keys`; `schema` has every table with its keys.
+pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>, schema: &[(&str, &[&str])]) -> Finding {
     let key = stray.get_ref().as_str();
     if later::has_key(table, key) {
         let planned = "it is planned; take it out until a version has it, it would have no effect";
@@ -18,17 +18,17 @@ pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>) -> Finding {
         "" => format!("unknown table `{key}`"),
         _ => format!("unknown key `{key}`"),
     };
-    Finding::at(stray.span(), title).hint(hint(table, keys, key))
+    Finding::at(stray.span(), title).hint(hint(table, keys, key, schema))
 }
 
-fn hint(table: &str, keys: &[&str], key: &str) -> String {
+fn hint(table: &str, keys: &[&str], key: &str, schema: &[(&str, &[&str])]) -> String {
     if let Some(instead) = later::meanwhile(key) {
         return instead.to_owned();
     }
     if let Some(name) = nearest(key, keys.iter().copied()) {
         return format!("did you mean `{name}`?");
     }
-    let home = SCHEMA
+    let home = schema
         .iter()
         .find(|(home, known)| *home != table && !home.is_empty() && known.contains(&key));
     if let Some((home, _)) = home {

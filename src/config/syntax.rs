@@ -5,7 +5,8 @@ use std::ops::Range;
 use toml::de::{DeTable, Error};
 
 use super::finding::Finding;
-use super::raw::{LISTS, SCHEMA};
+use super::raw::SCHEMA;
+use super::shape::LISTS;
 
 /// What is to be said of a text that is no TOML; `first` is the parser's first error.
 pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {

@@ -10,7 +10,7 @@ use crate::config::units;
 use crate::limit::rules::Rate;
 use crate::relay::rules::{MessageRules, OnExceed};
 
-use super::first_span;
+use super::places::first_span;
 
 pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
     let nothing = Limits::default();

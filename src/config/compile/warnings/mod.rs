@@ -1,6 +1,7 @@
 //! What surely isn't meant. Only a policy without mistakes is looked at.
 
 mod messages;
+mod places;
 
 use std::ops::Range;
 
@@ -8,11 +9,11 @@ use crate::config::finding::{Finding, Findings};
 use crate::config::policy::{Policy, RejectWith, ZonePolicy};
 use crate::config::raw::{File, Limits};
 use crate::config::routes::{Route, RoutePath};
-use crate::config::shape::Entry;
 use crate::config::units;
 use crate::net::address::Bind;
 
 use super::{listener, reach, zone};
+use places::{first_span, is_news};
 
 /// Notes every warning, each at what it is about.
 pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
@@ -277,22 +278,5 @@ fn is_as_built_in(written: &ZonePolicy, policy: &Policy) -> bool {
         let built_in = zone::exempt(&policy.zones[0]);
         (written.rules.connections, written.client) == (built_in.rules.connections, built_in.client)
             && written.messages == super::messages::unlimited(written.messages.clone())
-    }
-}
-
-/// The place of the first that is written.
-fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<Range<usize>> {
-    entries.into_iter().find_map(Entry::span)
-}
-
-/// Whether nothing was said about this place: zones that inherit one number need not all be told of it.
-fn is_news(warning: &Finding, told: &mut Vec<Range<usize>>) -> bool {
-    match &warning.span {
-        Some(span) if told.contains(span) => false,
-        Some(span) => {
-            told.push(span.clone());
-            true
-        }
-        None => true,
     }
 }
