@@ -1,5 +1,6 @@
-//! The README and the documents of conf/deploy as a map: what they name is there, and what is there the README names. The
-//! README's commands and blocks are run by `tests/clients/readme.test.mjs`, and so is the table of what a server hears.
+//! The documents as a map: what they name and link to exists, each is linked from the README or from another one, and the
+//! tables of reasons match the program. `tests/clients/readme.test.mjs` runs their commands and blocks, and compares the
+//! table of what a server hears.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -11,7 +12,7 @@ use wsguard::telemetry::reason::{CloseReason, Reason};
 
 #[test]
 fn it_explains_every_reason_once_and_no_other_with_the_status_and_text_that_a_client_hears() {
-    let text = readme();
+    let text = document("README.md").text;
     let rows = table_after(&text, "These were not let in:");
     let words: Vec<&str> = rows.iter().map(|row| in_ticks(row[0])).collect();
     assert_eq!(sorted(&words), sorted(&Reason::ALL.map(Reason::word)));
@@ -30,7 +31,7 @@ fn it_explains_every_reason_once_and_no_other_with_the_status_and_text_that_a_cl
 
 #[test]
 fn it_explains_every_end_of_an_open_connection_once_and_no_other() {
-    let text = readme();
+    let text = document("README.md").text;
     let words: Vec<String> = table_after(&text, "These were open, and are over.")
         .iter()
         .map(|row| in_ticks(row[0]).to_owned())
@@ -41,7 +42,7 @@ fn it_explains_every_end_of_an_open_connection_once_and_no_other() {
 
 #[test]
 fn it_says_of_everything_that_is_promised_and_not_built_that_it_is_not() {
-    let text = readme();
+    let text = document("README.md").text;
     let section = section(&text, "What it does not do yet");
     let keys = later::KEYS.iter().flat_map(|(_, keys)| keys.iter().copied());
     let values = later::VALUES.iter().map(|(_, value)| *value);
@@ -58,37 +59,65 @@ fn it_says_of_everything_that_is_promised_and_not_built_that_it_is_not() {
 }
 
 #[test]
-fn every_file_that_it_names_is_there() {
-    let text = readme();
+fn every_file_that_the_documents_name_exists() {
     let top = ["src/", "tests/", "benches/", "conf/", "systemd/", ".ci/"];
-    let named = spans(&text).filter(|span| top.iter().any(|top| span.starts_with(top)) && !span.contains(' '));
-    let linked = links(&text).filter(|to| !to.starts_with('#') && !to.contains("://"));
-    let files: BTreeSet<&str> = named.chain(linked).collect();
-    assert!(files.len() > 40, "{files:?}");
-    let missing: Vec<_> = files.iter().filter(|file| !root().join(file).exists()).collect();
-    assert!(missing.is_empty(), "{missing:?}");
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for document in documents() {
+        for span in
+            spans(&document.text).filter(|span| top.iter().any(|top| span.starts_with(top)) && !span.contains(' '))
+        {
+            named += 1;
+            if !root().join(span).exists() {
+                missing.push(format!("{}: {span}", document.path));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(named > 40, "{named}");
 }
 
 #[test]
-fn every_heading_that_it_links_to_is_there() {
-    let text = readme();
-    let anchors: BTreeSet<String> = headings(&text).map(anchor).collect();
-    let missing: Vec<_> = links(&text)
-        .filter_map(|to| to.strip_prefix('#'))
-        .filter(|to| !anchors.contains(*to))
+fn every_link_in_the_documents_leads_to_a_file_and_a_heading_that_exist() {
+    let all = documents();
+    let mut missing = Vec::new();
+    for document in &all {
+        for to in links(&document.text).filter(|to| !to.contains("://")) {
+            let (file, heading) = to.split_once('#').unwrap_or((to, ""));
+            let path = document.beside(file);
+            let has_heading = || {
+                let target = all.iter().find(|target| target.path == path);
+                target.is_some_and(|target| headings(&target.text).any(|known| anchor(known) == heading))
+            };
+            if !root().join(&path).exists() || !(heading.is_empty() || has_heading()) {
+                missing.push(format!("{}: {to}", document.path));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn every_document_is_linked_from_the_readme() {
+    let readme = document("README.md");
+    let linked: BTreeSet<String> = links(&readme.text)
+        .map(|to| to.split('#').next().unwrap().to_owned())
         .collect();
-    assert!(missing.is_empty(), "{missing:?} in {anchors:?}");
+    let missing: Vec<String> = documents()
+        .into_iter()
+        .map(|document| document.path)
+        .filter(|path| path != "README.md" && !linked.contains(path))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
 fn every_configuration_in_the_documents_has_neither_mistakes_nor_warnings() {
     let minimal = fs::read_to_string(root().join("conf/minimal.toml")).unwrap();
-    for (name, text) in documents() {
-        for block in text
-            .split("\n```toml\n")
-            .skip(1)
-            .map(|rest| rest.split("\n```").next().unwrap())
-        {
+    for Document { path: name, text } in documents() {
+        for block in text.split("\n```toml").skip(1) {
+            // Behind the title.
+            let block = block.split_once('\n').unwrap().1.split("\n```").next().unwrap();
             let whole = if block.contains("[[listener]]") {
                 block.to_owned()
             } else {
@@ -100,13 +129,13 @@ fn every_configuration_in_the_documents_has_neither_mistakes_nor_warnings() {
             }
         }
     }
-    let (_, migration) = documents().find(|(name, _)| name.contains("from-nginx")).unwrap();
+    let migration = document("conf/deploy/from-nginx-and-haproxy.md").text;
     assert_eq!(migration.matches("\n```toml\n").count(), 2);
 }
 
 #[test]
 fn every_key_that_the_words_of_nginx_and_haproxy_lead_to_is_one() {
-    let (_, text) = documents().find(|(name, _)| name.contains("from-nginx")).unwrap();
+    let text = document("conf/deploy/from-nginx-and-haproxy.md").text;
     let mut checked = 0;
     for heading in ["nginx, word by word", "HAProxy, word by word"] {
         for row in table_after(&text, &format!("## {heading}")) {
@@ -136,38 +165,16 @@ fn every_key_that_the_words_of_nginx_and_haproxy_lead_to_is_one() {
 }
 
 #[test]
-fn what_the_documents_link_to_is_there() {
-    let readme = readme();
-    let anchors: BTreeSet<String> = headings(&readme).map(anchor).collect();
-    for (name, text) in documents() {
-        let own: BTreeSet<String> = headings(&text).map(anchor).collect();
-        for to in links(&text).filter(|to| !to.contains("://")) {
-            let (file, heading) = to.split_once('#').unwrap_or((to, ""));
-            let folder = root().join("conf/deploy");
-            assert!(file.is_empty() || folder.join(file).exists(), "{name}: {to}");
-            let known = if file.is_empty() { &own } else { &anchors };
-            assert!(heading.is_empty() || known.contains(heading), "{name}: {to}");
-        }
-        assert!(
-            readme.contains(&format!("](conf/deploy/{name})")),
-            "the README links to {name}"
-        );
-    }
-}
-
-#[test]
-fn every_metric_that_it_names_is_one() {
-    let text = readme();
-    let sources: String = ["telemetry/metrics.rs", "admin/scrape.rs"]
-        .map(|file| fs::read_to_string(root().join("src").join(file)).unwrap())
-        .concat();
+fn every_metric_that_the_documents_name_exists() {
+    let sources = sources(&root().join("src"));
     let is_of_a_name = |byte: char| byte.is_ascii_lowercase() || byte == '_';
-    let named: BTreeSet<&str> = text
-        .match_indices("wsguard_")
-        .map(|(at, _)| &text[at..])
-        .map(|rest| &rest[..rest.find(|byte| !is_of_a_name(byte)).unwrap_or(rest.len())])
-        .collect();
-    assert!(!named.is_empty());
+    let mut named = BTreeSet::new();
+    let manual = fs::read_to_string(root().join("conf/wsguard.toml")).unwrap();
+    for text in documents().into_iter().map(|document| document.text).chain([manual]) {
+        let names = text.match_indices("wsguard_").map(|(at, _)| &text[at..]);
+        named.extend(names.map(|rest| rest[..rest.find(|byte| !is_of_a_name(byte)).unwrap_or(rest.len())].to_owned()));
+    }
+    assert!(named.len() > 5, "{named:?}");
     for name in named {
         assert!(sources.contains(&format!("\"{name}\"")), "{name}");
     }
@@ -184,7 +191,9 @@ fn it_names_the_oldest_rust_that_the_manifest_allows() {
         .next()
         .unwrap();
     assert!(
-        readme().contains(&format!("needs Rust {version} or newer")),
+        document("README.md")
+            .text
+            .contains(&format!("needs Rust {version} or newer")),
         "{version}"
     );
 }
@@ -194,23 +203,71 @@ fn the_picture_is_one_and_not_too_large() {
     let picture = fs::read(root().join("tests/demo/flood.png")).unwrap();
     assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
     assert!(picture.len() < 200 * 1024, "{} bytes", picture.len());
-    let text = readme();
+    let text = document("README.md").text;
     let first_screen: String = text.lines().take(25).collect();
     assert!(first_screen.contains("tests/demo/flood.png") && first_screen.contains("cargo run --release -- demo"));
 }
 
-fn readme() -> String {
-    fs::read_to_string(root().join("README.md")).unwrap()
+/// A document for people: its path from the root, and its text.
+struct Document {
+    path: String,
+    text: String,
 }
 
-/// Name and text of each document of conf/deploy.
-fn documents() -> impl Iterator<Item = (String, String)> {
-    let folder = fs::read_dir(root().join("conf/deploy")).unwrap();
-    folder.map(|file| {
-        let file = file.unwrap();
-        let name = file.file_name().into_string().unwrap();
-        (name, fs::read_to_string(file.path()).unwrap())
-    })
+impl Document {
+    /// The path from the root of a file that this document names relative to itself; itself for an empty name.
+    /// The path from the root of a file that this document names relative to itself; its own for an empty name.
+    fn beside(&self, name: &str) -> String {
+        if name.is_empty() {
+            return self.path.clone();
+        }
+        let mut parts: Vec<&str> = self.path.split('/').collect();
+        parts.pop();
+        for part in name.split('/') {
+            match part {
+                ".." => drop(parts.pop()),
+                part => parts.push(part),
+            }
+        }
+        parts.join("/")
+    }
+}
+
+/// Every document, by path.
+fn documents() -> Vec<Document> {
+    let mut documents = Vec::new();
+    for folder in ["", "benches/", "conf/", "conf/deploy/", "src/"] {
+        for file in fs::read_dir(root().join(folder)).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            if Path::new(&name).extension().is_some_and(|ending| ending == "md") {
+                documents.push(document(&format!("{folder}{name}")));
+            }
+        }
+    }
+    documents.sort_by(|a, b| a.path.cmp(&b.path));
+    documents
+}
+
+fn document(path: &str) -> Document {
+    let text = fs::read_to_string(root().join(path)).unwrap();
+    Document {
+        path: path.to_owned(),
+        text,
+    }
+}
+
+/// The text of every source file below a folder.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    text
 }
 
 fn root() -> PathBuf {
@@ -231,8 +288,11 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
     behind.split("\n## ").next().unwrap()
 }
 
+/// Headings of every level, without comments in code blocks.
 fn headings(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().filter_map(|line| line.strip_prefix("## "))
+    let prose = text.split("\n```").step_by(2).flat_map(str::lines);
+    let is_heading = |line: &&str| line.trim_start_matches('#').starts_with(' ') && line.starts_with('#');
+    prose.filter(is_heading).map(|line| line.trim_start_matches(['#', ' ']))
 }
 
 /// As GitHub makes it.

@@ -1,15 +1,15 @@
-// The README, read and done: real nginx and HAProxy are set up from its blocks alone, with real servers behind them and real
-// clients before them; and each of its commands is run here or by .ci/run.
+// The documents, followed to the letter: real nginx and HAProxy are set up from their blocks alone, with real servers behind
+// them and real clients in front; and each command in them is run here or by .ci/run.
 //
-// A block that is used here bears a title behind its language. What has to differ from what people paste stands in `as`, as
-// pairs of what is there and what takes its place: addresses, ports and paths. Each pair must match, or the test fails.
+// A block that is used here has a title after its language. What must differ from what people paste is given as `as`, pairs
+// of a text and its replacement: addresses, ports and paths. Each pair must match, or the test fails.
 //
-// Clients stand on 127.0.0.x, the proxies on 127.0.0.1.
+// Clients connect from 127.0.0.x, the proxies run on 127.0.0.1.
 
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, readlinkSync, symlinkSync, writeFileSync } from 'node:fs';
 import http from 'node:http';
 import https from 'node:https';
 import net from 'node:net';
@@ -23,7 +23,8 @@ const WebSocket = need('ws');
 const { io } = need('socket.io-client');
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const README = readFileSync(join(ROOT, 'README.md'), 'utf8');
+const DOCUMENTS = ['README.md', ...['benches/README.md', 'src/README.md'].filter((file) => existsSync(join(ROOT, file))), ...markdown('conf'), ...markdown('conf/deploy')];
+const TEXT = DOCUMENTS.map((file) => readFileSync(join(ROOT, file), 'utf8')).join('\n');
 const USERS = 500;
 const FORGED = [
   {},
@@ -36,13 +37,18 @@ const FORGED = [
   { Via: '1.1 x', 'X-Forwarded-For': '' },
 ];
 
-const blocks = [...README.matchAll(/^```(\w+)(?: title=(\S+))?\n(.*?)^```$/gms)].map(([, language, title, text]) => ({ language, title, text }));
+const blocks = [...TEXT.matchAll(/^```(\w+)(?: title=(\S+))?\n(.*?)^```$/gms)].map(([, language, title, text]) => ({ language, title, text }));
 const used = new Set();
+
+/** The documents of a folder. */
+function markdown(folder) {
+  return readdirSync(join(ROOT, folder)).filter((name) => name.endsWith('.md')).sort().map((name) => `${folder}/${name}`);
+}
 
 /** The block of this title, with each pair of `as` put into it. */
 function block(title, as = []) {
   const found = blocks.filter((block) => block.title === title);
-  assert.equal(found.length, 1, `the README has one block ${title}`);
+  assert.equal(found.length, 1, `the documents have one block ${title}`);
   used.add(title);
   return as.reduce((text, [from, to]) => {
     assert.ok(text.includes(from), `${title} has ${from}`);
@@ -129,7 +135,7 @@ const ways = [
 /** Where a site has TLS: a client of socket.io on its defaults, which polls first. */
 const byDefault = (secure) => ({ client: `const socket = io("https://127.0.0.1:${secure}");` });
 
-describe('set up from the README', { concurrency: 2 }, () => {
+describe('set up from the documents', { concurrency: 2 }, () => {
   for (const { name, start, hops, origin, saysProto = true, keepsPolling = false } of ways) {
     test(name, { timeout: 150_000 }, async (t) => {
       const app = await chatServer(t);
@@ -435,23 +441,23 @@ describe('set up from the README', { concurrency: 2 }, () => {
   });
 });
 
-const prose = README.replace(/^```.*?^```$/gms, '');
+const prose = TEXT.replace(/^```.*?^```$/gms, '');
 
-/** What the README tells people to type, in its blocks and within its lines. */
+/** What the documents tell people to type, in blocks and within lines. */
 const commands = new Set([
   ...blocks.filter(({ language }) => language === 'sh').flatMap(({ text }) => text.split('\n').map((line) => line.replace(/\s+#.*$/, '').trim())),
   ...[...prose.matchAll(/`((?:cargo|wsguard|nginx|haproxy|systemctl|curl|npm|bash|\.ci\/run)\s[^`]*)`/g)].map(([, text]) => text.replace(/\s+/g, ' ')),
 ].filter(Boolean));
 const ran = new Set();
 
-/** A command of the README, which is run now. */
+/** A command of the documents, which is run now. */
 function command(text) {
-  assert.ok(commands.has(text), `the README has the command ${text}`);
+  assert.ok(commands.has(text), `the documents have the command ${text}`);
   ran.add(text);
   return text;
 }
 
-describe('each command of the README', { concurrency: 1 }, () => {
+describe('each command of the documents', { concurrency: 1 }, () => {
   /** The words of a command behind the first, with each pair of `as` put into them. */
   const words = (text, as = []) => as.reduce((text, [from, to]) => {
     assert.ok(text.includes(from), `${text} has ${from}`);
@@ -585,7 +591,7 @@ describe('each command of the README', { concurrency: 1 }, () => {
   });
 });
 
-describe('each block of the README', () => {
+describe('each block of the documents', () => {
   for (const { title, text } of blocks.filter(({ language }) => language === 'toml')) test(`${title ?? text.split('\n')[0]} is a configuration without mistakes`, async (t) => {
     const file = join(folder(t), 'wsguard.toml');
     writeFileSync(file, text.includes('[[listener]]') ? text : readFileSync(join(ROOT, 'conf/minimal.toml'), 'utf8') + text);
@@ -602,6 +608,15 @@ describe('each block of the README', () => {
     copyFileSync(join(ROOT, 'conf/prometheus/alerts.yml'), join(etc, 'wsguard/alerts.yml'));
     writeFileSync(join(etc, 'prometheus.yml'), block('prometheus.yml'));
     assert.match(await output('promtool', ['check', 'config', join(etc, 'prometheus.yml')]), /SUCCESS/);
+  });
+
+  test('that has a counterpart for wsguard is one that nginx and HAProxy take', async (t) => {
+    const [where, port] = [folder(t), await freePort()];
+    const [site, config] = [join(where, 'nginx.conf'), join(where, 'haproxy.cfg')];
+    writeFileSync(site, `events {}\npid ${join(where, 'pid')};\nhttp {\n${block('from-nginx.conf', [['listen 8080', `listen 127.0.0.1:${port}`]])}}\n`);
+    await output('nginx', ['-t', '-e', 'stderr', '-p', where, '-c', site]);
+    writeFileSync(config, block('from-haproxy.cfg', [['bind :8080', `bind 127.0.0.1:${port}`]]));
+    await output('haproxy', ['-c', '-f', config]);
   });
 
   test('that has a title was used, and none that a program reads is without', () => {
@@ -667,7 +682,7 @@ async function hearsAsTold(column, app, ports, address, client, instead = {}) {
   }
 }
 
-/** nginx from the README's site for `behind`, with `more` before it; its ports, and how it is reloaded. */
+/** nginx with the site of behind-nginx.md, with `more` before it; its ports, and how it is reloaded. */
 async function nginxBefore(t, app, front, { more = '', servers = `server 127.0.0.1:${app.port};`, as = [] } = {}) {
   const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
   const { certificate, key } = certified(where);
@@ -683,7 +698,7 @@ async function nginxBefore(t, app, front, { more = '', servers = `server 127.0.0
   return { plain, secure, reload: await nginx(t, more + site, plain) };
 }
 
-/** Starts nginx with a site, as a master with workers; gives what reloads it, by the README's command. */
+/** Starts nginx with a site, as a master with workers; gives what reloads it, by the documents' command. */
 async function nginx(t, site, port) {
   const where = folder(t);
   const file = join(where, 'nginx.conf');
@@ -723,7 +738,7 @@ ${site}
   };
 }
 
-/** HAProxy from the README's block. */
+/** HAProxy with the file of behind-haproxy.md. */
 async function haproxyBefore(t, app, front, as = []) {
   const [plain, secure, where] = [await freePort(), await freePort(), folder(t)];
   const { certificate, key } = certified(where);

@@ -71,7 +71,8 @@ class Files(unittest.TestCase):
             self.assertEqual(set(), told - labels[alert], f"{alert} tells of labels that it does not have")
 
     def test_every_alert_says_what_to_do_in_words_that_are_explained(self):
-        explained = (CONF / "wsguard.toml").read_text() + (CONF.parent / "README.md").read_text()
+        documents = [CONF / "wsguard.toml", CONF.parent / "README.md", *CONF.glob("*.md")]
+        explained = "".join(document.read_text() for document in documents)
         known = set(re.findall(r"\w+", explained))
         for alert, rule in ALERTS.items():
             with self.subTest(alert):

@@ -65,12 +65,17 @@ class Deb(unittest.TestCase):
         for line in said("dpkg-deb", "--contents", DEB).splitlines():
             self.assertIn(line.split()[1], ("0/0", "root/root"), line)
 
-    def test_what_its_readme_says_of_the_configuration_is_there(self):
+    def test_what_its_documents_link_to_in_the_package_is_there(self):
         folder = self.root / "usr/share/doc/wsguard"
-        readme = (folder / "README.md").read_text()
-        links = set(re.findall(r"\]\((conf/[^)#]*)", readme))
+        documents = [folder / "README.md", *folder.glob("conf/**/*.md")]
+        links = set()
+        for document in documents:
+            for link in re.findall(r"\]\(([^)#:]+)", document.read_text()):
+                target = pathlib.Path(os.path.normpath(document.parent / link))
+                if target.is_relative_to(folder / "conf") or target == folder / "README.md":
+                    links.add(target)
         self.assertGreater(len(links), 8, links)
-        self.assertEqual([link for link in links if not (folder / link).exists()], [])
+        self.assertEqual([link for link in links if not link.exists()], [])
         # Of files beside them, and in the file that is installed.
         self.assertTrue((folder / "conf/minimal.toml").exists())
         self.assertIn("/usr/share/doc/wsguard/conf/", (self.root / CONFIG).read_text())
