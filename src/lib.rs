@@ -22,8 +22,8 @@
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |
 //! | 1 | `wire/` | bytes to values and back: PROXY header, request head, upgrade, hops, frames, replies. Pure | |
 //!
-//! The life of a connection is read top-down in `walk/walk.rs`.
-
+//! What follows is `README.md` of this folder: the life of a connection, and where to find what.
+#![doc = include_str!("README.md")]
 #![warn(missing_docs)]
 
 pub mod admin;

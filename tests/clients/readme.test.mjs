@@ -23,7 +23,7 @@ const WebSocket = need('ws');
 const { io } = need('socket.io-client');
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const DOCUMENTS = ['README.md', ...['benches/README.md', 'src/README.md'].filter((file) => existsSync(join(ROOT, file))), ...markdown('conf'), ...markdown('conf/deploy')];
+const DOCUMENTS = ['README.md', 'src/README.md', ...markdown('conf'), ...markdown('conf/deploy')];
 const TEXT = DOCUMENTS.map((file) => readFileSync(join(ROOT, file), 'utf8')).join('\n');
 const USERS = 500;
 const FORGED = [
