@@ -23,7 +23,7 @@ const WebSocket = need('ws');
 const { io } = need('socket.io-client');
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
-const DOCUMENTS = ['README.md', 'src/README.md', ...markdown('conf'), ...markdown('conf/deploy')];
+const DOCUMENTS = ['README.md', 'benches/README.md', 'src/README.md', ...markdown('conf'), ...markdown('conf/deploy')];
 const TEXT = DOCUMENTS.map((file) => readFileSync(join(ROOT, file), 'utf8')).join('\n');
 const USERS = 500;
 const FORGED = [
@@ -581,6 +581,13 @@ describe('each command of the documents', { concurrency: 1 }, () => {
       if (lines.some((line) => line === text || line.startsWith(`${text} --`))) ran.add(text);
       const [, own] = text.match(/^(?:bash )?\.ci\/run ?(.*)$/) ?? [];
       if (own !== undefined && own.split(' ').filter(Boolean).every((step) => steps.includes(step))) ran.add(text);
+    }
+  });
+
+  test('what the benches explain, which take minutes', () => {
+    for (const text of commands) {
+      const [, bench] = text.match(/^cargo bench --bench (\w+)/) ?? [];
+      if (bench && readFileSync(join(ROOT, 'benches', bench, 'main.rs'), 'utf8').split('\n').some((line) => line.startsWith(`//! ${text}`))) ran.add(text);
     }
   });
 
