@@ -330,7 +330,6 @@ const LINES_MAX: usize = 400;
 /// Files with more lines than that, still to be cut.
 const FILES_TO_CUT: &[&str] = &[
     "config/shape.rs",
-    "control/config_watch.rs",
     "control/reload.rs",
     "limit/key.rs",
     "net/listen.rs",

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::admin::{self, AdminServer};
 use crate::config::policy::{LogFormat, LogLevel, LogPolicy};
 use crate::config::{self, Checked, QuickOptions, Rejected};
-use crate::control::config_watch::Watch;
+use crate::control::config_watch::ConfigWatch;
 use crate::control::reload::{Reloader, is_writable_by_others, placed};
 use crate::control::systemd::{self as systemd_notify, Notifier, Reloading};
 use crate::control::{Guard, Systemd};
@@ -110,7 +110,7 @@ fn tell_warnings(checked: &Checked) {
 /// The file that we were started with.
 struct File<'a> {
     path: &'a Path,
-    watch: Watch,
+    watch: ConfigWatch,
 }
 
 impl<'a> File<'a> {
@@ -118,7 +118,7 @@ impl<'a> File<'a> {
     fn of(path: &'a Path) -> Self {
         Self {
             path,
-            watch: Watch::begin(path),
+            watch: ConfigWatch::begin(path),
         }
     }
 }

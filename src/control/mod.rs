@@ -20,6 +20,7 @@ use crate::relay::pulse::Pulse;
 pub mod config_watch;
 pub mod descriptors;
 pub mod drain;
+mod file_view;
 pub mod inherited;
 mod memory;
 pub mod reload;
