@@ -272,12 +272,6 @@ const EDGES_TO_CUT: &[(&str, &str)] = &[
 const CIRCLES_TO_CUT: &[&str] = &[
     "admin/scrape.rs",
     "admin/stats.rs",
-    "cli/check.rs",
-    "cli/man.rs",
-    "cli/mod.rs",
-    "cli/probe/attempts.rs",
-    "cli/probe/mod.rs",
-    "cli/run.rs",
     "control/mod.rs",
     "control/reload.rs",
     "control/resolver.rs",

@@ -9,8 +9,10 @@ use crate::config::file::{Pipes, Reader};
 use crate::config::load_by;
 use crate::control::descriptors;
 
+use super::config_file::ConfigFile;
+use super::exit::Exit;
 use super::grace::Stopper;
-use super::{ConfigFile, Exit, tell};
+use super::stderr::print_line;
 
 /// `check [FILE] [--deny-warnings]`.
 #[derive(Debug, Args)]
@@ -26,30 +28,30 @@ pub struct Options {
 
 /// Checks a file, and resolves nothing: it needs no network.
 pub fn check(options: &Options) -> Exit {
-    let path = options.file.as_ref().unwrap_or(&options.config.config);
+    let path = options.file.as_ref().unwrap_or(&options.config.path);
     let in_color = std::io::stderr().is_terminal();
     let checked = match load_by(&Reader::default(), path, Pipes::Taken) {
         Ok(checked) => checked,
         Err(rejected) => {
-            tell(rejected.render(in_color));
+            print_line(rejected.render(in_color));
             return Exit::Config;
         }
     };
     let stops = Stopper::of_this_machine().note(&checked.policy.server);
     for note in descriptors::notes(&checked.policy).into_iter().chain(stops) {
-        tell(format_args!("note: {note}"));
+        print_line(format_args!("note: {note}"));
     }
     if checked.warnings.is_empty() {
         println!("{}: no mistakes", path.display());
         return Exit::Done;
     }
-    tell(checked.render_warnings(in_color));
+    print_line(checked.render_warnings(in_color));
     let count = match checked.warnings.len() {
         1 => "1 warning".to_owned(),
         many => format!("{many} warnings"),
     };
     if options.deny_warnings {
-        tell(format_args!(
+        print_line(format_args!(
             "{}: {count}, and --deny-warnings refuses it",
             path.display()
         ));

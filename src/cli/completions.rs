@@ -27,7 +27,7 @@ mod tests {
 
     use clap::{CommandFactory, ValueEnum};
 
-    use super::super::Cli;
+    use super::super::commands::Cli;
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use clap_mangen::roff::{Inline, Roff, bold, roman};
 
 use crate::config::defaults;
 
-use super::Exit;
+use super::exit::Exit;
 
 /// Writes one page that has every command with its options.
 pub(super) fn write(commands: Command, out: &mut dyn Write) -> io::Result<()> {
@@ -122,7 +122,7 @@ mod tests {
 
     use clap::CommandFactory;
 
-    use super::super::Cli;
+    use super::super::commands::Cli;
     use super::*;
 
     fn page() -> String {

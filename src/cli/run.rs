@@ -21,9 +21,11 @@ use crate::net::inherit::take_inherited;
 use crate::net::listen::plain;
 use crate::telemetry::log::{self, Line};
 
+use super::config_file::ConfigFile;
+use super::exit::Exit;
 use super::grace::Stopper;
 use super::signals::{Ends, Hangups, Ignored};
-use super::{ConfigFile, Exit, failed_in, tell};
+use super::stderr::{fail_in, print_line};
 
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
@@ -61,7 +63,7 @@ pub fn run(options: &Options) -> Exit {
     // First of all, while there is one thread.
     let systemd = from_systemd();
     let signals = Signals::hear();
-    let file = options.listen.is_empty().then(|| File::of(&options.config.config));
+    let file = options.listen.is_empty().then(|| File::of(&options.config.path));
     let checked = match configured(options) {
         Ok(checked) => checked,
         Err(rejected) => {
@@ -74,13 +76,13 @@ pub fn run(options: &Options) -> Exit {
     tell_warnings(&checked);
     systemd
         .and_then(|systemd| serve(checked, systemd, signals?, file))
-        .unwrap_or_else(|error| failed_in(format, &error))
+        .unwrap_or_else(|error| fail_in(format, &error))
 }
 
 /// With line and caret where people read it; where a collector does, a line of the log each.
 fn tell_mistakes(rejected: &Rejected) {
     if !log::is_json(rejected.log_format) {
-        return tell(rejected.render(io::stderr().is_terminal()));
+        return print_line(rejected.render(io::stderr().is_terminal()));
     }
     for mistake in &rejected.mistakes {
         let message = placed(&rejected.source, mistake);
@@ -95,7 +97,7 @@ fn tell_warnings(checked: &Checked) {
         return;
     }
     if !log::is_json(format) {
-        return tell(checked.render_warnings(io::stderr().is_terminal()));
+        return print_line(checked.render_warnings(io::stderr().is_terminal()));
     }
     for warning in &checked.warnings {
         log::say(
@@ -133,7 +135,7 @@ fn from_systemd() -> anyhow::Result<Systemd> {
 
 fn configured(options: &Options) -> Result<Checked, Rejected> {
     if options.listen.is_empty() {
-        return config::load(&options.config.config);
+        return config::load(&options.config.path);
     }
     config::quick(&QuickOptions {
         listen: options.listen.clone(),
@@ -278,7 +280,7 @@ pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, 
 mod tests {
     use clap::CommandFactory;
 
-    use super::super::Cli;
+    use super::super::commands::Cli;
     use crate::config::defaults;
 
     #[test]

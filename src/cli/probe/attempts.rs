@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use super::finding::{Finding, Verdict};
 use super::target::{Heard, More, Target, read};
-use super::{Finding, Verdict};
 
 /// A probe under way.
 #[derive(Debug)]

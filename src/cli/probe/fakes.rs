@@ -4,8 +4,8 @@ use std::fmt::{self, Display, Formatter};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::Verdict;
 use super::attempts::{Attempts, OVER};
+use super::finding::Verdict;
 use super::target::{Heard, More, read};
 
 /// What it is called, and a part of a proper upgrade with what stands in its place.

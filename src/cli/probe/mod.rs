@@ -2,17 +2,19 @@
 
 mod attempts;
 mod fakes;
+mod finding;
 mod target;
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use self::attempts::Attempts;
+use self::finding::{Finding, Verdict};
 use self::target::{Target, Wrong};
-use super::{Exit, failed, tell};
+use super::exit::Exit;
+use super::stderr::{fail, print_line};
 
 /// `probe URL [--most N] [--exempt PATH]… [--patience SECONDS] [--json] [--i-own-this]`.
 #[derive(Debug, Args)]
@@ -37,27 +39,10 @@ pub struct Options {
     owned: bool,
 }
 
-/// One thing that was tried, and how it went.
-#[derive(Clone, Debug, Serialize)]
-struct Finding {
-    verdict: Verdict,
-    check: &'static str,
-    says: String,
-}
-
-/// Whether it is as it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Bad,
-    Ok,
-    Unknown,
-}
-
 /// Probes, prints, and fails when anything is bad.
 pub fn probe(options: &Options) -> Exit {
     if let Some(path) = options.exempt.iter().find(|path| !target::is_path(path)) {
-        tell(format_args!(
+        print_line(format_args!(
             "wsguard: --exempt {path:?}: a path begins with / and has no spaces"
         ));
         return Exit::Usage;
@@ -65,15 +50,15 @@ pub fn probe(options: &Options) -> Exit {
     let target = match Target::parse(&options.url, options.owned) {
         Ok(target) => target,
         Err(Wrong::Usage(why)) => {
-            tell(format_args!("wsguard: {}: {why}", options.url));
+            print_line(format_args!("wsguard: {}: {why}", options.url));
             return Exit::Usage;
         }
-        Err(Wrong::Unreachable(error)) => return failed(&error.context(options.url.clone())),
+        Err(Wrong::Unreachable(error)) => return fail(&error.context(options.url.clone())),
     };
     let mut attempts = Attempts::new(&target, Duration::from_secs(options.patience.into()));
     match attempts.all(options.most.into(), &options.exempt) {
         Ok(()) => told(&attempts.findings, options.json),
-        Err(error) => failed(&error.context(options.url.clone())),
+        Err(error) => fail(&error.context(options.url.clone())),
     }
 }
 
@@ -94,13 +79,3 @@ fn told(findings: &[Finding], json: bool) -> Exit {
 const VERDICTS: &str = "\
 One line a finding. ok: as it should be. BAD: a way past the guard, or a socket that it does not end or give back. ??: could not \
 be told, and why. Exit code 1 when one is BAD. It opens 200 sockets at most, and takes a minute at most.";
-
-impl Finding {
-    fn line(&self) -> String {
-        match self.verdict {
-            Verdict::Bad => format!("BAD {}: {}\n", self.check, self.says),
-            Verdict::Ok => format!("ok  {}: {}\n", self.check, self.says),
-            Verdict::Unknown => format!("??  {}: could not be told: {}\n", self.check, self.says),
-        }
-    }
-}

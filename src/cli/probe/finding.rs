@@ -1,0 +1,31 @@
+//! The result of one attempt.
+
+use serde::Serialize;
+
+/// One thing that was tried, and how it went.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Finding {
+    pub(super) verdict: Verdict,
+    pub(super) check: &'static str,
+    pub(super) says: String,
+}
+
+/// Whether it is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Bad,
+    Ok,
+    Unknown,
+}
+
+impl Finding {
+    /// As a line of text.
+    pub(super) fn line(&self) -> String {
+        match self.verdict {
+            Verdict::Bad => format!("BAD {}: {}\n", self.check, self.says),
+            Verdict::Ok => format!("ok  {}: {}\n", self.check, self.says),
+            Verdict::Unknown => format!("??  {}: could not be told: {}\n", self.check, self.says),
+        }
+    }
+}
