@@ -334,8 +334,8 @@ const FILES_TO_CUT: &[&str] = &[
     "telemetry/log.rs",
     "telemetry/metrics.rs",
     "walk/record.rs",
-    "wire/frame.rs",
     "wire/hops.rs",
+    "wire/ws/frame.rs",
 ];
 
 struct Source {

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::book::Fault;
-use crate::guard::Sample;
 use crate::dice::Dice;
+use crate::guard::Sample;
 use crate::reloads::Reloads;
 use crate::scene::Scene;
 use crate::servers::Servers;
