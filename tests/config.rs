@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use wsguard::config::finding::Finding;
+use wsguard::config::findings::Finding;
 use wsguard::config::policy::{NetworkPolicy, Policy, RejectWith, ZonePolicy};
 use wsguard::config::{Checked, QuickOptions, compile, defaults, keys, load, quick};
 use wsguard::limit::rules::{ClientRules, Rate};

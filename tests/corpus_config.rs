@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use wsguard::config::finding::Finding;
+use wsguard::config::findings::Finding;
 use wsguard::config::{compile, load};
 
 #[test]

@@ -317,13 +317,13 @@ const CIRCLES_TO_CUT: &[&str] = &[
 const FILES_MAX: usize = 18;
 
 /// Folders with more files than that, still to be cut.
-const FOLDERS_TO_CUT: &[&str] = &["config", "relay"];
+const FOLDERS_TO_CUT: &[&str] = &["relay"];
 
 const LINES_MAX: usize = 400;
 
 /// Files with more lines than that, still to be cut.
 const FILES_TO_CUT: &[&str] = &[
-    "config/shape.rs",
+    "config/document/table.rs",
     "control/reload.rs",
     "limit/key.rs",
     "net/listen.rs",

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::too_many_lines)] // The tables are long.
 
-use wsguard::config::finding::{Finding, Source};
+use wsguard::config::findings::{Finding, Source};
 use wsguard::config::{Rejected, compile};
 
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";

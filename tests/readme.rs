@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wsguard::config::{compile, keys, later};
+use wsguard::config::{compile, keys, planned};
 use wsguard::telemetry::reason::{CloseReason, Reason};
 
 #[test]
@@ -44,8 +44,8 @@ fn it_explains_every_end_of_an_open_connection_once_and_no_other() {
 fn it_says_of_everything_that_is_promised_and_not_built_that_it_is_not() {
     let text = document("README.md").text;
     let section = section(&text, "What it does not do yet");
-    let keys = later::KEYS.iter().flat_map(|(_, keys)| keys.iter().copied());
-    let values = later::VALUES.iter().map(|(_, value)| *value);
+    let keys = planned::KEYS.iter().flat_map(|(_, keys)| keys.iter().copied());
+    let values = planned::VALUES.iter().map(|(_, value)| *value);
     for word in keys.chain(values) {
         let is_named = spans(section).any(|span| {
             span.split(|byte: char| !(byte.is_alphanumeric() || "_-".contains(byte)))

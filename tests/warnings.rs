@@ -3,7 +3,7 @@
 #![allow(clippy::too_many_lines)] // The table is long.
 
 use wsguard::config::compile;
-use wsguard::config::finding::{Finding, Source};
+use wsguard::config::findings::{Finding, Source};
 
 #[test]
 fn each_has_its_place() {

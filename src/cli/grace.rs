@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::notation::units::show_duration;
 use crate::config::policy::ServerPolicy;
-use crate::config::units::show_duration;
 
 /// Who will stop the process, as far as can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
 use crate::wire::hops::ForwardHeader;
 
-use super::policy::{RejectWith, ZonePolicy};
+use crate::config::policy::{RejectWith, ZonePolicy};
 
 /// The file that is read where none is named.
 pub const FILE: &str = "/etc/wsguard/wsguard.toml";

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use super::file::{Pipes, Reader, Unread};
-use super::finding::{Finding, Findings, Severity, Source};
-use super::policy::{LogFormat, Policy};
-use super::{compile as compiler, defaults, raw, syntax};
+use crate::config::compile as compiler;
+use crate::config::defaults;
+use crate::config::document::schema;
+use crate::config::document::syntax;
+use crate::config::file::{Pipes, Reader, Unread};
+use crate::config::findings::{Finding, Findings, Severity, Source};
+use crate::config::policy::{LogFormat, Policy};
 
 /// A policy, and what is to be said about the text that it comes from.
 #[derive(Debug)]
@@ -106,7 +109,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
         name: name.to_owned(),
         text: Some(text.to_owned()),
     };
-    let raw = match raw::File::parse(text) {
+    let raw = match schema::File::parse(text) {
         Ok(raw) => raw,
         Err(error) => {
             return Err(Rejected {
@@ -135,7 +138,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
 
 /// Every key that a file may have, with the table it stands in: "limits" is every `zone.*` too, "" the file itself.
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    raw::SCHEMA
+    schema::SCHEMA
         .into_iter()
         .flat_map(|(table, keys)| keys.iter().map(move |key| (table, *key)))
 }

@@ -1,30 +1,19 @@
 //! Text to [`policy::Policy`], and route matching.
 //!
-//! A file is read into `raw`, which judges nothing, and compiled from there with every mistake collected; what compiles
-//! is valid, there is no second check. Warnings are looked for only where there is no mistake.
+//! A text is read by `document`, which knows every key and judges no value, and compiled by `compile` with every mistake
+//! collected: what compiles is valid, there is no second check. Warnings are looked for only where there is no mistake.
 
-pub mod addresses;
-pub mod clients;
 mod compile;
 pub mod defaults;
+mod document;
 pub mod file;
-pub mod finding;
-pub mod host;
-pub mod later;
+pub mod findings;
 mod load;
-mod meant;
-pub mod origin;
-mod paths;
+pub mod notation;
 pub mod policy;
 mod quick;
-mod raw;
-mod read;
 pub mod routes;
-mod shape;
-mod strays;
-mod switched;
-mod syntax;
-pub mod units;
 
+pub use document::planned;
 pub use load::{Checked, Rejected, compile, keys, load, load_by};
 pub use quick::{QuickOptions, quick};

@@ -14,7 +14,7 @@ use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
 use crate::wire::http::request::SendMode;
 
-use super::routes::Routes;
+use crate::config::routes::Routes;
 
 /// Everything that a configuration says.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Policy {
     pub listeners: Vec<Arc<ListenerPolicy>>,
     /// `[client_ip]`.
     pub identity: IdentityPolicy,
-    /// `default`, `exempt`, then every other zone in the order written. A [`super::routes::Route`] holds indexes into this.
+    /// `default`, `exempt`, then every other zone in the order written. A [`crate::config::routes::Route`] holds indexes into this.
     pub zones: Vec<Arc<ZonePolicy>>,
     /// `[[network]]`: the longest prefix that has the client decides.
     pub networks: NetworkMap<NetworkPolicy>,

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::load::{Checked, Rejected, compile};
+use crate::config::load::{Checked, Rejected, compile};
 
 /// What the command line says instead of a file. Values are as they would stand in the file.
 #[derive(Clone, Debug, Default)]

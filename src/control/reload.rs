@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::config::file::Pipes;
-use crate::config::finding::{Finding, Source};
+use crate::config::findings::{Finding, Source};
 use crate::config::policy::{LogLevel, Policy};
 use crate::config::{Checked, Rejected, load_by};
 use crate::net::address::Bind;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use crate::config::notation::units::show_rate;
 use crate::config::policy::LogLevel;
-use crate::config::units::show_rate;
 use crate::limit::admission::{Granted, Lack, Limit, Permit};
 use crate::limit::key::ClientKey;
 use crate::relay::tunnel::Totals;

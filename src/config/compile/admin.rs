@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use crate::config::addresses::is_host_name;
-use crate::config::finding::{Finding, Findings};
+use crate::config::defaults;
+use crate::config::document::schema;
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::addresses::is_host_name;
 use crate::config::policy::{AdminPolicy, ListenerPolicy, LogAccess, LogFormat, LogLevel, LogPolicy, ShowClients};
-use crate::config::{defaults, raw};
 use crate::net::address::Bind;
 
-pub fn compile(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
+pub fn compile(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
     AdminPolicy {
         listen: listen(raw, listeners, found),
         hosts: hosts(raw, found),
@@ -26,7 +27,7 @@ pub fn compile(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findi
     }
 }
 
-pub fn compile_log(raw: &raw::Log, found: &mut Findings) -> LogPolicy {
+pub fn compile_log(raw: &schema::Log, found: &mut Findings) -> LogPolicy {
     let levels = [
         ("debug", LogLevel::Debug),
         ("info", LogLevel::Info),
@@ -51,7 +52,7 @@ pub fn compile_log(raw: &raw::Log, found: &mut Findings) -> LogPolicy {
     }
 }
 
-fn listen(raw: &raw::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
+fn listen(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
     if raw.listen.says("off") {
         return None;
     }
@@ -85,7 +86,7 @@ fn such_as(written: &str) -> String {
     format!("such as \"127.0.0.1:{}\", or \"off\"", port.unwrap_or(9191_u16))
 }
 
-fn hosts(raw: &raw::Admin, found: &mut Findings) -> Vec<String> {
+fn hosts(raw: &schema::Admin, found: &mut Findings) -> Vec<String> {
     let mut hosts = Vec::new();
     for text in raw.hosts.texts_or_none(found).unwrap_or_default() {
         let name = text.text.strip_suffix('.').unwrap_or(text.text);

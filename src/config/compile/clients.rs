@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use crate::config::addresses::{self, LOOPBACK, PRIVATE};
-use crate::config::clients::ClientSet;
-use crate::config::finding::{Finding, Findings, nearest};
-use crate::config::read::Text;
+use crate::config::document::value::Text;
+use crate::config::findings::{Finding, Findings, nearest};
+use crate::config::notation::addresses::{self, LOOPBACK, PRIVATE};
+use crate::config::routes::clients::ClientSet;
 
 /// A list in which "loopback", "private" and "unix" may stand too.
 pub fn set(texts: &[Text<'_>], found: &mut Findings) -> ClientSet {

@@ -2,20 +2,20 @@
 
 use ipnet::IpNet;
 
-use crate::config::addresses::{self, Wrong};
-use crate::config::clients::ClientSet;
 use crate::config::defaults;
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema;
+use crate::config::document::table::Entry;
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::addresses::{self, Wrong};
 use crate::config::policy::IdentityPolicy;
-use crate::config::raw;
-use crate::config::shape::Entry;
+use crate::config::routes::clients::ClientSet;
 use crate::limit::key::{Prefixes, TranslationPrefix, TranslationPrefixes};
 use crate::wire::hops::ForwardHeader;
 use crate::wire::http::request::SendMode;
 
 use super::clients;
 
-pub fn compile(raw: &raw::ClientIp, found: &mut Findings) -> IdentityPolicy {
+pub fn compile(raw: &schema::ClientIp, found: &mut Findings) -> IdentityPolicy {
     let trusted = raw.trusted_proxies.texts_or_none(found).unwrap_or_default();
     let ClientSet { networks, unix } = clients::set(&trusted, found);
     let empty = "leave it out for [\"x-forwarded-for\"]; headers are read from trusted_proxies only";

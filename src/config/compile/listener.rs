@@ -5,17 +5,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::defaults;
+use crate::config::document::schema;
+use crate::config::document::table::{Entry, Sections};
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::addresses;
+use crate::config::notation::paths;
 use crate::config::policy::ListenerPolicy;
-use crate::config::shape::{Entry, Sections};
-use crate::config::{addresses, defaults, paths, raw};
 use crate::net::address::Bind;
 
 use super::names::Names;
 
 pub fn compile(
-    listeners: &Sections<raw::Listener>,
-    client_ip: &raw::ClientIp,
+    listeners: &Sections<schema::Listener>,
+    client_ip: &schema::ClientIp,
     found: &mut Findings,
 ) -> Vec<ListenerPolicy> {
     if !listeners.is_written() || listeners.is_empty() {
@@ -36,7 +39,7 @@ pub fn compile(
     policies
 }
 
-fn one(raw: &raw::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
+fn one(raw: &schema::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
     // "forward" is to come; there is nothing to keep of the only word.
     let _: Option<()> = raw.http.word(&[("refuse", ())], found);
     ListenerPolicy {
@@ -69,7 +72,7 @@ fn one(raw: &raw::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Finding
 }
 
 fn binds(
-    raw: &raw::Listener,
+    raw: &schema::Listener,
     header: &Range<usize>,
     bound: &mut Vec<(Bind, Range<usize>)>,
     found: &mut Findings,
@@ -126,7 +129,7 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
     }
 }
 
-fn check_proxy_protocol(raw: &raw::Listener, bind: &[Bind], client_ip: &raw::ClientIp, found: &mut Findings) {
+fn check_proxy_protocol(raw: &schema::Listener, bind: &[Bind], client_ip: &schema::ClientIp, found: &mut Findings) {
     let mut unheard = Findings::default();
     let is_on = raw.accept_proxy_protocol.flag(&mut unheard).unwrap_or(false);
     let written = client_ip.trusted_proxies.is_written();

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::finding::{Finding, Findings};
-use crate::config::raw::Messages;
-use crate::config::read::MOST_BYTES;
-use crate::config::shape::Entry;
-use crate::config::switched::Switched;
+use crate::config::document::schema::Messages;
+use crate::config::document::setting::Switched;
+use crate::config::document::table::Entry;
+use crate::config::document::value::MOST_BYTES;
+use crate::config::findings::{Finding, Findings};
 use crate::limit::rules::Rate;
 use crate::relay::rules::{MessageRules, OnExceed, Pong};
 

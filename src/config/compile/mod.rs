@@ -19,9 +19,9 @@ mod zone;
 
 use std::sync::Arc;
 
-use super::finding::Findings;
-use super::policy::{LogFormat, Policy};
-use super::raw::File;
+use crate::config::document::schema::File;
+use crate::config::findings::Findings;
+use crate::config::policy::{LogFormat, Policy};
 
 /// How a file would have things told in the log, whatever else is wrong with it.
 pub fn log_format(raw: &File) -> LogFormat {

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::finding::{Finding, Findings};
-use crate::config::shape::Entry;
+use crate::config::document::table::Entry;
+use crate::config::findings::{Finding, Findings};
 
 /// The names of one kind so far, each with its place.
 pub struct Names {

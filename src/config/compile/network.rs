@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema;
+use crate::config::document::setting::Switched;
+use crate::config::document::table::Sections;
+use crate::config::document::value::MOST_TOKENS;
+use crate::config::findings::{Finding, Findings};
 use crate::config::policy::NetworkPolicy;
-use crate::config::raw;
-use crate::config::read::MOST_TOKENS;
-use crate::config::shape::Sections;
-use crate::config::switched::Switched;
 use crate::limit::network::NetworkMap;
 use crate::limit::rules::Rate;
 
@@ -18,7 +18,7 @@ use super::clients;
 use super::names::Names;
 use super::server::MOST_CONNECTIONS;
 
-pub fn compile(networks: &Sections<raw::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
+pub fn compile(networks: &Sections<schema::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
     let mut map = NetworkMap::default();
     let mut names = Names::new("network");
     let mut places: Vec<(IpNet, Range<usize>)> = Vec::new();
@@ -67,7 +67,7 @@ pub fn compile(networks: &Sections<raw::Network>, found: &mut Findings) -> Netwo
     map
 }
 
-fn rate(raw: &raw::Network, found: &mut Findings) -> Switched<Rate> {
+fn rate(raw: &schema::Network, found: &mut Findings) -> Switched<Rate> {
     let burst = raw
         .per_ip_burst
         .number(&(1..=MOST_TOKENS), found)

@@ -4,15 +4,16 @@ use std::fs::canonicalize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema;
+use crate::config::document::table::Named;
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::addresses;
 use crate::config::policy::ListenerPolicy;
-use crate::config::shape::Named;
-use crate::config::{addresses, raw};
 use crate::net::address::{Bind, Target, host_name, is_of_this_machine};
 
 /// Notes every server at an address of a listener or of the admin listener, as far as that is known without a resolver.
 pub fn refuse(
-    upstreams: &Named<raw::Upstream>,
+    upstreams: &Named<schema::Upstream>,
     listeners: &[ListenerPolicy],
     admin: Option<SocketAddr>,
     found: &mut Findings,

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU32;
 
-use crate::config::finding::{Finding, Findings};
-use crate::config::read::{MOST_BYTES, MOST_TOKENS};
-use crate::config::shape::Entry;
+use crate::config::document::table::Entry;
+use crate::config::document::value::{MOST_BYTES, MOST_TOKENS};
+use crate::config::findings::{Finding, Findings};
 use crate::limit::rules::Rate;
 
 /// The rate that holds where `base` is inherited.

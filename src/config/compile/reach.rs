@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use crate::config::clients::ClientSet;
-use crate::config::host::HostPattern;
+use crate::config::routes::clients::ClientSet;
+use crate::config::routes::host::HostPattern;
 use crate::config::routes::{Route, RoutePath};
 use crate::wire::path::is_below;
 

@@ -3,15 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::clients::ClientSet;
-use crate::config::finding::{Finding, Findings, list, suggest};
-use crate::config::host::HostPattern;
-use crate::config::origin::Origin;
+use crate::config::document::schema::{self, File};
+use crate::config::document::table::Entry;
+use crate::config::findings::{Finding, Findings, list, suggest};
+use crate::config::notation::addresses::Wrong;
+use crate::config::notation::paths;
 use crate::config::policy::ZonePolicy;
-use crate::config::raw::{self, File};
+use crate::config::routes::clients::ClientSet;
+use crate::config::routes::host::HostPattern;
+use crate::config::routes::origin::Origin;
 use crate::config::routes::{Route, RoutePath, Routes};
-use crate::config::shape::Entry;
-use crate::config::{addresses::Wrong, paths};
 
 use super::clients;
 use super::names::Names;
@@ -69,7 +70,7 @@ fn everything(zones: &[ZonePolicy]) -> Route {
 }
 
 /// Whether `refuse` is written; there is one status only that it may have.
-fn refuses(route: &raw::Route, found: &mut Findings) -> bool {
+fn refuses(route: &schema::Route, found: &mut Findings) -> bool {
     let status: Option<u32> = route.refuse.number(&(0..=u32::MAX), found);
     if status.is_some_and(|status| status != 404) {
         let span = route.refuse.span().unwrap_or_default();
@@ -79,7 +80,7 @@ fn refuses(route: &raw::Route, found: &mut Findings) -> bool {
 }
 
 /// A route that says 404 to what it takes.
-fn refusing(name: Arc<str>, route: &raw::Route, found: &mut Findings) -> Route {
+fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Route {
     for entry in [&route.zone, &route.upstream, &route.allow, &route.origins] {
         if let Some(span) = entry.span() {
             let mistake = Finding::at(span, format!("a route that refuses has no `{}`", entry.key));
@@ -102,7 +103,7 @@ fn refusing(name: Arc<str>, route: &raw::Route, found: &mut Findings) -> Route {
     }
 }
 
-fn hosts(route: &raw::Route, found: &mut Findings) -> Vec<HostPattern> {
+fn hosts(route: &schema::Route, found: &mut Findings) -> Vec<HostPattern> {
     each(
         &route.hosts,
         "for any host leave `hosts` out",
@@ -111,12 +112,12 @@ fn hosts(route: &raw::Route, found: &mut Findings) -> Vec<HostPattern> {
     )
 }
 
-fn route_paths(route: &raw::Route, found: &mut Findings) -> Vec<RoutePath> {
+fn route_paths(route: &schema::Route, found: &mut Findings) -> Vec<RoutePath> {
     let parse = |path: &str| paths::check(path).map(|()| RoutePath::new(path));
     each(&route.paths, "for any path leave `paths` out", parse, found)
 }
 
-fn networks(route: &raw::Route, found: &mut Findings) -> Option<ClientSet> {
+fn networks(route: &schema::Route, found: &mut Findings) -> Option<ClientSet> {
     let texts = route.networks.texts("for any client leave `networks` out", found);
     texts.map(|texts| clients::set(&texts, found))
 }
@@ -151,7 +152,7 @@ fn upstream(entry: &Entry, header: &Range<usize>, upstreams: &[&str], found: &mu
     })
 }
 
-fn origins(route: &raw::Route, found: &mut Findings) -> Option<Vec<Origin>> {
+fn origins(route: &schema::Route, found: &mut Findings) -> Option<Vec<Origin>> {
     let hint = "it would refuse every browser; to let every origin in, leave `origins` out";
     route
         .origins

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::config::defaults;
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema;
+use crate::config::findings::{Finding, Findings};
 use crate::config::policy::ServerPolicy;
-use crate::config::raw;
 
-pub fn compile(raw: &raw::Server, found: &mut Findings) -> ServerPolicy {
+pub fn compile(raw: &schema::Server, found: &mut Findings) -> ServerPolicy {
     let max_connections = raw
         .max_connections
         .number_or("auto", &(1..=MOST_CONNECTIONS), found)

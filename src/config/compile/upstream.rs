@@ -2,22 +2,23 @@
 
 use std::ops::Range;
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema;
+use crate::config::document::table::Named;
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::addresses;
 use crate::config::policy::UpstreamPolicy;
-use crate::config::shape::Named;
-use crate::config::{addresses, raw};
 use crate::net::address::Target;
 use crate::relay::mode::RelayMode;
 use crate::upstream::rules::{Balance, UpstreamRules};
 
 use super::names;
 
-pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<UpstreamPolicy> {
+pub fn compile(upstreams: &Named<schema::Upstream>, found: &mut Findings) -> Vec<UpstreamPolicy> {
     if !upstreams.is_written() {
         let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
         found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
     }
-    let compile = |(name, raw): (&toml::Spanned<String>, &raw::Upstream)| {
+    let compile = |(name, raw): (&toml::Spanned<String>, &schema::Upstream)| {
         names::check(name.get_ref(), &name.span(), found);
         UpstreamPolicy {
             rules: UpstreamRules {
@@ -31,7 +32,7 @@ pub fn compile(upstreams: &Named<raw::Upstream>, found: &mut Findings) -> Vec<Up
     upstreams.iter().map(compile).collect()
 }
 
-fn servers(raw: &raw::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {
+fn servers(raw: &schema::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {
     if !raw.servers.is_written() {
         let mistake = Finding::at(name.clone(), "an upstream without `servers`");
         found.mistake(mistake.hint("servers = [\"127.0.0.1:3000\"]"));

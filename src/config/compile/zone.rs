@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::defaults;
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema::{self, File, Limits};
+use crate::config::document::table::Entry;
+use crate::config::findings::{Finding, Findings};
 use crate::config::policy::{RejectWith, ZonePolicy};
-use crate::config::raw::{self, File, Limits};
-use crate::config::shape::Entry;
 use crate::limit::rules::ClientRules;
 
 use super::server::MOST_CONNECTIONS;
@@ -112,7 +112,7 @@ fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
     zone
 }
 
-fn timeouts(zone: &mut ZonePolicy, raw: &raw::Timeouts, found: &mut Findings) {
+fn timeouts(zone: &mut ZonePolicy, raw: &schema::Timeouts, found: &mut Findings) {
     let mut set = |slot: &mut Option<Duration>, entry: &Entry, range: RangeInclusive<Duration>| {
         *slot = entry.duration_or_off(&range, found).over(*slot);
     };

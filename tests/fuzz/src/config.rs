@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wsguard::config::finding::Finding;
+use wsguard::config::findings::Finding;
 use wsguard::config::{Checked, Rejected, compile};
 use wsguard::wire::path::PathReading;
 

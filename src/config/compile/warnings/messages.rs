@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema::{File, Limits, Messages};
+use crate::config::document::table::Entry;
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::units;
 use crate::config::policy::{Policy, ZonePolicy};
-use crate::config::raw::{File, Limits, Messages};
-use crate::config::shape::Entry;
-use crate::config::units;
 use crate::limit::rules::Rate;
 use crate::relay::rules::{MessageRules, OnExceed};
 

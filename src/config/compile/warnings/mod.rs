@@ -5,11 +5,11 @@ mod places;
 
 use std::ops::Range;
 
-use crate::config::finding::{Finding, Findings};
+use crate::config::document::schema::{File, Limits};
+use crate::config::findings::{Finding, Findings};
+use crate::config::notation::units;
 use crate::config::policy::{Policy, RejectWith, ZonePolicy};
-use crate::config::raw::{File, Limits};
 use crate::config::routes::{Route, RoutePath};
-use crate::config::units;
 use crate::net::address::Bind;
 
 use super::{listener, reach, zone};

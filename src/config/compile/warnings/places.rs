@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::config::finding::Finding;
-use crate::config::shape::Entry;
+use crate::config::document::table::Entry;
+use crate::config::findings::Finding;
 
 /// The place of the first that is written.
 pub fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<Range<usize>> {

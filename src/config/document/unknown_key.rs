@@ -2,17 +2,17 @@
 
 use toml::Spanned;
 
-use super::finding::{Finding, nearest};
-use super::later;
-use super::shape::LISTS;
+use crate::config::document::planned;
+use crate::config::document::table::LISTS;
+use crate::config::findings::{Finding, nearest};
 
 /// The mistake that a key of this table is, which is none of its `keys`; `schema` has every table with its keys.
 pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>, schema: &[(&str, &[&str])]) -> Finding {
     let key = stray.get_ref().as_str();
-    if later::has_key(table, key) {
+    if planned::has_key(table, key) {
         let planned = "it is planned; take it out until a version has it, it would have no effect";
         return Finding::at(stray.span(), format!("`{key}` is not in this version"))
-            .hint(later::meanwhile(key).unwrap_or(planned));
+            .hint(planned::meanwhile(key).unwrap_or(planned));
     }
     let title = match table {
         "" => format!("unknown table `{key}`"),
@@ -22,7 +22,7 @@ pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>, schema: &[(&
 }
 
 fn hint(table: &str, keys: &[&str], key: &str, schema: &[(&str, &[&str])]) -> String {
-    if let Some(instead) = later::meanwhile(key) {
+    if let Some(instead) = planned::meanwhile(key) {
         return instead.to_owned();
     }
     if let Some(name) = nearest(key, keys.iter().copied()) {

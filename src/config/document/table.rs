@@ -8,7 +8,7 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::finding::{Finding, Findings};
+use crate::config::findings::{Finding, Findings};
 
 /// A table of the file.
 pub trait Table: Default {

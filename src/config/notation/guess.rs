@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::units::{RATE_UNITS, leading_number, show_duration, show_size};
+use crate::config::notation::units::{RATE_UNITS, leading_number, show_duration, show_size};
 
 /// `5 minutes` and `1d`; a number alone is one of seconds.
 pub fn duration(written: &str) -> Option<String> {
@@ -90,7 +90,7 @@ fn plain(written: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::units;
+    use crate::config::notation::units;
     use proptest::prelude::*;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 
 /// What `hosts` lists, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use super::finding::Finding;
-use super::raw::SCHEMA;
-use super::shape::LISTS;
+use crate::config::document::schema::SCHEMA;
+use crate::config::document::table::LISTS;
+use crate::config::findings::Finding;
 
 /// What is to be said of a text that is no TOML; `first` is the parser's first error.
 pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {

@@ -1,6 +1,6 @@
 //! What the design promises and this version does not have. Such a key is a mistake, never accepted and ignored.
 //!
-//! Whoever builds one of these takes its line out here and puts the key into `raw.rs`.
+//! Whoever builds one of these takes its line out here and puts the key into `schema.rs`.
 
 /// Keys by the table they would stand in.
 pub const KEYS: &[(&str, &[&str])] = &[

@@ -6,9 +6,9 @@
 use serde::de::{IgnoredAny, MapAccess};
 use toml::Spanned;
 
-use super::finding::Findings;
-use super::shape::{Entry, Field, Named, Section, Sections, Shape, Table};
-use super::strays;
+use crate::config::document::table::{Entry, Field, Named, Section, Sections, Shape, Table};
+use crate::config::document::unknown_key;
+use crate::config::findings::Findings;
 
 /// Writes down a table's keys once, and makes of them the struct, how it is read, and the list of keys.
 macro_rules! table {
@@ -44,7 +44,7 @@ macro_rules! table {
             fn report(&self, found: &mut Findings) {
                 $(self.$key.report(found);)*
                 for stray in &self.strays {
-                    found.mistake(strays::mistake(Self::PATH, Self::KEYS, stray, &SCHEMA));
+                    found.mistake(unknown_key::mistake(Self::PATH, Self::KEYS, stray, &SCHEMA));
                 }
             }
         }

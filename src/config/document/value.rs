@@ -7,10 +7,12 @@ use toml::Spanned;
 
 use crate::limit::rules::Rate;
 
-use super::finding::{Finding, Findings, list, suggest};
-use super::shape::{Entry, Value};
-use super::switched::Switched;
-use super::{later, meant, units};
+use crate::config::document::planned;
+use crate::config::document::setting::Switched;
+use crate::config::document::table::{Entry, Value};
+use crate::config::findings::{Finding, Findings, list, suggest};
+use crate::config::notation::guess;
+use crate::config::notation::units;
 
 /// A string with its place.
 #[derive(Clone, Debug)]
@@ -76,7 +78,7 @@ impl Entry {
             let is_taken = |text: &str| units::size(text).is_some_and(|size| range.contains(&size));
             let hint = "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes".to_owned()
                 + &or(word);
-            let hint = guessed(value, meant::size, is_taken).unwrap_or(hint);
+            let hint = guessed(value, guess::size, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a size", self.key)).hint(hint));
             return None;
         };
@@ -102,7 +104,7 @@ impl Entry {
             let is_taken = |text: &str| units::rate(text).is_some_and(|rate| rate.tokens.get() <= MOST_TOKENS);
             let hint = "such as \"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit, in quotes; \
                         or \"off\"";
-            let hint = guessed(value, meant::rate, is_taken).unwrap_or_else(|| hint.to_owned());
+            let hint = guessed(value, guess::rate, is_taken).unwrap_or_else(|| hint.to_owned());
             found.mistake(Finding::at(value.span(), format!("`{}` is not a rate", self.key)).hint(hint));
             return None;
         };
@@ -130,7 +132,7 @@ impl Entry {
                 "such as \"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time, in quotes; \
                  or \"off\""
             );
-            let hint = guessed(value, meant::byte_rate, is_taken).unwrap_or(hint);
+            let hint = guessed(value, guess::byte_rate, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a byte rate", self.key)).hint(hint));
             return None;
         };
@@ -185,7 +187,7 @@ impl Entry {
     }
 
     fn unknown<T>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
-        let finding = if later::has_value(self.key, text.text) {
+        let finding = if planned::has_value(self.key, text.text) {
             Finding::at(
                 text.span.clone(),
                 format!("`{} = \"{}\"` is not in this version", self.key, text.text),
@@ -295,7 +297,7 @@ impl Entry {
         let Some(duration) = text_of(value).and_then(units::duration) else {
             let is_taken = |text: &str| units::duration(text).is_some_and(|duration| range.contains(&duration));
             let hint = format!("such as \"250ms\", \"10s\", \"5m\" or \"1h30m\", in quotes{}", or(word));
-            let hint = guessed(value, meant::duration, is_taken).unwrap_or(hint);
+            let hint = guessed(value, guess::duration, is_taken).unwrap_or(hint);
             found.mistake(Finding::at(value.span(), format!("`{}` is not a duration", self.key)).hint(hint));
             return None;
         };

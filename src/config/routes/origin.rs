@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 use super::host::{address, four_numbers, labels_before};
+use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 
 /// What `origins` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Paths as a configuration writes them: as clients send them.
 
-use super::addresses::Wrong;
+use crate::config::notation::addresses::Wrong;
 
 /// Whether a text is the path of a request: it begins with `/`, is ASCII without blanks and controls, is percent-encoded
 /// properly, and has neither query nor fragment.

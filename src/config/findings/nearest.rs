@@ -1,0 +1,47 @@
+//! The known word that is nearest to a misspelt one.
+
+/// The one of `known` that was probably meant by `written`.
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = written.to_ascii_lowercase();
+    let most = |name: &str| 1.max(name.len().max(lower.len()) / 3);
+    known
+        .into_iter()
+        // To compare them takes time by the product of their lengths.
+        .filter(|name| name.len().abs_diff(lower.len()) <= most(name))
+        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
+        .filter(|(distance, name)| *distance <= most(name))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// "did you mean" for [`nearest`], else all that there is (if there is anything).
+pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
+    if let Some(name) = nearest(written, known.clone()) {
+        return Some(format!("did you mean \"{name}\"?"));
+    }
+    let mut known = known.into_iter().peekable();
+    known.peek()?;
+    Some(list(known))
+}
+
+/// All that there is.
+pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
+    format!("there is {}", all.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_much_longer_than_all_known_ones_is_compared_with_none() {
+        let long = "x".repeat(1 << 20);
+        let begin = std::time::Instant::now();
+        for _ in 0..1000 {
+            assert_eq!(nearest(&long, ["listener", "limits"]), None);
+        }
+        assert!(begin.elapsed().as_secs() < 60);
+        assert_eq!(nearest("lstener", ["listener", "limits"]), Some("listener"));
+    }
+}
