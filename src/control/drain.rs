@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::policy::LogLevel;
+use crate::reason::close::CloseReason;
 use crate::relay::pulse::Order;
 
 use crate::control::Guard;
@@ -63,11 +64,11 @@ impl Guard {
             if self.alive() == 0 {
                 return;
             }
-            pulse.order(Order::Drain);
+            pulse.order(Order::Close(CloseReason::Drain));
         }
         // Some were still on their way to a server when they were counted.
         for pulse in self.open() {
-            pulse.order(Order::Drain);
+            pulse.order(Order::Close(CloseReason::Drain));
         }
         self.all_gone_by(end - LAST_MOMENT.min((end - from) / 4) / 2).await;
         for pulse in self.open() {

@@ -97,7 +97,7 @@ impl Search {
         // One is enough, and the longest without an answer is the surest.
         let surest = self.suspects.iter().max_by_key(|suspect| suspect.silent);
         if let Some(ghost) = surest.filter(|suspect| suspect.silent >= UNANSWERED) {
-            ghost.pulse.order(Order::Replaced);
+            ghost.pulse.order(Order::Replace);
         }
         Found::NotYet
     }

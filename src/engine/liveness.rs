@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::net::fault;
+use crate::reason::close::CloseReason;
 use crate::relay::pulse::{Asked, Order, Pulse};
 use crate::relay::rules::Pong;
 use crate::relay::terms::{Liveness, Terms};
@@ -115,11 +116,11 @@ impl Watched {
         if let Some(order) = liveness {
             self.pulse.order(order);
         } else if self.ends_at.is_some_and(|end| end.is_past(now)) {
-            self.pulse.order(Order::Lifetime);
+            self.pulse.order(Order::Close(CloseReason::Lifetime));
         } else if is_due(self.terms.pace.stalled, self.client_took_at) {
-            self.pulse.order(Order::Stalled);
+            self.pulse.order(Order::Close(CloseReason::Stalled));
         } else if is_due(self.terms.pace.idle, self.moved_at) {
-            self.pulse.order(Order::Idle);
+            self.pulse.order(Order::Close(CloseReason::Idle));
         } else if self.pulse.is_blocked()
             || is_due(
                 self.terms.pace.stalled.map(|stalled| stalled / LOOKS),
@@ -153,7 +154,7 @@ impl Watched {
         let silent_for = now.since(self.heard_at);
         let first_message = first_message.filter(|_| heard == 0);
         if first_message.is_some_and(|limit| silent_for >= limit) {
-            return Some(Order::FirstMessage);
+            return Some(Order::Close(CloseReason::FirstMessage));
         }
         match self.question {
             // A listener says nothing of its own: an answer is its first message, and it has half of the time for it.
@@ -169,7 +170,9 @@ impl Watched {
                 Asked::Arrived => self.question = Question::Arrived(now),
             },
             Question::Arrived(since) => match (ping, pong) {
-                (Some(_), Pong::Required) if now.since(since) >= pong_timeout => return Some(Order::Ghost),
+                (Some(_), Pong::Required) if now.since(since) >= pong_timeout => {
+                    return Some(Order::Close(CloseReason::Ghost));
+                }
                 // It was answer enough; who says no more than that is asked again.
                 (Some(ping), Pong::Tcp) if now.since(since) >= ping => self.ask(),
                 _ => {}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 use crate::net::fault;
+use crate::reason::close::CloseReason;
 
 use super::clock::Clock;
 use super::flow::Flow;
@@ -16,7 +17,7 @@ use super::judge::Offence;
 use super::legs::Legs;
 use super::pace::Pace;
 use super::pulse::Order;
-use super::tunnel::{Over, Relay};
+use super::tunnel::Relay;
 
 /// How a connection is coming to its end. Its times are by the clock that peers are judged by.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ enum Stage {
 
 impl Relay {
     /// What follows when a side has ended. Ready with why the connection is over: `over`, unless a time ran out that says more.
-    pub(super) fn poll_ends(&mut self, legs: &Legs, over: Over, cx: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll_ends(&mut self, legs: &Legs, over: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let (client_died, server_died) = (self.client_died(), self.server_died());
         if client_died && server_died || !client_died && !server_died && self.inbound.is_done && self.outbound.is_done {
             return Poll::Ready(over);
@@ -87,9 +88,9 @@ impl Relay {
         Poll::Ready(match stage {
             Stage::Delivery if is_late => {
                 legs.client.reset_on_close();
-                Over::Stalled
+                CloseReason::Stalled
             }
-            Stage::Finish | Stage::Delivery if is_half_closed => Over::HalfClose,
+            Stage::Finish | Stage::Delivery if is_half_closed => CloseReason::HalfClose,
             _ => over,
         })
     }
@@ -151,7 +152,7 @@ impl Relay {
         self.ending.as_ref()?.goodbye.as_ref()
     }
 
-    pub(super) fn poll_goodbye(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {
+    pub(super) fn poll_goodbye(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let Some(ending) = self.ending.as_mut() else {
             return Poll::Pending;
         };
@@ -194,35 +195,35 @@ impl Relay {
     }
 
     /// Begins to end, or ends at once.
-    pub(super) fn obey(&mut self, order: Order, legs: &Legs, cx: &mut Context<'_>) -> Option<Over> {
+    pub(super) fn obey(&mut self, order: Order, legs: &Legs, cx: &mut Context<'_>) -> Option<CloseReason> {
         match order {
-            Order::Idle => self.say_goodbye(close(Over::Idle, GOING_AWAY, ""), Some(GOODBYE)),
-            Order::Lifetime => self.say_goodbye(close(Over::Lifetime, GOING_AWAY, ""), Some(GOODBYE)),
-            Order::Ghost => self.say_goodbye(close(Over::Ghost, GOING_AWAY, "no pong"), Some(GOODBYE)),
-            Order::FirstMessage => {
-                let goodbye = close(Over::FirstMessage, POLICY_VIOLATION, "no message in time");
-                self.say_goodbye(goodbye, Some(GOODBYE));
-            }
-            // However long a frame takes: whoever drains knows when it is time to cut it.
-            Order::Drain => self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None),
-            Order::Replaced => {
-                self.say_goodbye(close(Over::Replaced, GOING_AWAY, "no pong"), Some(GOODBYE));
+            Order::Close(reason) => match close_frames(reason) {
+                // However long a frame takes: whoever drains knows when it is time to cut it.
+                Some(goodbye) if reason == CloseReason::Drain => self.say_goodbye(goodbye, None),
+                Some(goodbye) => self.say_goodbye(goodbye, Some(GOODBYE)),
+                None => {
+                    legs.client.reset_on_close();
+                    return Some(reason);
+                }
+            },
+            Order::Replace => {
+                if let Some(goodbye) = close_frames(CloseReason::Ghost) {
+                    self.say_goodbye(goodbye, Some(GOODBYE));
+                }
                 let _all_that_can_be_said = self.poll_goodbye(legs, cx);
                 legs.server.shutdown_write();
                 legs.client.reset_on_close();
-                return Some(Over::Replaced);
-            }
-            Order::Stalled => {
-                legs.client.reset_on_close();
-                return Some(Over::Stalled);
+                return Some(CloseReason::Ghost);
             }
             Order::Cut => {
                 // Where no frame is unfinished there is still room for a word, should there have been no time for it before.
-                self.say_goodbye(close(Over::Drain, SERVICE_RESTART, ""), None);
+                if let Some(goodbye) = close_frames(CloseReason::Drain) {
+                    self.say_goodbye(goodbye, None);
+                }
                 let _all_that_can_be_said = self.poll_goodbye(legs, cx);
                 legs.client.shutdown_write();
                 legs.server.shutdown_write();
-                return Some(Over::Drain);
+                return Some(CloseReason::Drain);
             }
         }
         None
@@ -239,22 +240,22 @@ impl Relay {
 
     /// Ends the connection for what its client has done. What waits for either side is delivered first, if it takes it.
     pub(super) fn end_for(&mut self, offence: Offence) {
-        let (over, code, reason) = match offence {
-            Offence::Rate(..) => (
-                Over::MessageRate,
-                POLICY_VIOLATION,
-                String::from("message rate exceeded"),
-            ),
-            Offence::Size => (Over::MessageSize, TOO_BIG, String::from("message too big")),
-            Offence::Fault(fault) => (Over::Protocol, PROTOCOL_ERROR, fault.to_string()),
+        let (reason, fault) = match offence {
+            Offence::Rate(..) => (CloseReason::MessageRate, None),
+            Offence::Size => (CloseReason::MessageSize, None),
+            Offence::Fault(fault) => (CloseReason::Protocol, Some(fault.to_string())),
         };
         let notice = match offence {
             // Who was delayed before has heard it.
             Offence::Rate(_, lacks) if !self.inbound.has_delayed() => self.notice(lacks),
             Offence::Rate(..) | Offence::Size | Offence::Fault(_) => None,
         };
-        let goodbye = Goodbye::new(over, code, &reason, notice.unwrap_or_default());
-        self.say_goodbye(goodbye, Some(FAREWELL));
+        // Each of the three has a close frame: a test of theirs says so.
+        if let Some(frame) = reason.frame() {
+            let text = fault.as_deref().unwrap_or(frame.text);
+            let goodbye = Goodbye::new(reason, frame.code, text, notice.unwrap_or_default());
+            self.say_goodbye(goodbye, Some(FAREWELL));
+        }
     }
 
     pub(super) fn says_goodbye(&self) -> bool {
@@ -323,20 +324,12 @@ impl Ending {
     }
 }
 
-fn close(over: Over, code: u16, reason: &str) -> Goodbye {
-    Goodbye::new(over, code, reason, Vec::new())
+/// The close frames that end a connection for `reason`; `None` where a reset does.
+fn close_frames(reason: CloseReason) -> Option<Goodbye> {
+    let frame = reason.frame()?;
+    Some(Goodbye::new(reason, frame.code, frame.text, Vec::new()))
 }
 
-/// 1001: the endpoint is going away (RFC 6455 section 7.4.1).
-const GOING_AWAY: u16 = 1001;
-/// 1002: a frame that the protocol forbids (RFC 6455 section 7.4.1, as the next two).
-const PROTOCOL_ERROR: u16 = 1002;
-/// 1008: what the endpoint does not allow.
-const POLICY_VIOLATION: u16 = 1008;
-/// 1009: a message that is too large.
-const TOO_BIG: u16 = 1009;
-/// 1012: the service restarts, come back (the registry of close codes of RFC 6455 section 11.7).
-const SERVICE_RESTART: u16 = 1012;
 /// With the sweep's quarter of a second, a connection that we end is gone within a second of its time.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// What was there before an offence has so long to be delivered.

@@ -4,17 +4,17 @@ use std::io;
 use std::task::{Context, Poll};
 
 use crate::net::stream::{Stream, is_passing};
+use crate::reason::close::CloseReason;
 use crate::wire::ws::frame::close_frame;
 
 use super::bypass::Foreseen;
 use super::flow::{End, Flow, Moved, with_buffer};
 use super::judge::Law;
-use super::tunnel::Over;
 
 /// The leave-taking of both directions.
 #[derive(Debug)]
 pub(super) struct Goodbye {
-    pub(super) over: Over,
+    pub(super) over: CloseReason,
     /// What the client hears last.
     pub(super) words_to_client: Words,
     /// What the server hears last.
@@ -39,7 +39,7 @@ pub(super) struct Words {
 impl Goodbye {
     /// One that begins now: a close frame each way, with this status code and reason; before the client's goes `notice`, a
     /// whole message of ours, or nothing.
-    pub(super) fn new(over: Over, code: u16, reason: &str, notice: Vec<u8>) -> Self {
+    pub(super) fn new(over: CloseReason, code: u16, reason: &str, notice: Vec<u8>) -> Self {
         Self {
             over,
             words_to_client: Words {

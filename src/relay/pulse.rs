@@ -4,7 +4,10 @@ use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Duration;
 
+use enum_map::Enum;
 use parking_lot::Mutex;
+
+use crate::reason::close::CloseReason;
 
 /// Shared by a relay and the sweep that looks at it a few times a second. The relay reads no clock: it only leaves a mark
 /// that something moved.
@@ -23,37 +26,14 @@ pub struct Pulse {
 struct Marks(AtomicU16);
 
 /// What a relay is told from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum Order {
-    /// No byte moved for the idle timeout: close 1001.
-    Idle,
-    /// Its lifetime is over: close 1001.
-    Lifetime,
-    /// The client takes nothing of what waits for it: end it.
-    Stalled,
-    /// The process is about to end: close 1012, whenever a frame boundary comes.
-    Drain,
-    /// The client has not answered: close 1001.
-    Ghost,
-    /// The client's host does not answer either, and somebody waits for its slot: close 1001, and do not wait.
-    Replaced,
-    /// The client has not said anything since the upgrade: close 1008.
-    FirstMessage,
+    /// End it for this reason: by close frames at the next frame boundary, or by a reset where the reason has none.
+    Close(CloseReason),
+    /// The client's host does not answer either, and somebody waits for its slot: close it as a ghost, and do not wait.
+    Replace,
     /// The process ends: half-close now, boundary or not.
     Cut,
-}
-
-impl Order {
-    const ALL: [Self; 8] = [
-        Self::Idle,
-        Self::Lifetime,
-        Self::Stalled,
-        Self::Drain,
-        Self::Ghost,
-        Self::Replaced,
-        Self::FirstMessage,
-        Self::Cut,
-    ];
 }
 
 /// What has become of a question to the client.
@@ -266,8 +246,9 @@ impl Marks {
         }
     }
 
+    #[allow(clippy::cast_possible_truncation)] // Small: see the assertion below `ORDER`.
     fn order(&self, order: Order) {
-        let code = (order as u16 + 1) << ORDER.trailing_zeros();
+        let code = (order.into_usize() as u16 + 1) << ORDER.trailing_zeros();
         let _already = self.0.fetch_update(Relaxed, Relaxed, |marks| {
             (order == Order::Cut || marks & ORDER == 0).then_some(marks & !ORDER | code)
         });
@@ -275,7 +256,7 @@ impl Marks {
 
     fn ordered(&self) -> Option<Order> {
         let code = (self.0.load(Relaxed) & ORDER) >> ORDER.trailing_zeros();
-        Order::ALL.get(usize::from(code.checked_sub(1)?)).copied()
+        code.checked_sub(1).map(|order| Order::from_usize(order.into()))
     }
 }
 
@@ -298,7 +279,9 @@ const REST: u16 = 256;
 const DELAYED: u16 = 512;
 const HOST_SILENT: u16 = 1024;
 /// The number of an order, from 1; 0 is none.
-const ORDER: u16 = 0xf000;
+const ORDER: u16 = 0xf800;
+/// Every order has a number that fits.
+const _: () = assert!(Order::LENGTH < 1 << ORDER.count_ones());
 
 /// So much longer than the time between two looks of a search that none of it misses an acknowledgement.
 pub(super) const SILENCE: Duration = Duration::from_millis(500);
@@ -311,6 +294,21 @@ mod tests {
     #[test]
     fn it_is_small() {
         assert!(size_of::<Pulse>() <= 32, "{}", size_of::<Pulse>());
+    }
+
+    #[test]
+    fn the_first_order_stands_until_the_connection_is_cut() {
+        for reason in CloseReason::ALL {
+            let pulse = Pulse::default();
+            assert_eq!(pulse.ordered(), None);
+            pulse.order(Order::Close(reason));
+            pulse.order(Order::Replace);
+            assert_eq!(pulse.ordered(), Some(Order::Close(reason)));
+            pulse.order(Order::Cut);
+            pulse.order(Order::Close(reason));
+            assert_eq!(pulse.ordered(), Some(Order::Cut));
+            assert!(!pulse.take_moved() && !pulse.is_blocked() && !pulse.host_is_silent());
+        }
     }
 
     #[test]

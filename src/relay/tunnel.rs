@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::limit::shares::Shares;
+use crate::reason::close::CloseReason;
 use crate::wire::ws::extensions::Extensions;
 use crate::wire::ws::frame::{FrameScanner, Sender};
 
@@ -13,7 +14,7 @@ use super::flow::{End, Flow, Moved};
 use super::judge::{Judge, Law};
 use super::legs::Legs;
 use super::mode::RelayMode;
-use super::pulse::{Asked, Pulse, SILENCE};
+use super::pulse::{Asked, Order, Pulse, SILENCE};
 use super::tally::{MessageLimit, Tally};
 use super::terms::Terms;
 
@@ -60,42 +61,9 @@ pub struct Relay {
     listens: bool,
     is_silent: bool,
     /// Who began to end it, as the log and the metric name it.
-    began: Option<Over>,
+    began: Option<CloseReason>,
     /// Only while it is ending: an open connection holds no timer.
     pub(super) ending: Option<Box<Ending>>,
-}
-
-/// Why a connection is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// The client ended it.
-    Client,
-    /// The server ended it.
-    Upstream,
-    /// No byte moved for the idle timeout.
-    Idle,
-    /// Its lifetime was over.
-    Lifetime,
-    /// The client had ended, and the server did not within `half_close`.
-    HalfClose,
-    /// The client took nothing of what waited for it, or not all of it in time once the server had ended.
-    Stalled,
-    /// The process was about to end.
-    Drain,
-    /// The client did not answer when it was asked.
-    Ghost,
-    /// The client's host did not answer either, and its slot was given to another connection of the same client.
-    Replaced,
-    /// The client said nothing in time after the upgrade.
-    FirstMessage,
-    /// The client sent more messages, or bytes, than it may.
-    MessageRate,
-    /// A message of the client's was too large.
-    MessageSize,
-    /// The client sent a frame that RFC 6455 forbids.
-    Protocol,
-    /// A socket failed otherwise: its peer vanished, say.
-    Io,
 }
 
 /// What a connection moved in all, and why it is over.
@@ -116,7 +84,9 @@ pub struct Totals {
     /// Messages from the client that looked like heartbeats, where its messages are looked at.
     pub heartbeats: u32,
     /// Why it is over.
-    pub over: Over,
+    pub over: CloseReason,
+    /// It was closed as a ghost because another connection of the same client needed its slot.
+    pub was_replaced: bool,
 }
 
 impl Relay {
@@ -179,7 +149,10 @@ impl Relay {
         if let Some(order) = self.pulse.ordered()
             && let Some(over) = self.obey(order, legs, cx)
         {
-            return Poll::Ready(self.totals(over));
+            return Poll::Ready(Totals {
+                was_replaced: order == Order::Replace,
+                ..self.totals(over)
+            });
         }
         if self.pulse.take_look() {
             self.look(legs);
@@ -216,10 +189,10 @@ impl Relay {
 
     /// What it moved in all, where a socket of it is lost to an error of our own machine.
     pub fn lost(&self) -> Totals {
-        self.totals(Over::Io)
+        self.totals(CloseReason::Io)
     }
 
-    fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Over> {
+    fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let inward = self.inbound.pump(&legs.client, &legs.server, &self.law, cx);
         // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
         self.outbound.end_ahead = self.inbound.sink_end.or(self.outbound.end_ahead);
@@ -277,18 +250,22 @@ impl Relay {
         let dead = |end: End| end == End::TimedOut || end == End::Failed;
         self.began = if let Some(end) = self.inbound.ended().or(self.outbound.sink_end) {
             Some(if !dead(end) {
-                Over::Client
+                CloseReason::Client
             } else if end == End::TimedOut && !legs.client.is_acknowledged() {
-                Over::Stalled
+                CloseReason::Stalled
             } else {
-                Over::Io
+                CloseReason::Io
             })
         } else if let Some(end) = self.outbound.ended().or(self.inbound.sink_end) {
-            Some(if dead(end) { Over::Io } else { Over::Upstream })
+            Some(if dead(end) {
+                CloseReason::Io
+            } else {
+                CloseReason::Upstream
+            })
         } else if self.inbound.scanner.saw_close() {
-            Some(Over::Client)
+            Some(CloseReason::Client)
         } else if self.outbound.scanner.saw_close() {
-            Some(Over::Upstream)
+            Some(CloseReason::Upstream)
         } else {
             None
         };
@@ -346,7 +323,7 @@ impl Relay {
         }
     }
 
-    fn totals(&self, over: Over) -> Totals {
+    fn totals(&self, over: CloseReason) -> Totals {
         let judges = || {
             [&self.inbound, &self.outbound]
                 .into_iter()
@@ -361,6 +338,7 @@ impl Relay {
             last_limit: judges().find_map(|judge| judge.last_hit),
             heartbeats: self.inbound.judged_by().map_or(0, Judge::heartbeats),
             over,
+            was_replaced: false,
         }
     }
 }

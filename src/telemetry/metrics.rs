@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use enum_map::EnumMap;
 use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::proto::{LabelPair, MetricFamily};
@@ -14,7 +15,7 @@ use prometheus::{
     Registry,
 };
 
-use crate::relay::tunnel::Over;
+use crate::relay::tunnel::Totals;
 
 use crate::telemetry::reason::{CloseReason, Reason};
 
@@ -110,7 +111,7 @@ pub struct ZoneMetrics {
     pub handshake_duration: Histogram,
     /// From the tunnel to its end.
     pub connection_duration: Histogram,
-    closes: [IntCounter; CloseReason::ALL.len()],
+    closes: EnumMap<CloseReason, IntCounter>,
     /// Ghosts that were reaped.
     pub reaped: IntCounter,
     /// Ghosts that were replaced by another connection of the same client.
@@ -209,7 +210,7 @@ impl Metrics {
             admitted: self.handshake(zone, Outcome::Admitted, None),
             handshake_duration: self.handshake_duration.with_label_values(&[zone]),
             connection_duration: self.connection_duration.with_label_values(&[zone]),
-            closes: CloseReason::ALL.map(|reason| self.closes.with_label_values(&[zone, reason.word()])),
+            closes: EnumMap::from_fn(|reason: CloseReason| self.closes.with_label_values(&[zone, reason.word()])),
             reaped: self.ghosts.with_label_values(&[zone, "reaped"]),
             replaced: self.ghosts.with_label_values(&[zone, "replaced"]),
         }
@@ -323,16 +324,17 @@ impl Metrics {
 impl ZoneMetrics {
     /// The counter of tunnels that ended for `reason`.
     pub fn closes(&self, reason: CloseReason) -> &IntCounter {
-        &self.closes[reason as usize]
+        &self.closes[reason]
     }
 
     /// The counter of ghosts that a tunnel belongs to which ended so.
-    pub fn ghosts(&self, over: Over) -> Option<&IntCounter> {
-        match over {
-            Over::Ghost => Some(&self.reaped),
-            Over::Replaced => Some(&self.replaced),
-            _ => None,
-        }
+    pub fn ghosts(&self, totals: &Totals) -> Option<&IntCounter> {
+        let counter = if totals.was_replaced {
+            &self.replaced
+        } else {
+            &self.reaped
+        };
+        (totals.over == CloseReason::Ghost).then_some(counter)
     }
 }
 

@@ -272,7 +272,7 @@ impl Entry {
         let is_panic = std::thread::panicking();
         let had_permit = self.standing.permit.is_some();
         let class = match &self.state {
-            State::Over(totals) => Class::Closed(totals.over.into()),
+            State::Over(totals) => Class::Closed(totals.over),
             State::Open(_) if is_panic => Class::Closed(CloseReason::Panic),
             // Whatever else it was to hear: nobody knows whether it did.
             _ if is_panic && had_permit => Class::Failed(Reason::Panic),
@@ -326,7 +326,7 @@ impl Entry {
                 if let (Some(place), Some(opened)) = (&self.place, self.opened) {
                     place.zone.metrics.closes(reason).inc();
                     if let State::Over(totals) = &self.state
-                        && let Some(ghosts) = place.zone.metrics.ghosts(totals.over)
+                        && let Some(ghosts) = place.zone.metrics.ghosts(totals)
                     {
                         ghosts.inc();
                     }
