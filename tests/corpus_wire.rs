@@ -10,8 +10,10 @@ use wsguard::wire::Step;
 use wsguard::wire::hops::{ForwardHeader, client_from, parse_hop};
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::proxy::{Announces, announces, parse_proxy};
-use wsguard::wire::ws::frame::{FrameScanner, Sender};
-use wsguard::wire::ws::header::{FrameHeader, MessageSequence};
+use wsguard::wire::ws::header::FrameHeader;
+use wsguard::wire::ws::header::Sender;
+use wsguard::wire::ws::scanner::FrameScanner;
+use wsguard::wire::ws::sequence::MessageSequence;
 
 #[test]
 fn proxy_headers_are_read_alike_whole_and_byte_by_byte() {

@@ -311,12 +311,6 @@ const CIRCLES_TO_CUT: &[&str] = &[
     "walk/stop.rs",
     "walk/upgrade.rs",
     "walk/walk.rs",
-    "wire/ws/extensions.rs",
-    "wire/ws/frame.rs",
-    "wire/ws/header.rs",
-    "wire/proxy.rs",
-    "wire/proxy/block.rs",
-    "wire/proxy/line.rs",
 ];
 
 const FILES_MAX: usize = 18;
@@ -339,8 +333,6 @@ const FILES_TO_CUT: &[&str] = &[
     "telemetry/log.rs",
     "telemetry/metrics.rs",
     "walk/record.rs",
-    "wire/hops.rs",
-    "wire/ws/frame.rs",
 ];
 
 struct Source {

@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use gungraun::prelude::*;
 use wsguard::wire::ws::extensions::Extensions;
-use wsguard::wire::ws::frame::{FrameScanner, Sender};
+use wsguard::wire::ws::header::Sender;
+use wsguard::wire::ws::scanner::FrameScanner;
 
 use crate::inputs::frames::{large, small};
 

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use wsguard::wire::ws::frame::{FrameScanner, Sender};
+use wsguard::wire::ws::header::Sender;
+use wsguard::wire::ws::scanner::FrameScanner;
 
 use crate::inputs::frames::{large, small};
 

@@ -5,7 +5,8 @@ use std::io::{self, ErrorKind};
 use crate::net::fault;
 use crate::net::pipe::Pipe;
 use crate::net::stream::{Stream, is_passing};
-use crate::wire::ws::frame::{FrameScanner, LONGEST_HEADER};
+use crate::wire::ws::header::LONGEST_HEADER;
+use crate::wire::ws::scanner::FrameScanner;
 
 use super::flow::{BUFFER_SIZE, End, Flow, Moved};
 use super::held::Held;

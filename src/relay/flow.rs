@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use crate::net::fault;
 use crate::net::stream::{Stream, is_passing};
-use crate::wire::ws::frame::{FrameScanner, Sender};
+use crate::wire::ws::header::Sender;
+use crate::wire::ws::scanner::FrameScanner;
 
 use super::bypass::{Foreseen, Outlook};
 use super::held::Held;

@@ -9,7 +9,7 @@ use tokio::time::Sleep;
 
 use crate::limit::line::Place;
 use crate::net::stream::Stream;
-use crate::wire::ws::frame::Sender;
+use crate::wire::ws::header::Sender;
 
 use super::flow::{BUFFER_SIZE, Flow, Moved};
 use super::judge::{Judge, Judged, Law, MOST_FRAMES, Matter, Offence, in_hand};

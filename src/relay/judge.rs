@@ -12,8 +12,10 @@ use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
 use crate::limit::line::Line;
 use crate::limit::shares::{Shares, charge_both};
 use crate::wire::Step;
-use crate::wire::ws::frame::{FrameScanner, Sender};
-use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind, MessageSequence};
+use crate::wire::ws::header::Sender;
+use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind};
+use crate::wire::ws::scanner::FrameScanner;
+use crate::wire::ws::sequence::MessageSequence;
 
 use super::beats::Beats;
 use super::ping::Expected;

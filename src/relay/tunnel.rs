@@ -6,7 +6,8 @@ use std::task::{Context, Poll, Waker};
 use crate::limit::shares::Shares;
 use crate::reason::close::CloseReason;
 use crate::wire::ws::extensions::Extensions;
-use crate::wire::ws::frame::{FrameScanner, Sender};
+use crate::wire::ws::header::Sender;
+use crate::wire::ws::scanner::FrameScanner;
 
 use super::aside::Aside;
 use super::ending::Ending;

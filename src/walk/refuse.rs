@@ -15,7 +15,9 @@ use crate::net::stream::{Stream, is_passing};
 use crate::relay::clock::Clock;
 use crate::wire::http::answer::{Answer, accepted};
 use crate::wire::ws::engine_io;
-use crate::wire::ws::frame::{FrameScanner, Sender, close_frame};
+use crate::wire::ws::frame::close_frame;
+use crate::wire::ws::header::Sender;
+use crate::wire::ws::scanner::FrameScanner;
 
 use crate::telemetry::reason::Reason;
 use crate::walk::stop::{Cause, Stop};

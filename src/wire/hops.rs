@@ -1,11 +1,11 @@
-//! Who a trusted proxy says the client is: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`, `CF-Connecting-IP`; and
-//! every other header that says so to somebody.
+//! Who a trusted proxy says the client is: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`, `CF-Connecting-IP`.
 //!
 //! Lists are read from the right, where the proxies that are trusted wrote, and only as far as is needed: what a client
 //! put further left neither costs anything nor changes how the right end reads.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+
+use super::address::{address, decimal_port};
 
 /// A header in which a proxy names the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,20 +105,6 @@ pub fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
             address::<Ipv4Addr>(v4).map(IpAddr::V4)
         }
     }
-}
-
-/// Reads an address of one family; std refuses zone ids and leading zeros in IPv4.
-pub(super) fn address<A: FromStr>(text: &[u8]) -> Option<A> {
-    std::str::from_utf8(text).ok()?.parse().ok()
-}
-
-/// Reads a port from 0 to 65535: digits alone, without leading zeros.
-pub(super) fn decimal_port(digits: &[u8]) -> Option<u16> {
-    let leading_zero = digits.len() > 1 && digits.starts_with(b"0");
-    if leading_zero || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The walk over hops, rightmost first; `None` is a malformed one.
@@ -254,151 +240,6 @@ fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let before = bytes.iter().position(|&byte| byte == at)?;
     Some((bytes.get(..before)?, bytes.get(before + 1..)?))
 }
-
-/// Whether a header says who the client is, and so is believed of trusted hops alone: any of the names that proxies set and
-/// frameworks read, in any case, with any of their `-` as `_`, and with `HTTP_` before it, as CGI and some Java programs
-/// have it.
-pub fn names_client(name: &[u8]) -> bool {
-    if !may_be(&CLIENT_NAMES, name) || !may_end(name) {
-        return false;
-    }
-    let name = match name.split_at_checked(CGI_PREFIX.len()) {
-        Some((prefix, rest)) if is_spelt(CGI_PREFIX, prefix) => rest,
-        _ => name,
-    };
-    CLIENT_HEADERS.iter().any(|listed| is_spelt(listed, name))
-        || name
-            .get(..CLIENT_PREFIX.len())
-            .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
-}
-
-/// By first letter, in either case, the lengths of names: what rules nearly every other name out.
-pub(super) type Lengths = [u64; 32];
-
-/// Whether a name has a first letter and a length of these.
-#[inline]
-pub(super) fn may_be(lengths: &Lengths, name: &[u8]) -> bool {
-    name.first()
-        .is_some_and(|first| lengths[letter(*first)] & length_bit(name.len()) != 0)
-}
-
-/// Those of [`names_client`], and of `others`.
-pub(super) const fn lengths_with(others: &[&str]) -> Lengths {
-    let mut lengths = lengths_of(others, lengths_of(&CLIENT_HEADERS, [0; 32], true), true);
-    // Every length of names that go on behind a prefix.
-    lengths[letter(b'x')] |= !(length_bit(CLIENT_PREFIX.len()) - 1);
-    lengths[letter(b'h')] |= !(length_bit(CGI_PREFIX.len()) - 1);
-    lengths
-}
-
-static CLIENT_NAMES: Lengths = lengths_with(&[]);
-
-/// Whether a name ends as one of its length in the table does; those with a prefix may end in any way.
-fn may_end(name: &[u8]) -> bool {
-    static ENDS: Lengths = lengths_of(&CLIENT_HEADERS, [0; 32], false);
-    let (Some(first), Some(last)) = (name.first(), name.last()) else {
-        return false;
-    };
-    matches!(first.to_ascii_lowercase(), b'x' | b'h') || ENDS[letter(*last)] & length_bit(name.len()) != 0
-}
-
-fn is_spelt(listed: &str, name: &[u8]) -> bool {
-    listed.len() == name.len()
-        && listed.bytes().zip(name).all(|(listed, byte)| match byte {
-            b'_' => listed == b'-',
-            byte => byte.to_ascii_lowercase() == listed,
-        })
-}
-
-/// Lengths of 63 and more are one.
-const fn length_bit(length: usize) -> u64 {
-    1 << if length < 63 { length } else { 63 }
-}
-
-/// The same for both cases of a letter.
-const fn letter(byte: u8) -> usize {
-    (byte & 0x1f) as usize
-}
-
-/// `lengths`, and those of `names` by their first or their last letter.
-const fn lengths_of(names: &[&str], mut lengths: Lengths, by_first: bool) -> Lengths {
-    let mut nth = 0;
-    while nth < names.len() {
-        let name = names[nth].as_bytes();
-        let byte = name[if by_first { 0 } else { name.len() - 1 }];
-        lengths[letter(byte)] |= length_bit(name.len());
-        nth += 1;
-    }
-    lengths
-}
-
-/// Every header that begins so is one of a proxy's: `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Client-Cert` and more.
-const CLIENT_PREFIX: &str = "x-forwarded-";
-
-const CGI_PREFIX: &str = "http-";
-
-/// The other headers in which proxies, balancers and content networks name the client, as their manuals and the libraries
-/// that read them have it.
-pub(super) const CLIENT_HEADERS: [&str; 55] = [
-    // RFC 7239, and what is read in its place.
-    "forwarded",
-    "forwarded-for",
-    "forwarded-for-ip",
-    "x-forwarded",
-    "x-forward-for",
-    "x-original-forwarded-for",
-    "x-original-for",
-    "x-original-remote-addr",
-    "x-original-client-ip",
-    // nginx, Apache, IIS and other servers before a server.
-    "x-real-ip",
-    "real-ip",
-    "x-nginx-proxy",
-    "client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "cluster-client-ip",
-    "x-originating-ip",
-    "originating-ip",
-    "x-remote-ip",
-    "x-remote-addr",
-    "remote-ip",
-    "remote-addr",
-    "x-proxyuser-ip",
-    "x-coming-from",
-    "coming-from",
-    "proxy-client-ip",
-    "wl-proxy-client-ip",
-    "x-ms-forwarded-client-ip",
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    // Content networks and hosts.
-    "true-client-ip",
-    "x-true-client-ip",
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "cf-pseudo-ipv4",
-    "cloudfront-viewer-address",
-    "fastly-client-ip",
-    "fly-client-ip",
-    "do-connecting-ip",
-    "ddg-connecting-ip",
-    "eo-client-ip",
-    "eo-connecting-ip",
-    "incap-client-ip",
-    "x-sucuri-clientip",
-    "x-qrator-ip-source",
-    "x-azure-clientip",
-    "x-azure-socketip",
-    "x-appengine-user-ip",
-    "x-appengine-remote-addr",
-    "appengine-user-ip",
-    "x-nf-client-connection-ip",
-    "x-vercel-forwarded-for",
-    "x-vercel-proxied-for",
-    "ali-cdn-real-ip",
-    "cdn-src-ip",
-];
 
 /// How many trusted hops are walked over; a longer chain of proxies is nobody's.
 const MOST_TRUSTED: usize = 32;

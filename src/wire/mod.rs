@@ -3,6 +3,7 @@
 //! Everything here is pure: no socket, clock, lock or log. Parsers are resumable: they are given all bytes so far and
 //! say [`Step::More`] until they can tell.
 
+mod address;
 mod authority;
 pub mod hops;
 pub mod http;

@@ -23,7 +23,7 @@ use wsguard::relay::rules::{MessageRules, OnExceed};
 use wsguard::relay::terms::Terms;
 use wsguard::relay::tunnel::{Conditions, Opening, Relay};
 use wsguard::wire::ws::extensions::Extensions;
-use wsguard::wire::ws::frame::Sender;
+use wsguard::wire::ws::header::Sender;
 
 /// One side that speaks, and what it is held to. `None` is "off".
 #[derive(Clone, Copy, Debug)]

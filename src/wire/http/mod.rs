@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod body;
+pub mod client_headers;
 pub mod head;
 pub mod reply;
 pub mod request;

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use super::client_headers::{Lengths, lengths_with, may_be, names_client};
 use super::head::{Head, Host};
-use crate::wire::hops::{Lengths, lengths_with, may_be, names_client};
 
 /// Who sent the request, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Version 2 of the PROXY protocol: a binary block.
 
-use super::{Pause, ProxyFault, Source};
+use super::fault::{Pause, ProxyFault};
+use super::source::Source;
 use std::net::{IpAddr, SocketAddr};
 
 /// Version 2: signature, version and command, family and transport, length, addresses, extensions.

@@ -1,7 +1,9 @@
 //! Version 1 of the PROXY protocol: a line of text.
 
-use super::{Pause, ProxyFault, Source, V1_START};
-use crate::wire::hops::{address, decimal_port};
+use super::fault::{Pause, ProxyFault};
+use super::signature::V1_START;
+use super::source::Source;
+use crate::wire::address::{address, decimal_port};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::wire::Step;
 use proptest::prelude::*;
 
 fn address_of(text: &str) -> Source {

@@ -1,13 +1,21 @@
 //! A frame's header as a whole (RFC 6455, 5.2), for who decides on a frame before it passes. Who only needs to know where
-//! frames end follows them with a [`super::frame::FrameScanner`].
+//! frames end follows them with a [`super::scanner::FrameScanner`].
 
 use std::fmt;
-use std::num::NonZeroU64;
 
-use super::frame::{
-    BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, RESERVED, Sender, TEXT,
+use super::bits::{
+    BINARY, CLOSE, CONTINUATION, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PING, PONG, RESERVED, TEXT,
 };
 use crate::wire::Step;
+
+/// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The side that asked for the upgrade.
+    Client,
+    /// The side that answered 101.
+    Server,
+}
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,48 +146,6 @@ impl FrameKind {
     }
 }
 
-/// The messages of one direction, from frame to frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MessageSequence {
-    /// Declared bytes of the message in hand and one more, so that there is no 0 but between messages: every connection whose
-    /// frames are judged has one of these.
-    unfinished: Option<NonZeroU64>,
-}
-
-impl MessageSequence {
-    /// Bytes of the message that this frame belongs to, up to its end: declared, fragments summed; 0 for a control frame,
-    /// which belongs to none.
-    ///
-    /// # Errors
-    /// The frame's place is wrong (RFC 6455, 5.4).
-    pub fn size_with(self, header: FrameHeader) -> Result<u64, FrameFault> {
-        match (header.kind, self.unfinished()) {
-            (FrameKind::Continuation, Some(before)) => Ok(before.saturating_add(header.payload)),
-            (FrameKind::Continuation, None) => Err(FrameFault::NothingToContinue),
-            (FrameKind::Text | FrameKind::Binary, None) => Ok(header.payload),
-            (FrameKind::Text | FrameKind::Binary, Some(_)) => Err(FrameFault::InsideMessage),
-            (FrameKind::Close | FrameKind::Ping | FrameKind::Pong, _) => Ok(0),
-        }
-    }
-
-    /// Goes on behind this frame. One whose place is wrong counts as what it says it is.
-    pub fn pass(&mut self, header: FrameHeader) {
-        if header.kind.is_control() {
-            return;
-        }
-        let before = match header.kind {
-            FrameKind::Continuation => self.unfinished().unwrap_or(0),
-            _ => 0,
-        };
-        let more = NonZeroU64::MIN.saturating_add(before).saturating_add(header.payload);
-        self.unfinished = (!header.is_last).then_some(more);
-    }
-
-    fn unfinished(self) -> Option<u64> {
-        self.unfinished.map(|more| more.get() - 1)
-    }
-}
-
 impl fmt::Display for FrameFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -197,6 +163,9 @@ impl fmt::Display for FrameFault {
         })
     }
 }
+
+/// The longest header: two bytes, eight of length, four of mask (RFC 6455, 5.2).
+pub const LONGEST_HEADER: usize = 14;
 
 #[cfg(test)]
 mod tests;

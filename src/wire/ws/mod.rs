@@ -1,7 +1,10 @@
 //! WebSocket: the handshake, its extensions, and frames (RFC 6455).
 
+mod bits;
 pub mod engine_io;
 pub mod extensions;
 pub mod frame;
 pub mod header;
+pub mod scanner;
+pub mod sequence;
 pub mod upgrade;

@@ -4,8 +4,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
-use wsguard::wire::ws::frame::{FrameScanner, Sender, close_frame};
-use wsguard::wire::ws::header::{FrameHeader, MessageSequence};
+use wsguard::wire::ws::frame::close_frame;
+use wsguard::wire::ws::header::Sender;
+use wsguard::wire::ws::scanner::FrameScanner;
+use wsguard::wire::ws::header::FrameHeader;
+use wsguard::wire::ws::sequence::MessageSequence;
 use wsguard_fuzz::{Dice, pieces};
 
 fuzz_target!(|data: &[u8]| {

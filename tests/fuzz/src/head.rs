@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
 use wsguard::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
-use wsguard::wire::hops::names_client;
+use wsguard::wire::http::client_headers::names_client;
 use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
 use wsguard::wire::ws::upgrade::{Upgrade, check_upgrade};

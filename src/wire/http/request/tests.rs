@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::head::{HeadCaps, HeadScan};
 use super::*;
 use crate::wire::Step;
-use crate::wire::hops::CLIENT_HEADERS;
+use crate::wire::http::client_headers::CLIENT_HEADERS;
 
 const HOP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const CLIENT: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::wire::ws::frame::FrameScanner;
+use crate::wire::ws::scanner::FrameScanner;
 use proptest::prelude::*;
 
 fn parsed(bytes: &[u8]) -> Result<Step<FrameHeader>, FrameFault> {
@@ -62,64 +62,6 @@ fn lengths_are_told_with_whether_they_are_as_short_as_they_can_be() {
         for end in 0..used {
             assert_eq!(parsed(&bytes[..end]), Ok(Step::More));
         }
-    }
-}
-
-#[test]
-fn a_message_is_its_fragments_and_control_frames_may_stand_between_them() {
-    let frame = |kind, is_last, payload| FrameHeader {
-        kind,
-        is_last,
-        payload,
-        is_minimal: true,
-        reserved: 0,
-    };
-    let mut sequence = MessageSequence::default();
-    for (header, size) in [
-        (
-            frame(FrameKind::Continuation, true, 1),
-            Err(FrameFault::NothingToContinue),
-        ),
-        (frame(FrameKind::Text, false, 5), Ok(5)),
-        (frame(FrameKind::Ping, true, 4), Ok(0)),
-        (frame(FrameKind::Text, true, 1), Err(FrameFault::InsideMessage)),
-        (frame(FrameKind::Continuation, false, 0), Ok(5)),
-        (frame(FrameKind::Continuation, true, u64::MAX), Ok(u64::MAX)),
-        (frame(FrameKind::Binary, true, 7), Ok(7)),
-        (
-            frame(FrameKind::Continuation, false, 1),
-            Err(FrameFault::NothingToContinue),
-        ),
-    ] {
-        assert_eq!(sequence.size_with(header), size, "{header:?}");
-        if size.is_ok() {
-            sequence.pass(header);
-        }
-    }
-}
-
-#[test]
-fn a_frame_of_ours_is_read_as_what_it_is() {
-    use crate::wire::ws::frame::server_frame;
-    for (kind, length, sent) in [
-        (FrameKind::Ping, 12, 12),
-        (FrameKind::Ping, 200, 125),
-        (FrameKind::Text, 0, 0),
-        (FrameKind::Text, 125, 125),
-        (FrameKind::Text, 126, 126),
-        (FrameKind::Text, 70_000, 65_535),
-    ] {
-        let payload = vec![b'x'; length];
-        let frame = server_frame(kind, &payload);
-        let Ok(Step::Done { value, used }) = FrameHeader::parse(&frame, Sender::Server) else {
-            panic!("{frame:?}")
-        };
-        assert_eq!(
-            (value.kind, value.is_last, value.is_minimal, value.payload),
-            (kind, true, true, sent)
-        );
-        assert_eq!(&frame[used..], &payload[..frame.len() - used]);
-        assert_eq!(used as u64 + sent, frame.len() as u64);
     }
 }
 

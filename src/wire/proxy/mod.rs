@@ -1,0 +1,19 @@
+//! The PROXY protocol, versions 1 and 2, by `HAProxy`'s `doc/proxy-protocol.txt` (2020/03/05), sections 2.1 and 2.2.
+//!
+//! Both are read strictly from the left, so that the first wrong byte decides, however the bytes were split. Where
+//! the specification lets a receiver choose, this one refuses: who may send the header is trusted with an identity.
+
+mod block;
+mod fault;
+mod header;
+mod line;
+mod signature;
+mod source;
+
+pub use fault::ProxyFault;
+pub use header::{MAX_PROXY_HEADER, parse_proxy};
+pub use signature::{Announces, announces};
+pub use source::Source;
+
+#[cfg(test)]
+mod tests;
