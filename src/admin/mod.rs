@@ -23,7 +23,7 @@ use crate::control::Guard;
 /// The running admin server. Dropping it ends its thread and every connection to it.
 #[derive(Debug)]
 pub struct AdminServer {
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    in_force: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] lets pass;
@@ -50,7 +50,7 @@ pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io
         });
     })?;
     Ok(AdminServer {
-        running: Some((stop, thread)),
+        in_force: Some((stop, thread)),
     })
 }
 
@@ -63,7 +63,7 @@ impl AdminServer {
 
 impl Drop for AdminServer {
     fn drop(&mut self) {
-        let Some((stop, thread)) = self.running.take() else {
+        let Some((stop, thread)) = self.in_force.take() else {
             return;
         };
         drop(stop);

@@ -12,36 +12,34 @@ use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
 use crate::relay::tally::{Action, Count, MessageLimit, Tally};
 use crate::upstream::server::Server;
 
-use crate::live::running::{Running, Shared, Zone};
+use crate::live::in_force::InForce;
+use crate::live::process::ProcessState;
+use crate::live::zone::Zone;
 use crate::telemetry::metrics::seconds;
 use crate::telemetry::process::ProcessUse;
 
 /// What /metrics says. Where it `may_forget`, the series of what is gone are shown once more and then removed.
-pub fn metrics_text(running: &Running, may_forget: bool) -> String {
-    let gauges = &running.shared.metrics.gauges;
+pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
+    let gauges = &in_force.process.metrics.gauges;
     gauges.forget_labels();
-    for (zone, census) in running.all_zones().zip(census(running)) {
-        if !running.is_gone(zone) {
-            set_zone(zone, &census, running);
+    for (zone, census) in in_force.all_zones().zip(census(in_force)) {
+        if !in_force.is_gone(zone) {
+            set_zone(zone, &census, in_force);
         }
     }
-    let removed = running
-        .removed_listeners
-        .iter()
-        .filter(|listener| listener.room.taken() > 0);
-    for listener in running.listeners.iter().chain(removed) {
+    for listener in in_force.listeners_in_use() {
         gauges
             .pending
             .with_label_values(&[&*listener.policy.name])
             .set(listener.room.taken().into());
     }
-    gauges.process_connections.set(open_in_zones(running));
+    gauges.process_connections.set(open_in_zones(in_force));
     gauges
         .process_connections_limit
-        .set(running.shared.process_limit.load(Relaxed).into());
-    catch_up(&gauges.client_evictions, running.shared.admission.evictions());
-    gauges.counter_drift.set(drift(running));
-    for upstream in &running.upstreams {
+        .set(in_force.process.connections_limit.load(Relaxed).into());
+    catch_up(&gauges.client_evictions, in_force.process.admission.evictions());
+    gauges.counter_drift.set(drift(in_force));
+    for upstream in &in_force.upstreams {
         for server in upstream.servers() {
             let labels: &[&str] = &[upstream.name(), server.label()];
             gauges.upstream_up.with_label_values(labels).set(server.is_up().into());
@@ -55,11 +53,11 @@ pub fn metrics_text(running: &Running, may_forget: bool) -> String {
             );
         }
     }
-    set_process(&running.shared);
+    set_process(&in_force.process);
     let mut text = Vec::new();
-    let there = may_forget.then(|| There::in_force(running));
-    let families = running
-        .shared
+    let there = may_forget.then(|| There::in_force(in_force));
+    let families = in_force
+        .process
         .metrics
         .gather(|labels| there.as_ref().is_some_and(|there| there.has_lost(labels)));
     match TextEncoder::new().encode(&families, &mut text) {
@@ -79,15 +77,14 @@ struct There {
 }
 
 impl There {
-    fn in_force(running: &Running) -> Self {
-        let zones = running.all_zones().filter(|zone| !running.is_gone(zone));
-        let removed = running.removed_listeners.iter().filter(|old| old.room.taken() > 0);
-        let listeners = running.listeners.iter().chain(removed);
-        let servers = running.upstreams.iter().flat_map(|upstream| {
+    fn in_force(in_force: &InForce) -> Self {
+        let zones = in_force.all_zones().filter(|zone| !in_force.is_gone(zone));
+        let listeners = in_force.listeners_in_use();
+        let servers = in_force.upstreams.iter().flat_map(|upstream| {
             let of = |server: &Arc<Server>| (Arc::clone(upstream.name()), Arc::clone(server.label()));
             upstream.servers().iter().map(of)
         });
-        let removed_servers = running.removed_servers().filter(|old| old.open() > 0);
+        let removed_servers = in_force.removed_servers().filter(|old| old.open() > 0);
         Self {
             zones: zones.map(|zone| Arc::clone(&zone.state.name)).collect(),
             listeners: listeners.map(|listener| Arc::clone(&listener.policy.name)).collect(),
@@ -115,27 +112,27 @@ impl There {
 }
 
 /// Connections that hold a permit, by the zones' own counts.
-pub fn open_in_zones(running: &Running) -> i64 {
-    running
+pub fn open_in_zones(in_force: &InForce) -> i64 {
+    in_force
         .all_zones()
         .map(|zone| i64::from(zone.state.counts.budget.used()))
         .sum()
 }
 
 /// What each zone's clients hold, in the order of the zones.
-pub fn census(running: &Running) -> Vec<ZoneCensus> {
-    let zones: Vec<u32> = running.all_zones().map(|zone| zone.state.counts.id()).collect();
-    running.shared.admission.census(&zones)
+pub fn census(in_force: &InForce) -> Vec<ZoneCensus> {
+    let zones: Vec<u32> = in_force.all_zones().map(|zone| zone.state.counts.id()).collect();
+    in_force.process.admission.census(&zones)
 }
 
 /// The larger of alive less table and alive less zones. The three are read one after the other while connections come
 /// and go, so a reading other than 0 is repeated, and the smallest counts.
-fn drift(running: &Running) -> i64 {
+fn drift(in_force: &InForce) -> i64 {
     let mut least = i64::MAX;
     for _ in 0..READINGS {
-        let alive = running.shared.alive.load(Relaxed);
-        let table = i64::try_from(running.shared.admission.open_in_table()).unwrap_or(i64::MAX);
-        let zones = open_in_zones(running);
+        let alive = in_force.process.alive.load(Relaxed);
+        let table = i64::try_from(in_force.process.admission.open_in_table()).unwrap_or(i64::MAX);
+        let zones = open_in_zones(in_force);
         least = least.min((alive - table).abs().max((alive - zones).abs()));
         if least == 0 {
             break;
@@ -145,8 +142,8 @@ fn drift(running: &Running) -> i64 {
     least
 }
 
-fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
-    let gauges = &running.shared.metrics.gauges;
+fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
+    let gauges = &in_force.process.metrics.gauges;
     let name: &str = &zone.state.name;
     let counts = &zone.state.counts;
     gauges
@@ -157,7 +154,7 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
     let limit = zone
         .rules
         .connections
-        .unwrap_or(running.shared.process_limit.load(Relaxed));
+        .unwrap_or(in_force.process.connections_limit.load(Relaxed));
     gauges.connections_limit.with_label_values(&[name]).set(limit.into());
     let traffic = &gauges.traffic;
     let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
@@ -209,13 +206,13 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, running: &Running) {
     }
 }
 
-fn set_process(shared: &Shared) {
-    let gauges = &shared.metrics.gauges;
-    catch_up(&gauges.log_lines_dropped, shared.log.dropped());
-    let started = since_1970(shared.started);
+fn set_process(state: &ProcessState) {
+    let gauges = &state.metrics.gauges;
+    catch_up(&gauges.log_lines_dropped, state.log.dropped());
+    let started = since_1970(state.started);
     gauges.start_time.set(started);
-    let reloads = &shared.reloads;
-    let (generation, failures) = (reloads.generation.load(Relaxed), reloads.failures.load(Relaxed));
+    let reloads = &state.reloads;
+    let (generation, failures) = (reloads.generation(), reloads.failures());
     let last = reloads.last();
     gauges.config_generation.set(whole(generation));
     gauges.config_last_reload_successful.set(last.error.is_none().into());

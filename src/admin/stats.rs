@@ -12,7 +12,7 @@ use crate::limit::key::{ClientKey, Prefixes};
 use crate::relay::tally::{Action, MessageLimit, Tally};
 
 use crate::admin::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
-use crate::live::running::Running;
+use crate::live::in_force::InForce;
 use crate::telemetry::advice::{MOST_TOLD, few_descriptors, silent_zone};
 
 /// The whole of /stats.
@@ -74,15 +74,15 @@ struct LastReload {
 
 impl Stats {
     /// The state as it is now.
-    pub fn of(running: &Running) -> Self {
-        let last = running.shared.reloads.last();
+    pub fn of(in_force: &InForce) -> Self {
+        let last = in_force.process.reloads.last();
         Self {
-            connections: open_in_zones(running),
-            connections_limit: running.shared.process_limit.load(Relaxed),
-            zones: running
+            connections: open_in_zones(in_force),
+            connections_limit: in_force.process.connections_limit.load(Relaxed),
+            zones: in_force
                 .all_zones()
-                .zip(census(running))
-                .filter(|(zone, _)| !running.is_gone(zone))
+                .zip(census(in_force))
+                .filter(|(zone, _)| !in_force.is_gone(zone))
                 .map(|(zone, census)| {
                     let stats = ZoneStats {
                         connections: zone.state.counts.budget.used(),
@@ -100,7 +100,7 @@ impl Stats {
                     (zone.state.name.to_string(), stats)
                 })
                 .collect(),
-            upstreams: running
+            upstreams: in_force
                 .upstreams
                 .iter()
                 .map(|upstream| {
@@ -113,15 +113,15 @@ impl Stats {
                     (upstream.name().to_string(), servers.collect())
                 })
                 .collect(),
-            top: top(running),
-            rejected: running.shared.metrics.rejected(),
-            generation: running.shared.reloads.generation.load(Relaxed),
+            top: top(in_force),
+            rejected: in_force.process.metrics.rejected(),
+            generation: in_force.process.reloads.generation(),
             last_reload: LastReload {
                 successful: last.error.is_none(),
                 time: stamp(last.at),
                 error: last.error.clone(),
             },
-            advice: advice(running, last.error),
+            advice: advice(in_force, last.error),
         }
     }
 }
@@ -138,12 +138,12 @@ fn hits_by_action(tallies: &[Arc<Tally>]) -> BTreeMap<&'static str, u64> {
         .collect()
 }
 
-fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
+fn advice(in_force: &InForce, refused: Option<String>) -> Vec<String> {
     let refused = refused.map(|error| {
         format!("reload_refused: the configuration file is refused, and the one before is in force: {error}")
     });
-    let shared = &running.shared;
-    let silent = running.zones.iter().filter_map(|zone| {
+    let process = &in_force.process;
+    let silent = in_force.zones.iter().filter_map(|zone| {
         let messages = &zone.policy.messages;
         silent_zone(
             &zone.state.name,
@@ -155,18 +155,23 @@ fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
         )
     });
     // A ceiling that is written is nobody's doing but the file's.
-    let wanted = match running.policy.server.max_connections {
-        None => running
+    let wanted = match in_force.policy.server.max_connections {
+        None => in_force
             .zones
             .iter()
             .map(|zone| u64::from(zone.rules.connections.unwrap_or(0)))
             .sum(),
         Some(_) => 0,
     };
-    let open = u32::try_from(open_in_zones(running)).unwrap_or(0);
-    let ceiling = few_descriptors(open, shared.process_limit.load(Relaxed), wanted, shared.descriptors);
-    let trusts_nobody = shared.trusts_nobody.load(Relaxed);
-    shared
+    let open = u32::try_from(open_in_zones(in_force)).unwrap_or(0);
+    let ceiling = few_descriptors(
+        open,
+        process.connections_limit.load(Relaxed),
+        wanted,
+        process.descriptors,
+    );
+    let trusts_nobody = process.trusts_nobody.load(Relaxed);
+    process
         .advice
         .given(trusts_nobody, Instant::now())
         .into_iter()
@@ -176,21 +181,21 @@ fn advice(running: &Running, refused: Option<String>) -> Vec<String> {
         .collect()
 }
 
-fn top(running: &Running) -> Vec<TopClient> {
+fn top(in_force: &InForce) -> Vec<TopClient> {
     let named = |id| {
-        running
+        in_force
             .all_zones()
             .find(|zone| zone.state.counts.id() == id)
             .map(|zone| zone.state.name.to_string())
     };
-    running
-        .shared
+    in_force
+        .process
         .admission
         .top(TOP)
         .into_iter()
         .map(|(zone, key, open)| TopClient {
             zone: named(zone).unwrap_or_default(),
-            key: shown(key, running.policy.admin.clients),
+            key: shown(key, in_force.policy.admin.clients),
             open,
         })
         .collect()

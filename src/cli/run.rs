@@ -180,7 +180,7 @@ fn serve(checked: Checked, systemd: Systemd, signals: Signals, file: Option<File
     guard.began_with(text);
     let stopper = Stopper::of_this_machine();
     if let Some(note) = stopper
-        .note(&guard.running().policy.server)
+        .note(&guard.in_force().policy.server)
         .filter(|_| stopper.is_container())
     {
         let line = Line {

@@ -143,7 +143,7 @@ impl ConfigWatch {
 
     /// Applies the file if the path leads elsewhere than when it was last read, and has not changed for a moment.
     fn poll(&mut self, guard: &Guard) {
-        if !guard.running().policy.server.watch_config {
+        if !guard.in_force().policy.server.watch_config {
             return;
         }
         let Some(view) = self.view() else {
@@ -172,7 +172,7 @@ impl ConfigWatch {
     }
 
     fn apply(&mut self, guard: &Guard) {
-        if !guard.running().policy.server.watch_config {
+        if !guard.in_force().policy.server.watch_config {
             return;
         }
         let settled = self.read_settled();

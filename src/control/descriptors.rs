@@ -10,18 +10,13 @@ use crate::config::policy::Policy;
 use crate::net::pipe::Pipe;
 
 use crate::control::memory;
+use crate::live::capacity::Capacity;
 
 /// What there is room for, dealt out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// The process ceiling.
-    pub process_connections: u32,
-    /// What of it is not set aside for exempt zones.
-    pub common_connections: u32,
-    /// Each zone's budget; an exempt one's is what is set aside for it.
-    pub zone_connections: Vec<Option<u32>>,
-    /// Each listener's `max_pending`.
-    pub max_pending: Vec<u32>,
+    /// The ceilings.
+    pub capacity: Capacity,
     /// What their heads would hold that had room by the descriptors, where memory has less.
     pub heads: Option<Heads>,
 }
@@ -97,7 +92,7 @@ fn notes_at(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
 /// What was asked for and does not fit, by listener where it is one's.
 pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
     let mut cuts = Vec::new();
-    for (listener, max_pending) in policy.listeners.iter().zip(&room.max_pending) {
+    for (listener, max_pending) in policy.listeners.iter().zip(&room.capacity.max_pending) {
         if *max_pending < listener.max_pending {
             let asked = listener.max_pending;
             let (why, way_out) = match room.heads {
@@ -111,9 +106,9 @@ pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
             });
         }
     }
-    let needed = 2 * u64::from(room.process_connections);
+    let needed = 2 * u64::from(room.capacity.process_connections);
     if needed > limit {
-        let asked = room.process_connections;
+        let asked = room.capacity.process_connections;
         cuts.push(Cut {
             listener: None,
             message: format!("max_connections {asked} needs {needed} descriptors, and the limit is {limit}"),
@@ -165,10 +160,12 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
         .collect();
     let (max_pending, heads) = bear(policy, by_descriptors, memory);
     Ok(Room {
-        process_connections: process,
-        common_connections: process - exempt,
-        zone_connections,
-        max_pending,
+        capacity: Capacity {
+            process_connections: process,
+            common_connections: process - exempt,
+            zone_connections,
+            max_pending,
+        },
         heads,
     })
 }
@@ -285,10 +282,10 @@ mod tests {
     #[test]
     fn a_connection_takes_two_descriptors_and_pending_ones_a_quarter() {
         let room = deal(&policy(""), 20_000, 2, None).unwrap();
-        assert_eq!(room.process_connections, (20_000 - 64 - 32 - 256 - 5_000) / 2);
-        assert_eq!(room.max_pending, [5_000]);
+        assert_eq!(room.capacity.process_connections, (20_000 - 64 - 32 - 256 - 5_000) / 2);
+        assert_eq!(room.capacity.max_pending, [5_000]);
         assert_eq!(
-            room.common_connections, room.process_connections,
+            room.capacity.common_connections, room.capacity.process_connections,
             "no route leads to the exempt zone"
         );
     }
@@ -301,16 +298,16 @@ mod tests {
         );
         let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
         // 10 of 109 for 1 000 and 500.
-        assert_eq!(room.zone_connections[1..], [Some(6), Some(3)]);
-        assert_eq!(room.common_connections, 100);
+        assert_eq!(room.capacity.zone_connections[1..], [Some(6), Some(3)]);
+        assert_eq!(room.capacity.common_connections, 100);
     }
 
     #[test]
     fn a_small_exempt_zone_is_set_aside_whole() {
         let extra = format!("[server]\nmax_connections = 100\n{FEDERATION}[zone.exempt]\nconnections = 4\n");
         let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
-        assert_eq!(room.zone_connections[1], Some(4));
-        assert_eq!(room.common_connections, 96);
+        assert_eq!(room.capacity.zone_connections[1], Some(4));
+        assert_eq!(room.capacity.common_connections, 96);
     }
 
     #[test]
@@ -334,16 +331,22 @@ mod tests {
         let mib = |n: u64| Some(n << 20);
         // 10 000 heads of 16 KiB are 156.25 MiB.
         let enough = deal(&policy(""), 100_000, 2, mib(625)).unwrap();
-        assert_eq!((enough.max_pending, enough.heads), (vec![10_000], None));
+        assert_eq!((enough.capacity.max_pending, enough.heads), (vec![10_000], None));
         let small = deal(&policy(""), 100_000, 2, mib(256)).unwrap();
-        assert_eq!(small.max_pending, [4096], "64 MiB of 16 KiB each");
-        assert_eq!(deal(&policy(""), 100_000, 2, Some(1)).unwrap().max_pending, [1]);
+        assert_eq!(small.capacity.max_pending, [4096], "64 MiB of 16 KiB each");
+        assert_eq!(
+            deal(&policy(""), 100_000, 2, Some(1)).unwrap().capacity.max_pending,
+            [1]
+        );
         // What descriptors have cut already may fit.
-        assert_eq!(deal(&policy(""), 8_000, 2, mib(256)).unwrap().max_pending, [2_000]);
+        assert_eq!(
+            deal(&policy(""), 8_000, 2, mib(256)).unwrap().capacity.max_pending,
+            [2_000]
+        );
         // Two listeners are cut in proportion: 156.25 MiB and 10 MiB to a quarter of 332.5.
         let two = policy("[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 10\nmax_head_size = \"1MiB\"");
         let room = deal(&two, 100_000, 2, Some(665 << 19)).unwrap();
-        assert_eq!(room.max_pending, [5_000, 5]);
+        assert_eq!(room.capacity.max_pending, [5_000, 5]);
     }
 
     #[test]

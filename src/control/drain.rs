@@ -21,9 +21,9 @@ impl Guard {
     /// n/N of the second half, the longest silent first, so that their reconnects are spread; what has not come to a frame
     /// boundary at the end is cut there.
     pub async fn drain(&self) {
-        let running = self.running();
-        let (delay, span) = (running.policy.server.drain_delay, running.policy.server.drain_timeout);
-        let phase = &running.shared.phase;
+        let in_force = self.in_force();
+        let (delay, span) = (in_force.policy.server.drain_delay, in_force.policy.server.drain_timeout);
+        let phase = &in_force.process.phase;
         phase.enter(Phase::Leaving);
         self.notify_stopping();
         self.tell("draining", &format!("{} open, load balancers are told", self.alive()));
@@ -85,7 +85,7 @@ impl Guard {
     }
 
     fn pending(&self) -> u32 {
-        self.running().rooms().map(|room| room.taken()).sum()
+        self.in_force().rooms().map(|room| room.taken()).sum()
     }
 
     fn tell(&self, event: &'static str, message: &str) {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::config::file::Reader;
@@ -28,12 +27,14 @@ pub mod resolver;
 pub mod systemd;
 
 use crate::admin::{scrape, stats};
-use crate::engine::ghosts::{Suspect, Whose};
+use crate::engine::ghosts::Claims;
 use crate::engine::panics;
 use crate::engine::post::Post;
-use crate::engine::worker::{Handle, Share, Worker};
+use crate::engine::registry::Registry;
+use crate::engine::worker::{Common, Share, Worker};
+use crate::live::in_force::{InForce, Live};
 use crate::live::phase::Phase;
-use crate::live::running::{Running, Shared};
+use crate::live::process::ProcessState;
 use crate::telemetry::log::{Line, Log};
 
 use descriptors::TooFew;
@@ -43,9 +44,10 @@ use systemd::Notifier;
 /// A guard that is running.
 #[derive(Debug)]
 pub struct Guard {
-    running: ArcSwap<Running>,
+    live: Arc<Live>,
+    registry: Arc<Registry>,
     posts: Mutex<Vec<Arc<Post>>>,
-    workers: Mutex<Vec<Handle>>,
+    workers: Mutex<Vec<Worker>>,
     /// One reload at a time; the text that the last one read.
     reloading: Mutex<Option<String>>,
     /// Reads the file for it.
@@ -134,11 +136,13 @@ impl Guard {
             workers,
         )?;
         bound.extend(missing);
-        let shared = Arc::new(Shared::begin(&policy, &room, workers, limit, log));
-        panics::tell(&shared.metrics, shared.log.clone());
-        let running = Running::build(policy, shared, &room, None);
+        let process = Arc::new(ProcessState::begin(&policy, &room.capacity, workers, limit, log));
+        panics::tell(&process.metrics, process.log.clone());
+        let live = Arc::new(Live::new(InForce::build(policy, process, &room.capacity, None)));
+        resolver::start(&live)?;
         let guard = Arc::new(Self {
-            running: ArcSwap::from_pointee(running),
+            live,
+            registry: Arc::new(Registry::new(workers, Instant::now())),
             posts: Mutex::default(),
             workers: Mutex::default(),
             reloading: Mutex::default(),
@@ -146,9 +150,14 @@ impl Guard {
             scraping: Mutex::default(),
             notifier: systemd.notifier,
         });
-        resolver::start(&guard)?;
+        let common = Common {
+            live: Arc::clone(&guard.live),
+            registry: Arc::clone(&guard.registry),
+            claims: Arc::new(Claims::default()),
+            pipes: descriptors::pipes_a_worker(limit, workers),
+        };
         for index in 0..workers {
-            let worker = Worker::start(index, Arc::clone(&guard))?;
+            let worker = Worker::start(index, common.clone())?;
             guard.workers.lock().push(worker);
         }
         guard.man(bound);
@@ -156,8 +165,8 @@ impl Guard {
     }
 
     /// The policy in force, and its state.
-    pub fn running(&self) -> Arc<Running> {
-        self.running.load_full()
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.live.in_force()
     }
 
     /// Where each listener is bound; a port 0 has become the real one.
@@ -174,30 +183,30 @@ impl Guard {
         let _one_at_a_time = self.scraping.lock();
         // A reload may bring back what is gone by the policy before.
         let no_reload = self.reloading.try_lock();
-        scrape::metrics_text(&self.running(), no_reload.is_some())
+        scrape::metrics_text(&self.in_force(), no_reload.is_some())
     }
 
     /// What /stats says, in JSON, on one line.
     pub fn stats_json(&self) -> String {
-        let mut json = serde_json::to_string(&stats::Stats::of(&self.running())).unwrap_or_default();
+        let mut json = serde_json::to_string(&stats::Stats::of(&self.in_force())).unwrap_or_default();
         json.push('\n');
         json
     }
 
     /// Whether load balancers should send clients here.
     pub fn is_ready(&self) -> bool {
-        self.running().shared.phase.is(Phase::Serving)
+        self.live.process().phase.is(Phase::Serving)
     }
 
     /// The log.
     pub fn log(&self) -> Log {
-        self.running().shared.log.clone()
+        self.live.log()
     }
 
     /// Ends the workers and every connection.
     pub fn stop(&self) {
         let workers = std::mem::take(&mut *self.workers.lock());
-        workers.into_iter().for_each(Handle::stop);
+        workers.into_iter().for_each(Worker::stop);
         for post in self.posts.lock().drain(..) {
             post.close();
         }
@@ -206,23 +215,14 @@ impl Guard {
 
     /// Connections that hold a permit.
     fn alive(&self) -> i64 {
-        self.running().shared.alive.load(Relaxed)
+        self.live.process().alive.load(Relaxed)
     }
 
     /// The open connections, the longest silent first.
     fn open(&self) -> Vec<Arc<Pulse>> {
-        let now = Instant::now();
-        let workers = self.workers.lock();
-        let mut open: Vec<(Duration, Arc<Pulse>)> = workers.iter().flat_map(|worker| worker.open(now)).collect();
-        drop(workers);
+        let mut open: Vec<(Duration, Arc<Pulse>)> = self.registry.open(Instant::now());
         open.sort_by_key(|(silence, _)| Reverse(*silence));
         open.into_iter().map(|(_, pulse)| pulse).collect()
-    }
-
-    /// The connections of this client that have been silent for long, each asked by now whether it is still there.
-    pub(crate) fn suspects(&self, whose: Whose, now: Instant) -> Vec<Suspect> {
-        let workers = self.workers.lock();
-        workers.iter().flat_map(|worker| worker.suspects(whose, now)).collect()
     }
 
     /// The number of a worker that has done nothing for longer than `limit`.
@@ -234,17 +234,22 @@ impl Guard {
 
     /// Has the workers accept on what was bound for the policy in force.
     fn man(&self, bound: Vec<(usize, Bind, Bound)>) {
-        let running = self.running();
+        let in_force = self.in_force();
         let workers = self.workers.lock();
         for (at, asked, bound) in bound {
-            let post = Post::new(asked, &bound, Arc::clone(&running.listeners[at]), Arc::clone(&running));
+            let post = Post::new(
+                asked,
+                &bound,
+                Arc::clone(&in_force.listeners[at]),
+                Arc::clone(&in_force),
+            );
             let line = Line {
-                listener: Some(Arc::clone(&running.policy.listeners[at].name)),
+                listener: Some(Arc::clone(&in_force.policy.listeners[at].name)),
                 address: Some(bound.address.to_string()),
                 message: bound.is_inherited.then(|| "a socket from systemd".to_owned()),
                 ..Line::default()
             };
-            running.shared.log.event(LogLevel::Info, "listening", line);
+            in_force.process.log.event(LogLevel::Info, "listening", line);
             for (worker, socket) in workers.iter().zip(bound.into_sockets()) {
                 worker.serve(Share {
                     post: Arc::clone(&post),
@@ -254,7 +259,7 @@ impl Guard {
             }
             let mut posts = self.posts.lock();
             // The process may have begun to drain while a reload was under way, and closed every post there was.
-            if running.shared.phase.is(Phase::Draining) {
+            if in_force.process.phase.is(Phase::Draining) {
                 post.close();
             }
             posts.push(post);

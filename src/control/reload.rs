@@ -3,13 +3,10 @@
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-
-use parking_lot::Mutex;
 
 use crate::config::file::Pipes;
 use crate::config::findings::{Finding, Source};
@@ -23,8 +20,8 @@ use crate::control::memory;
 use crate::control::systemd::Reloading;
 use crate::engine::panics::survive;
 use crate::engine::post::Post;
+use crate::live::in_force::InForce;
 use crate::live::phase::Phase;
-use crate::live::running::Running;
 use crate::telemetry::log::Line;
 
 /// Why a policy could not take the place of the one in force. Nothing has changed then.
@@ -45,60 +42,6 @@ pub enum ReloadError {
     /// The process is on its way out.
     #[error("wsguard is stopping")]
     Stopping,
-}
-
-/// What became of reloads so far.
-#[derive(Debug)]
-pub struct Reloads {
-    /// Policies that were put in force, the first included.
-    pub generation: AtomicU64,
-    /// Reloads that were refused.
-    pub failures: AtomicU64,
-    last: Mutex<Last>,
-}
-
-/// The last attempt to put a policy in force.
-#[derive(Clone, Debug)]
-pub struct Last {
-    /// When it was made.
-    pub at: SystemTime,
-    /// When one last succeeded.
-    pub succeeded_at: SystemTime,
-    /// Why it was refused.
-    pub error: Option<String>,
-}
-
-impl Reloads {
-    /// The first policy is in force since `now`.
-    pub fn begin(now: SystemTime) -> Self {
-        let last = Mutex::new(Last {
-            at: now,
-            succeeded_at: now,
-            error: None,
-        });
-        Self {
-            generation: AtomicU64::new(1),
-            failures: AtomicU64::new(0),
-            last,
-        }
-    }
-
-    /// The last attempt.
-    pub fn last(&self) -> Last {
-        self.last.lock().clone()
-    }
-
-    fn note(&self, outcome: Result<(), String>, now: SystemTime) {
-        let mut last = self.last.lock();
-        last.at = now;
-        last.error = outcome.err();
-        if last.error.is_none() {
-            last.succeeded_at = now;
-            self.generation.fetch_add(1, Relaxed);
-        } else {
-            self.failures.fetch_add(1, Relaxed);
-        }
-    }
 }
 
 /// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take their time,
@@ -142,25 +85,25 @@ impl Guard {
         let outcome = loaded
             .map_err(ReloadError::Rejected)
             .and_then(|checked| self.put_in_force(checked));
-        let shared = Arc::clone(&self.running().shared);
+        let process = Arc::clone(&self.in_force().process);
         match outcome {
             Ok(changes) => {
-                shared.reloads.note(Ok(()), SystemTime::now());
+                process.reloads.record(Ok(()), SystemTime::now());
                 let line = Line {
                     message: Some(changes),
                     ..Line::default()
                 };
-                shared.log.event(LogLevel::Info, "reloaded", line);
+                process.log.event(LogLevel::Info, "reloaded", line);
                 Ok(())
             }
             Err(error) => {
-                shared.reloads.note(Err(error.to_string()), SystemTime::now());
+                process.reloads.record(Err(error.to_string()), SystemTime::now());
                 for mistake in mistakes(&error) {
                     let line = Line {
                         message: Some(mistake),
                         ..Line::default()
                     };
-                    shared.log.event(LogLevel::Error, "reload_refused", line);
+                    process.log.event(LogLevel::Error, "reload_refused", line);
                 }
                 Err(error)
             }
@@ -182,17 +125,17 @@ impl Guard {
 
     /// Everything that can fail comes first; from the swap on nothing can.
     fn put_in_force(&self, checked: Checked) -> Result<String, ReloadError> {
-        let before = self.running();
-        let shared = Arc::clone(&before.shared);
-        if !shared.phase.is(Phase::Serving) {
+        let before = self.in_force();
+        let process = Arc::clone(&before.process);
+        if !process.phase.is(Phase::Serving) {
             return Err(ReloadError::Stopping);
         }
         for warning in &checked.warnings {
-            shared.log.warn("config_warning", &placed(&checked.source, warning));
+            process.log.warn("config_warning", &placed(&checked.source, warning));
         }
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
-        let room = descriptors::deal(&policy, shared.descriptors, shared.workers, memory::limit())?;
+        let room = descriptors::deal(&policy, process.descriptors, process.workers, memory::limit())?;
         let posts = self.posts.lock().clone();
         let heirs: Vec<_> = posts.iter().map(|post| post.heir(&policy)).collect();
         let is_manned = |asked: &Bind| heirs.iter().flatten().any(|(_, bind)| *bind == asked);
@@ -210,24 +153,24 @@ impl Guard {
             // One that stays can't be got past.
             own.min_by_key(|own| own.leaves)
         };
-        let bound = bind(&policy, is_manned, own, shared.workers)?;
+        let bound = bind(&policy, is_manned, own, process.workers)?;
         // Whoever holds one looks later whether the others have left it.
         drop((heirs, posts));
-        let mut cuts = descriptors::cuts(&policy, &room, shared.descriptors);
+        let mut cuts = descriptors::cuts(&policy, &room, process.descriptors);
         // What was said of the policy before need not be said again.
-        if let Ok(room) = descriptors::deal(&before.policy, shared.descriptors, shared.workers, memory::limit()) {
-            let said = descriptors::cuts(&before.policy, &room, shared.descriptors);
+        if let Ok(room) = descriptors::deal(&before.policy, process.descriptors, process.workers, memory::limit()) {
+            let said = descriptors::cuts(&before.policy, &room, process.descriptors);
             cuts.retain(|cut| !said.contains(cut));
         }
-        tell_cuts(cuts, &shared.log);
+        tell_cuts(cuts, &process.log);
         let changes = changes(&before.policy, &policy);
-        let after = Running::build(policy, Arc::clone(&shared), &room, Some(&before));
+        let after = InForce::build(policy, Arc::clone(&process), &room.capacity, Some(&before));
         resolver::resolve_new(&after);
         for zone in &after.zones {
             zone.state.counts.budget.set_limit(zone.rules.connections);
         }
-        shared.adopt(&after.policy, &room);
-        self.running.store(Arc::new(after));
+        process.adopt(&after.policy, &room.capacity);
+        self.live.put_in_force(Arc::new(after));
         let leaving = self.relieve();
         self.man(bound);
         see_left(&leaving);
@@ -236,12 +179,12 @@ impl Guard {
 
     /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more; these.
     fn relieve(&self) -> Vec<Arc<Post>> {
-        let running = self.running();
+        let in_force = self.in_force();
         let mut leaving = Vec::new();
         self.posts.lock().retain(|post| {
-            let heir = post.heir(&running.policy);
+            let heir = post.heir(&in_force.policy);
             if let Some((at, _)) = heir {
-                post.hand_over(Arc::clone(&running.listeners[at]), Arc::clone(&running));
+                post.hand_over(Arc::clone(&in_force.listeners[at]), Arc::clone(&in_force));
             } else {
                 post.close();
                 leaving.push(Arc::clone(post));

@@ -10,24 +10,23 @@ use crate::config::policy::LogLevel;
 use crate::net::address::Target;
 use crate::upstream::server::Server;
 
-use crate::control::Guard;
 use crate::engine::panics::survive;
-use crate::live::running::Running;
+use crate::live::in_force::{InForce, Live};
 use crate::telemetry::log::Line;
 
-/// Resolves every name once, in the calling thread, then every 30 s on one of its own, for as long as the guard lives.
-pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
-    resolve(guard, true);
-    let guard = Arc::downgrade(guard);
+/// Resolves every name once, in the calling thread, then every 30 s on one of its own, for as long as `live` is held by another.
+pub fn start(live: &Arc<Live>) -> io::Result<()> {
+    resolve(live, true);
+    let live = Arc::downgrade(live);
     std::thread::Builder::new()
         .name("resolver".into())
-        .spawn(move || keep_resolving(&guard))?;
+        .spawn(move || keep_resolving(&live))?;
     Ok(())
 }
 
 /// Resolves the names that a policy brings and nobody has resolved yet, in the calling thread.
-pub fn resolve_new(running: &Running) {
-    each_name(running, |server, host, port| {
+pub fn resolve_new(in_force: &InForce) {
+    each_name(in_force, |server, host, port| {
         if !server.is_up()
             && let Ok(addresses) = look_up(host, port)
         {
@@ -36,19 +35,19 @@ pub fn resolve_new(running: &Running) {
     });
 }
 
-fn keep_resolving(guard: &Weak<Guard>) {
+fn keep_resolving(live: &Weak<Live>) {
     loop {
         std::thread::sleep(EVERY);
-        let Some(guard) = guard.upgrade() else { return };
-        survive(|| resolve(&guard, false));
+        let Some(live) = live.upgrade() else { return };
+        survive(|| resolve(&live, false));
     }
 }
 
-fn resolve(guard: &Guard, is_first: bool) {
-    let running = guard.running();
-    each_name(&running, |server, host, port| {
+fn resolve(live: &Live, is_first: bool) {
+    let in_force = live.in_force();
+    each_name(&in_force, |server, host, port| {
         if let Some((level, message)) = learn(server, look_up(host, port), is_first) {
-            tell(guard, level, server, message);
+            tell(live, level, server, message);
         }
     });
 }
@@ -70,8 +69,8 @@ fn learn(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) ->
     }
 }
 
-fn each_name(running: &Running, with: impl Fn(&Server, &str, u16)) {
-    for server in running.upstreams.iter().flat_map(|upstream| upstream.servers()) {
+fn each_name(in_force: &InForce, with: impl Fn(&Server, &str, u16)) {
+    for server in in_force.upstreams.iter().flat_map(|upstream| upstream.servers()) {
         if let Target::Name { host, port } = server.target() {
             with(server, host, *port);
         }
@@ -84,13 +83,13 @@ fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.into_iter().collect())
 }
 
-fn tell(guard: &Guard, level: LogLevel, server: &Server, message: String) {
+fn tell(live: &Live, level: LogLevel, server: &Server, message: String) {
     let line = Line {
         server: Some(Arc::clone(server.label())),
         message: Some(message),
         ..Line::default()
     };
-    guard.running().shared.log.event(level, "resolve", line);
+    live.log().event(level, "resolve", line);
 }
 
 const EVERY: Duration = Duration::from_secs(30);

@@ -126,17 +126,17 @@ impl Guard {
 
     /// How it goes, in a line.
     fn status(&self) -> String {
-        let running = self.running();
-        let (shared, open) = (&running.shared, self.alive());
-        if !shared.phase.is(Phase::Serving) {
+        let in_force = self.in_force();
+        let (process, open) = (&in_force.process, self.alive());
+        if !process.phase.is(Phase::Serving) {
             return format!("stopping, {open} connections open");
         }
         let mut status = format!(
             "{open} of {} connections open, generation {}",
-            shared.process_limit.load(Relaxed),
-            shared.reloads.generation.load(Relaxed)
+            process.connections_limit.load(Relaxed),
+            process.reloads.generation()
         );
-        if let Some(error) = shared.reloads.last().error {
+        if let Some(error) = process.reloads.last().error {
             // A second line would be another variable.
             let _never = write!(status, "; reload refused: {}", error.replace(char::is_control, " "));
         }

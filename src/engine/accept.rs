@@ -12,9 +12,9 @@ use crate::net::fault;
 use crate::net::listen::{AcceptFault, Knock, Listener as Door, Spare};
 use crate::net::newcomer::Newcomer;
 
+use crate::engine::context::Context;
 use crate::engine::panics::survive;
 use crate::engine::post::Post;
-use crate::engine::worker::Worker;
 use crate::telemetry::log::Line;
 use crate::telemetry::reason::Reason;
 use crate::walk::identify::Hop;
@@ -25,7 +25,7 @@ use crate::walk::walk::{Arrival, arrive};
 
 /// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
 /// reset, and closes it.
-pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<bool>, worker: Arc<Worker>) {
+pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<bool>, cx: Arc<Context>) {
     let mut spare = Spare::new();
     let mut back_off = FIRST_BACK_OFF;
     // Asked each time: where the next one always waits already, the select below would never come to it.
@@ -36,7 +36,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
             _ = closes.wait_for(|closes| *closes) => break,
         };
         let (accepted, fault) = match knock {
-            Ok(knock) => accept_batch(&door, knock, &post, &worker),
+            Ok(knock) => accept_batch(&door, knock, &post, &cx),
             Err(error) => (0, Some(error)),
         };
         if accepted > 0 {
@@ -44,7 +44,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
             spare.replenish();
         }
         let fault = fault.map(|error| {
-            survive(|| complain(&error, &post, &worker));
+            survive(|| complain(&error, &post, &cx));
             AcceptFault::of(&error)
         });
         match fault {
@@ -63,7 +63,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
     if !post.is_inherited() {
         if let Err(error) = door.turn_away() {
-            let log = worker.guard().log();
+            let log = cx.live.log();
             let message = format!(
                 "{} closes, and can't turn newcomers away before: {error}",
                 post.address()
@@ -75,10 +75,10 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     // No more than can have been queued when it closed: a flood goes on knocking.
     for _ in 0..=post.listener().policy.backlog {
         match door.accept_queued() {
-            Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &worker),
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &cx),
             Ok(None) => break,
             Err(error) => {
-                complain(&error, &post, &worker);
+                complain(&error, &post, &cx);
                 if AcceptFault::of(&error) != AcceptFault::Connection {
                     break;
                 }
@@ -90,10 +90,10 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
 }
 
 /// Accepts whoever waits, at most [`BATCH`]; says how many that were, and what stopped it short of that.
-fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Worker>) -> (usize, Option<io::Error>) {
+fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, cx: &Arc<Context>) -> (usize, Option<io::Error>) {
     for accepted in 0..BATCH {
         match door.accept_queued() {
-            Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, worker),
+            Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, cx),
             Ok(None) => {
                 knock.answered();
                 return (accepted, None);
@@ -105,20 +105,20 @@ fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, worker: &Arc<Wo
 }
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
-fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
-    let _told = survive(|| seat(newcomer, peer, post, worker));
+fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
+    let _told = survive(|| seat(newcomer, peer, post, cx));
 }
 
-fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: &Arc<Worker>) {
+fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
     let now = Instant::now();
-    let (listener, running) = post.in_force();
-    let identity = &running.policy.identity;
+    let (listener, in_force) = post.in_force();
+    let identity = &in_force.policy.identity;
     let peer = peer.map(|peer| peer.ip().to_canonical());
     let hop = Hop {
         address: peer,
         may_forward: true,
     };
-    let mut entry = Entry::begin(&running.shared, &listener, hop, now);
+    let mut entry = Entry::begin(&in_force.process, &listener, hop, now);
     listener.accepted.inc();
     if listener.policy.accept_proxy_protocol && !identity.trusts(peer) {
         let stranger = Stop::seen(Reason::ProxyHeader, b"the peer is not in trusted_proxies");
@@ -128,7 +128,7 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
     }
     let greeting = Greeting::begin(peer, &listener);
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    let seat = match listener.room.enter(charged, running.shared.clock.look(now)) {
+    let seat = match listener.room.enter(charged, in_force.process.clock.look(now)) {
         Ok(seat) => seat,
         Err(full) => {
             entry.stopped(&Stop::pending_per_ip(full), None);
@@ -142,21 +142,21 @@ fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, worker: 
         seat,
         greeting,
         listener,
-        running,
+        in_force,
         arrived: now,
     };
-    arrive(arrival, entry, worker);
+    arrive(arrival, entry, cx);
 }
 
-fn complain(error: &io::Error, post: &Post, worker: &Worker) {
-    let shared = Arc::clone(&worker.guard().running().shared);
-    shared.metrics.accept_errors.inc();
+fn complain(error: &io::Error, post: &Post, cx: &Context) {
+    let process = Arc::clone(&cx.live.in_force().process);
+    process.metrics.accept_errors.inc();
     let line = Line {
         listener: Some(Arc::clone(&post.listener().policy.name)),
         message: Some(error.to_string()),
         ..Line::default()
     };
-    shared.log.event(LogLevel::Warn, "accept_error", line);
+    process.log.event(LogLevel::Warn, "accept_error", line);
 }
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);

@@ -12,35 +12,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::relay::pulse::{Asked, Order, Pulse};
+use crate::relay::pulse::Order;
 
-use crate::control::Guard;
-use crate::live::running::{Shared, Zone};
+use crate::engine::liveness::ZoneClient;
+use crate::engine::registry::Registry;
+use crate::engine::suspect::Suspect;
+use crate::live::zone::Zone;
 use crate::telemetry::reason::Reason;
 use crate::walk::stop::Stop;
-
-/// Whose connection one is: a hash of zone and client key, the same for the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Whose(pub(crate) u64);
-
-/// An old connection that is asked whether its client is there.
-#[derive(Debug)]
-pub(crate) struct Suspect {
-    pulse: Arc<Pulse>,
-    /// What `Pulse::heard` was before it was asked.
-    heard: u16,
-    /// Its relay was told to look.
-    looks: bool,
-    /// What its host had taken at the first look behind the question. A server that talks all the time leaves always
-    /// something on its way, the question included.
-    took: Option<u32>,
-    /// Looks in a row that found its host silent.
-    silent: u32,
-}
 
 /// The search for a slot on behalf of one newcomer.
 #[derive(Debug)]
 pub struct Search {
+    registry: Arc<Registry>,
     suspects: Vec<Suspect>,
     /// One of them is ended, and its slot is about to be free.
     is_over: bool,
@@ -62,11 +46,12 @@ pub enum Found {
 impl Search {
     /// Begins one for a newcomer that `stop` has refused, if that was for its client's cap, and any of the client's
     /// connections has been silent for long.
-    pub fn begin(stop: &Stop, shared: &Arc<Shared>, guard: &Guard, now: Instant) -> Option<Self> {
-        let (zone, whose) = wants_slot(stop, shared)?;
-        let claim = Claim::of(shared, zone, whose, now)?;
-        let suspects = guard.suspects(whose, now);
+    pub fn begin(stop: &Stop, registry: &Arc<Registry>, claims: &Arc<Claims>, now: Instant) -> Option<Self> {
+        let (zone, client) = wants_slot(stop, registry)?;
+        let claim = Claim::of(claims, zone, client, now)?;
+        let suspects = registry.suspects(client, now);
         (!suspects.is_empty()).then(|| Self {
+            registry: Arc::clone(registry),
             suspects,
             is_over: false,
             looks_left: PATIENCE,
@@ -76,7 +61,7 @@ impl Search {
 
     /// Whether what it searches for is what a newcomer needs that was stopped once more, perhaps by another policy.
     pub fn is_for(&self, stop: &Stop) -> bool {
-        wants_slot(stop, &self.claim.shared).is_some_and(|(_, whose)| whose == self.claim.whose)
+        wants_slot(stop, &self.registry).is_some_and(|(_, client)| client == self.claim.client)
     }
 
     /// Looks how it stands; to be called every [`Search::PAUSE`].
@@ -106,53 +91,15 @@ impl Search {
     pub const PAUSE: Duration = Duration::from_millis(50);
 }
 
-impl Suspect {
-    /// One that is asked by now, and of which this was `heard` before.
-    pub(crate) fn new(pulse: Arc<Pulse>, heard: u16) -> Self {
-        Self {
-            pulse,
-            heard,
-            looks: false,
-            took: None,
-            silent: 0,
-        }
-    }
-
-    /// Whether it has shown any life since it was asked; has its relay look for the next time.
-    fn is_there(&mut self) -> bool {
-        let asked = self.pulse.asked();
-        if self.pulse.heard() != self.heard || self.pulse.is_unread() || asked == Asked::Arrived {
-            return true;
-        }
-        // Nothing is seen until the question is written, nor as long as the relay has not looked.
-        if self.looks && self.pulse.has_looked() {
-            let took = self.pulse.client_took();
-            if *self.took.get_or_insert(took) != took {
-                return true;
-            }
-            self.silent = if self.pulse.host_is_silent() {
-                self.silent + 1
-            } else {
-                0
-            };
-        }
-        if asked == Asked::OnItsWay {
-            self.looks = true;
-            self.pulse.look();
-        }
-        false
-    }
-}
-
 /// Whether a newcomer that was stopped so may wait for a slot, if one is found.
 pub fn may_wait(stop: &Stop) -> bool {
     zone_of(stop).is_some()
 }
 
 /// The zone in which a newcomer that was stopped so needs a slot, and whose.
-fn wants_slot(stop: &Stop, shared: &Shared) -> Option<(u32, Whose)> {
+fn wants_slot(stop: &Stop, registry: &Registry) -> Option<(u32, ZoneClient)> {
     let zone = zone_of(stop)?.state.counts.id();
-    Some((zone, shared.whose(zone, stop.known().client?.key)))
+    Some((zone, registry.zone_client(zone, stop.known().client?.key)))
 }
 
 fn zone_of(stop: &Stop) -> Option<&Zone> {
@@ -169,23 +116,23 @@ pub struct Claims(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// `None`: under way; else when the next search for it may begin.
-    by_client: HashMap<Whose, Option<Instant>>,
+    by_client: HashMap<ZoneClient, Option<Instant>>,
     by_zone: HashMap<u32, u32>,
 }
 
 /// The right to search on behalf of a client; drop gives it back.
 #[derive(Debug)]
 struct Claim {
-    shared: Arc<Shared>,
+    claims: Arc<Claims>,
     zone: u32,
-    whose: Whose,
+    client: ZoneClient,
 }
 
 impl Claim {
-    fn of(shared: &Arc<Shared>, zone: u32, whose: Whose, now: Instant) -> Option<Self> {
-        let mut state = shared.claims.0.lock();
+    fn of(claims: &Arc<Claims>, zone: u32, client: ZoneClient, now: Instant) -> Option<Self> {
+        let mut state = claims.0.lock();
         let waiting = state.by_zone.get(&zone).copied().unwrap_or(0);
-        let is_free = match state.by_client.get(&whose) {
+        let is_free = match state.by_client.get(&client) {
             None => true,
             Some(None) => false,
             Some(Some(next)) => *next <= now,
@@ -197,20 +144,20 @@ impl Claim {
         if state.by_client.len() >= MANY {
             state.by_client.retain(|_, next| next.is_none_or(|next| next > now));
         }
-        state.by_client.insert(whose, None);
+        state.by_client.insert(client, None);
         state.by_zone.insert(zone, waiting + 1);
         Some(Self {
-            shared: Arc::clone(shared),
+            claims: Arc::clone(claims),
             zone,
-            whose,
+            client,
         })
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let mut state = self.shared.claims.0.lock();
-        state.by_client.insert(self.whose, Some(Instant::now() + AGAIN));
+        let mut state = self.claims.0.lock();
+        state.by_client.insert(self.client, Some(Instant::now() + AGAIN));
         if let Some(waiting) = state.by_zone.get_mut(&self.zone) {
             *waiting -= 1;
             if *waiting == 0 {

@@ -9,13 +9,17 @@ use crate::relay::pulse::{Asked, Order, Pulse};
 use crate::relay::rules::Pong;
 use crate::relay::terms::{Liveness, Terms};
 
-use crate::engine::ghosts::{Suspect, Whose};
+use crate::engine::suspect::Suspect;
+
+/// A client in a zone: a hash of both, the same for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ZoneClient(pub(super) u64);
 
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pulse: Arc<Pulse>,
-    whose: Whose,
+    client: ZoneClient,
     terms: Arc<Terms>,
     ends_at: Option<Moment>,
     moved_at: Moment,
@@ -49,14 +53,14 @@ pub(crate) struct Moment(u32);
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(crate) fn new(pulse: Arc<Pulse>, whose: Whose, terms: Arc<Terms>, share: f64, now: Moment) -> Self {
+    pub(crate) fn new(pulse: Arc<Pulse>, client: ZoneClient, terms: Arc<Terms>, share: f64, now: Moment) -> Self {
         let ends_at = terms
             .pace
             .lifetime
             .and_then(|lifetime| now.after(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
             pulse,
-            whose,
+            client,
             terms,
             ends_at,
             moved_at: now,
@@ -182,9 +186,9 @@ impl Watched {
     }
 
     /// Whether this connection should be asked on behalf of a newcomer of its client, and is now if it was not before.
-    pub(crate) fn suspect(&mut self, whose: Whose, now: Moment) -> Option<Suspect> {
+    pub(crate) fn suspect(&mut self, client: ZoneClient, now: Moment) -> Option<Suspect> {
         let is_due = |ping| now.since(self.heard_at) >= ping;
-        let is_meant = self.whose == whose
+        let is_meant = self.client == client
             && !self.pulse.is_over()
             && !self.pulse.is_unread()
             && self.pulse.heard() == self.heard

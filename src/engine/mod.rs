@@ -1,10 +1,14 @@
-//! What runs connections: worker threads, their listening sockets, parked and open connections.
+//! Runs connections: the workers, their listening sockets, and the connections that are parked or open.
 
 pub mod accept;
+pub mod context;
 pub mod ghosts;
 pub mod liveness;
 pub mod panics;
 pub mod parked;
 pub mod post;
+pub mod registry;
+mod suspect;
+pub mod sweep;
 pub mod tunnel;
 pub mod worker;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{self, Wake, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,9 +14,9 @@ use crate::net::lookout::{Lookout, Mark, Sighting};
 use crate::net::newcomer::Newcomer;
 use crate::relay::legs::Legs;
 
+use crate::engine::context::Context;
 use crate::engine::panics::survive;
 use crate::engine::tunnel::{Idle, Open};
-use crate::engine::worker::Worker;
 use crate::walk::walk::{Arrival, go_on};
 
 /// The sockets of one worker that wait: those that have not said enough to be decided on, and open connections that are idle.
@@ -54,7 +54,11 @@ impl Lobby {
                 return Err((Box::new(arrival), error));
             }
             let card = self.card(mark);
-            if arrival.seat.poll_ended(&mut Context::from_waker(&card)).is_ready() {
+            if arrival
+                .seat
+                .poll_ended(&mut task::Context::from_waker(&card))
+                .is_ready()
+            {
                 card.wake();
             }
         }
@@ -137,35 +141,35 @@ impl Wake for Card {
 
 /// Has those in the lobby go on of whom more has come, or who are called. Some at a time, so that all others have their turn,
 /// and each by itself: a fault over one ends that one.
-pub async fn attend(worker: Arc<Worker>, mut calls: UnboundedReceiver<Mark>) {
+pub async fn attend(cx: Arc<Context>, mut calls: UnboundedReceiver<Mark>) {
     let mut sightings = Vec::with_capacity(Lookout::AT_ONCE);
     let mut called = Vec::with_capacity(Lookout::AT_ONCE);
     loop {
         let looked = tokio::select! {
-            looked = worker.lobby().lookout.look(&mut sightings) => looked,
+            looked = cx.lobby().lookout.look(&mut sightings) => looked,
             _ = calls.recv_many(&mut called, Lookout::AT_ONCE) => Ok(()),
         };
         if let Err(error) = looked {
-            survive(|| worker.guard().log().warn("lobby", &error.to_string()));
+            survive(|| cx.live.log().warn("lobby", &error.to_string()));
             tokio::time::sleep(BACK_OFF).await;
         }
         let seen = sightings.drain(..);
         let called = called.drain(..).map(|mark| Sighting { mark, has_ended: false });
         for sighting in seen.chain(called) {
-            survive(|| take_up(sighting, &worker));
+            survive(|| take_up(sighting, &cx));
         }
         tokio::task::yield_now().await;
     }
 }
 
 /// It may be gone meanwhile, and another be known by its mark: that one then finds that nothing has come.
-fn take_up(sighting: Sighting, worker: &Arc<Worker>) {
-    let lobby = worker.lobby();
+fn take_up(sighting: Sighting, cx: &Arc<Context>) {
+    let lobby = cx.lobby();
     if let Some(arrival) = lobby.arrivals.take(sighting.mark) {
-        go_on(*arrival, sighting.has_ended, worker);
+        go_on(*arrival, sighting.has_ended, cx);
     } else if let Some(idle) = lobby.idle.take(sighting.mark) {
         idle.legs.be_forgotten(&lobby.lookout);
-        idle.get_up(worker);
+        idle.get_up(cx);
     }
 }
 

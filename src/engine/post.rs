@@ -9,14 +9,15 @@ use crate::config::policy::Policy;
 use crate::net::address::Bind;
 use crate::net::listen::{Bound, SocketFile};
 
-use crate::live::running::{Listener, Running};
+use crate::live::in_force::InForce;
+use crate::live::listener::Listener;
 
 /// Whose connections come in, and the policy that says so: read together, as an arrival must not meet the listener of one
 /// policy with the trust of another.
 #[derive(Debug)]
-struct InForce {
+struct Owner {
     listener: Arc<Listener>,
-    running: Arc<Running>,
+    in_force: Arc<InForce>,
 }
 
 /// A bound address. The workers' accept loops hold it, and look up whose connections they accept.
@@ -26,20 +27,23 @@ pub struct Post {
     address: Bind,
     is_inherited: bool,
     file: Option<SocketFile>,
-    in_force: ArcSwap<InForce>,
+    owner: ArcSwap<Owner>,
     closes: watch::Sender<bool>,
 }
 
 impl Post {
     /// A post for what was `asked` for. Where it is bound differs from that where port 0 was asked for, and may where
     /// the socket was inherited.
-    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>, running: Arc<Running>) -> Arc<Self> {
+    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>, in_force: Arc<InForce>) -> Arc<Self> {
         Arc::new(Self {
             asked,
             address: bound.address.clone(),
             is_inherited: bound.is_inherited,
             file: bound.file.clone(),
-            in_force: ArcSwap::from_pointee(InForce { listener, running }),
+            owner: ArcSwap::from_pointee(Owner {
+                listener,
+                in_force: in_force,
+            }),
             closes: watch::Sender::new(false),
         })
     }
@@ -71,18 +75,21 @@ impl Post {
 
     /// Whose connections come in here now.
     pub fn listener(&self) -> Arc<Listener> {
-        Arc::clone(&self.in_force.load().listener)
+        Arc::clone(&self.owner.load().listener)
     }
 
     /// The same, with the policy that it belongs to.
-    pub fn in_force(&self) -> (Arc<Listener>, Arc<Running>) {
-        let in_force = self.in_force.load();
-        (Arc::clone(&in_force.listener), Arc::clone(&in_force.running))
+    pub fn in_force(&self) -> (Arc<Listener>, Arc<InForce>) {
+        let owner = self.owner.load();
+        (Arc::clone(&owner.listener), Arc::clone(&owner.in_force))
     }
 
     /// Another policy's listener takes the address over; no socket is closed for it.
-    pub fn hand_over(&self, listener: Arc<Listener>, running: Arc<Running>) {
-        self.in_force.store(Arc::new(InForce { listener, running }));
+    pub fn hand_over(&self, listener: Arc<Listener>, in_force: Arc<InForce>) {
+        self.owner.store(Arc::new(Owner {
+            listener,
+            in_force: in_force,
+        }));
     }
 
     /// Has the accept loops accept what is queued, and close their sockets.

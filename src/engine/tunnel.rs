@@ -4,14 +4,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use crate::net::fault;
 use crate::relay::legs::{IdleLegs, Legs};
 use crate::relay::tunnel::Relay;
 use crate::upstream::lease::Lease;
 
-use crate::engine::worker::Worker;
+use crate::engine::context::Context;
 use crate::walk::record::Entry;
 
 /// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
@@ -32,7 +32,7 @@ pub type Idle = Open<IdleLegs>;
 
 impl<L> Open<L> {
     /// It goes on with what `change` makes of its legs. Where they are lost to that it is over.
-    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>, worker: &Worker) -> Option<Open<M>> {
+    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>, worker: &Context) -> Option<Open<M>> {
         let Self {
             legs,
             relay,
@@ -47,10 +47,8 @@ impl<L> Open<L> {
                 entry,
             }),
             Err(error) => {
-                worker
-                    .guard()
-                    .log()
-                    .warn("lobby", &format!("a connection is lost: {error}"));
+                let message = format!("a connection is lost: {error}");
+                worker.live.log().warn("lobby", &message);
                 entry.over(relay.lost());
                 None
             }
@@ -60,7 +58,7 @@ impl<L> Open<L> {
 
 impl Open<Legs> {
     /// Gives it to the runtime.
-    pub fn spawn(self, worker: &Arc<Worker>) {
+    pub fn spawn(self, worker: &Arc<Context>) {
         tokio::spawn(Busy {
             open: Some(self),
             worker: Arc::clone(worker),
@@ -68,7 +66,7 @@ impl Open<Legs> {
     }
 
     /// Takes it from the runtime until something comes, or it is told something: of both the lobby hears already.
-    fn rest(self, worker: &Worker) {
+    fn rest(self, worker: &Context) {
         fault::point("rest");
         if let Some(idle) = self.change(Legs::unregister, worker) {
             worker.lobby().rest(Box::new(idle));
@@ -78,7 +76,7 @@ impl Open<Legs> {
 
 impl Idle {
     /// Gives it back to the runtime.
-    pub fn get_up(self, worker: &Arc<Worker>) {
+    pub fn get_up(self, worker: &Arc<Context>) {
         fault::point("get up");
         if let Some(open) = self.change(IdleLegs::register, worker) {
             open.spawn(worker);
@@ -90,13 +88,13 @@ impl Idle {
 struct Busy {
     /// Until it rests.
     open: Option<Open<Legs>>,
-    worker: Arc<Worker>,
+    worker: Arc<Context>,
 }
 
 impl Future for Busy {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
         let busy = &mut *self;
         let Some(open) = &mut busy.open else {
             return Poll::Ready(());

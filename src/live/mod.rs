@@ -1,4 +1,9 @@
-//! What is in force: the policy with its zones, listeners and servers, and what outlives a reload.
+//! What is in force: the policy with its zones, listeners and servers, and the state that outlives a reload.
 
+pub mod capacity;
+pub mod in_force;
+pub mod listener;
 pub mod phase;
-pub mod running;
+pub mod process;
+pub mod reloads;
+pub mod zone;

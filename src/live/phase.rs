@@ -2,34 +2,34 @@
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// A stage of the process's life; it never goes back.
+/// A stage of the process's life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// It serves.
     Serving,
-    /// It still serves, and tells load balancers that it soon won't.
+    /// It still serves, and health checks already answer 503.
     Leaving,
-    /// It accepts nobody, and sees its connections off.
+    /// It accepts no connections and closes the open ones.
     Draining,
 }
 
-/// The phase that a process is in.
+/// The phase that the process is in.
 #[derive(Debug)]
-pub struct Current(AtomicU8);
+pub struct CurrentPhase(AtomicU8);
 
-impl Current {
-    /// Whether it is in this phase.
+impl CurrentPhase {
+    /// Whether the process is in this phase.
     pub fn is(&self, phase: Phase) -> bool {
         self.0.load(Relaxed) == phase as u8
     }
 
-    /// Goes on to `phase`.
+    /// Moves on to `phase`; an earlier one changes nothing.
     pub fn enter(&self, phase: Phase) {
         self.0.fetch_max(phase as u8, Relaxed);
     }
 }
 
-impl Default for Current {
+impl Default for CurrentPhase {
     fn default() -> Self {
         Self(AtomicU8::new(Phase::Serving as u8))
     }

@@ -14,8 +14,10 @@ use crate::wire::path::PathReading;
 use crate::wire::ws::engine_io;
 use crate::wire::ws::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
 
+use crate::live::in_force::InForce;
+use crate::live::listener::Listener;
 use crate::live::phase::Phase;
-use crate::live::running::{Listener, Running, Zone};
+use crate::live::zone::Zone;
 use crate::telemetry::reason::Reason;
 use crate::walk::identify::{Client, Hop, identify};
 use crate::walk::stop::{Offer, Place, Stop};
@@ -58,8 +60,8 @@ pub struct Passage {
 }
 
 /// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
-pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) -> Result<Admitted, Stop> {
-    let policy = &running.policy;
+pub fn decide(head: &Head<'_>, peer: Peer<'_>, in_force: &InForce, now: Instant) -> Result<Admitted, Stop> {
+    let policy = &in_force.policy;
     if [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method)
         && peer
             .listener
@@ -68,28 +70,28 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, running: &Running, now: Instant) 
             .as_deref()
             .is_some_and(|path| path.as_bytes() == head.path())
     {
-        return Err(Stop::health(running.shared.phase.is(Phase::Serving)).asked_by(head.method));
+        return Err(Stop::health(in_force.process.phase.is(Phase::Serving)).asked_by(head.method));
     }
     let client = identify(head, peer.hop, &policy.identity);
     let upgrade =
         check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head).asked_by(head.method))?;
-    let route = route(head, client, running).map_err(|stop| stop.by(client).asking(head))?;
+    let route = route(head, client, in_force).map_err(|stop| stop.by(client).asking(head))?;
     let place = Place {
         route: Arc::clone(&route.name),
-        zone: Arc::clone(&running.zones[route.zone]),
-        upstream: Arc::clone(&running.upstreams[route.upstream]),
+        zone: Arc::clone(&in_force.zones[route.zone]),
+        upstream: Arc::clone(&in_force.upstreams[route.upstream]),
         relay: policy.upstreams[route.upstream].relay,
     };
     allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
     let offer = offered(head, &upgrade, &place.zone);
-    if running.shared.phase.is(Phase::Draining) {
+    if in_force.process.phase.is(Phase::Draining) {
         return Err(Stop::new(Reason::Draining)
             .by(client)
             .at(&place)
             .offering(offer.as_ref()));
     }
-    let (granted, lack) =
-        admit(client, &place.zone, running, now).map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    let (granted, lack) = admit(client, &place.zone, in_force, now)
+        .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
     fault::point("decide");
     let forwarding = Forwarding {
         hop: client.hop,
@@ -122,13 +124,13 @@ fn not_an_upgrade(fault: NoUpgrade) -> Stop {
     }
 }
 
-fn route<'a>(head: &Head<'_>, client: Client, running: &'a Running) -> Result<&'a Route, Stop> {
+fn route<'a>(head: &Head<'_>, client: Client, in_force: &'a InForce) -> Result<&'a Route, Stop> {
     let reading = PathReading::of(head.path(), head.absolute_form);
     let host = head.host.as_ref().map(|host| host.name);
-    match running.policy.routes.matching(host, &reading, client.address) {
+    match in_force.policy.routes.matching(host, &reading, client.address) {
         Matched::Route(route) => Ok(route),
         Matched::None => {
-            let missed = running.policy.routes.missed(host, &reading, client.address);
+            let missed = in_force.policy.routes.missed(host, &reading, client.address);
             Err(Stop::missed(missed, head))
         }
         Matched::Ambiguous => Err(Stop::rule(
@@ -149,23 +151,23 @@ fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Sto
 }
 
 /// With what is observed of a rate comes what it lacks.
-fn admit(client: Client, zone: &Zone, running: &Running, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
+fn admit(client: Client, zone: &Zone, in_force: &InForce, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
     let known = if zone.policy.exempt {
         None
     } else {
-        client.address.and_then(|ip| running.policy.networks.longest(ip))
+        client.address.and_then(|ip| in_force.policy.networks.longest(ip))
     };
     let request = Request {
         zone: &zone.state.counts,
         rules: zone.rules,
-        process: (!zone.policy.exempt).then_some(&running.shared.process),
+        process: (!zone.policy.exempt).then_some(&in_force.process.budget),
         key: client.key,
         client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
             network.over(zone.policy.client)
         }),
         shares: zone.terms.shares(),
     };
-    let admission = &running.shared.admission;
+    let admission = &in_force.process.admission;
     let lack = |full: Full| admission.lack(&request, full.limit, now);
     match admission.admit(request, now) {
         Ok(granted) => {

@@ -11,9 +11,9 @@ use crate::wire::Step;
 use crate::wire::http::head::{HeadCaps, HeadFault, HeadScan};
 use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
 
-use crate::control::Guard;
 use crate::engine::ghosts::may_wait;
-use crate::live::running::{Listener, Running};
+use crate::live::in_force::{InForce, Live};
+use crate::live::listener::Listener;
 use crate::telemetry::reason::Reason;
 use crate::walk::decide::{Admitted, Peer, decide};
 use crate::walk::identify::Hop;
@@ -64,12 +64,12 @@ impl Greeting {
         ahead: &mut Ahead,
         seat: &mut Pending,
         listener: &Listener,
-        guard: &Guard,
-        running: &mut Arc<Running>,
+        live: &Live,
+        in_force: &mut Arc<InForce>,
     ) -> Option<Result<Admitted, Stop>> {
         let hop = match self.hop {
             Some(hop) => hop,
-            None => match proxy_header(ahead, self.peer, seat, running)? {
+            None => match proxy_header(ahead, self.peer, seat, in_force)? {
                 Ok(hop) => {
                     fault::point("head");
                     self.is_named = hop.may_forward;
@@ -78,7 +78,7 @@ impl Greeting {
                 Err(stop) => return Some(Err(stop)),
             },
         };
-        self.head(ahead, Peer { hop, listener }, guard, running)
+        self.head(ahead, Peer { hop, listener }, live, in_force)
     }
 
     /// How many bytes may be ahead while it is listened to.
@@ -95,8 +95,8 @@ impl Greeting {
         &self,
         stop: &mut Stop,
         listener: &Listener,
-        guard: &Guard,
-        running: &mut Arc<Running>,
+        live: &Live,
+        in_force: &mut Arc<InForce>,
     ) -> Option<Result<Admitted, Stop>> {
         let peer = Peer {
             hop: self.hop?,
@@ -106,8 +106,8 @@ impl Greeting {
         let Ok(Step::Done { value: head, .. }) = HeadScan::default().parse(&bytes, caps(listener)) else {
             return None;
         };
-        *running = guard.running();
-        let decided = decide(&head, peer, running, Instant::now());
+        *in_force = live.in_force();
+        let decided = decide(&head, peer, in_force, Instant::now());
         Some(decided.map_err(|stop| stop.keeping(bytes)))
     }
 
@@ -131,8 +131,8 @@ impl Greeting {
         &mut self,
         ahead: &mut Ahead,
         peer: Peer<'_>,
-        guard: &Guard,
-        running: &mut Arc<Running>,
+        live: &Live,
+        in_force: &mut Arc<InForce>,
     ) -> Option<Result<Admitted, Stop>> {
         let policy = &peer.listener.policy;
         if policy.accept_proxy_protocol {
@@ -150,8 +150,8 @@ impl Greeting {
         }
         match self.scan.parse(ahead.bytes(), caps(peer.listener)) {
             Ok(Step::Done { value: head, used }) => {
-                *running = guard.running();
-                let decided = decide(&head, peer, running, Instant::now()).map_err(|stop| {
+                *in_force = live.in_force();
+                let decided = decide(&head, peer, in_force, Instant::now()).map_err(|stop| {
                     if may_wait(&stop) {
                         stop.keeping(ahead.bytes()[..used].into())
                     } else {
@@ -187,7 +187,7 @@ fn proxy_header(
     ahead: &mut Ahead,
     peer: Option<IpAddr>,
     seat: &mut Pending,
-    running: &Running,
+    in_force: &InForce,
 ) -> Option<Result<Hop, Stop>> {
     let source = match parse_proxy(ahead.bytes()) {
         Ok(Step::Done { value, used }) => {
@@ -207,7 +207,7 @@ fn proxy_header(
         address: Some(address.ip().to_canonical()),
         may_forward: true,
     };
-    let identity = &running.policy.identity;
+    let identity = &in_force.policy.identity;
     let charged = (!identity.trusts(hop.address)).then(|| identity.key(hop.address));
     Some(seat.rekey(charged).map(|()| hop).map_err(Stop::pending_per_ip))
 }

@@ -13,7 +13,9 @@ use crate::limit::key::ClientKey;
 use crate::relay::tunnel::Totals;
 use crate::upstream::server::Server;
 
-use crate::live::running::{Listener, Shared, ZoneState};
+use crate::live::listener::Listener;
+use crate::live::process::ProcessState;
+use crate::live::zone::ZoneState;
 use crate::telemetry::advice::{Hint, Identified};
 use crate::telemetry::log::Line;
 use crate::telemetry::metrics::{Outcome, seconds};
@@ -92,16 +94,16 @@ struct Observed {
 /// the two.
 #[derive(Debug)]
 struct Standing {
-    shared: Arc<Shared>,
+    process: Arc<ProcessState>,
     permit: Option<Permit>,
 }
 
 impl Entry {
     /// Begins the entry of a socket that `arrived` from `hop`. Dropped before anything became of it, it leaves nothing.
-    pub fn begin(shared: &Arc<Shared>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
+    pub fn begin(process: &Arc<ProcessState>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
             standing: Standing {
-                shared: Arc::clone(shared),
+                process: Arc::clone(process),
                 permit: None,
             },
             listener: Arc::clone(listener),
@@ -140,7 +142,7 @@ impl Entry {
     pub fn reached(&self) {
         if let Some(server) = &self.server {
             self.standing
-                .shared
+                .process
                 .advice
                 .dial_succeeded(server.label(), Instant::now());
         }
@@ -149,8 +151,8 @@ impl Entry {
     /// It did not.
     pub fn not_reached(&self, reason: Reason, why: String) {
         let Some(server) = &self.server else { return };
-        let shared = &self.standing.shared;
-        let Some(count) = shared.advice.dial_failed(server.label(), Instant::now()) else {
+        let process = &self.standing.process;
+        let Some(count) = process.advice.dial_failed(server.label(), Instant::now()) else {
             return;
         };
         let line = Line {
@@ -160,7 +162,7 @@ impl Entry {
             message: Some(why),
             ..Line::default()
         };
-        shared.log.event(LogLevel::Warn, "dial_failed", line);
+        process.log.event(LogLevel::Warn, "dial_failed", line);
     }
 
     /// The walk stopped before a tunnel.
@@ -216,7 +218,7 @@ impl Entry {
             match limit {
                 Some(limit) => {
                     self.standing
-                        .shared
+                        .process
                         .metrics
                         .handshake(&zone.name, Outcome::Observed, Some(limit.into()))
                         .inc();
@@ -246,7 +248,7 @@ impl Entry {
             key: client.key,
             is_admitted,
         };
-        if let Some(hint) = self.standing.shared.advice.identified(identified, Instant::now()) {
+        if let Some(hint) = self.standing.process.advice.identified(identified, Instant::now()) {
             self.advise(hint);
         }
     }
@@ -257,7 +259,7 @@ impl Entry {
             message: Some(hint.text().to_owned()),
             ..Line::default()
         };
-        self.standing.shared.log.event(LogLevel::Warn, "advice", line);
+        self.standing.process.log.event(LogLevel::Warn, "advice", line);
     }
 
     fn placed(&mut self, place: &Place) {
@@ -295,7 +297,7 @@ impl Entry {
         if let State::Over(totals) = &self.state
             && self
                 .standing
-                .shared
+                .process
                 .advice
                 .closed(totals.limit_hits > 0, Instant::now())
         {
@@ -311,13 +313,13 @@ impl Entry {
         match class {
             Class::Rejected(reason) => self
                 .standing
-                .shared
+                .process
                 .metrics
                 .handshake(zone, Outcome::Rejected, Some(reason))
                 .inc(),
             Class::Failed(reason) => self
                 .standing
-                .shared
+                .process
                 .metrics
                 .handshake(zone, Outcome::Failed, Some(reason))
                 .inc(),
@@ -342,14 +344,14 @@ impl Entry {
 
     fn write(&self, class: Class) {
         let hint = self.hint(class);
-        let shared = &self.standing.shared;
+        let process = &self.standing.process;
         // Once a minute, and worth more than what is summed or switched off.
         if hint.is_some() {
-            shared.log.event(class.level(), class.event(), self.line(class, hint));
+            process.log.event(class.level(), class.event(), self.line(class, hint));
             return;
         }
         let zone = self.place.as_ref().map(|place| &place.zone.name);
-        shared.log.access(class, self.key(), zone, || self.line(class, None));
+        process.log.access(class, self.key(), zone, || self.line(class, None));
     }
 
     /// As `identify` made it: what it is cut to stays the same for the life of the process.
@@ -357,8 +359,8 @@ impl Entry {
         match self.who {
             Who::Hop(_) => None,
             Who::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
-                let shared = &self.standing.shared;
-                ClientKey::of(shared.translations.undone(address), shared.prefixes)
+                let process = &self.standing.process;
+                ClientKey::of(process.translations.undone(address), process.prefixes)
             })),
         }
     }
@@ -369,8 +371,8 @@ impl Entry {
             return None;
         };
         (reason.is_by_client()
-            && self.standing.shared.trusts_nobody.load(Relaxed)
-            && self.standing.shared.advice.refused(seems_forwarded, Instant::now()))
+            && self.standing.process.trusts_nobody.load(Relaxed)
+            && self.standing.process.advice.refused(seems_forwarded, Instant::now()))
         .then_some(Hint::UntrustedProxy)
     }
 
@@ -446,13 +448,13 @@ impl Drop for Entry {
 impl Standing {
     fn take(&mut self, permit: Permit) {
         self.give_back();
-        self.shared.alive.fetch_add(1, Relaxed);
+        self.process.alive.fetch_add(1, Relaxed);
         self.permit = Some(permit);
     }
 
     fn give_back(&mut self) {
         if let Some(permit) = self.permit.take() {
-            self.shared.alive.fetch_sub(1, Relaxed);
+            self.process.alive.fetch_sub(1, Relaxed);
             drop(permit);
         }
     }

@@ -9,7 +9,7 @@ use crate::relay::mode::RelayMode;
 use crate::upstream::group::Upstream;
 use crate::wire::http::head::Head;
 
-use crate::live::running::Zone;
+use crate::live::zone::Zone;
 use crate::telemetry::log::shown;
 use crate::telemetry::reason::Reason;
 use crate::walk::identify::Client;

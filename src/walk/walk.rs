@@ -16,10 +16,11 @@ use crate::relay::clock::Clock;
 use crate::relay::legs::Legs;
 use crate::relay::tunnel::{Conditions, Opening, Relay};
 
+use crate::engine::context::Context;
 use crate::engine::ghosts::{Found, Search};
 use crate::engine::tunnel::Open;
-use crate::engine::worker::Worker;
-use crate::live::running::{Listener, Running};
+use crate::live::in_force::InForce;
+use crate::live::listener::Listener;
 use crate::telemetry::reason::Reason;
 use crate::walk::decide::{Admitted, Passage};
 use crate::walk::identify::Client as Identified;
@@ -42,7 +43,7 @@ pub struct Arrival {
     /// Where it came in.
     pub listener: Arc<Listener>,
     /// What was in force when it came in; once its head is whole, what decides on it.
-    pub running: Arc<Running>,
+    pub in_force: Arc<InForce>,
     /// When it came in.
     pub arrived: Instant,
 }
@@ -56,16 +57,16 @@ struct Turn {
 /// Where the life of a connection begins: what it has said already is heard before the runtime knows its socket, so that
 /// who is refused at once costs a few system calls and no task. Only who is admitted walks on, and who has more to say
 /// waits in the lobby.
-pub fn arrive(arrival: Arrival, entry: Entry, worker: &Arc<Worker>) {
+pub fn arrive(arrival: Arrival, entry: Entry, cx: &Arc<Context>) {
     let mut turn = Turn { arrival, entry };
-    let heard = turn.arrival.hear(false, worker);
-    turn.act_on(heard, worker);
+    let heard = turn.arrival.hear(false, cx);
+    turn.act_on(heard, cx);
 }
 
 /// It has waited in the lobby, and now more of it has come, its peer `has_ended`, or its seat was ended.
-pub fn go_on(arrival: Arrival, has_ended: bool, worker: &Arc<Worker>) {
+pub fn go_on(arrival: Arrival, has_ended: bool, cx: &Arc<Context>) {
     let entry = Entry::begin(
-        &arrival.running.shared,
+        &arrival.in_force.process,
         &arrival.listener,
         arrival.greeting.hop(),
         arrival.arrived,
@@ -76,18 +77,18 @@ pub fn go_on(arrival: Arrival, has_ended: bool, worker: &Arc<Worker>) {
         // What has come in time may not have been read in time.
         Some(Ended::Late) => Some(
             turn.arrival
-                .hear(has_ended, worker)
+                .hear(has_ended, cx)
                 .unwrap_or_else(|| Err(turn.arrival.broken_off(Unheard::Late))),
         ),
         Some(Ended::GaveWay) => Some(Err(turn.arrival.broken_off(Unheard::GaveWay))),
-        None => turn.arrival.hear(has_ended, worker),
+        None => turn.arrival.hear(has_ended, cx),
     };
-    turn.act_on(heard, worker);
+    turn.act_on(heard, cx);
 }
 
 impl Arrival {
     /// Hears what is there; `None`: there must come more.
-    fn hear(&mut self, has_ended: bool, worker: &Worker) -> Option<Result<Admitted, Stop>> {
+    fn hear(&mut self, has_ended: bool, cx: &Context) -> Option<Result<Admitted, Stop>> {
         loop {
             match self.newcomer.read_at_once(self.greeting.limit(&self.listener)) {
                 Ok(1..) => {}
@@ -98,7 +99,7 @@ impl Arrival {
             let ahead = self.newcomer.ahead();
             let heard = self
                 .greeting
-                .hear(ahead, &mut self.seat, &self.listener, worker.guard(), &mut self.running);
+                .hear(ahead, &mut self.seat, &self.listener, &cx.live, &mut self.in_force);
             // Nobody is told a second time of what has come already, nor of an end behind it.
             if heard.is_some() || !(has_ended || self.newcomer.ahead().more_may_wait()) {
                 return heard;
@@ -129,23 +130,21 @@ impl Arrival {
 }
 
 impl Turn {
-    fn act_on(mut self, heard: Option<Result<Admitted, Stop>>, worker: &Arc<Worker>) {
+    fn act_on(mut self, heard: Option<Result<Admitted, Stop>>, cx: &Arc<Context>) {
         self.entry.came_from(self.arrival.greeting.hop());
         match heard {
-            None => stay(self, worker),
-            Some(Ok(admitted)) => let_in(admitted, self, worker),
-            Some(Err(stop)) => {
-                match Search::begin(&stop, &self.arrival.running.shared, worker.guard(), Instant::now()) {
-                    Some(search) => drop(tokio::spawn(hope(self, stop, search, Arc::clone(worker)))),
-                    None => turn_away(&stop, self, worker),
-                }
-            }
+            None => stay(self, cx),
+            Some(Ok(admitted)) => let_in(admitted, self, cx),
+            Some(Err(stop)) => match Search::begin(&stop, &cx.registry, &cx.claims, Instant::now()) {
+                Some(search) => drop(tokio::spawn(hope(self, stop, search, Arc::clone(cx)))),
+                None => turn_away(&stop, self, cx),
+            },
         }
     }
 }
 
 /// Refused for its client's cap, it waits on its seat for the slot of an old connection that may be dead.
-async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Worker>) {
+async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, cx: Arc<Context>) {
     loop {
         tokio::time::sleep(Search::PAUSE).await;
         let arrival = &mut turn.arrival;
@@ -160,9 +159,9 @@ async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Wo
         }
         let again = arrival
             .greeting
-            .decide_again(&mut stop, &arrival.listener, worker.guard(), &mut arrival.running);
+            .decide_again(&mut stop, &arrival.listener, &cx.live, &mut arrival.in_force);
         match again {
-            Some(Ok(admitted)) => return let_in(admitted, turn, &worker),
+            Some(Ok(admitted)) => return let_in(admitted, turn, &cx),
             // Whatever it hears in the end is what was decided last, by the policy in force then.
             Some(Err(again)) => stop = again,
             None => break,
@@ -172,16 +171,16 @@ async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, worker: Arc<Wo
             break;
         }
     }
-    turn_away(&stop, turn, &worker);
+    turn_away(&stop, turn, &cx);
 }
 
 /// Waits for more in the lobby.
-fn stay(turn: Turn, worker: &Worker) {
+fn stay(turn: Turn, cx: &Context) {
     let Turn { mut arrival, mut entry } = turn;
     if arrival.newcomer.ahead().is_silent() {
         arrival.seat.is_silent();
     }
-    if let Err((arrival, error)) = worker.lobby().keep(arrival) {
+    if let Err((arrival, error)) = cx.lobby().keep(arrival) {
         entry.stopped(&no_room(&error), None);
         drop(arrival);
         drop(entry);
@@ -189,20 +188,20 @@ fn stay(turn: Turn, worker: &Worker) {
 }
 
 /// Gives an admitted client to the runtime, and sends it on its way to its server.
-fn let_in(admitted: Admitted, turn: Turn, worker: &Arc<Worker>) {
+fn let_in(admitted: Admitted, turn: Turn, cx: &Arc<Context>) {
     let Turn { arrival, mut entry } = turn;
     let Arrival {
         newcomer,
         seat,
         listener,
-        running,
+        in_force,
         ..
     } = arrival;
     let passage = admit(admitted, &mut entry);
-    match register(newcomer, worker) {
+    match register(newcomer, cx) {
         Ok(client) => {
             drop(seat);
-            tokio::spawn(pass(passage, client, listener, entry, running, Arc::clone(worker)));
+            tokio::spawn(pass(passage, client, listener, entry, in_force, Arc::clone(cx)));
         }
         Err(error) => entry.stopped(&no_room(&error), None),
     }
@@ -226,32 +225,25 @@ fn pass(
     mut client: Client,
     listener: Arc<Listener>,
     mut entry: Entry,
-    running: Arc<Running>,
-    worker: Arc<Worker>,
+    in_force: Arc<InForce>,
+    cx: Arc<Context>,
 ) -> impl Future<Output = ()> {
     async move {
         let stop = match connect(&passage, &client, &mut entry).await {
-            Ok(connected) => return open(&passage, connected, client, entry, &running, &worker),
+            Ok(connected) => return open(&passage, connected, client, entry, &cx),
             Err(stop) => stop,
         };
         client.look_again();
         let refusal = Refusal::of(&stop);
         entry.stopped(&stop, refusal.status());
         let (refusal, seat) = seated(refusal, passage.client, &listener);
-        let clock = Arc::clone(&running.shared.clock);
+        let clock = Arc::clone(&in_force.process.clock);
         tokio::spawn(deliver(refusal, client, seat, listener, clock, entry));
     }
 }
 
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
-fn open(
-    passage: &Passage,
-    connected: Connected,
-    client: Client,
-    mut entry: Entry,
-    running: &Running,
-    worker: &Arc<Worker>,
-) {
+fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, cx: &Arc<Context>) {
     let zone = &passage.place.zone;
     let terms = Arc::clone(&zone.terms);
     let Connected {
@@ -280,10 +272,10 @@ fn open(
         terms: Arc::clone(&terms),
         shares: passage.shares.clone(),
         pulse: Arc::default(),
-        tally: Arc::clone(&zone.state.tallies[worker.index()]),
+        tally: Arc::clone(&zone.state.tallies[cx.index()]),
     };
-    let whose = running.shared.whose(zone.state.counts.id(), passage.client.key);
-    worker.watch(Arc::clone(&conditions.pulse), whose, terms, now);
+    let zone_client = cx.registry.zone_client(zone.state.counts.id(), passage.client.key);
+    cx.shard().watch(Arc::clone(&conditions.pulse), zone_client, terms, now);
     let relay = Relay::new(opening, conditions);
     fault::point("open");
     Open {
@@ -292,7 +284,7 @@ fn open(
         lease: Some(lease),
         entry,
     }
-    .spawn(worker);
+    .spawn(cx);
 }
 
 /// A client that is held after its admission takes a pending seat for it, as it gives its slot back; where there is none
@@ -324,7 +316,7 @@ async fn deliver(
 }
 
 /// Refuses a newcomer; where what it is owed takes waiting, a task sees to that.
-fn turn_away(stop: &Stop, mut turn: Turn, worker: &Worker) {
+fn turn_away(stop: &Stop, mut turn: Turn, cx: &Context) {
     let refusal = Refusal::of(stop);
     turn.entry.stopped(stop, refusal.status());
     let Some(rest) = refusal.deliver_at_once(&mut turn.arrival.newcomer) else {
@@ -335,19 +327,19 @@ fn turn_away(stop: &Stop, mut turn: Turn, worker: &Worker) {
         newcomer,
         seat,
         listener,
-        running,
+        in_force,
         ..
     } = arrival;
     // Where there is no room for it the machine has other troubles than one that hears half of its refusal.
-    if let Ok(client) = register(newcomer, worker) {
-        let clock = Arc::clone(&running.shared.clock);
+    if let Ok(client) = register(newcomer, cx) {
+        let clock = Arc::clone(&in_force.process.clock);
         tokio::spawn(deliver(rest, client, Some(seat), listener, clock, entry));
     }
 }
 
 /// Makes a socket known to the runtime, and to nobody else.
-fn register(mut newcomer: Newcomer, worker: &Worker) -> io::Result<Client> {
-    worker.lobby().forget(&mut newcomer);
+fn register(mut newcomer: Newcomer, cx: &Context) -> io::Result<Client> {
+    cx.lobby().forget(&mut newcomer);
     Client::register(newcomer)
 }
 

@@ -1,0 +1,56 @@
+//! The values that all tasks of one worker share.
+
+use std::sync::Arc;
+
+use crate::live::in_force::Live;
+
+use crate::engine::ghosts::Claims;
+use crate::engine::parked::Lobby;
+use crate::engine::registry::{Registry, Shard};
+
+/// The values that all tasks of one worker share.
+#[derive(Debug)]
+pub struct Context {
+    index: usize,
+    /// What is in force.
+    pub live: Arc<Live>,
+    /// The open connections of all workers.
+    pub registry: Arc<Registry>,
+    /// The searches for ghosts of all workers.
+    pub claims: Arc<Claims>,
+    lobby: Lobby,
+}
+
+impl Context {
+    /// The context of worker number `index`.
+    pub(crate) fn new(
+        index: usize,
+        live: Arc<Live>,
+        registry: Arc<Registry>,
+        claims: Arc<Claims>,
+        lobby: Lobby,
+    ) -> Self {
+        Self {
+            index,
+            live,
+            registry,
+            claims,
+            lobby,
+        }
+    }
+
+    /// The worker's number, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The worker's sockets that wait for more to come.
+    pub(crate) fn lobby(&self) -> &Lobby {
+        &self.lobby
+    }
+
+    /// The worker's open connections.
+    pub fn shard(&self) -> &Shard {
+        self.registry.shard(self.index)
+    }
+}

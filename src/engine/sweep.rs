@@ -1,0 +1,93 @@
+//! What a worker does at regular times: it visits its open connections, and ends pending sockets at their deadline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::live::in_force::InForce;
+use crate::net::fault;
+
+use crate::engine::context::Context;
+use crate::engine::panics::survive;
+
+/// When a worker last swept: one that is stuck in something does not sweep.
+#[derive(Debug)]
+pub struct LastSweep {
+    started: Instant,
+    /// Milliseconds from `started`.
+    swept: AtomicU64,
+}
+
+impl LastSweep {
+    /// That of a worker that starts `now`, which counts as its first.
+    pub fn begin(now: Instant) -> Self {
+        Self {
+            started: now,
+            swept: AtomicU64::new(0),
+        }
+    }
+
+    /// How long ago it was.
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        let swept = self.started + Duration::from_millis(self.swept.load(Relaxed));
+        now.saturating_duration_since(swept)
+    }
+
+    fn record(&self) {
+        let swept = self.started.elapsed().as_millis();
+        self.swept.store(u64::try_from(swept).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+/// Visits the worker's open connections four times a second: they hold no timer of their own.
+pub(crate) async fn sweep(cx: Arc<Context>, last: Arc<LastSweep>) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut ticks = 0_u32;
+    loop {
+        let due = every.tick().await.into_std();
+        cx.shard().sweep(due, Instant::now(), EVERY, RESTS_A_TICK);
+        last.record();
+        ticks = ticks.wrapping_add(1);
+        if cx.index() == 0 && ticks.is_multiple_of(A_SECOND) {
+            survive(|| cx.live.process().admission.sweep(due));
+        }
+    }
+}
+
+/// Ends pending sockets at their deadline. A room says when its next one is due; one that comes meanwhile is due later than
+/// the next look, unless a reload has made the timeout shorter than that.
+pub(crate) async fn expire(cx: Arc<Context>) {
+    loop {
+        let in_force = cx.live.in_force();
+        // Regular looks, by which the clock knows that the process runs.
+        let now = in_force.process.clock.now();
+        let next = survive(|| expire_due(&in_force, now)).unwrap_or(now + EVERY);
+        let next = in_force.process.clock.monotonic(next);
+        drop(in_force);
+        tokio::time::sleep_until(next.into()).await;
+    }
+}
+
+/// Ends those whose deadline has passed, and returns when to look again.
+fn expire_due(in_force: &InForce, now: Instant) -> Instant {
+    fault::point("expire");
+    let next = in_force
+        .rooms()
+        .filter_map(|room| room.expire(now))
+        .fold(now + EVERY, Instant::min);
+    let shortest = in_force
+        .listeners
+        .iter()
+        .map(|listener| listener.policy.handshake_timeout)
+        .min();
+    shortest.map_or(next, |timeout| next.min(now + timeout))
+}
+
+const EVERY: Duration = Duration::from_millis(250);
+/// After a message to everybody all connections go idle together. Parking them in batches keeps latency low for the rest.
+const RESTS_A_TICK: u32 = 512;
+/// Ticks a second.
+const A_SECOND: u32 = 4;

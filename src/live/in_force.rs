@@ -1,0 +1,236 @@
+//! The policy in force, and the state that it is applied to. A reload builds another [`InForce`] and swaps the pointer;
+//! zones, pending rooms and servers are carried over by name, so that their counts outlive the policy.
+
+use std::sync::{Arc, Weak};
+
+use arc_swap::ArcSwap;
+
+use crate::config::policy::Policy;
+use crate::limit::pending::PendingRoom;
+use crate::net::address::Target;
+use crate::telemetry::log::Log;
+use crate::upstream::group::Upstream;
+use crate::upstream::server::Server;
+
+use super::capacity::Capacity;
+use super::listener::Listener;
+use super::process::ProcessState;
+use super::zone::{Zone, ZoneState};
+
+/// The pointer to what is in force. Everything below `control` that needs the newest policy holds this.
+#[derive(Debug)]
+pub struct Live(ArcSwap<InForce>);
+
+/// A policy in force and the state that it is applied to.
+#[derive(Debug)]
+pub struct InForce {
+    /// The policy.
+    pub policy: Policy,
+    /// As `policy.zones`.
+    pub zones: Vec<Arc<Zone>>,
+    /// As `policy.upstreams`.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// As `policy.listeners`.
+    pub listeners: Vec<Arc<Listener>>,
+    /// State that belongs to the process.
+    pub process: Arc<ProcessState>,
+    removed: Removed,
+}
+
+/// Zones, listeners and servers that a reload has removed and that may still be in use.
+#[derive(Debug, Default)]
+struct Removed {
+    /// Those that the last reload removed, and earlier ones while they are not empty.
+    zones: Vec<Arc<Zone>>,
+    /// Those that the last reload removed, and earlier ones while something is pending there.
+    listeners: Vec<Arc<Listener>>,
+    /// For as long as a connection uses them, or a policy before may still dial them.
+    servers: Vec<Weak<Server>>,
+}
+
+impl Live {
+    /// The first policy of a process.
+    pub fn new(first: InForce) -> Self {
+        Self(ArcSwap::from_pointee(first))
+    }
+
+    /// The policy in force now, and its state.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.0.load_full()
+    }
+
+    /// Puts another policy in force.
+    pub fn put_in_force(&self, next: Arc<InForce>) {
+        self.0.store(next);
+    }
+
+    /// State that belongs to the process.
+    pub fn process(&self) -> Arc<ProcessState> {
+        Arc::clone(&self.0.load().process)
+    }
+
+    /// The log.
+    pub fn log(&self) -> Log {
+        self.0.load().process.log.clone()
+    }
+}
+
+impl InForce {
+    /// Applies `policy` to the state that is carried over from `before`: nothing, for the first policy of a process.
+    pub fn build(policy: Policy, process: Arc<ProcessState>, capacity: &Capacity, before: Option<&Self>) -> Self {
+        let states = zone_states(&policy, &process, capacity, before);
+        let zones: Vec<Arc<Zone>> = policy
+            .zones
+            .iter()
+            .zip(&capacity.zone_connections)
+            .zip(states)
+            .map(|((zone, connections), state)| Arc::new(Zone::build(zone, *connections, state, &process)))
+            .collect();
+        let listeners: Vec<Arc<Listener>> = policy
+            .listeners
+            .iter()
+            .zip(&capacity.max_pending)
+            .map(|(listener, max_pending)| {
+                let known = before.and_then(|before| before.listener_named(&listener.name));
+                Arc::new(Listener::build(listener, *max_pending, &process.metrics, known))
+            })
+            .collect();
+        let mut servers: Vec<Arc<Server>> = before.into_iter().flat_map(Self::servers).collect();
+        let upstreams: Vec<Arc<Upstream>> = policy
+            .upstreams
+            .iter()
+            .map(|upstream| Arc::new(Upstream::new(&upstream.rules, |target| server(&mut servers, target))))
+            .collect();
+        servers.retain(|server| {
+            let is_used_by = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));
+            !upstreams.iter().any(is_used_by)
+        });
+        let removed = Removed {
+            // A connection may be decided on under the policy before at this very moment, so its zones stay although
+            // they look empty.
+            zones: before
+                .into_iter()
+                .flat_map(|before| {
+                    let earlier = before.removed.zones.iter().filter(|old| !old.is_empty());
+                    before.zones.iter().chain(earlier)
+                })
+                .filter(|old| !zones.iter().any(|zone| zone.is(old)))
+                .cloned()
+                .collect(),
+            // Likewise a connection that is queued on a socket that closes comes in after this.
+            listeners: before
+                .into_iter()
+                .flat_map(|before| {
+                    let earlier = before.removed.listeners.iter().filter(|old| !old.is_empty());
+                    before.listeners.iter().chain(earlier)
+                })
+                .filter(|old| !listeners.iter().any(|new| new.is(old)))
+                .cloned()
+                .collect(),
+            servers: servers.iter().map(Arc::downgrade).collect(),
+        };
+        Self {
+            policy,
+            zones,
+            upstreams,
+            listeners,
+            process,
+            removed,
+        }
+    }
+
+    /// The zones of the policy, then removed ones that are not empty yet.
+    pub fn all_zones(&self) -> impl Iterator<Item = &Arc<Zone>> {
+        self.zones.iter().chain(&self.removed.zones)
+    }
+
+    /// The listeners of the policy, then removed ones.
+    pub fn all_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        self.listeners.iter().chain(&self.removed.listeners)
+    }
+
+    /// The listeners of the policy, then removed ones on which something is pending.
+    pub fn listeners_in_use(&self) -> impl Iterator<Item = &Arc<Listener>> {
+        let removed = self.removed.listeners.iter().filter(|old| !old.is_empty());
+        self.listeners.iter().chain(removed)
+    }
+
+    /// Every room in which something may be pending.
+    pub fn rooms(&self) -> impl Iterator<Item = &Arc<PendingRoom>> {
+        self.all_listeners().map(|listener| &listener.room)
+    }
+
+    /// Servers that a reload has removed and that are still in use.
+    pub fn removed_servers(&self) -> impl Iterator<Item = Arc<Server>> {
+        self.removed.servers.iter().filter_map(Weak::upgrade)
+    }
+
+    /// Whether a zone is empty, and no longer in the policy.
+    pub fn is_gone(&self, zone: &Zone) -> bool {
+        zone.is_empty() && !self.zones.iter().any(|new| new.is(zone))
+    }
+
+    /// The zone of this name, be it gone or not.
+    fn zone_named(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.all_zones().find(|zone| *zone.policy.name == *name)
+    }
+
+    /// The zone of this name, where it is not gone.
+    fn living_zone(&self, name: &str) -> Option<&Arc<Zone>> {
+        self.zone_named(name).filter(|zone| !self.is_gone(zone))
+    }
+
+    fn listener_named(&self, name: &str) -> Option<&Listener> {
+        let mut all = self.all_listeners();
+        all.find(|listener| *listener.policy.name == *name)
+            .map(|found| &**found)
+    }
+
+    fn servers(&self) -> impl Iterator<Item = Arc<Server>> {
+        self.upstreams
+            .iter()
+            .flat_map(|upstream| upstream.servers())
+            .cloned()
+            .chain(self.removed_servers())
+    }
+}
+
+/// The counts of each zone of a policy: those that it has already, or new ones.
+fn zone_states(
+    policy: &Policy,
+    process: &ProcessState,
+    capacity: &Capacity,
+    before: Option<&InForce>,
+) -> Vec<Arc<ZoneState>> {
+    let states: Vec<Option<Arc<ZoneState>>> = policy
+        .zones
+        .iter()
+        .map(|zone| Some(Arc::clone(&before?.living_zone(&zone.name)?.state)))
+        .collect();
+    let news = policy.zones.iter().zip(&states).filter(|(_, state)| state.is_none());
+    if before.is_some() {
+        process
+            .metrics
+            .forget_zones(&news.map(|(zone, _)| &*zone.name).collect());
+    }
+    let zones = policy.zones.iter().zip(&capacity.zone_connections).zip(states);
+    zones
+        .map(|((zone, connections), state)| {
+            state.unwrap_or_else(|| {
+                // A zone that was gone comes back: its rates still count, and its metrics begin at 0.
+                let gone = before.and_then(|before| before.zone_named(&zone.name));
+                let counts = gone.map(|zone| Arc::clone(&zone.state.counts));
+                Arc::new(ZoneState::begin(&zone.name, counts, *connections, process))
+            })
+        })
+        .collect()
+}
+
+/// Upstreams that name the same target share its server: its load is one number for all of them.
+fn server(known: &mut Vec<Arc<Server>>, target: &Target) -> Arc<Server> {
+    if let Some(server) = known.iter().find(|server| server.target() == target) {
+        return Arc::clone(server);
+    }
+    known.push(Arc::new(Server::new(target.clone())));
+    Arc::clone(&known[known.len() - 1])
+}

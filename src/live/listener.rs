@@ -1,0 +1,59 @@
+//! A listener in force.
+
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+
+use crate::config::policy::ListenerPolicy;
+use crate::limit::pending::{PendingRoom, PendingRules};
+use crate::telemetry::metrics::Metrics;
+
+/// A listener in force.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its policy.
+    pub policy: Arc<ListenerPolicy>,
+    /// Its pending sockets, which outlive the policy.
+    pub room: Arc<PendingRoom>,
+    /// Sockets accepted.
+    pub accepted: IntCounter,
+    /// Connections that ended without a byte, or behind a PROXY header that names no client.
+    pub silent_closes: IntCounter,
+    /// Requests with forwarding headers from a hop that is not trusted.
+    pub untrusted_forwarded: IntCounter,
+}
+
+impl Listener {
+    /// A listener under `policy`. `before` is the listener of this name that was in force until now, if there was one.
+    pub(super) fn build(
+        policy: &Arc<ListenerPolicy>,
+        max_pending: u32,
+        metrics: &Metrics,
+        before: Option<&Self>,
+    ) -> Self {
+        let rules = PendingRules {
+            max: max_pending,
+            max_per_ip: policy.max_pending_per_ip,
+            timeout: policy.handshake_timeout,
+        };
+        let room = before.map_or_else(|| PendingRoom::new(rules), |before| Arc::clone(&before.room));
+        room.set_rules(rules);
+        Self {
+            policy: Arc::clone(policy),
+            room,
+            accepted: metrics.accepted.with_label_values(&[&*policy.name]),
+            silent_closes: metrics.silent_closes.with_label_values(&[&*policy.name]),
+            untrusted_forwarded: metrics.untrusted_forwarded.with_label_values(&[&*policy.name]),
+        }
+    }
+
+    /// Whether two listeners, under whatever policies, are the same one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.room, &other.room)
+    }
+
+    /// Whether nothing is pending on it.
+    pub fn is_empty(&self) -> bool {
+        self.room.taken() == 0
+    }
+}

@@ -1,0 +1,97 @@
+//! The state of the process that outlives every reload.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
+use std::time::{Instant, SystemTime};
+
+use crate::config::policy::Policy;
+use crate::limit::admission::Admission;
+use crate::limit::budget::Budget;
+use crate::limit::key::{Prefixes, TranslationPrefixes};
+use crate::relay::clock::Clock;
+use crate::telemetry::advice::Advice;
+use crate::telemetry::log::Log;
+use crate::telemetry::metrics::Metrics;
+
+use super::capacity::Capacity;
+use super::phase::CurrentPhase;
+use super::reloads::Reloads;
+
+/// State that belongs to the process and not to a policy.
+#[derive(Debug)]
+pub struct ProcessState {
+    /// The client table.
+    pub admission: Arc<Admission>,
+    /// The prefix lengths that client keys are cut to.
+    pub prefixes: Prefixes,
+    /// The translations (NAT64 and the like) that are undone before a key is cut.
+    pub translations: TranslationPrefixes,
+    /// The process ceiling, less the part that is set aside for exempt zones.
+    pub budget: Arc<Budget>,
+    /// The whole process ceiling, in connections.
+    pub connections_limit: AtomicU32,
+    /// Connections that hold a permit, counted a second time: the drift metric compares the two counts.
+    pub alive: AtomicI64,
+    /// Worker threads.
+    pub workers: usize,
+    /// The descriptor limit.
+    pub descriptors: u64,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The log.
+    pub log: Log,
+    /// No proxy is trusted, so forwarding headers are ignored.
+    pub trusts_nobody: AtomicBool,
+    /// Hints for operators.
+    pub advice: Advice,
+    /// The outcome of reloads.
+    pub reloads: Reloads,
+    /// Whether the process serves, or is about to end.
+    pub phase: CurrentPhase,
+    /// When the process began to serve.
+    pub started: SystemTime,
+    /// The clock that peers are timed by.
+    pub clock: Arc<Clock>,
+    next_zone: AtomicU32,
+}
+
+impl ProcessState {
+    /// State for a process that begins now, with so many worker threads and descriptors.
+    pub fn begin(policy: &Policy, capacity: &Capacity, workers: usize, descriptors: u64, log: Log) -> Self {
+        let state = Self {
+            admission: Admission::new(policy.server.table_size, Instant::now()),
+            prefixes: policy.identity.prefixes,
+            translations: policy.identity.translations.clone(),
+            budget: Arc::new(Budget::new(None)),
+            connections_limit: AtomicU32::new(0),
+            alive: AtomicI64::new(0),
+            workers,
+            descriptors,
+            metrics: Metrics::new(),
+            log,
+            trusts_nobody: AtomicBool::new(false),
+            advice: Advice::begin(Instant::now()),
+            reloads: Reloads::begin(SystemTime::now()),
+            phase: CurrentPhase::default(),
+            started: SystemTime::now(),
+            clock: Arc::new(Clock::begin(Instant::now())),
+            next_zone: AtomicU32::new(0),
+        };
+        state.adopt(policy, capacity);
+        state
+    }
+
+    /// Takes over the settings of a policy that concern the whole process.
+    pub fn adopt(&self, policy: &Policy, capacity: &Capacity) {
+        self.budget.set_limit(Some(capacity.common_connections));
+        self.connections_limit.store(capacity.process_connections, Relaxed);
+        let trusts_nobody = policy.identity.trusted.is_empty() && !policy.identity.trust_unix;
+        self.trusts_nobody.store(trusts_nobody, Relaxed);
+        self.log.set_policy(policy.log.clone());
+    }
+
+    /// An id for a zone. None is used twice.
+    pub(super) fn next_zone_id(&self) -> u32 {
+        self.next_zone.fetch_add(1, Relaxed)
+    }
+}

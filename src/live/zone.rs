@@ -1,0 +1,91 @@
+//! A zone in force.
+
+use std::sync::Arc;
+
+use crate::config::policy::ZonePolicy;
+use crate::limit::admission::ZoneCounts;
+use crate::limit::rules::ZoneRules;
+use crate::relay::tally::Tally;
+use crate::relay::terms::Terms;
+use crate::telemetry::metrics::ZoneMetrics;
+
+use super::process::ProcessState;
+
+/// A zone in force.
+#[derive(Debug)]
+pub struct Zone {
+    /// Its policy.
+    pub policy: Arc<ZonePolicy>,
+    /// Its limits; the budget of an exempt zone is cut to the part that is set aside for it.
+    pub rules: ZoneRules,
+    /// The limits and timeouts that all its open connections share.
+    pub terms: Arc<Terms>,
+    /// Its counts.
+    pub state: Arc<ZoneState>,
+}
+
+/// A zone's counts, which outlive its policy.
+#[derive(Debug)]
+pub struct ZoneState {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its budget and rate.
+    pub counts: Arc<ZoneCounts>,
+    /// The traffic of its connections, by worker.
+    pub tallies: Vec<Arc<Tally>>,
+    /// Its metrics.
+    pub metrics: ZoneMetrics,
+}
+
+impl Zone {
+    /// A zone under `policy`, with a budget of so many `connections`; `None` is off.
+    pub(super) fn build(
+        policy: &Arc<ZonePolicy>,
+        connections: Option<u32>,
+        state: Arc<ZoneState>,
+        process: &ProcessState,
+    ) -> Self {
+        Self {
+            policy: Arc::clone(policy),
+            terms: Arc::new(Terms::new(
+                policy.pace,
+                &policy.messages,
+                policy.rules.observe,
+                process.admission.epoch(),
+                Arc::clone(&process.clock),
+            )),
+            rules: ZoneRules {
+                connections,
+                ..policy.rules
+            },
+            state,
+        }
+    }
+
+    /// Whether two zones, under whatever policies, are the same one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.state.counts, &other.state.counts)
+    }
+
+    /// Whether nothing is open in it.
+    pub fn is_empty(&self) -> bool {
+        self.state.counts.budget.used() == 0
+    }
+}
+
+impl ZoneState {
+    /// Counts that begin at 0. A zone that comes back under its old name keeps its `counts`: its rates still count.
+    pub(super) fn begin(
+        name: &Arc<str>,
+        counts: Option<Arc<ZoneCounts>>,
+        connections: Option<u32>,
+        process: &ProcessState,
+    ) -> Self {
+        Self {
+            name: Arc::clone(name),
+            counts: counts.unwrap_or_else(|| ZoneCounts::new(process.next_zone_id(), connections)),
+            tallies: (0..process.workers).map(|_| Arc::default()).collect(),
+            metrics: process.metrics.zone(name),
+        }
+    }
+}
