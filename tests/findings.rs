@@ -69,7 +69,7 @@ foo = 1"#;
 3 | tls = true
   | ^^^
   |
-  = help: TLS is what nginx or HAProxy before wsguard has: see "Behind nginx" in README.md
+  = help: TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md
 
 error: unknown key `per_ip`
  --> wsguard.toml:5:1
@@ -747,15 +747,15 @@ fn what_was_meant() {
         // What is not here.
         (
             "[[listener]]\nbind = [\"0.0.0.0:1\"]\n[listener.tls]",
-            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+            "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md",
         ),
         (
             "[server]\nssl_certificate = \"a.pem\"",
-            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+            "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md",
         ),
         (
             "[tls]\ncert = \"a.pem\"",
-            "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md",
+            "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md",
         ),
         (
             "[zone]\nper_ip = 5",

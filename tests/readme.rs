@@ -4,40 +4,61 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use wsguard::config::{compile, keys, planned};
-use wsguard::telemetry::reason::{CloseReason, Reason};
+use wsguard::reason::close::CloseReason;
+use wsguard::reason::reject::RejectReason;
 
 #[test]
-fn it_explains_every_reason_once_and_no_other_with_the_status_and_text_that_a_client_hears() {
-    let text = document("README.md").text;
-    let rows = table_after(&text, "These were not let in:");
-    let words: Vec<&str> = rows.iter().map(|row| in_ticks(row[0])).collect();
-    assert_eq!(sorted(&words), sorted(&Reason::ALL.map(Reason::word)));
-    for reason in Reason::ALL {
-        let heard = &rows[words.iter().position(|word| *word == reason.word()).unwrap()][1];
-        match reason.status() {
-            // The rule that was broken says it better than the reason's text.
-            Some(status) if heard.ends_with("naming the rule") => {
-                assert!(heard.starts_with(&status.to_string()), "{heard}");
-            }
-            Some(status) => assert_eq!(*heard, format!("{status} {}", reason.text())),
-            None => assert!(!heard.starts_with(|first: char| first.is_ascii_digit()), "{heard}"),
-        }
+fn the_tables_of_reasons_are_those_of_the_program() {
+    let before = document("conf/reasons.md").text;
+    let rejected: String = RejectReason::ALL
+        .map(RejectReason::row)
+        .iter()
+        .map(|row| {
+            format!(
+                "| `{}` | {} | {} | {} |\n",
+                row.word,
+                row.client_gets(),
+                row.meaning,
+                row.advice
+            )
+        })
+        .collect();
+    let closed: String = CloseReason::ALL
+        .map(CloseReason::row)
+        .iter()
+        .map(|row| {
+            format!(
+                "| `{}` | {} | {} | {} |\n",
+                row.word,
+                row.client_gets(),
+                row.meaning,
+                row.advice
+            )
+        })
+        .collect();
+    let after = with_rows(&with_rows(&before, "Refused", &rejected), "Ended", &closed);
+    if after != before && env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(root().join("conf/reasons.md"), &after).unwrap();
+    } else {
+        assert!(
+            after == before,
+            "conf/reasons.md differs from the program: `UPDATE_DOCS=1 cargo test --test readme` rewrites its tables"
+        );
     }
 }
 
-#[test]
-fn it_explains_every_end_of_an_open_connection_once_and_no_other() {
-    let text = document("README.md").text;
-    let words: Vec<String> = table_after(&text, "These were open, and are over.")
-        .iter()
-        .map(|row| in_ticks(row[0]).to_owned())
-        .collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    assert_eq!(sorted(&words), sorted(&CloseReason::ALL.map(CloseReason::word)));
+/// The text with these rows in the first table below a heading.
+fn with_rows(text: &str, heading: &str, rows: &str) -> String {
+    let start = text.find(&format!("\n## {heading}\n")).unwrap();
+    let separator = start + text[start..].find("\n|---").unwrap() + 1;
+    let first = separator + text[separator..].find('\n').unwrap() + 1;
+    let end = first + text[first..].find("\n\n").unwrap() + 1;
+    format!("{}{rows}{}", &text[..first], &text[end..])
 }
 
 #[test]
@@ -199,11 +220,15 @@ fn it_names_the_oldest_rust_that_the_manifest_allows() {
 }
 
 #[test]
-fn the_picture_is_one_and_not_too_large() {
+fn the_readme_is_short_and_shows_the_commands_and_a_picture_first() {
     let picture = fs::read(root().join("tests/demo/flood.png")).unwrap();
     assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
     assert!(picture.len() < 200 * 1024, "{} bytes", picture.len());
     let text = document("README.md").text;
+    assert!(
+        text.lines().count() <= 160,
+        "what has more to say is a document of its own"
+    );
     let first_screen: String = text.lines().take(25).collect();
     assert!(first_screen.contains("tests/demo/flood.png") && first_screen.contains("cargo run --release -- demo"));
 }

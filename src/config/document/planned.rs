@@ -29,7 +29,7 @@ pub const VALUES: &[(&str, &str)] = &[("http", "forward"), ("balance", "hash-sid
 /// What there is in the meantime, by how a key begins that one might try: nginx and others have such.
 const MEANWHILE: [(&str, &str); 3] = [("tls", TLS), ("ssl", TLS), ("cert", TLS)];
 
-const TLS: &str = "TLS is what nginx or HAProxy before wsguard has: see \"Behind nginx\" in README.md";
+const TLS: &str = "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md";
 
 /// What to do where this key would be the way.
 pub fn meanwhile(key: &str) -> Option<&'static str> {
