@@ -110,7 +110,7 @@ mod files {
         assert_eq!(checked.policy.routes.iter().count(), 3);
         assert_eq!(titles(&checked.warnings), [""; 0]);
         assert_eq!(
-            zone(&checked.policy, "realtime").pace.idle,
+            zone(&checked.policy, "realtime").timeouts.idle,
             Some(Duration::from_secs(300))
         );
     }
@@ -215,7 +215,7 @@ mod defaults_and_inheritance {
         assert_eq!(names, ["default", "exempt", "a", "s2s"]);
         let a = zone(&policy, "a");
         assert_eq!(
-            (a.client.per_ip, a.pace.idle, a.dial, a.rules.observe),
+            (a.client.per_ip, a.timeouts.idle, a.dial, a.rules.observe),
             (None, None, None, true)
         );
         assert_eq!(
@@ -230,7 +230,7 @@ mod defaults_and_inheritance {
         let s2s = zone(&policy, "s2s");
         assert_eq!((s2s.exempt, s2s.client.per_ip, s2s.client.rate), (true, Some(9), None));
         assert_eq!(
-            (s2s.rules.connections, s2s.pace.idle),
+            (s2s.rules.connections, s2s.timeouts.idle),
             (Some(500), Some(Duration::from_secs(3600)))
         );
         let exempt = zone(&policy, "exempt");

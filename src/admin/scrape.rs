@@ -9,7 +9,7 @@ use prometheus::proto::LabelPair;
 use prometheus::{Encoder, IntCounter, TextEncoder};
 
 use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
-use crate::relay::tally::{Action, Count, MessageLimit, Tally};
+use crate::relay::counters::{Counter, LimitAction, MessageLimit, RelayCounters};
 use crate::upstream::server::Server;
 
 use crate::live::in_force::InForce;
@@ -157,38 +157,38 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
         .unwrap_or(in_force.process.connections_limit.load(Relaxed));
     gauges.connections_limit.with_label_values(&[name]).set(limit.into());
     let traffic = &gauges.traffic;
-    let sum = |count: fn(&Tally) -> &Count| sum(&zone.state.tallies, count);
+    let sum = |count: fn(&RelayCounters) -> &Counter| sum(&zone.state.relay_counters, count);
     catch_up(
         &traffic.bytes.with_label_values(&[name, "in"]),
-        sum(|tally| &tally.bytes_in),
+        sum(|counters| &counters.bytes_in),
     );
     catch_up(
         &traffic.bytes.with_label_values(&[name, "out"]),
-        sum(|tally| &tally.bytes_out),
+        sum(|counters| &counters.bytes_out),
     );
     catch_up(
         &traffic.messages.with_label_values(&[name, "in"]),
-        sum(|tally| &tally.messages_in),
+        sum(|counters| &counters.messages_in),
     );
     catch_up(
         &traffic.messages.with_label_values(&[name, "out"]),
-        sum(|tally| &tally.messages_out),
+        sum(|counters| &counters.messages_out),
     );
     gauges
         .silent_connections
         .with_label_values(&[name])
-        .set(whole(silent(&zone.state.tallies)));
+        .set(whole(silent(&zone.state.relay_counters)));
     catch_up(
         &traffic.heartbeats.with_label_values(&[name]),
-        sum(|tally| &tally.heartbeats),
+        sum(|counters| &counters.heartbeats),
     );
     for limit in MessageLimit::ALL {
-        for action in Action::ALL.into_iter().filter(|action| limit.may_lead_to(*action)) {
+        for action in LimitAction::ALL.into_iter().filter(|action| limit.may_lead_to(*action)) {
             catch_up(
                 &traffic
                     .limit_hits
                     .with_label_values(&[name, limit.word(), action.word()]),
-                limit_hits(&zone.state.tallies, limit, action),
+                limit_hits(&zone.state.relay_counters, limit, action),
             );
         }
     }
@@ -235,19 +235,19 @@ fn set_process(state: &ProcessState) {
 }
 
 /// Open tunnels whose client has sent nothing since the upgrade.
-pub fn silent(tallies: &[Arc<Tally>]) -> u64 {
-    let spoken = sum(tallies, |tally| &tally.no_longer_silent);
-    sum(tallies, |tally| &tally.opened).saturating_sub(spoken)
+pub fn silent(all: &[Arc<RelayCounters>]) -> u64 {
+    let spoken = sum(all, |counters| &counters.no_longer_silent);
+    sum(all, |counters| &counters.opened).saturating_sub(spoken)
 }
 
 /// How often this limit was hit, with this outcome.
-pub fn limit_hits(tallies: &[Arc<Tally>], limit: MessageLimit, action: Action) -> u64 {
-    tallies.iter().map(|tally| tally.hits(limit, action).value()).sum()
+pub fn limit_hits(all: &[Arc<RelayCounters>], limit: MessageLimit, action: LimitAction) -> u64 {
+    all.iter().map(|counters| counters.hits(limit, action).value()).sum()
 }
 
 /// One of the tallies' numbers, over all workers.
-pub fn sum(tallies: &[Arc<Tally>], count: fn(&Tally) -> &Count) -> u64 {
-    tallies.iter().map(|tally| count(tally).value()).sum()
+pub fn sum(all: &[Arc<RelayCounters>], count: fn(&RelayCounters) -> &Counter) -> u64 {
+    all.iter().map(|counters| count(counters).value()).sum()
 }
 
 /// Brings a counter up to a total that is kept elsewhere and only ever grows. A lesser total is that of another one of the

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::config::policy::ShowClients;
 use crate::limit::key::{ClientKey, Prefixes};
-use crate::relay::tally::{Action, MessageLimit, Tally};
+use crate::relay::counters::{LimitAction, MessageLimit, RelayCounters};
 
 use crate::admin::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
 use crate::live::in_force::InForce;
@@ -89,9 +89,9 @@ impl Stats {
                         limit: zone.rules.connections,
                         clients: census.clients,
                         client_connections_max: census.most,
-                        silent: silent(&zone.state.tallies),
-                        limit_hits: hits_by_action(&zone.state.tallies),
-                        suspected_heartbeats: sum(&zone.state.tallies, |tally| &tally.heartbeats),
+                        silent: silent(&zone.state.relay_counters),
+                        limit_hits: hits_by_action(&zone.state.relay_counters),
+                        suspected_heartbeats: sum(&zone.state.relay_counters, |counters| &counters.heartbeats),
                         ghosts: Ghosts {
                             reaped: zone.state.metrics.reaped.get(),
                             replaced: zone.state.metrics.replaced.get(),
@@ -126,13 +126,13 @@ impl Stats {
     }
 }
 
-fn hits_by_action(tallies: &[Arc<Tally>]) -> BTreeMap<&'static str, u64> {
+fn hits_by_action(all: &[Arc<RelayCounters>]) -> BTreeMap<&'static str, u64> {
     let hits = |action| {
         MessageLimit::ALL
             .into_iter()
-            .map(move |limit| limit_hits(tallies, limit, action))
+            .map(move |limit| limit_hits(all, limit, action))
     };
-    Action::ALL
+    LimitAction::ALL
         .into_iter()
         .map(|action| (action.word(), hits(action).sum()))
         .collect()
@@ -149,7 +149,7 @@ fn advice(in_force: &InForce, refused: Option<String>) -> Vec<String> {
             &zone.state.name,
             zone.state.counts.budget.used(),
             zone.rules.connections,
-            silent(&zone.state.tallies),
+            silent(&zone.state.relay_counters),
             messages.first_message.is_some(),
             messages.ping.is_some(),
         )

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::stream::LegOptions;
-use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
+use crate::relay::timeouts::Timeouts;
 use crate::wire::hops::ForwardHeader;
 
 use crate::config::policy::{RejectWith, ZonePolicy};
@@ -72,7 +72,7 @@ pub fn zone(name: &str) -> ZonePolicy {
         retry_after: Duration::from_secs(5),
         dial: Some(Duration::from_secs(3)),
         upgrade: Some(Duration::from_secs(10)),
-        pace: Pace {
+        timeouts: Timeouts {
             idle: None,
             half_close: Some(Duration::from_secs(30)),
             stalled: LegOptions::INHERITED.user_timeout,

@@ -8,8 +8,8 @@ use crate::limit::network::{NetworkMap, NetworkSet};
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::address::Bind;
 use crate::relay::mode::RelayMode;
-use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
+use crate::relay::timeouts::Timeouts;
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
 use crate::wire::http::request::SendMode;
@@ -127,7 +127,7 @@ pub struct ZonePolicy {
     /// From the request's last byte to the server's 101; `None` is "off".
     pub upgrade: Option<Duration>,
     /// The timeouts of an open connection.
-    pub pace: Pace,
+    pub timeouts: Timeouts,
     /// What its messages are held to, with the liveness of clients; `strict_frames` is resolved.
     pub messages: MessageRules,
 }

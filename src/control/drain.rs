@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::config::policy::LogLevel;
 use crate::reason::close::CloseReason;
-use crate::relay::pulse::Order;
+use crate::relay::handle::Command;
 
 use crate::control::Guard;
 use crate::engine::post::Post;
@@ -59,20 +59,20 @@ impl Guard {
         let total = u32::try_from(left.len()).unwrap_or(u32::MAX);
         // The last one needs a moment to take its leave in.
         let span = (end - from).saturating_sub(LAST_MOMENT.min((end - from) / 4));
-        for (pulse, nth) in left.iter().zip(1..) {
+        for (handle, nth) in left.iter().zip(1..) {
             sleep_until(from + span.mul_f64(f64::from(nth) / f64::from(total))).await;
             if self.alive() == 0 {
                 return;
             }
-            pulse.order(Order::Close(CloseReason::Drain));
+            handle.send(Command::Close(CloseReason::Drain));
         }
         // Some were still on their way to a server when they were counted.
-        for pulse in self.open() {
-            pulse.order(Order::Close(CloseReason::Drain));
+        for handle in self.open() {
+            handle.send(Command::Close(CloseReason::Drain));
         }
         self.all_gone_by(end - LAST_MOMENT.min((end - from) / 4) / 2).await;
-        for pulse in self.open() {
-            pulse.order(Order::Cut);
+        for handle in self.open() {
+            handle.send(Command::Cut);
         }
         self.all_gone_by(end).await;
     }

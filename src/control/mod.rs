@@ -14,7 +14,7 @@ use crate::net::address::Bind;
 use crate::net::inherit::Inherited;
 use crate::net::listen::Bound;
 use crate::net::stream::refused_options;
-use crate::relay::pulse::Pulse;
+use crate::relay::handle::ConnHandle;
 
 pub mod config_watch;
 pub mod descriptors;
@@ -219,10 +219,10 @@ impl Guard {
     }
 
     /// The open connections, the longest silent first.
-    fn open(&self) -> Vec<Arc<Pulse>> {
-        let mut open: Vec<(Duration, Arc<Pulse>)> = self.registry.open(Instant::now());
+    fn open(&self) -> Vec<Arc<ConnHandle>> {
+        let mut open: Vec<(Duration, Arc<ConnHandle>)> = self.registry.open(Instant::now());
         open.sort_by_key(|(silence, _)| Reverse(*silence));
-        open.into_iter().map(|(_, pulse)| pulse).collect()
+        open.into_iter().map(|(_, handle)| handle).collect()
     }
 
     /// The number of a worker that has done nothing for longer than `limit`.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::relay::pulse::Order;
+use crate::relay::handle::Command;
 
 use crate::engine::liveness::ZoneClient;
 use crate::engine::registry::Registry;
@@ -67,9 +67,9 @@ impl Search {
     /// Looks how it stands; to be called every [`Search::PAUSE`].
     pub fn look(&mut self) -> Found {
         self.looks_left = self.looks_left.saturating_sub(1);
-        if self.suspects.iter().any(|suspect| suspect.pulse.is_over()) {
+        if self.suspects.iter().any(|suspect| suspect.handle.is_closed()) {
             self.is_over = true;
-            self.suspects.retain(|suspect| !suspect.pulse.is_over());
+            self.suspects.retain(|suspect| !suspect.handle.is_closed());
             return Found::Slot;
         }
         if self.looks_left == 0 || self.suspects.is_empty() && !self.is_over {
@@ -82,7 +82,7 @@ impl Search {
         // One is enough, and the longest without an answer is the surest.
         let surest = self.suspects.iter().max_by_key(|suspect| suspect.silent);
         if let Some(ghost) = surest.filter(|suspect| suspect.silent >= UNANSWERED) {
-            ghost.pulse.order(Order::Replace);
+            ghost.handle.send(Command::Replace);
         }
         Found::NotYet
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::net::fault;
 use crate::reason::close::CloseReason;
-use crate::relay::pulse::{Asked, Order, Pulse};
+use crate::relay::conn_limits::{ConnLimits, Liveness};
+use crate::relay::handle::{Command, ConnHandle, PingDelivery};
 use crate::relay::rules::Pong;
-use crate::relay::terms::{Liveness, Terms};
 
 use crate::engine::suspect::Suspect;
 
@@ -18,9 +18,9 @@ pub struct ZoneClient(pub(super) u64);
 /// An open connection as the sweep sees it.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    pulse: Arc<Pulse>,
+    handle: Arc<ConnHandle>,
     client: ZoneClient,
-    terms: Arc<Terms>,
+    limits: Arc<ConnLimits>,
     ends_at: Option<Moment>,
     moved_at: Moment,
     client_took: u32,
@@ -29,7 +29,7 @@ pub(crate) struct Watched {
     new_for: u8,
     /// Something has moved since it was last told to rest, or had it get up.
     may_be_up: bool,
-    /// What `Pulse::heard` was, and when it last changed.
+    /// What `ConnHandle::client_activity` was, and when it last changed.
     heard: u16,
     heard_at: Moment,
     question: Question,
@@ -53,15 +53,21 @@ pub(crate) struct Moment(u32);
 impl Watched {
     /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
     /// what is set, so that those that came together do not go together.
-    pub(crate) fn new(pulse: Arc<Pulse>, client: ZoneClient, terms: Arc<Terms>, share: f64, now: Moment) -> Self {
-        let ends_at = terms
-            .pace
+    pub(crate) fn new(
+        handle: Arc<ConnHandle>,
+        client: ZoneClient,
+        limits: Arc<ConnLimits>,
+        share: f64,
+        now: Moment,
+    ) -> Self {
+        let ends_at = limits
+            .timeouts
             .lifetime
             .and_then(|lifetime| now.after(lifetime.mul_f64(0.9 + share * 0.1)));
         Self {
-            pulse,
+            handle,
             client,
-            terms,
+            limits,
             ends_at,
             moved_at: now,
             client_took: 0,
@@ -76,37 +82,37 @@ impl Watched {
 
     /// Whether it is still open.
     pub(crate) fn is_open(&mut self) -> bool {
-        !self.pulse.is_over()
+        !self.handle.is_closed()
     }
 
     /// For how long nothing has moved, to the sweep's tick, and how to reach it.
-    pub(crate) fn silence(&self, now: Moment) -> (Duration, Arc<Pulse>) {
-        (now.since(self.moved_at), Arc::clone(&self.pulse))
+    pub(crate) fn silence(&self, now: Moment) -> (Duration, Arc<ConnHandle>) {
+        (now.since(self.moved_at), Arc::clone(&self.handle))
     }
 
     /// Looks at the connection; false when it is over and need not be watched any more. `rests` goes down with each one that
     /// is told to rest, to 0.
     pub(crate) fn look(&mut self, now: Moment, rests: &mut u32) -> bool {
         fault::point("sweep");
-        if self.pulse.is_over() {
+        if self.handle.is_closed() {
             return false;
         }
-        if self.pulse.take_moved() {
+        if self.handle.take_moved() {
             (self.moved_at, self.may_be_up) = (now, true);
         }
         // Nobody is idle whose bytes wait for us.
-        if self.pulse.is_unread() || self.pulse.is_delayed() {
+        if self.handle.is_client_unread() || self.handle.is_server_delayed() {
             self.moved_at = now;
         }
         if self.new_for > 0 {
             self.new_for -= 1;
             if self.new_for == 0 {
-                self.pulse.look();
+                self.handle.probe();
                 self.may_be_up = true;
             }
         }
-        let owes = self.pulse.client_owes();
-        let took = self.pulse.client_took();
+        let owes = self.handle.has_unacked();
+        let took = self.handle.client_acked();
         if took != self.client_took
             && let Question::Arrived(since) = &mut self.question
         {
@@ -118,47 +124,47 @@ impl Watched {
         let liveness = self.look_for_life(now);
         let is_due = |limit: Option<Duration>, since: Moment| limit.is_some_and(|limit| now.since(since) >= limit);
         if let Some(order) = liveness {
-            self.pulse.order(order);
+            self.handle.send(order);
         } else if self.ends_at.is_some_and(|end| end.is_past(now)) {
-            self.pulse.order(Order::Close(CloseReason::Lifetime));
-        } else if is_due(self.terms.pace.stalled, self.client_took_at) {
-            self.pulse.order(Order::Close(CloseReason::Stalled));
-        } else if is_due(self.terms.pace.idle, self.moved_at) {
-            self.pulse.order(Order::Close(CloseReason::Idle));
-        } else if self.pulse.is_blocked()
+            self.handle.send(Command::Close(CloseReason::Lifetime));
+        } else if is_due(self.limits.timeouts.stalled, self.client_took_at) {
+            self.handle.send(Command::Close(CloseReason::Stalled));
+        } else if is_due(self.limits.timeouts.idle, self.moved_at) {
+            self.handle.send(Command::Close(CloseReason::Idle));
+        } else if self.handle.is_blocked()
             || is_due(
-                self.terms.pace.stalled.map(|stalled| stalled / LOOKS),
+                self.limits.timeouts.stalled.map(|stalled| stalled / LOOKS),
                 self.client_took_at,
             )
         {
-            self.pulse.look();
+            self.handle.probe();
         } else if self.may_be_up
             && now.since(self.moved_at) >= fault::rest_after(REST_AFTER)
             && let Some(left) = rests.checked_sub(1)
         {
             (*rests, self.may_be_up) = (left, false);
-            self.pulse.rest();
+            self.handle.park();
         }
         true
     }
 
     /// Asks a client that has been silent for long, and says what is to be done with one that does not answer.
-    fn look_for_life(&mut self, now: Moment) -> Option<Order> {
+    fn look_for_life(&mut self, now: Moment) -> Option<Command> {
         let Liveness {
             ping,
             pong_timeout,
             pong,
             first_message,
-        } = self.terms.liveness();
-        let heard = self.pulse.heard();
+        } = self.limits.liveness();
+        let heard = self.handle.client_activity();
         // Whoever is not read can't be heard.
-        if heard != self.heard || self.pulse.is_unread() {
+        if heard != self.heard || self.handle.is_client_unread() {
             (self.heard, self.heard_at, self.question) = (heard, now, Question::None);
         }
         let silent_for = now.since(self.heard_at);
         let first_message = first_message.filter(|_| heard == 0);
         if first_message.is_some_and(|limit| silent_for >= limit) {
-            return Some(Order::Close(CloseReason::FirstMessage));
+            return Some(Command::Close(CloseReason::FirstMessage));
         }
         match self.question {
             // A listener says nothing of its own: an answer is its first message, and it has half of the time for it.
@@ -168,14 +174,14 @@ impl Watched {
                     self.ask();
                 }
             }
-            Question::Asked => match self.pulse.asked() {
-                Asked::Nothing => {}
-                Asked::OnItsWay => self.pulse.look(),
-                Asked::Arrived => self.question = Question::Arrived(now),
+            Question::Asked => match self.handle.ping_delivery() {
+                PingDelivery::None => {}
+                PingDelivery::InFlight => self.handle.probe(),
+                PingDelivery::Acknowledged => self.question = Question::Arrived(now),
             },
             Question::Arrived(since) => match (ping, pong) {
                 (Some(_), Pong::Required) if now.since(since) >= pong_timeout => {
-                    return Some(Order::Close(CloseReason::Ghost));
+                    return Some(Command::Close(CloseReason::Ghost));
                 }
                 // It was answer enough; who says no more than that is asked again.
                 (Some(ping), Pong::Tcp) if now.since(since) >= ping => self.ask(),
@@ -189,26 +195,26 @@ impl Watched {
     pub(crate) fn suspect(&mut self, client: ZoneClient, now: Moment) -> Option<Suspect> {
         let is_due = |ping| now.since(self.heard_at) >= ping;
         let is_meant = self.client == client
-            && !self.pulse.is_over()
-            && !self.pulse.is_unread()
-            && self.pulse.heard() == self.heard
-            && self.terms.liveness().ping.is_some_and(is_due);
+            && !self.handle.is_closed()
+            && !self.handle.is_client_unread()
+            && self.handle.client_activity() == self.heard
+            && self.limits.liveness().ping.is_some_and(is_due);
         let was_answered = match self.question {
             Question::None => true,
             Question::Asked => false,
-            Question::Arrived(_) => self.terms.liveness().pong == Pong::Tcp,
+            Question::Arrived(_) => self.limits.liveness().pong == Pong::Tcp,
         };
         if is_meant && was_answered {
             self.ask();
         }
         match self.question {
-            Question::Asked if is_meant => Some(Suspect::new(Arc::clone(&self.pulse), self.heard)),
+            Question::Asked if is_meant => Some(Suspect::new(Arc::clone(&self.handle), self.heard)),
             _ => None,
         }
     }
 
     fn ask(&mut self) {
-        self.pulse.ask();
+        self.handle.ping();
         self.question = Question::Asked;
     }
 }

@@ -75,7 +75,7 @@ impl Lobby {
             // It costs some memory, and there may be thousands of them: nothing to be told of each.
             return false;
         }
-        let can_rest = open.relay.be_called_by(&self.card(open.legs.mark()));
+        let can_rest = open.relay.set_parked_waker(&self.card(open.legs.mark()));
         if !can_rest {
             open.legs.be_forgotten(&self.lookout);
             // What it was told may have gone to the card, which calls nobody.

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
 use crate::relay::clock::Clock;
-use crate::relay::pulse::Pulse;
-use crate::relay::terms::Terms;
+use crate::relay::conn_limits::ConnLimits;
+use crate::relay::handle::ConnHandle;
 
 use crate::engine::liveness::{Moment, Watched, ZoneClient};
 use crate::engine::panics::survive;
@@ -59,7 +59,7 @@ impl Registry {
     }
 
     /// The open connections, and for how long nothing has moved on each.
-    pub fn open(&self, now: Instant) -> Vec<(Duration, Arc<Pulse>)> {
+    pub fn open(&self, now: Instant) -> Vec<(Duration, Arc<ConnHandle>)> {
         self.shards.iter().flat_map(|shard| shard.open(now)).collect()
     }
 
@@ -75,11 +75,13 @@ impl Registry {
 
 impl Shard {
     /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
-    pub fn watch(&self, pulse: Arc<Pulse>, client: ZoneClient, terms: Arc<Terms>, now: Instant) {
+    pub fn watch(&self, handle: Arc<ConnHandle>, client: ZoneClient, limits: Arc<ConnLimits>, now: Instant) {
         let share =
             f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
         let now = self.moment(now).next();
-        self.watched.lock().push(Watched::new(pulse, client, terms, share, now));
+        self.watched
+            .lock()
+            .push(Watched::new(handle, client, limits, share, now));
     }
 
     /// Visits every connection, for a tick that was `due` and comes `now`; at most so many are told to rest.
@@ -95,7 +97,7 @@ impl Shard {
             .retain_mut(|watched| survive(|| watched.look(moment, &mut rests)).unwrap_or(true));
     }
 
-    fn open(&self, now: Instant) -> Vec<(Duration, Arc<Pulse>)> {
+    fn open(&self, now: Instant) -> Vec<(Duration, Arc<ConnHandle>)> {
         let now = self.moment(now);
         let mut watched = self.watched.lock();
         watched.retain_mut(Watched::is_open);

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::relay::pulse::{Asked, Pulse};
+use crate::relay::handle::{ConnHandle, PingDelivery};
 
 /// An old connection that is asked whether its client is there.
 #[derive(Debug)]
 pub(crate) struct Suspect {
-    pub(super) pulse: Arc<Pulse>,
-    /// What `Pulse::heard` was before it was asked.
+    pub(super) handle: Arc<ConnHandle>,
+    /// What `ConnHandle::client_activity` was before it was asked.
     heard: u16,
     /// Its relay was told to look.
     looks: bool,
@@ -21,9 +21,9 @@ pub(crate) struct Suspect {
 
 impl Suspect {
     /// One that is asked by now, and of which this was `heard` before.
-    pub(crate) fn new(pulse: Arc<Pulse>, heard: u16) -> Self {
+    pub(crate) fn new(handle: Arc<ConnHandle>, heard: u16) -> Self {
         Self {
-            pulse,
+            handle,
             heard,
             looks: false,
             took: None,
@@ -33,25 +33,28 @@ impl Suspect {
 
     /// Whether it has shown any life since it was asked; has its relay look for the next time.
     pub(super) fn is_there(&mut self) -> bool {
-        let asked = self.pulse.asked();
-        if self.pulse.heard() != self.heard || self.pulse.is_unread() || asked == Asked::Arrived {
+        let asked = self.handle.ping_delivery();
+        if self.handle.client_activity() != self.heard
+            || self.handle.is_client_unread()
+            || asked == PingDelivery::Acknowledged
+        {
             return true;
         }
         // Nothing is seen until the question is written, nor as long as the relay has not looked.
-        if self.looks && self.pulse.has_looked() {
-            let took = self.pulse.client_took();
+        if self.looks && self.handle.has_probed() {
+            let took = self.handle.client_acked();
             if *self.took.get_or_insert(took) != took {
                 return true;
             }
-            self.silent = if self.pulse.host_is_silent() {
+            self.silent = if self.handle.is_host_silent() {
                 self.silent + 1
             } else {
                 0
             };
         }
-        if asked == Asked::OnItsWay {
+        if asked == PingDelivery::InFlight {
             self.looks = true;
-            self.pulse.look();
+            self.handle.probe();
         }
         false
     }

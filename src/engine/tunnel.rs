@@ -8,7 +8,7 @@ use std::task::{self, Poll};
 
 use crate::net::fault;
 use crate::relay::legs::{IdleLegs, Legs};
-use crate::relay::tunnel::Relay;
+use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
 use crate::engine::context::Context;
@@ -49,7 +49,7 @@ impl<L> Open<L> {
             Err(error) => {
                 let message = format!("a connection is lost: {error}");
                 worker.live.log().warn("lobby", &message);
-                entry.over(relay.lost());
+                entry.over(relay.totals_on_io_error());
                 None
             }
         }
@@ -106,7 +106,7 @@ impl Future for Busy {
         if open.relay.server_has_ended() {
             open.lease = None;
         }
-        if !open.relay.takes_rest() || !busy.worker.lobby().expects(open, cx.waker()) {
+        if !open.relay.take_park() || !busy.worker.lobby().expects(open, cx.waker()) {
             return Poll::Pending;
         }
         if let Some(open) = busy.open.take() {

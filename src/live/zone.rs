@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::config::policy::ZonePolicy;
 use crate::limit::admission::ZoneCounts;
 use crate::limit::rules::ZoneRules;
-use crate::relay::tally::Tally;
-use crate::relay::terms::Terms;
+use crate::relay::conn_limits::ConnLimits;
+use crate::relay::counters::RelayCounters;
 use crate::telemetry::metrics::ZoneMetrics;
 
 use super::process::ProcessState;
@@ -19,7 +19,7 @@ pub struct Zone {
     /// Its limits; the budget of an exempt zone is cut to the part that is set aside for it.
     pub rules: ZoneRules,
     /// The limits and timeouts that all its open connections share.
-    pub terms: Arc<Terms>,
+    pub limits: Arc<ConnLimits>,
     /// Its counts.
     pub state: Arc<ZoneState>,
 }
@@ -32,7 +32,7 @@ pub struct ZoneState {
     /// Its budget and rate.
     pub counts: Arc<ZoneCounts>,
     /// The traffic of its connections, by worker.
-    pub tallies: Vec<Arc<Tally>>,
+    pub relay_counters: Vec<Arc<RelayCounters>>,
     /// Its metrics.
     pub metrics: ZoneMetrics,
 }
@@ -47,8 +47,8 @@ impl Zone {
     ) -> Self {
         Self {
             policy: Arc::clone(policy),
-            terms: Arc::new(Terms::new(
-                policy.pace,
+            limits: Arc::new(ConnLimits::new(
+                policy.timeouts,
                 &policy.messages,
                 policy.rules.observe,
                 process.admission.epoch(),
@@ -84,7 +84,7 @@ impl ZoneState {
         Self {
             name: Arc::clone(name),
             counts: counts.unwrap_or_else(|| ZoneCounts::new(process.next_zone_id(), connections)),
-            tallies: (0..process.workers).map(|_| Arc::default()).collect(),
+            relay_counters: (0..process.workers).map(|_| Arc::default()).collect(),
             metrics: process.metrics.zone(name),
         }
     }

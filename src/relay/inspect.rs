@@ -11,16 +11,16 @@ use crate::limit::line::Place;
 use crate::net::stream::Stream;
 use crate::wire::ws::header::Sender;
 
-use super::flow::{BUFFER_SIZE, Flow, Moved};
-use super::judge::{Judge, Judged, Law, MOST_FRAMES, Matter, Offence, in_hand};
-use super::tally::MessageLimit;
+use super::counters::MessageLimit;
+use super::flow::{BUFFER_SIZE, Flow, Progress};
+use super::policer::{FramePolicer, MOST_FRAMES, RelayEnv, Remainder, Verdict, Violation, in_hand};
 
 /// A judge, and what it holds up.
 #[derive(Debug)]
 pub(super) struct Inspection {
-    pub(super) judge: Judge,
+    pub(super) policer: FramePolicer,
     /// Only while something is held up.
-    hold: Option<Box<Hold>>,
+    deferred: Option<Box<Deferred>>,
     has_delayed: bool,
     /// So much is read at once: what can't be judged or passed on soon stays in the kernel.
     most: u32,
@@ -28,7 +28,7 @@ pub(super) struct Inspection {
 
 /// What was read and does not pass yet.
 #[derive(Debug, Default)]
-struct Hold {
+struct Deferred {
     /// From `from` on; begins where the scanner stands: at a frame boundary, or within a payload that waits.
     kept: Vec<u8>,
     from: usize,
@@ -37,7 +37,7 @@ struct Hold {
     delay: Option<Delay>,
     /// It is the first that is delayed: for so long.
     is_first_delay: Option<Duration>,
-    offence: Option<Offence>,
+    violation: Option<Violation>,
 }
 
 #[derive(Debug)]
@@ -54,17 +54,17 @@ struct Delay {
 
 impl Inspection {
     /// Begins with `first`, which nobody has judged.
-    pub(super) fn new(judge: Judge, first: Vec<u8>) -> Self {
-        let hold = (!first.is_empty()).then(|| {
-            Box::new(Hold {
+    pub(super) fn new(policer: FramePolicer, first: Vec<u8>) -> Self {
+        let deferred = (!first.is_empty()).then(|| {
+            Box::new(Deferred {
                 kept: first,
                 resumes: true,
-                ..Hold::default()
+                ..Deferred::default()
             })
         });
         Self {
-            judge,
-            hold,
+            policer,
+            deferred,
             has_delayed: false,
             most: LARGEST_READ,
         }
@@ -72,28 +72,28 @@ impl Inspection {
 
     /// Reads less at once where frames are so small, or so much has to wait, that it would take several turns; and step by
     /// step more again where all of it was dealt with.
-    fn adapt(&mut self, judged: &Judged, len: usize) {
-        let stays = matches!(judged.matter, Matter::Enough | Matter::Wait(_));
-        if stays && len - judged.rest > SMALLEST_READ as usize || judged.frames >= MOST_FRAMES {
+    fn adapt(&mut self, verdict: &Verdict, len: usize) {
+        let is_prepared = matches!(verdict.remainder, Remainder::TurnOver | Remainder::Defer(_));
+        if is_prepared && len - verdict.rest > SMALLEST_READ as usize || verdict.frames >= MOST_FRAMES {
             self.most = SMALLEST_READ;
-        } else if !stays && len >= self.most as usize {
+        } else if !is_prepared && len >= self.most as usize {
             self.most = (self.most * 2).min(LARGEST_READ);
         }
     }
 
-    fn refuse(&mut self, offence: Offence, law: &Law) {
-        self.judge.refuse(offence, law);
-        self.hold.get_or_insert_default().offence = Some(offence);
+    fn refuse(&mut self, violation: Violation, env: &RelayEnv) {
+        self.policer.refuse(violation, env);
+        self.deferred.get_or_insert_default().violation = Some(violation);
     }
 
     /// Holds what is kept for as long as the limit wants; a client's no longer than [`PATIENCE`] in one piece.
-    fn delay(&mut self, lacks: Duration, law: &Law) {
-        let clock = &law.terms.clock;
+    fn delay(&mut self, lacks: Duration, env: &RelayEnv) {
+        let clock = &env.limits.clock;
         let now = clock.now();
-        let patience = self.judge.is_of_client().then_some(PATIENCE);
-        let limit = self.judge.last_hit.unwrap_or(MessageLimit::Rate);
-        let hold = self.hold.get_or_insert_default();
-        let delay = hold.delay.get_or_insert(Delay {
+        let patience = self.policer.is_of_client().then_some(PATIENCE);
+        let limit = self.policer.last_hit.unwrap_or(MessageLimit::Rate);
+        let deferred = self.deferred.get_or_insert_default();
+        let delay = deferred.delay.get_or_insert(Delay {
             since: now,
             timer: None,
             place: None,
@@ -101,11 +101,11 @@ impl Inspection {
         });
         let end = patience.map(|patience| delay.since + patience);
         if end.is_some_and(|end| now >= end) {
-            return self.refuse(Offence::Rate(limit, lacks), law);
+            return self.refuse(Violation::Rate(limit, lacks), env);
         }
-        if !self.judge.lacks_share {
+        if !self.policer.lacks_share {
             delay.place = None;
-        } else if let (None, Some((line, price))) = (&delay.place, self.judge.line(law)) {
+        } else if let (None, Some((line, price))) = (&delay.place, self.policer.line(env)) {
             delay.place = Some(line.join(price));
         }
         // Only the first of a line waits for the token; the others wait until they are.
@@ -117,12 +117,12 @@ impl Inspection {
         };
         delay.timer = until.map(|until| Box::pin(tokio::time::sleep_until(clock.monotonic(until).into())));
         if !std::mem::replace(&mut self.has_delayed, true) {
-            hold.is_first_delay = Some(lacks);
+            deferred.is_first_delay = Some(lacks);
         }
     }
 }
 
-impl Hold {
+impl Deferred {
     /// Ready when nothing waits for its time any more.
     fn poll_delay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(delay) = &mut self.delay else {
@@ -153,32 +153,32 @@ impl Hold {
 impl Flow {
     /// Whether something waits for its time.
     pub(super) fn is_delayed(&self) -> bool {
-        self.held_up().is_some_and(|hold| hold.delay.is_some())
+        self.deferred().is_some_and(|deferred| deferred.delay.is_some())
     }
 
     /// What the connection is to be ended for.
-    pub(super) fn offence(&self) -> Option<Offence> {
-        self.held_up()?.offence
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.deferred()?.violation
     }
 
     /// For how long something is delayed, the first time that anything is.
     pub(super) fn take_first_delay(&mut self) -> Option<Duration> {
-        self.inspection.as_mut()?.hold.as_mut()?.is_first_delay.take()
+        self.inspection.as_mut()?.deferred.as_mut()?.is_first_delay.take()
     }
 
     /// Whether something is kept until it may pass.
-    pub(super) fn holds_up(&self) -> bool {
-        self.held_up().is_some()
+    pub(super) fn has_deferred(&self) -> bool {
+        self.deferred().is_some()
     }
 
     /// Whether what is kept has nothing be read.
-    pub(super) fn pauses(&self) -> bool {
-        self.held_up()
-            .is_some_and(|hold| hold.resumes || hold.delay.is_some() || hold.offence.is_some())
+    pub(super) fn is_paused(&self) -> bool {
+        self.deferred()
+            .is_some_and(|deferred| deferred.resumes || deferred.delay.is_some() || deferred.violation.is_some())
     }
 
-    fn held_up(&self) -> Option<&Hold> {
-        self.inspection.as_ref()?.hold.as_deref()
+    fn deferred(&self) -> Option<&Deferred> {
+        self.inspection.as_ref()?.deferred.as_deref()
     }
 
     /// Whether anything was ever delayed.
@@ -189,20 +189,20 @@ impl Flow {
     }
 
     /// Who judges it, to be told of a question.
-    pub(super) fn judge(&mut self) -> Option<&mut Judge> {
-        Some(&mut self.inspection.as_mut()?.judge)
+    pub(super) fn policer_mut(&mut self) -> Option<&mut FramePolicer> {
+        Some(&mut self.inspection.as_mut()?.policer)
     }
 
     /// Who judges it.
-    pub(super) fn judged_by(&self) -> Option<&Judge> {
-        Some(&self.inspection.as_ref()?.judge)
+    pub(super) fn policer(&self) -> Option<&FramePolicer> {
+        Some(&self.inspection.as_ref()?.policer)
     }
 
     /// Whether frames of ours may be put in: the last one of the source's was written to its end, and is not the last of all.
     pub(super) fn is_between_frames(&self) -> bool {
         self.scanner.at_boundary()
             && !self.scanner.saw_close()
-            && !self.holds()
+            && !self.has_buffered()
             && !self.is_done
             && self.source_end.is_none()
             && self.sink_end.is_none()
@@ -215,116 +215,123 @@ impl Flow {
 
     /// Judges what is kept as far as nothing has to be read for it. `Ready(true)`: it did, and there may be more to do;
     /// `Ready(false)`: reading may go on; `Pending`: it may not.
-    pub(super) fn poll_kept(
+    pub(super) fn poll_deferred(
         &mut self,
         sink: &Stream,
-        law: &Law,
-        moved: &mut Moved,
+        env: &RelayEnv,
+        progress: &mut Progress,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
         let Some(inspection) = &mut self.inspection else {
             return Poll::Ready(false);
         };
-        let Some(hold) = &mut inspection.hold else {
+        let Some(deferred) = &mut inspection.deferred else {
             return Poll::Ready(false);
         };
-        if hold.offence.is_some() {
+        if deferred.violation.is_some() {
             return Poll::Pending;
         }
-        std::task::ready!(hold.poll_delay(cx));
-        if hold.rest().is_empty() {
-            inspection.hold = None;
+        std::task::ready!(deferred.poll_delay(cx));
+        if deferred.rest().is_empty() {
+            inspection.deferred = None;
             return Poll::Ready(false);
         }
-        if !hold.resumes {
+        if !deferred.resumes {
             return Poll::Ready(false);
         }
-        let (kept, from) = (std::mem::take(&mut hold.kept), hold.from);
-        if let Some((judged, before)) = self.judge_now(&kept[from..], sink, law, moved) {
-            let from = from + judged.rest;
-            self.keep(kept, from, &judged, before, law);
+        let (kept, from) = (std::mem::take(&mut deferred.kept), deferred.from);
+        if let Some((verdict, before)) = self.police_now(&kept[from..], sink, env, progress) {
+            let from = from + verdict.rest;
+            self.defer_rest(kept, from, &verdict, before, env);
         }
         Poll::Ready(true)
     }
 
     /// Puts what is kept at the front of `buffer`, and says how much that is: what is read goes behind it.
-    pub(super) fn recall(&self, buffer: &mut [u8]) -> usize {
-        let Some(hold) = self.held_up() else { return 0 };
-        let rest = hold.rest();
+    pub(super) fn copy_deferred(&self, buffer: &mut [u8]) -> usize {
+        let Some(deferred) = self.deferred() else { return 0 };
+        let rest = deferred.rest();
         buffer[..rest.len()].copy_from_slice(rest);
         rest.len()
     }
 
     /// How much is read at once, what is kept included.
-    pub(super) fn most_to_judge(&self) -> usize {
+    pub(super) fn max_read(&self) -> usize {
         self.inspection
             .as_ref()
             .map_or(BUFFER_SIZE, |inspection| inspection.most as usize)
     }
 
     /// Judges `bytes`, what was kept included, and passes on what may pass.
-    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, law: &Law, moved: &mut Moved) {
-        if let Some((judged, before)) = self.judge_now(bytes, sink, law, moved) {
-            self.keep(bytes[judged.rest..].to_vec(), 0, &judged, before, law);
+    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, env: &RelayEnv, progress: &mut Progress) {
+        if let Some((verdict, before)) = self.police_now(bytes, sink, env, progress) {
+            self.defer_rest(bytes[verdict.rest..].to_vec(), 0, &verdict, before, env);
         }
     }
 
     /// Passes on what may pass of `bytes`; with the verdict comes what has held up the first of them.
-    fn judge_now(
+    fn police_now(
         &mut self,
         bytes: &[u8],
         sink: &Stream,
-        law: &Law,
-        moved: &mut Moved,
-    ) -> Option<(Judged, Option<Delay>)> {
+        env: &RelayEnv,
+        progress: &mut Progress,
+    ) -> Option<(Verdict, Option<Delay>)> {
         let inspection = self.inspection.as_mut()?;
-        let before = inspection.hold.take().and_then(|hold| hold.delay);
-        inspection.judge.has_turn = before
+        let before = inspection.deferred.take().and_then(|deferred| deferred.delay);
+        inspection.policer.has_turn = before
             .as_ref()
             .is_some_and(|delay| delay.place.is_some() && !delay.queues);
-        let now = law.terms.moment(Instant::now());
-        let judged = inspection.judge.judge(&mut self.scanner, bytes, law, now);
-        inspection.adapt(&judged, bytes.len());
-        moved.frames += u64::from(judged.frames);
-        moved.spoken |= judged.has_spoken;
-        self.count(judged.rest, judged.messages.into(), moved);
-        self.write_on(&bytes[..judged.passes], sink, moved);
-        Some((judged, before))
+        let now = env.limits.moment(Instant::now());
+        let verdict = inspection.policer.police(&mut self.scanner, bytes, env, now);
+        inspection.adapt(&verdict, bytes.len());
+        progress.frames += u64::from(verdict.frames);
+        progress.has_frame |= verdict.has_frame;
+        self.count(verdict.rest, verdict.messages.into(), progress);
+        self.write_on(&bytes[..verdict.passes], sink, progress);
+        Some((verdict, before))
     }
 
     /// Keeps what does not pass yet, which is `kept` from `from` on.
-    fn keep(&mut self, kept: Vec<u8>, from: usize, judged: &Judged, before: Option<Delay>, law: &Law) {
+    fn defer_rest(&mut self, kept: Vec<u8>, from: usize, verdict: &Verdict, before: Option<Delay>, env: &RelayEnv) {
         let Some(inspection) = &mut self.inspection else {
             return;
         };
         // Whatever passed first, the next one to wait begins its own span, and goes to the end of the line.
-        let waits = matches!(judged.matter, Matter::Wait(_));
-        let delay = before.filter(|_| waits && judged.passes == 0);
+        let waits = matches!(verdict.remainder, Remainder::Defer(_));
+        let delay = before.filter(|_| waits && verdict.passes == 0);
         if from < kept.len() {
-            inspection.hold = Some(Box::new(Hold {
+            inspection.deferred = Some(Box::new(Deferred {
                 kept,
                 from,
-                resumes: matches!(judged.matter, Matter::Swallowed | Matter::Enough | Matter::Wait(_)),
+                resumes: matches!(
+                    verdict.remainder,
+                    Remainder::Swallowed | Remainder::TurnOver | Remainder::Defer(_)
+                ),
                 delay,
-                ..Hold::default()
+                ..Deferred::default()
             }));
         }
-        match judged.matter {
-            Matter::None | Matter::Unfinished | Matter::Swallowed | Matter::Enough => {}
-            Matter::Wait(lacks) => inspection.delay(lacks, law),
-            Matter::Forbidden(offence) => inspection.refuse(offence, law),
+        match verdict.remainder {
+            Remainder::None | Remainder::Unfinished | Remainder::Swallowed | Remainder::TurnOver => {}
+            Remainder::Defer(lacks) => inspection.delay(lacks, env),
+            Remainder::Reject(violation) => inspection.refuse(violation, env),
         }
         // Whose form alone is looked at needs no judge for it until something is to be kept again.
-        let is_needed = inspection.hold.is_some() || !inspection.judge.is_untouched() || law.terms.limits_client();
-        if inspection.judge.is_of_client() && !is_needed {
+        let is_needed =
+            inspection.deferred.is_some() || !inspection.policer.is_untouched() || env.limits.polices_client();
+        if inspection.policer.is_of_client() && !is_needed {
             self.inspection = None;
         }
     }
 
     /// Gives up its place in the line of those who wait for what they share: it could not pass anything on.
     pub(super) fn leave_line(&mut self) {
-        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut());
-        if let Some(delay) = hold.and_then(|hold| hold.delay.as_mut())
+        let deferred = self
+            .inspection
+            .as_mut()
+            .and_then(|inspection| inspection.deferred.as_mut());
+        if let Some(delay) = deferred.and_then(|deferred| deferred.delay.as_mut())
             && delay.place.take().is_some()
         {
             // What is kept is judged again when it can pass.
@@ -333,82 +340,91 @@ impl Flow {
     }
 
     /// Passes on what breaks no rule of RFC 6455, where nothing else is looked at; a judge is given what does, or is not whole.
-    pub(super) fn inspect_form(&mut self, bytes: &[u8], sink: &Stream, moved: &mut Moved) {
-        let unseen = self.unseen(bytes);
-        let (used, messages) = self.scanner.scan_strictly(unseen);
-        let passes = bytes.len() - unseen.len() + used;
+    pub(super) fn inspect_form(&mut self, bytes: &[u8], sink: &Stream, progress: &mut Progress) {
+        let unscanned = self.unscanned(bytes);
+        let (used, messages) = self.scanner.scan_strictly(unscanned);
+        let passes = bytes.len() - unscanned.len() + used;
         if passes < bytes.len() {
-            let judge = Judge::new(Sender::Client);
-            self.inspection = Some(Box::new(Inspection::new(judge, bytes[passes..].to_vec())));
+            let policer = FramePolicer::new(Sender::Client);
+            self.inspection = Some(Box::new(Inspection::new(policer, bytes[passes..].to_vec())));
         }
-        self.expect_as(passes, messages);
-        self.count_read(passes, messages, moved);
-        self.write_on(&bytes[..passes], sink, moved);
+        self.note_frame_size(passes, messages);
+        self.count_read(passes, messages, progress);
+        self.write_on(&bytes[..passes], sink, progress);
     }
 
     /// How much of the payload in hand may be read now, where it is limited: `Pending` until some may.
-    pub(super) fn poll_allowance(&mut self, law: &Law, cx: &mut Context<'_>) -> Poll<usize> {
+    pub(super) fn poll_allowance(&mut self, env: &RelayEnv, cx: &mut Context<'_>) -> Poll<usize> {
         let left = in_hand(&self.scanner);
         let Some(inspection) = &mut self.inspection else {
             return Poll::Ready(usize::MAX);
         };
-        if left == 0 || inspection.judge.paces(law).is_none() {
+        if left == 0 || inspection.policer.paces(env).is_none() {
             return Poll::Ready(usize::MAX);
         }
         loop {
-            if let Some(hold) = &mut inspection.hold {
-                if hold.offence.is_some() {
+            if let Some(deferred) = &mut inspection.deferred {
+                if deferred.violation.is_some() {
                     return Poll::Pending;
                 }
-                std::task::ready!(hold.poll_delay(cx));
+                std::task::ready!(deferred.poll_delay(cx));
             }
-            let now = law.terms.moment(Instant::now());
-            match inspection.judge.allowance(left, law, now) {
+            let now = env.limits.moment(Instant::now());
+            match inspection.policer.allowance(left, env, now) {
                 Ok(most) => {
-                    inspection.hold.take_if(|hold| hold.rest().is_empty());
+                    inspection.deferred.take_if(|deferred| deferred.rest().is_empty());
                     return Poll::Ready(usize::try_from(most).unwrap_or(usize::MAX));
                 }
-                Err(lacks) => inspection.delay(lacks, law),
+                Err(lacks) => inspection.delay(lacks, env),
             }
         }
     }
 
     /// Counts payload that passed unseen.
-    pub(super) fn spend(&mut self, bytes: u64, left: u64, law: &Law) {
+    pub(super) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv) {
         if let Some(inspection) = &mut self.inspection
-            && inspection.judge.paces(law).is_some()
+            && inspection.policer.paces(env).is_some()
         {
-            let now = law.terms.moment(Instant::now());
-            inspection.judge.spend(bytes, left, law, now);
+            let now = env.limits.moment(Instant::now());
+            inspection.policer.spend(bytes, left, env, now);
         }
     }
 
     /// What is kept of the payload in hand, as much as may pass, and no more than `most`.
-    pub(super) fn take_kept(&mut self, most: usize) -> Vec<u8> {
+    pub(super) fn take_deferred(&mut self, most: usize) -> Vec<u8> {
         let left = usize::try_from(self.scanner.payload_left()).unwrap_or(usize::MAX);
-        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.as_mut());
-        let Some(hold) = hold else { return Vec::new() };
-        let here = hold.rest();
-        let taken = here[..here.len().min(most).min(left)].to_vec();
-        hold.from += taken.len();
-        taken
+        let deferred = self
+            .inspection
+            .as_mut()
+            .and_then(|inspection| inspection.deferred.as_mut());
+        let Some(deferred) = deferred else { return Vec::new() };
+        let here = deferred.rest();
+        let bytes_accepted = here[..here.len().min(most).min(left)].to_vec();
+        deferred.from += bytes_accepted.len();
+        bytes_accepted
     }
 
     /// Follows the frames of what is kept, which passes no more.
-    pub(super) fn follow_kept(&mut self) {
-        let hold = self.inspection.as_ref().and_then(|inspection| inspection.hold.as_ref());
-        if let Some(hold) = hold {
-            self.scanner.scan(hold.rest());
+    pub(super) fn scan_deferred(&mut self) {
+        let deferred = self
+            .inspection
+            .as_ref()
+            .and_then(|inspection| inspection.deferred.as_ref());
+        if let Some(deferred) = deferred {
+            self.scanner.scan(deferred.rest());
         }
     }
 
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says
     /// whether there was anything.
-    pub(super) fn release(&mut self, sink: &Stream, moved: &mut Moved) -> bool {
-        let hold = self.inspection.as_mut().and_then(|inspection| inspection.hold.take());
-        let Some(hold) = hold else { return false };
-        self.count(hold.rest().len(), 0, moved);
-        self.write_on(hold.rest(), sink, moved);
+    pub(super) fn release(&mut self, sink: &Stream, progress: &mut Progress) -> bool {
+        let deferred = self
+            .inspection
+            .as_mut()
+            .and_then(|inspection| inspection.deferred.take());
+        let Some(deferred) = deferred else { return false };
+        self.count(deferred.rest().len(), 0, progress);
+        self.write_on(deferred.rest(), sink, progress);
         true
     }
 }

@@ -1,25 +1,26 @@
 //! Two sockets in, totals out.
 //!
-//! [`tunnel::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. What it may take its time over is
-//! [`pace::Pace`], by [`clock::Clock`]; how others look at it and end it is [`pulse::Pulse`]; what it counts as it goes is [`tally::Tally`]. What its
+//! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. What it may take its time over is
+//! [`timeouts::Timeouts`], by [`clock::Clock`]; how others look at it and end it is [`handle::ConnHandle`]; what it counts as it goes is [`counters::RelayCounters`]. What its
 //! messages are held to is [`rules::MessageRules`].
 
-mod aside;
-mod beats;
-pub mod bypass;
 pub mod clock;
-mod ending;
+pub mod close_handshake;
+mod closing;
+pub mod conn_limits;
+pub mod counters;
 pub mod flow;
-pub mod goodbye;
-pub mod held;
+pub mod handle;
+mod heartbeat;
+mod inject;
 mod inspect;
-mod judge;
 pub mod legs;
 pub mod mode;
-pub mod pace;
 mod ping;
-pub mod pulse;
+mod policer;
+#[allow(clippy::module_inception)]
+pub mod relay;
 pub mod rules;
-pub mod tally;
-pub mod terms;
-pub mod tunnel;
+pub mod splice;
+pub mod timeouts;
+pub mod write_buffer;

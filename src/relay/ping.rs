@@ -10,14 +10,14 @@ use crate::wire::ws::header::FrameKind;
 /// It is the same for all of them, as an endpoint may answer only the last of several (RFC 6455, 5.5.3), and tells its
 /// pongs from those of the server's own pings.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Expected {
+pub(super) struct ExpectedPong {
     payload: [u8; LENGTH],
     unanswered: u32,
 }
 
-impl Expected {
+impl ExpectedPong {
     /// Nothing was asked yet. Nobody can guess what will be.
-    pub(super) fn unguessable() -> Self {
+    pub(super) fn random() -> Self {
         let mut payload = *b"wsguard-????????";
         let number = RandomState::new().hash_one(());
         payload[LENGTH - 8..].copy_from_slice(&number.to_be_bytes());
@@ -31,13 +31,13 @@ impl Expected {
     }
 
     /// Whether a pong of this length might be an answer to us.
-    pub(super) fn could_be(&self, length: u64) -> bool {
+    pub(super) fn may_match(&self, length: u64) -> bool {
         self.unanswered > 0 && length == LENGTH as u64
     }
 
     /// Whether this pong, masked, is an answer to us; and from here on one less is awaited. The client may answer all of our
     /// pings with one pong, so those that are left are not waited for.
-    pub(super) fn is_answered_by(&mut self, payload: &[u8], mask: [u8; 4]) -> bool {
+    pub(super) fn matches(&mut self, payload: &[u8], mask: [u8; 4]) -> bool {
         let unmasked = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
         let is_ours = unmasked.eq(self.payload);
         if is_ours {

@@ -15,7 +15,7 @@ use prometheus::{
     Registry,
 };
 
-use crate::relay::tunnel::Totals;
+use crate::relay::relay::Totals;
 
 use crate::telemetry::reason::{CloseReason, Reason};
 
@@ -334,7 +334,7 @@ impl ZoneMetrics {
         } else {
             &self.reaped
         };
-        (totals.over == CloseReason::Ghost).then_some(counter)
+        (totals.reason == CloseReason::Ghost).then_some(counter)
     }
 }
 

@@ -165,7 +165,7 @@ fn admit(client: Client, zone: &Zone, in_force: &InForce, now: Instant) -> Resul
         client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
             network.over(zone.policy.client)
         }),
-        shares: zone.terms.shares(),
+        shares: zone.limits.shares(),
     };
     let admission = &in_force.process.admission;
     let lack = |full: Full| admission.lack(&request, full.limit, now);

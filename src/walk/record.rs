@@ -10,7 +10,7 @@ use crate::config::notation::units::show_rate;
 use crate::config::policy::LogLevel;
 use crate::limit::admission::{Granted, Lack, Limit, Permit};
 use crate::limit::key::ClientKey;
-use crate::relay::tunnel::Totals;
+use crate::relay::relay::Totals;
 use crate::upstream::server::Server;
 
 use crate::live::listener::Listener;
@@ -274,7 +274,7 @@ impl Entry {
         let is_panic = std::thread::panicking();
         let had_permit = self.standing.permit.is_some();
         let class = match &self.state {
-            State::Over(totals) => Class::Closed(totals.over),
+            State::Over(totals) => Class::Closed(totals.reason),
             State::Open(_) if is_panic => Class::Closed(CloseReason::Panic),
             // Whatever else it was to hear: nobody knows whether it did.
             _ if is_panic && had_permit => Class::Failed(Reason::Panic),

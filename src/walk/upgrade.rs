@@ -70,7 +70,7 @@ pub async fn connect(passage: &Passage, client: &Client, entry: &mut Entry) -> R
 
 async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Connected, Stop> {
     let zone = &passage.place.zone.policy;
-    let clock = &passage.place.zone.terms.clock;
+    let clock = &passage.place.zone.limits.clock;
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
     let asking = pin!(ask(passage, entry, zone.dial));
     match clock.within(deadline, asking).await {
@@ -152,7 +152,14 @@ async fn dial_any(
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server());
-        match dial_within(limit, lease.server(), &passage.request, &passage.place.zone.terms.clock).await {
+        match dial_within(
+            limit,
+            lease.server(),
+            &passage.request,
+            &passage.place.zone.limits.clock,
+        )
+        .await
+        {
             Some(Ok(Dialled { stream, sent })) => {
                 fault::point("dial");
                 entry.reached();

@@ -14,7 +14,7 @@ use crate::net::newcomer::Newcomer;
 use crate::net::stream::{LegOptions, is_passing};
 use crate::relay::clock::Clock;
 use crate::relay::legs::Legs;
-use crate::relay::tunnel::{Conditions, Opening, Relay};
+use crate::relay::relay::{EarlyBytes, Relay, RelayParams};
 
 use crate::engine::context::Context;
 use crate::engine::ghosts::{Found, Search};
@@ -245,7 +245,7 @@ fn pass(
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
 fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, cx: &Arc<Context>) {
     let zone = &passage.place.zone;
-    let terms = Arc::clone(&zone.terms);
+    let limits = Arc::clone(&zone.limits);
     let Connected {
         server,
         lease,
@@ -254,29 +254,29 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         extensions,
     } = connected;
     client.prepare(LegOptions {
-        keepalive: terms.pace.keepalive,
-        user_timeout: terms.pace.stalled,
+        keepalive: limits.timeouts.keepalive,
+        user_timeout: limits.timeouts.stalled,
     });
     let (client, from_client) = client.into_parts();
     server.prepare_dialled();
     let now = Instant::now();
     entry.opened(now);
-    let opening = Opening {
+    let early = EarlyBytes {
         from_client,
         from_server: reply,
         reply_size,
         extensions,
     };
-    let conditions = Conditions {
+    let params = RelayParams {
         mode: passage.place.relay,
-        terms: Arc::clone(&terms),
+        limits: Arc::clone(&limits),
         shares: passage.shares.clone(),
-        pulse: Arc::default(),
-        tally: Arc::clone(&zone.state.tallies[cx.index()]),
+        handle: Arc::default(),
+        counters: Arc::clone(&zone.state.relay_counters[cx.index()]),
     };
     let zone_client = cx.registry.zone_client(zone.state.counts.id(), passage.client.key);
-    cx.shard().watch(Arc::clone(&conditions.pulse), zone_client, terms, now);
-    let relay = Relay::new(opening, conditions);
+    cx.shard().watch(Arc::clone(&params.handle), zone_client, limits, now);
+    let relay = Relay::new(early, params);
     fault::point("open");
     Open {
         legs: Legs { client, server },

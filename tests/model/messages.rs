@@ -16,12 +16,12 @@ use wsguard::limit::rules::Rate;
 use wsguard::limit::shares::Shares;
 use wsguard::net::stream::Stream;
 use wsguard::relay::clock::Clock;
+use wsguard::relay::conn_limits::ConnLimits;
 use wsguard::relay::legs::Legs;
 use wsguard::relay::mode::RelayMode;
-use wsguard::relay::pace::Pace;
+use wsguard::relay::relay::{EarlyBytes, Relay, RelayParams};
 use wsguard::relay::rules::{MessageRules, OnExceed};
-use wsguard::relay::terms::Terms;
-use wsguard::relay::tunnel::{Conditions, Opening, Relay};
+use wsguard::relay::timeouts::Timeouts;
 use wsguard::wire::ws::extensions::Extensions;
 use wsguard::wire::ws::header::Sender;
 
@@ -92,7 +92,7 @@ impl Case {
         }
     }
 
-    fn terms(&self) -> Terms {
+    fn limits(&self) -> ConnLimits {
         let rate = |burst: Option<u32>| {
             burst.and_then(NonZeroU32::new).map(|burst| Rate {
                 tokens: NonZeroU32::MIN,
@@ -112,7 +112,7 @@ impl Case {
         } else {
             (rules.out_rate, rules.out_per_ip_rate, rules.out_bytes_rate) = (messages, shared, bytes);
         }
-        let pace = Pace {
+        let timeouts = Timeouts {
             idle: None,
             half_close: None,
             stalled: None,
@@ -120,7 +120,7 @@ impl Case {
             lifetime: None,
         };
         let now = Instant::now();
-        Terms::new(pace, &rules, self.observes, now, Arc::new(Clock::begin(now)))
+        ConnLimits::new(timeouts, &rules, self.observes, now, Arc::new(Clock::begin(now)))
     }
 
     fn is_client(&self) -> bool {
@@ -287,18 +287,18 @@ async fn drive(case: &Case, stream: &[u8]) {
     let pair = || UnixStream::pair().expect("a pair of sockets");
     let ((client, front), (back, server)) = (pair(), pair());
     let mut relay = Relay::new(
-        Opening {
+        EarlyBytes {
             from_client: Vec::new(),
             from_server: Vec::new(),
             reply_size: 0,
             extensions: case.extensions,
         },
-        Conditions {
+        RelayParams {
             mode: case.mode,
-            terms: Arc::new(case.terms()),
+            limits: Arc::new(case.limits()),
             shares: Some(Arc::<Shares>::default()),
-            pulse: Arc::default(),
-            tally: Arc::default(),
+            handle: Arc::default(),
+            counters: Arc::default(),
         },
     );
     let legs = Legs {

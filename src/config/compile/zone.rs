@@ -123,12 +123,12 @@ fn timeouts(zone: &mut ZonePolicy, raw: &schema::Timeouts, found: &mut Findings)
     );
     set(&mut zone.dial, &raw.dial, ms..=hour);
     set(&mut zone.upgrade, &raw.upgrade, ms..=hour);
-    set(&mut zone.pace.idle, &raw.idle, ms..=YEAR);
-    set(&mut zone.pace.half_close, &raw.half_close, ms..=YEAR);
+    set(&mut zone.timeouts.idle, &raw.idle, ms..=YEAR);
+    set(&mut zone.timeouts.half_close, &raw.half_close, ms..=YEAR);
     // TCP_USER_TIMEOUT is a signed number of milliseconds, TCP_KEEPIDLE at most 32 767 s.
-    set(&mut zone.pace.stalled, &raw.stalled, ms..=24 * 24 * hour);
-    set(&mut zone.pace.keepalive, &raw.keepalive, second..=9 * hour);
-    set(&mut zone.pace.lifetime, &raw.lifetime, ms..=YEAR);
+    set(&mut zone.timeouts.stalled, &raw.stalled, ms..=24 * 24 * hour);
+    set(&mut zone.timeouts.keepalive, &raw.keepalive, second..=9 * hour);
+    set(&mut zone.timeouts.lifetime, &raw.lifetime, ms..=YEAR);
     set(&mut zone.messages.first_message, &raw.first_message, ms..=hour);
 }
 

@@ -83,7 +83,7 @@ fn larger_than_the_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> 
 
 /// Of a connection that is silent both ways, which most are where pings are needed.
 fn asked_after_the_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
-    let (ping, idle) = (zone.messages.ping?, zone.pace.idle?);
+    let (ping, idle) = (zone.messages.ping?, zone.timeouts.idle?);
     if ping < idle {
         return None;
     }

@@ -5,7 +5,7 @@ use crate::limit::bucket::Moment;
 /// What the last messages were like. Of several sizes the one that most of them have is followed, by Boyer and Moore's
 /// majority vote, so that a talker's few other messages do not hide the beat.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Beats {
+pub(super) struct HeartbeatDetector {
     size: u64,
     last: Option<Moment>,
     /// Nanoseconds between those of this size.
@@ -16,7 +16,7 @@ pub(super) struct Beats {
     suspected: u32,
 }
 
-impl Beats {
+impl HeartbeatDetector {
     /// A message of `size` bytes. Says how many messages are suspected now that were not before.
     pub(super) fn message(&mut self, size: u64, now: Moment) -> u32 {
         if self.votes == 0 {
@@ -87,7 +87,7 @@ mod tests {
 
     fn suspected(messages: impl IntoIterator<Item = (u64, u64)>) -> u32 {
         let epoch = Instant::now();
-        let mut beats = Beats::default();
+        let mut beats = HeartbeatDetector::default();
         for (ms, size) in messages {
             beats.message(size, Moment::since(epoch, epoch + Duration::from_millis(ms)));
         }

@@ -17,36 +17,36 @@ use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind};
 use crate::wire::ws::scanner::FrameScanner;
 use crate::wire::ws::sequence::MessageSequence;
 
-use super::beats::Beats;
-use super::ping::Expected;
+use super::conn_limits::{ConnLimits, DirectionLimits};
+use super::counters::{LimitAction, MessageLimit, RelayCounters};
+use super::heartbeat::HeartbeatDetector;
+use super::ping::ExpectedPong;
 use super::rules::OnExceed;
-use super::tally::{Action, MessageLimit, Tally};
-use super::terms::{Limits, Terms};
 
 /// What a judge goes by: the same for both directions, and for the most part for many connections.
 #[derive(Debug)]
-pub(super) struct Law {
-    pub(super) terms: Arc<Terms>,
+pub(super) struct RelayEnv {
+    pub(super) limits: Arc<ConnLimits>,
     pub(super) shares: Option<Arc<Shares>>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) counters: Arc<RelayCounters>,
 }
 
 /// The judge, and what it remembers of the connection. There is one for every idle connection too, so what only some need
 /// is elsewhere.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct FramePolicer {
     messages: Bucket,
     frames: Bucket,
     bytes: Bucket,
     sequence: MessageSequence,
-    beats: Option<Box<Beats>>,
-    pub(super) pong: Option<Box<Expected>>,
+    beats: Option<Box<HeartbeatDetector>>,
+    pub(super) pong: Option<Box<ExpectedPong>>,
     /// How often a limit was hit, and the last one that was.
     pub(super) hits: u32,
     pub(super) last_hit: Option<MessageLimit>,
     sender: Sender,
     /// Counts a frame once that was put off, however often it is looked at again.
-    is_put_off: bool,
+    is_deferred: bool,
     /// It is the first of those who wait for what they share.
     pub(super) has_turn: bool,
     /// What the last frame lacked is shared.
@@ -58,7 +58,7 @@ pub(super) struct Judge {
 
 /// What is to become of some bytes.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Judged {
+pub(super) struct Verdict {
     /// So many of them pass.
     pub(super) passes: usize,
     /// Data messages that begin in these.
@@ -66,16 +66,16 @@ pub(super) struct Judged {
     /// Frames that were judged.
     pub(super) frames: u32,
     /// A frame with a header that can be has passed, or was for us.
-    pub(super) has_spoken: bool,
+    pub(super) has_frame: bool,
     /// Where what does not pass yet begins: behind those that pass and those that are swallowed.
     pub(super) rest: usize,
     /// What is the matter with the frame that the rest begins with.
-    pub(super) matter: Matter,
+    pub(super) remainder: Remainder,
 }
 
 /// Why bytes remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Matter {
+pub(super) enum Remainder {
     /// None do.
     None,
     /// A header is not whole yet.
@@ -83,16 +83,16 @@ pub(super) enum Matter {
     /// Bytes before the rest were for us.
     Swallowed,
     /// It has judged [`MOST_FRAMES`], and others have their turn first.
-    Enough,
+    TurnOver,
     /// It has to wait for so long at least.
-    Wait(Duration),
+    Defer(Duration),
     /// It may not pass.
-    Forbidden(Offence),
+    Reject(Violation),
 }
 
 /// Why a frame may not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offence {
+pub(super) enum Violation {
     /// A rate is exceeded; after so long it would not be.
     Rate(MessageLimit, Duration),
     /// Its message is too large.
@@ -101,7 +101,7 @@ pub(super) enum Offence {
     Fault(FrameFault),
 }
 
-impl Judge {
+impl FramePolicer {
     pub(super) fn new(sender: Sender) -> Self {
         Self {
             messages: Bucket::default(),
@@ -113,7 +113,7 @@ impl Judge {
             hits: 0,
             last_hit: None,
             sender,
-            is_put_off: false,
+            is_deferred: false,
             has_turn: false,
             lacks_share: false,
             allowed: 0,
@@ -135,84 +135,84 @@ impl Judge {
     }
 
     /// Judges `bytes`, which begin where `scanner` stands; the scanner goes with those that pass.
-    pub(super) fn judge(&mut self, scanner: &mut FrameScanner, bytes: &[u8], law: &Law, now: Moment) -> Judged {
-        let mut judged = Judged {
+    pub(super) fn police(&mut self, scanner: &mut FrameScanner, bytes: &[u8], env: &RelayEnv, now: Moment) -> Verdict {
+        let mut verdict = Verdict {
             passes: 0,
             messages: 0,
             frames: 0,
-            has_spoken: false,
+            has_frame: false,
             rest: bytes.len(),
-            matter: Matter::None,
+            remainder: Remainder::None,
         };
-        while judged.passes < bytes.len() {
-            let next = &bytes[judged.passes..];
+        while verdict.passes < bytes.len() {
+            let next = &bytes[verdict.passes..];
             let word = if scanner.at_boundary() {
-                if judged.frames == MOST_FRAMES {
-                    judged.rest = judged.passes;
-                    judged.matter = Matter::Enough;
+                if verdict.frames == MOST_FRAMES {
+                    verdict.rest = verdict.passes;
+                    verdict.remainder = Remainder::TurnOver;
                     break;
                 }
-                judged.frames += 1;
-                self.frame(scanner, next, law, now)
+                verdict.frames += 1;
+                self.frame(scanner, next, env, now)
             } else {
-                self.payload(scanner, next.len(), law, now)
+                self.payload(scanner, next.len(), env, now)
             };
-            let (skipped, matter) = match word {
-                Word::Passes { most, is_frame } => {
-                    judged.has_spoken |= is_frame;
+            let (skipped, remainder) = match word {
+                FrameVerdict::Pass { most, is_frame } => {
+                    verdict.has_frame |= is_frame;
                     let (used, messages) = scanner.scan_to_boundary(&next[..most]);
-                    judged.passes += used;
-                    judged.messages += messages;
+                    verdict.passes += used;
+                    verdict.messages += messages;
                     continue;
                 }
-                Word::Unfinished => (0, Matter::Unfinished),
-                Word::Ours(length) => {
-                    judged.has_spoken = true;
-                    (length, Matter::Swallowed)
+                FrameVerdict::Unfinished => (0, Remainder::Unfinished),
+                FrameVerdict::Swallow(length) => {
+                    verdict.has_frame = true;
+                    (length, Remainder::Swallowed)
                 }
-                Word::Forbidden(Offence::Rate(limit, lacks)) if self.puts_off(law) => {
-                    self.put_off(limit, law);
-                    (0, Matter::Wait(lacks))
+                FrameVerdict::Reject(Violation::Rate(limit, lacks)) if self.defers(env) => {
+                    self.defer(limit, env);
+                    (0, Remainder::Defer(lacks))
                 }
-                Word::Forbidden(offence) => (0, Matter::Forbidden(offence)),
+                FrameVerdict::Reject(violation) => (0, Remainder::Reject(violation)),
             };
-            judged.rest = judged.passes + skipped;
-            judged.matter = matter;
+            verdict.rest = verdict.passes + skipped;
+            verdict.remainder = remainder;
             break;
         }
-        judged
+        verdict
     }
 
     /// How much of the payload in hand may pass now, of which so much is `left`.
     ///
     /// # Errors
     /// How long it has to wait until some may: then it counts as put off.
-    pub(super) fn allowance(&mut self, left: u64, law: &Law, now: Moment) -> Result<u64, Duration> {
+    pub(super) fn allowance(&mut self, left: u64, env: &RelayEnv, now: Moment) -> Result<u64, Duration> {
         // What is refused rather than put off was found to fit when its header came.
-        if !self.puts_off(law) {
+        if !self.defers(env) {
             return Ok(u64::MAX);
         }
-        self.there(left, law, now).inspect_err(|_| {
-            self.put_off(self.names().2, law);
+        self.there(left, env, now).inspect_err(|_| {
+            self.defer(self.names().2, env);
         })
     }
 
     /// Counts that so many bytes of the payload in hand have passed, of which so many were `left`.
-    pub(super) fn spend(&mut self, bytes: u64, left: u64, law: &Law, now: Moment) {
-        if let Some(meter) = self.paces(law) {
+    pub(super) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv, now: Moment) {
+        if let Some(meter) = self.paces(env) {
             self.bytes.charge(meter.bytes(bytes), now);
         }
         self.allowed = self.allowed.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
-        self.is_put_off &= bytes < left;
+        self.is_deferred &= bytes < left;
     }
 
     /// Whether payload is counted as it passes.
-    pub(super) fn paces(&self, law: &Law) -> Option<ByteMeter> {
-        self.limits(law).bytes.filter(|_| !law.terms.observe)
+    pub(super) fn paces(&self, env: &RelayEnv) -> Option<ByteMeter> {
+        self.limits(env).bytes.filter(|_| !env.limits.observe)
     }
 
-    fn there(&mut self, left: u64, law: &Law, now: Moment) -> Result<u64, Duration> {
-        let Some(meter) = self.paces(law) else {
+    fn there(&mut self, left: u64, env: &RelayEnv, now: Moment) -> Result<u64, Duration> {
+        let Some(meter) = self.paces(env) else {
             return Ok(u64::MAX);
         };
         if self.allowed == 0 {
@@ -226,53 +226,53 @@ impl Judge {
     }
 
     /// The line of those who wait for what they share, and what a message costs there.
-    pub(super) fn line<'law>(&self, law: &'law Law) -> Option<(&'law Arc<Line>, Charge)> {
-        let shares = law.shares.as_ref()?;
+    pub(super) fn line<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<Line>, Charge)> {
+        let shares = env.shares.as_ref()?;
         let line = match self.sender {
             Sender::Client => &shares.inbound_line,
             Sender::Server => &shares.outbound_line,
         };
-        Some((line, self.limits(law).shared?))
+        Some((line, self.limits(env).shared?))
     }
 
     /// Counts that a frame was refused for good.
-    pub(super) fn refuse(&mut self, offence: Offence, law: &Law) {
-        let limit = match offence {
-            Offence::Rate(limit, _) => limit,
-            Offence::Size => MessageLimit::MaxSize,
-            Offence::Fault(_) => MessageLimit::StrictFrames,
+    pub(super) fn refuse(&mut self, violation: Violation, env: &RelayEnv) {
+        let limit = match violation {
+            Violation::Rate(limit, _) => limit,
+            Violation::Size => MessageLimit::MaxSize,
+            Violation::Fault(_) => MessageLimit::StrictFrames,
         };
-        self.hit(limit, Action::Close, law);
+        self.hit(limit, LimitAction::Close, env);
     }
 
     /// Payload, or bytes of which nobody knows what they are: so many of them are here.
-    fn payload(&mut self, scanner: &FrameScanner, here: usize, law: &Law, now: Moment) -> Word {
+    fn payload(&mut self, scanner: &FrameScanner, here: usize, env: &RelayEnv, now: Moment) -> FrameVerdict {
         let left = in_hand(scanner);
-        match self.there(left, law, now) {
+        match self.there(left, env, now) {
             Ok(there) => {
                 let most = usize::try_from(there.min(left)).map_or(here, |most| most.min(here));
-                self.spend(most as u64, left, law, now);
-                Word::Passes { most, is_frame: false }
+                self.spend(most as u64, left, env, now);
+                FrameVerdict::Pass { most, is_frame: false }
             }
-            Err(lacks) => Word::Forbidden(Offence::Rate(self.names().2, lacks)),
+            Err(lacks) => FrameVerdict::Reject(Violation::Rate(self.names().2, lacks)),
         }
     }
 
     /// The frame that `bytes` begin with.
-    fn frame(&mut self, scanner: &FrameScanner, bytes: &[u8], law: &Law, now: Moment) -> Word {
-        let limits = self.limits(law);
+    fn frame(&mut self, scanner: &FrameScanner, bytes: &[u8], env: &RelayEnv, now: Moment) -> FrameVerdict {
+        let limits = self.limits(env);
         let (header, used) = match FrameHeader::parse(bytes, self.sender) {
             Ok(Step::Done { value, used }) => (value, used),
-            Ok(Step::More) => return Word::Unfinished,
+            Ok(Step::More) => return FrameVerdict::Unfinished,
             Err(fault) => {
-                return self.faulty(fault, law).unwrap_or(Word::Passes {
+                return self.faulty(fault, env).unwrap_or(FrameVerdict::Pass {
                     most: blinding(scanner, bytes),
                     is_frame: false,
                 });
             }
         };
         if let Some(fault) = scanner.fault_of(header)
-            && let Some(word) = self.faulty(fault, law)
+            && let Some(word) = self.faulty(fault, env)
         {
             return word;
         }
@@ -282,22 +282,22 @@ impl Judge {
         {
             return word;
         }
-        if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize, law) {
-            return Word::Forbidden(Offence::Size);
+        if limits.max_size.is_some_and(|max| size > max) && !self.observes(MessageLimit::MaxSize, env) {
+            return FrameVerdict::Reject(Violation::Size);
         }
         let here = bytes.len() - used;
-        let is_paid = match self.take(header, here, law, now) {
+        let is_paid = match self.take(header, here, env, now) {
             Ok(is_paid) => is_paid,
-            Err((limit, _)) if self.observes(limit, law) => true,
-            Err((limit, lacks)) => return Word::Forbidden(Offence::Rate(limit, lacks)),
+            Err((limit, _)) if self.observes(limit, env) => true,
+            Err((limit, lacks)) => return FrameVerdict::Reject(Violation::Rate(limit, lacks)),
         };
-        if begins_message(header) && self.sender == Sender::Client && law.terms.limits_client() {
+        if begins_message(header) && self.sender == Sender::Client && env.limits.polices_client() {
             let beats = self.beats.get_or_insert_default();
-            law.tally.heartbeats.add(beats.message(header.payload, now).into());
+            env.counters.heartbeats.add(beats.message(header.payload, now).into());
         }
-        self.is_put_off &= !is_paid;
+        self.is_deferred &= !is_paid;
         self.sequence.pass(header);
-        Word::Passes {
+        FrameVerdict::Pass {
             most: if is_paid { bytes.len() } else { used },
             is_frame: true,
         }
@@ -309,13 +309,13 @@ impl Judge {
         &mut self,
         header: FrameHeader,
         here: usize,
-        law: &Law,
+        env: &RelayEnv,
         now: Moment,
     ) -> Result<bool, (MessageLimit, Duration)> {
-        let limits = self.limits(law);
+        let limits = self.limits(env);
         let for_message = |charge: Option<Charge>| charge.filter(|_| begins_message(header));
         let (rate, shared_rate, bytes_rate) = self.names();
-        let waits = self.puts_off(law);
+        let waits = self.defers(env);
         self.lacks_share = false;
         let own = [
             (for_message(limits.messages), &mut self.messages, rate),
@@ -340,7 +340,7 @@ impl Judge {
         if let Some(lacks) = lacks {
             return Err((bytes_rate, lacks));
         }
-        if let Some(shares) = &law.shares {
+        if let Some(shares) = &env.shares {
             let (messages, frames, line) = match self.sender {
                 Sender::Client => (&shares.inbound, &shares.inbound_frames, &shares.inbound_line),
                 Sender::Server => (&shares.outbound, &shares.outbound_frames, &shares.outbound_line),
@@ -364,7 +364,7 @@ impl Judge {
             }
         }
         let Some(charge) = payload else { return Ok(true) };
-        let is_paid = is_there && header.payload <= here as u64 || law.terms.observe;
+        let is_paid = is_there && header.payload <= here as u64 || env.limits.observe;
         if is_paid {
             self.bytes.charge(charge, now);
         }
@@ -385,75 +385,75 @@ impl Judge {
     }
 
     /// A pong, if it answers a question of ours.
-    fn pong(&mut self, header: FrameHeader, bytes: &[u8], used: usize) -> Option<Word> {
+    fn pong(&mut self, header: FrameHeader, bytes: &[u8], used: usize) -> Option<FrameVerdict> {
         let expected = self.pong.as_mut()?;
-        if !expected.could_be(header.payload) {
+        if !expected.may_match(header.payload) {
             return None;
         }
         let Some(payload) = usize::try_from(header.payload)
             .ok()
             .and_then(|payload| bytes.get(used..used + payload))
         else {
-            return Some(Word::Unfinished);
+            return Some(FrameVerdict::Unfinished);
         };
         let mask = bytes[used - 4..used].try_into().ok()?;
         expected
-            .is_answered_by(payload, mask)
-            .then_some(Word::Ours(used + payload.len()))
+            .matches(payload, mask)
+            .then_some(FrameVerdict::Swallow(used + payload.len()))
     }
 
     /// What becomes of a frame with this fault; `None`: it is taken as it comes.
-    fn faulty(&mut self, fault: FrameFault, law: &Law) -> Option<Word> {
-        let is_held_to_it = self.limits(law).strict && !self.observes(MessageLimit::StrictFrames, law);
-        is_held_to_it.then_some(Word::Forbidden(Offence::Fault(fault)))
+    fn faulty(&mut self, fault: FrameFault, env: &RelayEnv) -> Option<FrameVerdict> {
+        let is_held_to_it = self.limits(env).strict && !self.observes(MessageLimit::StrictFrames, env);
+        is_held_to_it.then_some(FrameVerdict::Reject(Violation::Fault(fault)))
     }
 
     /// Counts the hit where everything passes all the same.
-    fn observes(&mut self, limit: MessageLimit, law: &Law) -> bool {
-        let observes = law.terms.observe;
+    fn observes(&mut self, limit: MessageLimit, env: &RelayEnv) -> bool {
+        let observes = env.limits.observe;
         if observes {
-            self.hit(limit, Action::Observe, law);
+            self.hit(limit, LimitAction::Observe, env);
         }
         observes
     }
 
     /// Whether what exceeds a rate waits: nothing of a server's is ever refused.
-    fn puts_off(&self, law: &Law) -> bool {
-        self.sender == Sender::Server || law.terms.on_exceed == OnExceed::Delay
+    fn defers(&self, env: &RelayEnv) -> bool {
+        self.sender == Sender::Server || env.limits.on_exceed == OnExceed::Delay
     }
 
-    fn put_off(&mut self, limit: MessageLimit, law: &Law) {
-        if !std::mem::replace(&mut self.is_put_off, true) {
-            self.hit(limit, Action::Delay, law);
+    fn defer(&mut self, limit: MessageLimit, env: &RelayEnv) {
+        if !std::mem::replace(&mut self.is_deferred, true) {
+            self.hit(limit, LimitAction::Delay, env);
         }
     }
 
-    fn hit(&mut self, limit: MessageLimit, action: Action, law: &Law) {
-        law.tally.hits(limit, action).add(1);
+    fn hit(&mut self, limit: MessageLimit, action: LimitAction, env: &RelayEnv) {
+        env.counters.hits(limit, action).add(1);
         self.hits = self.hits.saturating_add(1);
         self.last_hit = Some(limit);
     }
 
-    fn limits<'law>(&self, law: &'law Law) -> &'law Limits {
+    fn limits<'env>(&self, env: &'env RelayEnv) -> &'env DirectionLimits {
         match self.sender {
-            Sender::Client => &law.terms.inbound,
-            Sender::Server => &law.terms.outbound,
+            Sender::Client => &env.limits.inbound,
+            Sender::Server => &env.limits.outbound,
         }
     }
 }
 
 /// What the judge says of what comes next.
-enum Word {
+enum FrameVerdict {
     /// As far as the frame goes, and no more than so many bytes.
-    Passes {
+    Pass {
         most: usize,
         /// They begin a frame whose header can be.
         is_frame: bool,
     },
     Unfinished,
     /// It is for us, and so long.
-    Ours(usize),
-    Forbidden(Offence),
+    Swallow(usize),
+    Reject(Violation),
 }
 
 /// How much of the payload in hand is still to come; what has no end where the scanner is blind.

@@ -7,25 +7,25 @@ use crate::net::stream::{Stream, is_passing};
 use crate::reason::close::CloseReason;
 use crate::wire::ws::frame::close_frame;
 
-use super::bypass::Foreseen;
-use super::flow::{End, Flow, Moved, with_buffer};
-use super::judge::Law;
+use super::flow::{Flow, Progress, StreamEnd, with_buffer};
+use super::policer::RelayEnv;
+use super::splice::PeekedHeader;
 
 /// The leave-taking of both directions.
 #[derive(Debug)]
-pub(super) struct Goodbye {
-    pub(super) over: CloseReason,
+pub(super) struct CloseHandshake {
+    pub(super) cause: CloseReason,
     /// What the client hears last.
-    pub(super) words_to_client: Words,
+    pub(super) frames_to_client: FinalFrames,
     /// What the server hears last.
-    pub(super) words_to_server: Words,
-    pub(super) to_client: Farewell,
-    pub(super) to_server: Farewell,
+    pub(super) frames_to_server: FinalFrames,
+    pub(super) to_client: CloseState,
+    pub(super) to_server: CloseState,
 }
 
 /// The last that one side hears.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct FinalFrames {
     /// A message, or nothing. Left out where it would come between the fragments of another (RFC 6455 section 5.4).
     notice: Vec<u8>,
     close: Vec<u8>,
@@ -33,48 +33,48 @@ pub(super) struct Words {
     /// connection at our end, and what that client has just sent would have the kernel throw the close frame away.
     awaits_answer: bool,
     /// The close frame is out, and our end is still to come.
-    owes_end: bool,
+    owes_fin: bool,
 }
 
-impl Goodbye {
+impl CloseHandshake {
     /// One that begins now: a close frame each way, with this status code and reason; before the client's goes `notice`, a
     /// whole message of ours, or nothing.
-    pub(super) fn new(over: CloseReason, code: u16, reason: &str, notice: Vec<u8>) -> Self {
+    pub(super) fn new(cause: CloseReason, code: u16, reason: &str, notice: Vec<u8>) -> Self {
         Self {
-            over,
-            words_to_client: Words {
+            cause,
+            frames_to_client: FinalFrames {
                 notice,
                 close: close_frame(code, reason, None),
                 awaits_answer: true,
-                owes_end: false,
+                owes_fin: false,
             },
-            words_to_server: Words {
+            frames_to_server: FinalFrames {
                 notice: Vec::new(),
                 close: close_frame(code, reason, Some(MASK)),
                 awaits_answer: false,
-                owes_end: false,
+                owes_fin: false,
             },
-            to_client: Farewell::AwaitsBoundary,
-            to_server: Farewell::AwaitsBoundary,
+            to_client: CloseState::AwaitsBoundary,
+            to_server: CloseState::AwaitsBoundary,
         }
     }
 
     /// Whether both close frames are out.
-    pub(super) fn is_said(&self) -> bool {
-        self.to_client.is_said() && self.to_server.is_said()
+    pub(super) fn is_sent(&self) -> bool {
+        self.to_client.is_sent() && self.to_server.is_sent()
     }
 
     /// Whether both sides have ended as well.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_finished(&self) -> bool {
         [self.to_client, self.to_server]
             .iter()
-            .all(|farewell| *farewell == Farewell::Ended)
+            .all(|farewell| *farewell == CloseState::Ended)
     }
 }
 
 /// One direction's leave-taking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Farewell {
+pub(super) enum CloseState {
     /// A frame is unfinished: what completes it still passes.
     AwaitsBoundary,
     /// The close frame stands behind what is held.
@@ -85,16 +85,16 @@ pub(super) enum Farewell {
     Ended,
 }
 
-impl Words {
+impl FinalFrames {
     /// Whether our end is to follow now, where its hearer `has_answered`; says so once.
     pub(super) fn take_end(&mut self, has_answered: bool) -> bool {
-        has_answered && std::mem::take(&mut self.owes_end)
+        has_answered && std::mem::take(&mut self.owes_fin)
     }
 }
 
-impl Farewell {
+impl CloseState {
     /// Whether the close frame is out.
-    pub(super) fn is_said(self) -> bool {
+    pub(super) fn is_sent(self) -> bool {
         matches!(self, Self::Said | Self::Ended)
     }
 
@@ -103,28 +103,28 @@ impl Farewell {
         &mut self,
         flow: &mut Flow,
         legs: (&Stream, &Stream),
-        words: &mut Words,
-        law: &Law,
+        frames: &mut FinalFrames,
+        env: &RelayEnv,
         cx: &mut Context<'_>,
-    ) -> Moved {
+    ) -> Progress {
         let (source, sink) = legs;
-        let mut moved = Moved::default();
+        let mut progress = Progress::default();
         loop {
             let step = match *self {
-                Self::AwaitsBoundary => flow.poll_to_boundary(legs, law, &mut moved, cx).map(|at_boundary| {
+                Self::AwaitsBoundary => flow.poll_to_boundary(legs, env, &mut progress, cx).map(|at_boundary| {
                     if at_boundary && !flow.scanner.is_within_message() {
-                        flow.append(&words.notice);
+                        flow.append(&frames.notice);
                     }
                     if at_boundary {
-                        flow.append(&words.close);
+                        flow.append(&frames.close);
                     }
-                    words.awaits_answer &= at_boundary;
+                    frames.awaits_answer &= at_boundary;
                     Self::Flushing
                 }),
-                Self::Flushing => flow.poll_flush(sink, &mut moved, cx).map(|()| {
-                    flow.follow_kept();
-                    words.owes_end = words.awaits_answer;
-                    if !words.owes_end {
+                Self::Flushing => flow.poll_flush(sink, &mut progress, cx).map(|()| {
+                    flow.scan_deferred();
+                    frames.owes_fin = frames.awaits_answer;
+                    if !frames.owes_fin {
                         sink.shutdown_write();
                     }
                     Self::Said
@@ -134,7 +134,7 @@ impl Farewell {
             };
             match step {
                 Poll::Ready(next) => *self = next,
-                Poll::Pending => return moved,
+                Poll::Pending => return progress,
             }
         }
     }
@@ -146,8 +146,8 @@ impl Flow {
     fn poll_to_boundary(
         &mut self,
         (source, sink): (&Stream, &Stream),
-        law: &Law,
-        moved: &mut Moved,
+        env: &RelayEnv,
+        progress: &mut Progress,
         cx: &mut Context<'_>,
     ) -> Poll<bool> {
         loop {
@@ -157,33 +157,33 @@ impl Flow {
             if self.scanner.at_boundary() {
                 return Poll::Ready(true);
             }
-            std::task::ready!(self.poll_flush(sink, moved, cx));
-            if self.sink_end.is_some() || self.offence().is_some() {
+            std::task::ready!(self.poll_flush(sink, progress, cx));
+            if self.sink_end.is_some() || self.violation().is_some() {
                 return Poll::Ready(false);
             }
-            let allowed = std::task::ready!(self.poll_allowance(law, cx));
-            let kept = self.take_kept(allowed);
+            let allowed = std::task::ready!(self.poll_allowance(env, cx));
+            let kept = self.take_deferred(allowed);
             if !kept.is_empty() {
-                self.spend(kept.len() as u64, self.scanner.payload_left(), law);
+                self.spend(kept.len() as u64, self.scanner.payload_left(), env);
                 self.scanner.skip(kept.len() as u64);
-                self.count(kept.len(), 0, moved);
+                self.count(kept.len(), 0, progress);
                 self.append(&kept);
                 continue;
             }
             if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
-                self.source_end = Some(End::of(&error));
+                self.source_end = Some(StreamEnd::of(&error));
                 return Poll::Ready(false);
             }
             let read = with_buffer(|buffer| {
                 let most = buffer.len().min(allowed);
                 let read = source.try_read(&mut buffer[..most])?;
-                let unseen = self.unseen(&buffer[..read]);
-                let seen = read - unseen.len();
+                let unscanned = self.unscanned(&buffer[..read]);
+                let seen = read - unscanned.len();
                 let left = self.scanner.payload_left();
-                let (used, messages) = self.scanner.scan_to_boundary(unseen);
-                self.spend(used as u64, left, law);
+                let (used, messages) = self.scanner.scan_to_boundary(unscanned);
+                self.spend(used as u64, left, env);
                 let used = seen + used;
-                self.count_read(used, messages, moved);
+                self.count_read(used, messages, progress);
                 self.append(&buffer[..used]);
                 Ok(read)
             });
@@ -195,7 +195,7 @@ impl Flow {
     fn note_end(&mut self, read: io::Result<usize>) {
         match read {
             Ok(0) => self.source_ended(),
-            Err(error) if !is_passing(&error) => self.source_end = Some(End::of(&error)),
+            Err(error) if !is_passing(&error) => self.source_end = Some(StreamEnd::of(&error)),
             Ok(_) | Err(_) => {}
         }
     }
@@ -209,14 +209,14 @@ impl Flow {
     fn poll_discard(&mut self, source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
         while self.source_end.is_none() {
             if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
-                self.source_end = Some(End::of(&error));
+                self.source_end = Some(StreamEnd::of(&error));
                 break;
             }
             let read = with_buffer(|buffer| {
                 let read = source.try_read(buffer)?;
-                let unseen = self.unseen(&buffer[..read]);
-                self.scanner.scan(unseen);
-                self.foreseen = Foreseen::default();
+                let unscanned = self.unscanned(&buffer[..read]);
+                self.scanner.scan(unscanned);
+                self.peeked = PeekedHeader::default();
                 Ok(read)
             });
             self.note_end(read);

@@ -9,18 +9,18 @@ use crate::limit::bucket::{ByteMeter, Charge, Meter, Moment};
 use crate::limit::rules::Rate;
 
 use super::clock::Clock;
-use super::pace::Pace;
 use super::rules::{MessageRules, OnExceed, Pong};
+use super::timeouts::Timeouts;
 
 /// What an open connection is held to, both ways.
 #[derive(Debug)]
-pub struct Terms {
+pub struct ConnLimits {
     /// How long it may take over what it does.
-    pub pace: Pace,
+    pub timeouts: Timeouts,
     /// What tells how long its peers take.
     pub clock: Arc<Clock>,
-    pub(super) inbound: Limits,
-    pub(super) outbound: Limits,
+    pub(super) inbound: DirectionLimits,
+    pub(super) outbound: DirectionLimits,
     pub(super) on_exceed: OnExceed,
     pub(super) notice: Option<Arc<str>>,
     /// Beyond a limit everything passes all the same, and is counted.
@@ -31,7 +31,7 @@ pub struct Terms {
 
 /// What one direction is held to.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Limits {
+pub(super) struct DirectionLimits {
     pub(super) messages: Option<Charge>,
     /// Frames of every kind, so that pings and empty fragments are no way round the others.
     pub(super) frames: Option<Charge>,
@@ -56,9 +56,9 @@ pub struct Liveness {
     pub first_message: Option<Duration>,
 }
 
-impl Terms {
+impl ConnLimits {
     /// The terms of a zone with these rules. `epoch` is that of the moments in which shared buckets count.
-    pub fn new(pace: Pace, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
+    pub fn new(timeouts: Timeouts, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
         // Where no bucket of messages bounds them, that of bytes does, and last a number that nothing honest needs.
@@ -70,9 +70,9 @@ impl Terms {
         };
         let of_sizes = rules.max_size.map(|_| MOST_FRAMES);
         Self {
-            pace,
+            timeouts,
             clock,
-            inbound: Limits {
+            inbound: DirectionLimits {
                 messages: charge(rules.rate),
                 frames: own_frames(rules.rate, rules.per_ip_rate, rules.bytes_rate, of_sizes),
                 shared: charge(rules.per_ip_rate),
@@ -81,7 +81,7 @@ impl Terms {
                 max_size: rules.max_size,
                 strict: rules.strict_frames,
             },
-            outbound: Limits {
+            outbound: DirectionLimits {
                 messages: charge(rules.out_rate),
                 frames: own_frames(rules.out_rate, rules.out_per_ip_rate, rules.out_bytes_rate, None),
                 shared: charge(rules.out_per_ip_rate),
@@ -114,8 +114,8 @@ impl Terms {
     }
 
     /// Whether frames from the client have to be looked at before they pass, for more than their form.
-    pub(super) fn limits_client(&self) -> bool {
-        self.inbound.limits_anything() || self.asks()
+    pub(super) fn polices_client(&self) -> bool {
+        self.inbound.limits_anything() || self.pings()
     }
 
     /// Whether frames from the client are held to RFC 6455.
@@ -124,12 +124,12 @@ impl Terms {
     }
 
     /// Whether frames to the client have to be.
-    pub(super) fn judges_outbound(&self) -> bool {
+    pub(super) fn polices_server(&self) -> bool {
         self.outbound.limits_anything()
     }
 
     /// Whether a silent client is ever asked.
-    pub(super) fn asks(&self) -> bool {
+    pub(super) fn pings(&self) -> bool {
         self.liveness.ping.is_some() || self.liveness.first_message.is_some()
     }
 
@@ -138,7 +138,7 @@ impl Terms {
     }
 }
 
-impl Limits {
+impl DirectionLimits {
     fn limits_anything(&self) -> bool {
         self.messages.is_some() || self.shared.is_some() || self.bytes.is_some() || self.max_size.is_some()
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The timeouts of an open connection, fixed at its admission. `None` is "off".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct Timeouts {
     /// No byte either way for so long ends it with 1001.
     pub idle: Option<Duration>,
     /// The client has ended; the server may finish for so long, and the client take what it says.

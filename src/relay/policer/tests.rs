@@ -1,14 +1,14 @@
 use super::*;
 use crate::limit::rules::Rate;
 use crate::relay::clock::Clock;
-use crate::relay::pace::Pace;
 use crate::relay::rules::MessageRules;
+use crate::relay::timeouts::Timeouts;
 use crate::wire::ws::extensions::Extensions;
 use crate::wire::ws::frame::server_frame;
 use proptest::prelude::*;
 use std::time::Instant;
 
-const PACE: Pace = Pace {
+const PACE: Timeouts = Timeouts {
     idle: None,
     half_close: None,
     stalled: None,
@@ -26,16 +26,16 @@ fn a_second(tokens: u32, burst: u32) -> Rate {
 
 /// A judge, and the stream that it has let through so far.
 struct Court {
-    judge: Judge,
-    law: Law,
+    policer: FramePolicer,
+    env: RelayEnv,
     scanner: FrameScanner,
     epoch: Instant,
-    tally: Arc<Tally>,
+    counters: Arc<RelayCounters>,
     kept: Vec<u8>,
     passed: Vec<u8>,
     messages: u32,
-    has_spoken: bool,
-    matter: Matter,
+    has_frame: bool,
+    remainder: Remainder,
 }
 
 impl Court {
@@ -44,15 +44,21 @@ impl Court {
     }
 
     fn sharing(sender: Sender, rules: &MessageRules, observe: bool, shares: Option<Arc<Shares>>) -> Self {
-        let (epoch, tally) = (Instant::now(), Arc::<Tally>::default());
-        let terms = Arc::new(Terms::new(PACE, rules, observe, epoch, Arc::new(Clock::begin(epoch))));
+        let (epoch, counters) = (Instant::now(), Arc::<RelayCounters>::default());
+        let limits = Arc::new(ConnLimits::new(
+            PACE,
+            rules,
+            observe,
+            epoch,
+            Arc::new(Clock::begin(epoch)),
+        ));
         let is_strict = sender == Sender::Client && rules.strict_frames;
         Self {
-            judge: Judge::new(sender),
-            law: Law {
-                terms,
+            policer: FramePolicer::new(sender),
+            env: RelayEnv {
+                limits,
                 shares,
-                tally: Arc::clone(&tally),
+                counters: Arc::clone(&counters),
             },
             scanner: if is_strict {
                 FrameScanner::strict(sender, Extensions::None)
@@ -60,12 +66,12 @@ impl Court {
                 FrameScanner::new(sender)
             },
             epoch,
-            tally,
+            counters,
             kept: Vec::new(),
             passed: Vec::new(),
             messages: 0,
-            has_spoken: false,
-            matter: Matter::None,
+            has_frame: false,
+            remainder: Remainder::None,
         }
     }
 
@@ -74,20 +80,20 @@ impl Court {
         self.kept.extend_from_slice(segment);
         let now = Moment::since(self.epoch, self.epoch + Duration::from_millis(ms));
         loop {
-            let judged = self.judge.judge(&mut self.scanner, &self.kept, &self.law, now);
-            self.passed.extend_from_slice(&self.kept[..judged.passes]);
-            self.kept.drain(..judged.rest);
-            self.messages += judged.messages;
-            self.has_spoken |= judged.has_spoken;
-            self.matter = judged.matter;
-            if !matches!(judged.matter, Matter::Swallowed | Matter::Enough) {
+            let verdict = self.policer.police(&mut self.scanner, &self.kept, &self.env, now);
+            self.passed.extend_from_slice(&self.kept[..verdict.passes]);
+            self.kept.drain(..verdict.rest);
+            self.messages += verdict.messages;
+            self.has_frame |= verdict.has_frame;
+            self.remainder = verdict.remainder;
+            if !matches!(verdict.remainder, Remainder::Swallowed | Remainder::TurnOver) {
                 return;
             }
         }
     }
 
-    fn hits(&self, limit: MessageLimit, action: Action) -> u64 {
-        self.tally.hits(limit, action).value()
+    fn hits(&self, limit: MessageLimit, action: LimitAction) -> u64 {
+        self.counters.hits(limit, action).value()
     }
 }
 
@@ -105,7 +111,7 @@ fn frame(first: u8, payload: usize) -> Vec<u8> {
 
 #[test]
 fn a_judge_is_small() {
-    assert!(size_of::<Judge>() <= 64, "{}", size_of::<Judge>());
+    assert!(size_of::<FramePolicer>() <= 64, "{}", size_of::<FramePolicer>());
 }
 
 const TEXT: u8 = 0x81;
@@ -127,8 +133,8 @@ fn five_a_second_means_five_at_once_and_the_sixth_is_forbidden_before_a_byte_of_
     court.hear(&flood, 0);
     assert_eq!(court.passed, frame(TEXT, 10).repeat(5));
     assert_eq!(
-        court.matter,
-        Matter::Forbidden(Offence::Rate(MessageLimit::Rate, Duration::from_millis(200)))
+        court.remainder,
+        Remainder::Reject(Violation::Rate(MessageLimit::Rate, Duration::from_millis(200)))
     );
     assert_eq!((court.messages, court.scanner.at_boundary()), (5, true));
 }
@@ -142,11 +148,11 @@ fn heartbeats_take_no_message_token_and_yet_are_no_way_round() {
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&frame(TEXT, 1).repeat(5), 0);
     court.hear(&frame(PING, 4).repeat(45), 0);
-    assert_eq!(court.matter, Matter::None);
+    assert_eq!(court.remainder, Remainder::None);
     court.hear(&frame(PING, 4), 0);
     assert!(matches!(
-        court.matter,
-        Matter::Forbidden(Offence::Rate(MessageLimit::Frames, _))
+        court.remainder,
+        Remainder::Reject(Violation::Rate(MessageLimit::Frames, _))
     ));
 
     // A message that never ends, of empty fragments.
@@ -154,8 +160,8 @@ fn heartbeats_take_no_message_token_and_yet_are_no_way_round() {
     court.hear(&[frame(0x01, 1), frame(0x00, 0).repeat(60)].concat(), 0);
     assert_eq!(court.messages, 1);
     assert!(matches!(
-        court.matter,
-        Matter::Forbidden(Offence::Rate(MessageLimit::Frames, _))
+        court.remainder,
+        Remainder::Reject(Violation::Rate(MessageLimit::Frames, _))
     ));
     assert_eq!(court.passed.len(), frame(0x01, 1).len() + 49 * frame(0x00, 0).len());
 }
@@ -168,9 +174,9 @@ fn a_size_is_that_of_all_fragments_and_is_known_before_the_payload_comes() {
     };
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&[frame(0x01, 60), frame(PING, 125), frame(0x00, 40)].concat(), 0);
-    assert_eq!(court.matter, Matter::None);
+    assert_eq!(court.remainder, Remainder::None);
     court.hear(&frame(0x00, 1)[..6], 0);
-    assert_eq!(court.matter, Matter::Forbidden(Offence::Size));
+    assert_eq!(court.remainder, Remainder::Reject(Violation::Size));
 
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&frame(TEXT, 100), 0);
@@ -179,8 +185,8 @@ fn a_size_is_that_of_all_fragments_and_is_known_before_the_payload_comes() {
         0,
     );
     assert_eq!(
-        (court.matter, court.passed.len()),
-        (Matter::Forbidden(Offence::Size), 106)
+        (court.remainder, court.passed.len()),
+        (Remainder::Reject(Violation::Size), 106)
     );
 }
 
@@ -196,11 +202,11 @@ fn bytes_are_those_of_payload_of_every_kind() {
             &[frame(TEXT, 100), frame(PING, 60), frame(PONG, 50), frame(TEXT, 40)].concat(),
             0,
         );
-        assert_eq!(court.matter, Matter::None);
+        assert_eq!(court.remainder, Remainder::None);
         court.hear(&[frame(TEXT, 0), next].concat(), 0);
         assert_eq!(
-            court.matter,
-            Matter::Forbidden(Offence::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
+            court.remainder,
+            Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
         );
     }
 }
@@ -218,17 +224,17 @@ fn a_length_is_worth_nothing_before_its_bytes_have_come() {
     court.hear(&[&whole[16..], frame(TEXT, 11).as_slice()].concat(), 100);
     assert_eq!(court.passed, whole);
     assert_eq!(
-        court.matter,
-        Matter::Forbidden(Offence::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
+        court.remainder,
+        Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
     );
     // What does not fit is refused by its header.
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&frame(TEXT, 101)[..6], 0);
     assert_eq!(
-        (court.passed.len(), court.matter),
+        (court.passed.len(), court.remainder),
         (
             0,
-            Matter::Forbidden(Offence::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
+            Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
         )
     );
 }
@@ -244,23 +250,23 @@ fn a_frame_of_any_length_passes_at_the_rate_where_what_is_too_much_waits() {
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&[longest.as_slice(), &[0; 5000]].concat(), 0);
     assert_eq!(
-        (court.passed.len(), court.matter),
-        (14 + 1000, Matter::Wait(Duration::from_millis(250)))
+        (court.passed.len(), court.remainder),
+        (14 + 1000, Remainder::Defer(Duration::from_millis(250)))
     );
     // Not byte by byte, but a portion at a time.
     court.hear(b"", 249);
     assert_eq!(
-        (court.passed.len(), court.matter),
-        (14 + 1000, Matter::Wait(Duration::from_millis(1)))
+        (court.passed.len(), court.remainder),
+        (14 + 1000, Remainder::Defer(Duration::from_millis(1)))
     );
     court.hear(b"", 250);
     assert_eq!(
-        (court.passed.len(), court.matter),
-        (14 + 1250, Matter::Wait(Duration::from_millis(250)))
+        (court.passed.len(), court.remainder),
+        (14 + 1250, Remainder::Defer(Duration::from_millis(250)))
     );
     court.hear(b"", 3000);
     assert_eq!(court.passed.len(), 14 + 2250, "the bucket holds no more than its burst");
-    assert_eq!(court.hits(MessageLimit::BytesRate, Action::Delay), 1);
+    assert_eq!(court.hits(MessageLimit::BytesRate, LimitAction::Delay), 1);
 }
 
 #[test]
@@ -271,14 +277,14 @@ fn what_has_no_end_that_anybody_knows_is_limited_in_bytes_all_the_same() {
         ..MessageRules::OFF
     };
     let stream = [b"\x83".as_slice(), &[0; 300]].concat();
-    let refused = Matter::Forbidden(Offence::Rate(MessageLimit::BytesRate, Duration::from_millis(250)));
-    for (on_exceed, matter) in [
+    let refused = Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(250)));
+    for (on_exceed, remainder) in [
         (OnExceed::Close, refused),
-        (OnExceed::Delay, Matter::Wait(Duration::from_millis(250))),
+        (OnExceed::Delay, Remainder::Defer(Duration::from_millis(250))),
     ] {
         let mut court = Court::new(Sender::Client, &limit(on_exceed), false);
         court.hear(&stream, 0);
-        assert_eq!((court.passed.len(), court.matter), (101, matter));
+        assert_eq!((court.passed.len(), court.remainder), (101, remainder));
     }
 }
 
@@ -295,7 +301,10 @@ fn one_close_frame_ends_what_may_be_said_but_for_pongs() {
         let said = [frame(TEXT, 1), frame(CLOSE, 2), frame(PONG, 1)].concat();
         court.hear(&[said.as_slice(), &more].concat(), 0);
         assert_eq!(court.passed, said);
-        assert_eq!(court.matter, Matter::Forbidden(Offence::Fault(FrameFault::BehindClose)));
+        assert_eq!(
+            court.remainder,
+            Remainder::Reject(Violation::Fault(FrameFault::BehindClose))
+        );
     }
 }
 
@@ -325,7 +334,7 @@ fn frames_of_every_kind_are_counted_whatever_is_limited() {
             let mut court = Court::sharing(Sender::Client, &rules, false, Some(Arc::default()));
             court.hear(&frame(kind, 0).repeat(10_050), 0);
             assert_eq!(court.passed.len(), 6 * most, "{kind:x} {rules:?}");
-            assert!(matches!(court.matter, Matter::Forbidden(Offence::Rate(..))));
+            assert!(matches!(court.remainder, Remainder::Reject(Violation::Rate(..))));
         }
     }
     for (out_rate, out_per_ip_rate, out_bytes_rate, most) in [
@@ -342,7 +351,7 @@ fn frames_of_every_kind_are_counted_whatever_is_limited() {
         let mut court = Court::sharing(Sender::Server, &rules, false, Some(Arc::default()));
         court.hear(&server_frame(FrameKind::Pong, b"").repeat(10_050), 0);
         assert_eq!(court.passed.len(), 2 * most, "{rules:?}");
-        assert!(matches!(court.matter, Matter::Wait(_)));
+        assert!(matches!(court.remainder, Remainder::Defer(_)));
     }
 }
 
@@ -365,12 +374,12 @@ fn reserved_bits_pass_where_an_extension_has_them() {
         let mut court = Court::new(Sender::Client, &rules, false);
         court.scanner = FrameScanner::strict(Sender::Client, extensions);
         court.hear(&frame(first, 3), 0);
-        let matter = if passes {
-            Matter::None
+        let remainder = if passes {
+            Remainder::None
         } else {
-            Matter::Forbidden(Offence::Fault(FrameFault::ReservedBits))
+            Remainder::Reject(Violation::Fault(FrameFault::ReservedBits))
         };
-        assert_eq!(court.matter, matter, "{extensions:?} {first:x}");
+        assert_eq!(court.remainder, remainder, "{extensions:?} {first:x}");
     }
 }
 
@@ -383,10 +392,10 @@ fn a_client_has_spoken_when_a_whole_header_that_can_be_has_come() {
     let mut court = Court::new(Sender::Client, &rules, false);
     for byte in &frame(TEXT, 200)[..7] {
         court.hear(&[*byte], 0);
-        assert!(!court.has_spoken);
+        assert!(!court.has_frame);
     }
     court.hear(&frame(TEXT, 200)[7..8], 0);
-    assert!(court.has_spoken, "its payload may take its time");
+    assert!(court.has_frame, "its payload may take its time");
     for (bytes, expected) in [
         (frame(PONG, 0), true),
         (b"\x81\x05hello".to_vec(), false),
@@ -394,7 +403,7 @@ fn a_client_has_spoken_when_a_whole_header_that_can_be_has_come() {
     ] {
         let mut court = Court::new(Sender::Client, &rules, false);
         court.hear(&bytes, 0);
-        assert_eq!((court.has_spoken, court.passed == bytes), (expected, true));
+        assert_eq!((court.has_frame, court.passed == bytes), (expected, true));
     }
 }
 
@@ -426,19 +435,19 @@ fn what_is_delayed_passes_when_its_time_has_come_and_counts_one_hit() {
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&frame(TEXT, 1).repeat(7), 0);
     assert_eq!(
-        (court.matter, court.messages),
-        (Matter::Wait(Duration::from_millis(200)), 5)
+        (court.remainder, court.messages),
+        (Remainder::Defer(Duration::from_millis(200)), 5)
     );
     court.hear(b"", 100);
-    assert_eq!(court.matter, Matter::Wait(Duration::from_millis(100)));
+    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(100)));
     court.hear(b"", 200);
     assert_eq!(
-        (court.messages, court.matter),
-        (6, Matter::Wait(Duration::from_millis(200)))
+        (court.messages, court.remainder),
+        (6, Remainder::Defer(Duration::from_millis(200)))
     );
-    assert_eq!(court.hits(MessageLimit::Rate, Action::Delay), 2);
+    assert_eq!(court.hits(MessageLimit::Rate, LimitAction::Delay), 2);
     court.hear(b"", 400);
-    assert_eq!((court.messages, court.matter), (7, Matter::None));
+    assert_eq!((court.messages, court.remainder), (7, Remainder::None));
     assert_eq!(court.passed, frame(TEXT, 1).repeat(7));
 }
 
@@ -453,12 +462,12 @@ fn what_is_larger_than_the_bucket_passes_at_its_pace_where_nothing_may_be_refuse
     let small = server_frame(FrameKind::Binary, b"x");
     court.hear(&[large.clone(), small.clone()].concat(), 0);
     assert_eq!(court.passed, large[..1004]);
-    assert_eq!(court.matter, Matter::Wait(Duration::from_millis(250)));
+    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(250)));
     court.hear(b"", 1000);
     assert_eq!(court.passed, large[..2004]);
     court.hear(b"", 2000);
     assert_eq!(court.passed, large);
-    assert_eq!(court.matter, Matter::Wait(Duration::from_millis(1)));
+    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(1)));
     court.hear(b"", 2001);
     assert_eq!(court.passed, [large, small].concat());
 }
@@ -480,9 +489,9 @@ fn who_observes_lets_everything_pass_and_counts_what_it_would_not_have() {
     ]
     .concat();
     court.hear(&stream, 0);
-    assert_eq!((court.passed == stream, court.matter), (true, Matter::None));
-    assert_eq!(court.hits(MessageLimit::Rate, Action::Observe), 3);
-    assert_eq!(court.hits(MessageLimit::StrictFrames, Action::Observe), 2);
+    assert_eq!((court.passed == stream, court.remainder), (true, Remainder::None));
+    assert_eq!(court.hits(MessageLimit::Rate, LimitAction::Observe), 3);
+    assert_eq!(court.hits(MessageLimit::StrictFrames, LimitAction::Observe), 2);
 }
 
 #[test]
@@ -491,7 +500,7 @@ fn exactly_our_pong_is_swallowed() {
         ping: Some(Duration::from_secs(1)),
         ..MessageRules::OFF
     };
-    let mut expected = Expected::unguessable();
+    let mut expected = ExpectedPong::random();
     let ping = expected.ask();
     let answer = |payload: &[u8]| {
         let mask = [1, 2, 3, 4];
@@ -514,14 +523,14 @@ fn exactly_our_pong_is_swallowed() {
     .concat();
     for size in [1, 2, 5, 7, 22, stream.len()] {
         let mut court = Court::new(Sender::Client, &rules, false);
-        court.judge.pong = Some(Box::new(expected));
+        court.policer.pong = Some(Box::new(expected));
         stream.chunks(size).for_each(|segment| court.hear(segment, 0));
         // A second answer to one question is none of ours.
         assert_eq!(
             court.passed,
             [frame(TEXT, 3), theirs.clone(), frame(TEXT, 4), ours.clone()].concat()
         );
-        assert_eq!(court.matter, Matter::None);
+        assert_eq!(court.remainder, Remainder::None);
     }
     let mut court = Court::new(Sender::Client, &rules, false);
     court.hear(&ours, 0);
@@ -571,16 +580,16 @@ proptest! {
         let outcome = |court: Court| {
             let hits: Vec<u64> = MessageLimit::ALL
                 .into_iter()
-                .flat_map(|limit| Action::ALL.map(|action| court.hits(limit, action)))
+                .flat_map(|limit| LimitAction::ALL.map(|action| court.hits(limit, action)))
                 .collect();
-            (court.passed, court.messages, court.matter, hits)
+            (court.passed, court.messages, court.remainder, hits)
         };
-        let ends = |matter| matches!(matter, Matter::Forbidden(_) | Matter::Wait(_));
+        let ends = |remainder| matches!(remainder, Remainder::Reject(_) | Remainder::Defer(_));
         let mut whole = Court::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
         whole.hear(&stream, 0);
         let mut split = Court::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
         let (mut rest, mut sizes) = (stream.as_slice(), sizes.into_iter().cycle());
-        while !rest.is_empty() && !ends(split.matter) {
+        while !rest.is_empty() && !ends(split.remainder) {
             let (segment, next) = rest.split_at(sizes.next().unwrap_or(1).min(rest.len()));
             split.hear(segment, 0);
             rest = next;
@@ -692,9 +701,9 @@ proptest! {
             rest = next;
             court.hear(segment, ms);
             watch.see(&court.passed, ms);
-            match court.matter {
+            match court.remainder {
                 // What is refused, or waits, does so for want of something.
-                Matter::Forbidden(Offence::Rate(limit, _)) => {
+                Remainder::Reject(Violation::Rate(limit, _)) => {
                     let Ok(Step::Done { value, .. }) = FrameHeader::parse(&court.kept, Sender::Client) else {
                         panic!("no frame is refused");
                     };
@@ -710,14 +719,14 @@ proptest! {
                     prop_assert!(lacks, "{limit:?} has what {value:?} takes");
                     break;
                 }
-                Matter::Wait(lacks) => {
+                Remainder::Defer(lacks) => {
                     // And when it is there, it goes on.
                     prop_assert!(lacks > Duration::ZERO);
                     let before = court.passed.len();
                     ms += u64::try_from(lacks.as_nanos().div_ceil(1_000_000)).unwrap();
                     court.hear(b"", ms);
                     watch.see(&court.passed, ms);
-                    prop_assert!(court.passed.len() > before || matches!(court.matter, Matter::Wait(_)));
+                    prop_assert!(court.passed.len() > before || matches!(court.remainder, Remainder::Defer(_)));
                 }
                 _ => {}
             }
@@ -736,12 +745,15 @@ fn a_turn_ends_after_so_many_frames_however_small_they_are() {
     let mut court = Court::new(Sender::Client, &rules, false);
     let stream = frame(TEXT, 0).repeat(10_000);
     let now = Moment::since(court.epoch, court.epoch);
-    let judged = court.judge.judge(&mut court.scanner, &stream, &court.law, now);
+    let verdict = court.policer.police(&mut court.scanner, &stream, &court.env, now);
     let most = MOST_FRAMES as usize * 6;
-    assert_eq!((judged.frames, judged.matter), (MOST_FRAMES, Matter::Enough));
-    assert_eq!((judged.passes, judged.rest), (most, most));
+    assert_eq!((verdict.frames, verdict.remainder), (MOST_FRAMES, Remainder::TurnOver));
+    assert_eq!((verdict.passes, verdict.rest), (most, most));
     court.hear(&stream[most..], 0);
-    assert_eq!((court.matter, court.passed.len()), (Matter::None, stream.len() - most));
+    assert_eq!(
+        (court.remainder, court.passed.len()),
+        (Remainder::None, stream.len() - most)
+    );
 }
 
 #[test]
@@ -753,13 +765,16 @@ fn nobody_gets_ahead_of_those_who_wait_for_what_they_share() {
     };
     let [mut first, mut second] =
         [(); 2].map(|()| Court::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
-    let price = first.judge.line(&first.law).unwrap().1;
+    let price = first.policer.line(&first.env).unwrap().1;
     let place = shares.outbound_line.join(price);
     let message = server_frame(FrameKind::Text, b"x");
     second.hear(&message, 0);
-    assert!(matches!(second.matter, Matter::Wait(_)), "though a token is there");
-    assert!(second.judge.lacks_share);
-    first.judge.has_turn = true;
+    assert!(
+        matches!(second.remainder, Remainder::Defer(_)),
+        "though a token is there"
+    );
+    assert!(second.policer.lacks_share);
+    first.policer.has_turn = true;
     first.hear(&message, 0);
     assert_eq!(first.passed, message);
     drop(place);

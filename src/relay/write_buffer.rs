@@ -7,7 +7,7 @@ use crate::net::stream::Stream;
 
 /// Bytes that wait for the sink, in a pipe, in memory, or in that order in both.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct WriteBuffer {
     pipe: Option<Pipe>,
     bytes: Vec<u8>,
     /// How many of the bytes were taken.
@@ -18,7 +18,7 @@ pub(super) struct Held {
     stalls: u8,
 }
 
-impl Held {
+impl WriteBuffer {
     /// Bytes in memory.
     pub(super) fn bytes(bytes: Vec<u8>) -> Self {
         Self {

@@ -5,22 +5,22 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counts that only ever grow, written by one thread and read by any.
 #[derive(Debug, Default)]
 #[repr(align(128))] // A line of its own: two workers' tallies never share one.
-pub struct Tally {
+pub struct RelayCounters {
     /// Bytes from clients.
-    pub bytes_in: Count,
+    pub bytes_in: Counter,
     /// Bytes to clients.
-    pub bytes_out: Count,
+    pub bytes_out: Counter,
     /// Messages from clients.
-    pub messages_in: Count,
+    pub messages_in: Counter,
     /// Messages to clients.
-    pub messages_out: Count,
+    pub messages_out: Counter,
     /// Tunnels that were opened.
-    pub opened: Count,
+    pub opened: Counter,
     /// Tunnels whose client has sent something, or that ended before it did: `opened` less this are silent.
-    pub no_longer_silent: Count,
+    pub no_longer_silent: Counter,
     /// Messages from clients that looked like heartbeats: of one size, at a steady interval.
-    pub heartbeats: Count,
-    hits: [[Count; Action::ALL.len()]; MessageLimit::ALL.len()],
+    pub heartbeats: Counter,
+    hits: [[Counter; LimitAction::ALL.len()]; MessageLimit::ALL.len()],
 }
 
 /// What messages can exceed.
@@ -41,7 +41,7 @@ pub enum MessageLimit {
 
 /// What was done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum LimitAction {
     /// The connection was ended.
     Close,
     /// The message had to wait.
@@ -80,16 +80,16 @@ impl MessageLimit {
     }
 
     /// Whether hitting it can have this outcome.
-    pub fn may_lead_to(self, action: Action) -> bool {
+    pub fn may_lead_to(self, action: LimitAction) -> bool {
         match self {
             Self::Rate | Self::PerIpRate | Self::BytesRate | Self::Frames => true,
-            Self::MaxSize | Self::StrictFrames => action != Action::Delay,
-            Self::OutRate | Self::OutPerIpRate | Self::OutBytesRate => action != Action::Close,
+            Self::MaxSize | Self::StrictFrames => action != LimitAction::Delay,
+            Self::OutRate | Self::OutPerIpRate | Self::OutBytesRate => action != LimitAction::Close,
         }
     }
 }
 
-impl Action {
+impl LimitAction {
     /// Every one.
     pub const ALL: [Self; 3] = [Self::Close, Self::Delay, Self::Observe];
 
@@ -103,18 +103,18 @@ impl Action {
     }
 }
 
-impl Tally {
+impl RelayCounters {
     /// How often this limit was hit, with this outcome.
-    pub fn hits(&self, limit: MessageLimit, action: Action) -> &Count {
+    pub fn hits(&self, limit: MessageLimit, action: LimitAction) -> &Counter {
         &self.hits[limit as usize][action as usize]
     }
 }
 
-/// One number of a [`Tally`].
+/// One number of a [`RelayCounters`].
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     /// Adds `more`. Only the tally's own worker calls this, so a plain load and store do.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
