@@ -31,6 +31,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod control;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod engine;
 pub mod limit;

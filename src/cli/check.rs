@@ -16,7 +16,7 @@ use super::stderr::print_line;
 
 /// `check [FILE] [--deny-warnings]`.
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The file to check, or - for standard input; without it, the one that `run` would take
     file: Option<PathBuf>,
     #[command(flatten)]
@@ -27,7 +27,7 @@ pub struct Options {
 }
 
 /// Checks a file, and resolves nothing: it needs no network.
-pub fn check(options: &Options) -> Exit {
+pub(crate) fn check(options: &Options) -> Exit {
     let path = options.file.as_ref().unwrap_or(&options.config.path);
     let in_color = std::io::stderr().is_terminal();
     let checked = match load_by(&Reader::default(), path, Pipes::Taken) {

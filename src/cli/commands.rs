@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 
 use clap::{Parser, Subcommand};
 
-use super::{check, completions, probe, run};
+#[cfg(feature = "packaging")]
+use super::completions;
+use super::{check, probe, run};
+#[cfg(feature = "demo")]
 use crate::demo;
 
 /// A guard for WebSocket servers: exact per-client limits and budgets before the handshake, near zero cost after it.
@@ -24,6 +27,7 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// The real guard before an embedded chat server, with a page to chat on and live numbers; needs nothing else
+    #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Serve in the foreground
     Run(run::Options),
@@ -32,9 +36,11 @@ pub(super) enum Command {
     /// Try a guard of one's own from outside: its limit, forged headers, path tricks, fake upgrades, silent sockets
     Probe(probe::Options),
     /// Print the manual page, for who packages wsguard: `wsguard man | man -l -` shows it
+    #[cfg(feature = "packaging")]
     #[command(hide = true)]
     Man,
     /// Print what completes wsguard's commands and options in a shell, for who packages it
+    #[cfg(feature = "packaging")]
     #[command(hide = true)]
     Completions(completions::Options),
 }
@@ -56,7 +62,9 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
 
 /// Every feature of `Cargo.toml`, and whether this build has it.
 const FEATURES: &[(&str, bool)] = &[
+    ("demo", cfg!(feature = "demo")),
     ("jemalloc", cfg!(feature = "jemalloc")),
+    ("packaging", cfg!(feature = "packaging")),
     ("faults", cfg!(feature = "faults")),
 ];
 

@@ -7,7 +7,7 @@ use clap_complete::{Shell, generate};
 
 /// `completions SHELL`.
 #[derive(Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The shell that is to complete
     shell: Shell,
 }

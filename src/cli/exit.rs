@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// How a command ended, as the exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Done.
     Done = 0,
     /// Failed.

@@ -11,7 +11,7 @@ use crate::config::policy::ServerPolicy;
 
 /// Who will stop the process, as far as can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stopper {
+pub(crate) enum Stopper {
     /// systemd, by an installed unit.
     Unit {
         /// The file that says how long it waits, or the unit's, where none does.
@@ -29,12 +29,12 @@ pub enum Stopper {
 
 impl Stopper {
     /// Looks around on this machine.
-    pub fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         Self::look(Path::new("/"), env::var_os("KUBERNETES_SERVICE_HOST").is_some())
     }
 
     /// Whether the process runs in a container, where nobody thinks of `wsguard check`.
-    pub fn is_container(&self) -> bool {
+    pub(crate) fn is_container(&self) -> bool {
         matches!(self, Self::Kubernetes | Self::Container)
     }
 
@@ -49,7 +49,7 @@ impl Stopper {
     }
 
     /// What is to be said where it does not wait for as long as a drain may take.
-    pub fn note(&self, server: &ServerPolicy) -> Option<String> {
+    pub(crate) fn note(&self, server: &ServerPolicy) -> Option<String> {
         let drain = server.drain_delay + server.drain_timeout;
         let (waits, who) = match self {
             Self::Unit { file, waits } => (*waits, format!("systemd ({})", file.display())),

@@ -1,27 +1,29 @@
 //! The command line: one file a command.
 
-pub mod check;
+mod check;
 mod commands;
-pub mod completions;
+#[cfg(feature = "packaging")]
+mod completions;
 mod config_file;
+#[cfg(feature = "demo")]
+mod demo;
 mod exit;
 mod grace;
-pub mod man;
-pub mod probe;
-pub mod run;
+#[cfg(feature = "packaging")]
+mod man;
+mod probe;
+mod run;
 mod signals;
 mod stderr;
+#[cfg(feature = "packaging")]
+mod stdout;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 use self::commands::{Cli, Command};
 use self::exit::Exit;
-use self::stderr::{fail, fail_in};
-use crate::config::policy::LogFormat;
-use crate::demo;
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
@@ -38,20 +40,17 @@ pub fn main() -> ExitCode {
         }
     };
     match cli.command {
-        Command::Demo(args) => demo::run(args).map_or_else(|error| fail_in(LogFormat::Auto, &error), |()| Exit::Done),
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => demo::run(args),
         Command::Run(options) => run::run(&options),
         Command::Check(options) => check::check(&options),
         Command::Probe(options) => probe::probe(&options),
-        Command::Man => print(|out| man::write(Cli::command(), out)),
-        Command::Completions(options) => print(|out| completions::write(&mut Cli::command(), &options, out)),
+        #[cfg(feature = "packaging")]
+        Command::Man => stdout::print(|out| man::write(<Cli as clap::CommandFactory>::command(), out)),
+        #[cfg(feature = "packaging")]
+        Command::Completions(options) => {
+            stdout::print(|out| completions::write(&mut <Cli as clap::CommandFactory>::command(), &options, out))
+        }
     }
     .into()
-}
-
-/// Writes to standard output, and fails if the write does.
-fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Exit {
-    let mut text = Vec::new();
-    write(&mut text)
-        .and_then(|()| io::stdout().write_all(&text))
-        .map_or_else(|error| fail(&error.into()), |()| Exit::Done)
 }

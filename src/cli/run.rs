@@ -30,7 +30,7 @@ use super::stderr::{fail_in, print_line};
 /// `run [-c FILE]`, or `run --listen A --upstream B …` without a file.
 #[derive(Debug, Args)]
 #[command(after_help = SIGNALS)]
-pub struct Options {
+pub(crate) struct Options {
     #[command(flatten)]
     config: ConfigFile,
     /// Serve without a file: where to listen, e.g. 0.0.0.0:8080
@@ -58,7 +58,7 @@ HUP reloads the file. TERM, INT and QUIT drain: nobody is let in any more, and w
 second one ends at once. USR1, USR2, ALRM and others like them are ignored.";
 
 /// Serves until a signal ends it.
-pub fn run(options: &Options) -> Exit {
+pub(crate) fn run(options: &Options) -> Exit {
     panics::tell_at_once(LogFormat::Auto);
     // First of all, while there is one thread.
     let systemd = from_systemd();
@@ -246,7 +246,7 @@ fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
 }
 
 /// Starts a guard and its admin server, and says in the log where they are.
-pub fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
+pub(crate) fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
     // Bound before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin

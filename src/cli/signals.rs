@@ -7,10 +7,10 @@ use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// The signal that asks for a reload.
-pub struct Hangups(Signal);
+pub(crate) struct Hangups(Signal);
 
 /// The signals that end the process.
-pub struct Ends {
+pub(crate) struct Ends {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
@@ -18,23 +18,23 @@ pub struct Ends {
 
 /// The signals that other servers know, or that somebody sends by mistake. The kernel's answer to nearly all of them is to end
 /// the process, with everybody on it.
-pub struct Ignored(Vec<(&'static str, Signal)>);
+pub(crate) struct Ignored(Vec<(&'static str, Signal)>);
 
 impl Hangups {
     /// Hears HUP from here on.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(signal(SignalKind::hangup())?))
     }
 
     /// The next HUP.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         self.0.recv().await;
     }
 }
 
 impl Ends {
     /// Hears TERM, INT and QUIT from here on.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -43,7 +43,7 @@ impl Ends {
     }
 
     /// The next one of them.
-    pub async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -54,7 +54,7 @@ impl Ends {
 
 impl Ignored {
     /// Hears them from here on, instead of being ended by them.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         // The kernel sends it when a file has become too large, the log's say. To say so in the log would bring the next one.
         let _unsaid = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         let mut all = SENT.to_vec();
@@ -69,7 +69,7 @@ impl Ignored {
     }
 
     /// The next one of them: what the log says of it.
-    pub async fn next(&mut self) -> String {
+    pub(crate) async fn next(&mut self) -> String {
         poll_fn(|cx| {
             let mut all = self.0.iter_mut();
             let came = all.find_map(|(name, signal)| signal.poll_recv(cx).is_ready().then_some(*name));

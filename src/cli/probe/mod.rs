@@ -19,7 +19,7 @@ use super::stderr::{fail, print_line};
 /// `probe URL [--most N] [--exempt PATH]… [--patience SECONDS] [--json] [--i-own-this]`.
 #[derive(Debug, Args)]
 #[command(after_help = VERDICTS)]
-pub struct Options {
+pub(crate) struct Options {
     /// The guard, e.g. <ws://127.0.0.1:8080/chat>
     url: String,
     /// Sockets to open at most while looking for the limit by address, 1 to 150
@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// Probes, prints, and fails when anything is bad.
-pub fn probe(options: &Options) -> Exit {
+pub(crate) fn probe(options: &Options) -> Exit {
     if let Some(path) = options.exempt.iter().find(|path| !target::is_path(path)) {
         print_line(format_args!(
             "wsguard: --exempt {path:?}: a path begins with / and has no spaces"

@@ -1,0 +1,14 @@
+//! Standard output, for commands that print a whole document.
+
+use std::io::{self, Write};
+
+use super::exit::Exit;
+use super::stderr::fail;
+
+/// Prints what `write` writes, all or nothing.
+pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Exit {
+    let mut text = Vec::new();
+    write(&mut text)
+        .and_then(|()| io::stdout().write_all(&text))
+        .map_or_else(|error| fail(&error.into()), |()| Exit::Done)
+}
