@@ -205,6 +205,8 @@ impl Guard {
 
     /// Ends the workers and every connection.
     pub fn stop(&self) {
+        // Connections that end with their worker have an outcome then: the process is stopping.
+        self.live.process().phase.enter(Phase::Draining);
         let workers = std::mem::take(&mut *self.workers.lock());
         workers.into_iter().for_each(Worker::stop);
         for post in self.posts.lock().drain(..) {

@@ -14,6 +14,7 @@ use crate::relay::relay::Totals;
 use crate::upstream::server::Server;
 
 use crate::live::listener::Listener;
+use crate::live::phase::Phase;
 use crate::live::process::ProcessState;
 use crate::live::zone::ZoneState;
 use crate::telemetry::advice::{Hint, Identified};
@@ -60,8 +61,11 @@ struct Named {
 
 #[derive(Debug)]
 enum State {
-    /// On its way, perhaps past a limit that was only observed. An entry that is dropped so was cut off by a panic.
+    /// On its way, perhaps past a limit that was only observed. An entry that is dropped so was cut off: by a panic, or
+    /// because the process ends.
     Walking(Option<Box<Observed>>),
+    /// Parked until more comes: another entry is made for it then.
+    Parked,
     /// Boxed, so that the many that are open do not pay for it.
     Stopped(Box<Stopped>),
     /// Answered a health check: no line, no count.
@@ -99,7 +103,7 @@ struct Standing {
 }
 
 impl Entry {
-    /// Begins the entry of a socket that `arrived` from `hop`. Dropped before anything became of it, it leaves nothing.
+    /// Begins the entry of a socket that `arrived` from `hop`.
     pub fn begin(process: &Arc<ProcessState>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
             standing: Standing {
@@ -203,6 +207,11 @@ impl Entry {
         }));
     }
 
+    /// More must come: the entry ends here and leaves nothing.
+    pub fn parked(mut self) {
+        self.state = State::Parked;
+    }
+
     /// The tunnel is open.
     pub fn opened(&mut self, now: Instant) {
         let took = now - self.arrived;
@@ -271,16 +280,28 @@ impl Entry {
 
     /// Counts and writes what became of the connection.
     fn close(&mut self) {
-        let is_panic = std::thread::panicking();
         let had_permit = self.standing.permit.is_some();
+        let is_panic = std::thread::panicking();
+        // Without a panic only the end of the process may drop an entry that has no outcome yet. All else is a fault of
+        // ours, and is counted as a panic is.
+        let is_cut = !is_panic && self.standing.process.phase.is(Phase::Draining);
         let class = match &self.state {
             State::Over(totals) => Class::Closed(totals.reason),
-            State::Open(_) if is_panic => Class::Closed(CloseReason::Panic),
+            State::Open(_) if is_cut => Class::Closed(CloseReason::Drain),
+            State::Open(_) => Class::Closed(CloseReason::Panic),
             // Whatever else it was to hear: nobody knows whether it did.
             _ if is_panic && had_permit => Class::Failed(Reason::Panic),
             _ if is_panic => Class::Rejected(Reason::Panic),
             State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
             State::Stopped(stopped) => Class::Rejected(stopped.reason),
+            State::Walking(_) => {
+                let reason = if is_cut { Reason::Draining } else { Reason::Panic };
+                if had_permit {
+                    Class::Failed(reason)
+                } else {
+                    Class::Rejected(reason)
+                }
+            }
             State::Silent(reason) => {
                 self.listener.silent_closes.inc();
                 // Who went by itself was not refused.
@@ -289,9 +310,8 @@ impl Entry {
                 }
                 return;
             }
-            // A health check leaves nothing; nor does one that has more to say, or a task that the process ends because it is
-            // about to exit.
-            State::Health | State::Walking(_) | State::Open(_) => return,
+            // A health check leaves nothing; nor does one that has more to say.
+            State::Health | State::Parked => return,
         };
         self.count(class);
         if let State::Over(totals) = &self.state
@@ -418,7 +438,7 @@ impl Entry {
                 line.status = Some(101);
                 numbers = observed.as_ref().map(|observed| observed.numbers);
             }
-            State::Walking(_) | State::Health | State::Silent(_) => {}
+            State::Walking(_) | State::Parked | State::Health | State::Silent(_) => {}
         }
         match numbers {
             Some(Numbers::Open { open, of }) => {

@@ -180,10 +180,13 @@ fn stay(turn: Turn, cx: &Context) {
     if arrival.newcomer.ahead().is_silent() {
         arrival.seat.is_silent();
     }
-    if let Err((arrival, error)) = cx.lobby().keep(arrival) {
-        entry.stopped(&no_room(&error), None);
-        drop(arrival);
-        drop(entry);
+    match cx.lobby().keep(arrival) {
+        Ok(()) => entry.parked(),
+        Err((arrival, error)) => {
+            entry.stopped(&no_room(&error), None);
+            drop(arrival);
+            drop(entry);
+        }
     }
 }
 

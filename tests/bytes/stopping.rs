@@ -125,6 +125,25 @@ fn a_frame_under_way_is_finished_first_and_one_that_never_is_ends_without_a_clos
 }
 
 #[test]
+fn a_client_whose_server_has_not_answered_by_the_end_of_the_drain_leaves_a_line() {
+    let backend = Backend::start(|guest| {
+        guest.hear_head();
+        guest.listen();
+    });
+    let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"1s\"");
+    let mut client = rig.send(Request::to("/ws").into_bytes());
+    backend.visit(0).head();
+    rig.signal(Signal::TERM);
+    assert_eq!(rig.ended().code(), Some(0));
+    assert_eq!(client.read_to_end(), (Vec::new(), End::Fin));
+    let line = rig.line("what became of it", |line| line["event"] == "failed");
+    assert_eq!(line["reason"], "draining");
+    assert_eq!(line["route"], "default");
+    assert_eq!(line["server"], backend.address().to_string());
+    assert!(line["status"].is_null(), "no answer was sent: {line}");
+}
+
+#[test]
 fn with_nobody_there_it_ends_at_once_with_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let backend = Backend::listening();
