@@ -317,7 +317,6 @@ const LINES_MAX: usize = 400;
 
 /// Files with more lines than that, still to be cut.
 const FILES_TO_CUT: &[&str] = &[
-    "config/document/table.rs",
     "control/reload.rs",
     "limit/key.rs",
     "net/listen.rs",

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
+use toml::de::DeTable;
+
 use crate::config::compile as compiler;
 use crate::config::defaults;
 use crate::config::document::schema;
 use crate::config::document::syntax;
+use crate::config::document::table::{Schema, Table};
 use crate::config::file::{Pipes, Reader, Unread};
 use crate::config::findings::{Finding, Findings, Severity, Source};
 use crate::config::policy::{LogFormat, Policy};
@@ -109,8 +112,8 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
         name: name.to_owned(),
         text: Some(text.to_owned()),
     };
-    let raw = match schema::File::parse(text) {
-        Ok(raw) => raw,
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
         Err(error) => {
             return Err(Rejected {
                 mistakes: syntax::mistakes(text, &error),
@@ -120,7 +123,8 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
         }
     };
     let mut found = Findings::default();
-    let policy = compiler::policy(&raw, &mut found);
+    let file = schema::File::read(Some(document.get_ref()), &mut found);
+    let policy = compiler::policy(&file, &mut found);
     found.sort();
     match policy {
         Some(policy) if found.mistakes.is_empty() => Ok(Checked {
@@ -131,16 +135,15 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
         _ => Err(Rejected {
             mistakes: found.mistakes,
             source,
-            log_format: compiler::log_format(&raw),
+            log_format: compiler::log_format(&file),
         }),
     }
 }
 
 /// Every key that a file may have, with the table it stands in: "limits" is every `zone.*` too, "" the file itself.
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-    schema::SCHEMA
-        .into_iter()
-        .flat_map(|(table, keys)| keys.iter().map(move |key| (table, *key)))
+    let keys_of = |schema: Schema| schema.keys.iter().map(move |key| (schema.path, *key));
+    schema::SCHEMAS.into_iter().flat_map(keys_of)
 }
 
 #[cfg(test)]

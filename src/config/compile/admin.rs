@@ -48,12 +48,12 @@ pub fn compile_log(raw: &schema::Log, found: &mut Findings) -> LogPolicy {
         format: raw.format.word(&formats, found).unwrap_or_default(),
         level: raw.level.word(&levels, found).unwrap_or_default(),
         access: raw.access.word(&access, found).unwrap_or_default(),
-        sample: raw.sample.rate_or_off(found).over(Some(defaults::LOG_SAMPLE)),
+        sample: raw.sample.rate_or_off(found).or(Some(defaults::LOG_SAMPLE)),
     }
 }
 
 fn listen(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
-    if raw.listen.says("off") {
+    if raw.listen.is("off") {
         return None;
     }
     let written = raw.listen.text(&such_as(&raw.listen.shown()), found);

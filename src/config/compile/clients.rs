@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 
-use crate::config::document::value::Text;
+use crate::config::document::table::Text;
 use crate::config::findings::{Finding, Findings, nearest};
 use crate::config::notation::addresses::{self, LOOPBACK, PRIVATE};
 use crate::config::routes::clients::ClientSet;

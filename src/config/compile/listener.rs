@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::config::defaults;
 use crate::config::document::schema;
-use crate::config::document::table::{Entry, Sections};
+use crate::config::document::table::{Entry, List};
 use crate::config::findings::{Finding, Findings};
 use crate::config::notation::addresses;
 use crate::config::notation::paths;
@@ -17,22 +17,22 @@ use crate::net::address::Bind;
 use super::names::Names;
 
 pub fn compile(
-    listeners: &Sections<schema::Listener>,
+    listeners: &List<schema::Listener>,
     client_ip: &schema::ClientIp,
     found: &mut Findings,
 ) -> Vec<ListenerPolicy> {
-    if !listeners.is_written() || listeners.is_empty() {
+    if listeners.is_missing {
         let hint = "[[listener]] and on the next line: bind = [\"0.0.0.0:8080\"]";
         found.mistake(Finding::nowhere("there is no [[listener]]").hint(hint));
     }
     let (mut names, mut bound) = (Names::new("listener"), Vec::new());
     let mut policies = Vec::new();
-    for (header, raw) in listeners.iter() {
-        let bind = binds(raw, &header, &mut bound, found);
+    for (header, raw) in &listeners.tables {
+        let bind = binds(raw, header, &mut bound, found);
         let or = bind
             .first()
             .map_or_else(|| format!("listener-{}", policies.len() + 1), ToString::to_string);
-        let name = names.take(&raw.name, or, header, found);
+        let name = names.take(&raw.name, or, header.clone(), found);
         check_proxy_protocol(raw, &bind, client_ip, found);
         policies.push(one(raw, name, bind, found));
     }
@@ -66,7 +66,7 @@ fn one(raw: &schema::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Find
         max_pending_per_ip: raw
             .max_pending_per_ip
             .number_or("off", &(1..=10_000_000), found)
-            .over(defaults::MAX_PENDING_PER_IP),
+            .or(defaults::MAX_PENDING_PER_IP),
         health_path: health_path(&raw.health_path, found),
     }
 }
@@ -116,7 +116,7 @@ pub fn is_local(bind: &Bind) -> bool {
 }
 
 fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
-    if entry.says("off") {
+    if entry.is("off") {
         return None;
     }
     let text = entry.text("such as \"/healthz\", or \"off\"", found)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::document::schema::Messages;
-use crate::config::document::setting::Switched;
+use crate::config::document::setting::Setting;
 use crate::config::document::table::Entry;
 use crate::config::document::value::MOST_BYTES;
 use crate::config::findings::{Finding, Findings};
@@ -31,7 +31,7 @@ pub fn overlay(rules: &mut MessageRules, raw: &Messages, found: &mut Findings) {
     rules.max_size = raw
         .max_size
         .size_or_off(&(1..=MOST_BYTES.into()), found)
-        .over(rules.max_size);
+        .or(rules.max_size);
     rules.out_rate = rate::over(rules.out_rate, &raw.out_rate, &raw.out_burst, found);
     rules.out_per_ip_rate = rate::over(
         rules.out_per_ip_rate,
@@ -43,8 +43,8 @@ pub fn overlay(rules: &mut MessageRules, raw: &Messages, found: &mut Findings) {
     if let Some(on_exceed) = raw.on_exceed.word(&ON_EXCEED, found) {
         rules.on_exceed = on_exceed;
     }
-    rules.notice = notice(&raw.notice, found).over(rules.notice.take());
-    rules.ping = raw.ping.duration_or_off(&PING, found).over(rules.ping);
+    rules.notice = notice(&raw.notice, found).or(rules.notice.take());
+    rules.ping = raw.ping.duration_or_off(&PING, found).or(rules.ping);
     if let Some(timeout) = raw.pong_timeout.duration(&PONG_TIMEOUT, found) {
         rules.pong_timeout = timeout;
     }
@@ -88,13 +88,13 @@ pub fn unlimited(rules: MessageRules) -> MessageRules {
     }
 }
 
-fn notice(entry: &Entry, found: &mut Findings) -> Switched<Arc<str>> {
-    if entry.says("off") {
-        return Switched::Off;
+fn notice(entry: &Entry, found: &mut Findings) -> Setting<Arc<str>> {
+    if entry.is("off") {
+        return Setting::Off;
     }
     let such = "what a client is to hear, or \"off\"";
     let Some(text) = entry.text(such, found) else {
-        return Switched::Unwritten;
+        return Setting::Unwritten;
     };
     let (title, hint) = if text.text.is_empty() {
         ("`notice` is empty", such.to_owned())
@@ -105,10 +105,10 @@ fn notice(entry: &Entry, found: &mut Findings) -> Switched<Arc<str>> {
         let hint = "a text in one line, without tabs and other signs that don't print".to_owned();
         ("`notice` has control characters", hint)
     } else {
-        return Switched::On(text.text.into());
+        return Setting::Value(text.text.into());
     };
     found.mistake(Finding::at(text.span, title).hint(hint));
-    Switched::Unwritten
+    Setting::Unwritten
 }
 
 const fn a_second(tokens: u32, burst: u32) -> Rate {

@@ -25,22 +25,21 @@ use crate::config::policy::{LogFormat, Policy};
 
 /// How a file would have things told in the log, whatever else is wrong with it.
 pub fn log_format(raw: &File) -> LogFormat {
-    admin::compile_log(raw.log.get(), &mut Findings::default()).format
+    admin::compile_log(&raw.log, &mut Findings::default()).format
 }
 
 /// The policy, or `None` where mistakes leave none.
 pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
-    raw.report(found);
-    let server = server::compile(raw.server.get(), found);
-    let identity = identity::compile(raw.client_ip.get(), found);
-    let listeners = listener::compile(&raw.listener, raw.client_ip.get(), found);
+    let server = server::compile(&raw.server, found);
+    let identity = identity::compile(&raw.client_ip, found);
+    let listeners = listener::compile(&raw.listener, &raw.client_ip, found);
     let zones = zone::compile(raw, found);
     let networks = network::compile(&raw.network, found);
     let upstreams = upstream::compile(&raw.upstream, found);
     let routes = route::compile(raw, &zones, found);
-    let admin = admin::compile(raw.admin.get(), &listeners, found);
+    let admin = admin::compile(&raw.admin, &listeners, found);
     own::refuse(&raw.upstream, &listeners, admin.listen, found);
-    let log = admin::compile_log(raw.log.get(), found);
+    let log = admin::compile_log(&raw.log, found);
     if !found.mistakes.is_empty() {
         return None;
     }

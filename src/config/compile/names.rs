@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::config::document::table::Entry;
+use crate::config::document::table::{Entry, Text};
 use crate::config::findings::{Finding, Findings};
 
 /// The names of one kind so far, each with its place.
@@ -28,8 +28,8 @@ impl Names {
             Some(text) => (text.text.into(), text.span.clone()),
             None => (or.into(), header),
         };
-        if written.is_some() {
-            check(&name, &span, found);
+        if let Some(text) = &written {
+            check(text, found);
         }
         if let Some((_, first)) = self.taken.iter().find(|(taken, _)| *taken == name) {
             found.mistake(
@@ -45,10 +45,11 @@ impl Names {
 }
 
 /// Notes a name that could not stand in a log line or a metric.
-pub fn check(name: &str, span: &Range<usize>, found: &mut Findings) {
+pub fn check(name: &Text, found: &mut Findings) {
+    let Text { text: name, span } = name;
     let why = if name.is_empty() {
         "a name is empty"
-    } else if name == "-" {
+    } else if *name == "-" {
         "\"-\" is what logs and metrics say where there is no name"
     } else if name.chars().any(char::is_control) {
         "a name has a control character"

@@ -6,8 +6,8 @@ use std::ops::Range;
 use ipnet::IpNet;
 
 use crate::config::document::schema;
-use crate::config::document::setting::Switched;
-use crate::config::document::table::Sections;
+use crate::config::document::setting::Setting;
+use crate::config::document::table::List;
 use crate::config::document::value::MOST_TOKENS;
 use crate::config::findings::{Finding, Findings};
 use crate::config::policy::NetworkPolicy;
@@ -18,11 +18,11 @@ use super::clients;
 use super::names::Names;
 use super::server::MOST_CONNECTIONS;
 
-pub fn compile(networks: &Sections<schema::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
+pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
     let mut map = NetworkMap::default();
     let mut names = Names::new("network");
     let mut places: Vec<(IpNet, Range<usize>)> = Vec::new();
-    for (nth, (header, raw)) in networks.iter().enumerate() {
+    for (nth, (header, raw)) in networks.tables.iter().enumerate() {
         if !raw.networks.is_written() {
             let mistake = Finding::at(header.clone(), "a network without `networks`");
             found.mistake(mistake.hint("networks = [\"203.0.113.0/28\"]"));
@@ -39,7 +39,7 @@ pub fn compile(networks: &Sections<schema::Network>, found: &mut Findings) -> Ne
             .first()
             .map_or_else(|| format!("network-{}", nth + 1), |text| text.text.to_owned());
         let policy = NetworkPolicy {
-            name: names.take(&raw.name, or, header, found),
+            name: names.take(&raw.name, or, header.clone(), found),
             per_ip: raw.per_ip.number_or("off", &(1..=MOST_CONNECTIONS), found).written(),
             rate: rate(raw, found).written(),
         };
@@ -67,7 +67,7 @@ pub fn compile(networks: &Sections<schema::Network>, found: &mut Findings) -> Ne
     map
 }
 
-fn rate(raw: &schema::Network, found: &mut Findings) -> Switched<Rate> {
+fn rate(raw: &schema::Network, found: &mut Findings) -> Setting<Rate> {
     let burst = raw
         .per_ip_burst
         .number(&(1..=MOST_TOKENS), found)
@@ -77,10 +77,10 @@ fn rate(raw: &schema::Network, found: &mut Findings) -> Switched<Rate> {
             let title = "`per_ip_burst` without `per_ip_rate`: each zone has a rate of its own";
             found.mistake(Finding::at(span, title).hint("per_ip_rate = \"50/s\" beside it"));
         }
-        return Switched::Unwritten;
+        return Setting::Unwritten;
     }
     match raw.per_ip_rate.rate_or_off(found) {
-        Switched::On(rate) => Switched::On(Rate {
+        Setting::Value(rate) => Setting::Value(Rate {
             burst: burst.unwrap_or(rate.burst),
             ..rate
         }),

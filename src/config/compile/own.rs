@@ -21,7 +21,7 @@ pub fn refuse(
     let admin = admin.map(Bind::Tcp);
     // What is wrong with the lists was told where they were compiled.
     let mut unheard = Findings::default();
-    for (_, upstream) in upstreams.iter() {
+    for (_, upstream) in &upstreams.tables {
         for text in upstream.servers.texts_or_none(&mut unheard).unwrap_or_default() {
             let Ok(server) = addresses::target(text.text) else {
                 continue;

@@ -11,14 +11,14 @@ use crate::limit::rules::Rate;
 pub fn over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
     let most = burst.number(&(1..=MOST_TOKENS), found);
     needs_a_rate(base, rate, burst, most.map(|_| "10/s"), found);
-    with_burst(rate.rate_or_off(found).over(base), most)
+    with_burst(rate.rate_or_off(found).or(base), most)
 }
 
 /// The same, where a token is a byte and the burst a size.
 pub fn bytes_over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
     let most = burst.size(&(1..=MOST_BYTES.into()), found);
     needs_a_rate(base, rate, burst, most.map(|_| "64KiB/s"), found);
-    with_burst(rate.byte_rate_or_off(found).over(base), most)
+    with_burst(rate.byte_rate_or_off(found).or(base), most)
 }
 
 /// `example` is a rate where the burst could be read.

@@ -18,12 +18,12 @@ use super::clients;
 use super::names::Names;
 
 pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes {
-    let upstreams: Vec<&str> = raw.upstream.iter().map(|(name, _)| name.get_ref().as_str()).collect();
-    if !raw.route.is_written() || raw.route.is_empty() {
-        if let Some((second, _)) = raw.upstream.iter().nth(1) {
+    let upstreams: Vec<&str> = raw.upstream.tables.iter().map(|(name, _)| name.text).collect();
+    if raw.route.is_missing {
+        if let Some((second, _)) = raw.upstream.tables.get(1) {
             let title = "several upstreams and no [[route]] that chooses among them";
             found.mistake(
-                Finding::at(second.span(), title).hint(
+                Finding::at(second.span.clone(), title).hint(
                     "[[route]] with `hosts` or `paths`, and upstream = \"...\" in each; or leave one upstream only",
                 ),
             );
@@ -31,16 +31,16 @@ pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes
         return Routes::new(vec![everything(zones)]);
     }
     let mut names = Names::new("route");
-    let routes = raw.route.iter().enumerate().map(|(nth, (header, route))| {
+    let routes = raw.route.tables.iter().enumerate().map(|(nth, (header, route))| {
         if refuses(route, found) {
-            let name = names.take(&route.name, format!("route-{}", nth + 1), header, found);
+            let name = names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found);
             return refusing(name, route, found);
         }
         let zone = zone(&route.zone, zones, found);
         Route {
             name: names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found),
             zone,
-            upstream: upstream(&route.upstream, &header, &upstreams, found),
+            upstream: upstream(&route.upstream, header, &upstreams, found),
             exempt: zones.get(zone).is_some_and(|zone| zone.exempt),
             hosts: hosts(route, found),
             paths: route_paths(route, found),

@@ -11,10 +11,10 @@ pub fn compile(raw: &schema::Server, found: &mut Findings) -> ServerPolicy {
     let max_connections = raw
         .max_connections
         .number_or("auto", &(1..=MOST_CONNECTIONS), found)
-        .over(None);
+        .or(None);
     let table_size = raw.table_size.number(&(1..=MOST_CONNECTIONS), found);
     let policy = ServerPolicy {
-        workers: raw.workers.number_or("auto", &(1..=1024), found).over(None),
+        workers: raw.workers.number_or("auto", &(1..=1024), found).or(None),
         max_connections,
         table_size: table_size.unwrap_or(defaults::TABLE_SIZE),
         drain_delay: raw

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::config::document::schema;
-use crate::config::document::table::Named;
+use crate::config::document::table::{Named, Text};
 use crate::config::findings::{Finding, Findings};
 use crate::config::notation::addresses;
 use crate::config::policy::UpstreamPolicy;
@@ -14,22 +14,22 @@ use crate::upstream::rules::{Balance, UpstreamRules};
 use super::names;
 
 pub fn compile(upstreams: &Named<schema::Upstream>, found: &mut Findings) -> Vec<UpstreamPolicy> {
-    if !upstreams.is_written() {
+    if upstreams.is_missing {
         let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
         found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
     }
-    let compile = |(name, raw): (&toml::Spanned<String>, &schema::Upstream)| {
-        names::check(name.get_ref(), &name.span(), found);
+    let compile = |(name, raw): &(Text, schema::Upstream)| {
+        names::check(name, found);
         UpstreamPolicy {
             rules: UpstreamRules {
-                name: name.get_ref().as_str().into(),
-                servers: servers(raw, &name.span(), found),
+                name: name.text.into(),
+                servers: servers(raw, &name.span, found),
                 balance: raw.balance.word(&BALANCE, found).unwrap_or_default(),
             },
             relay: raw.relay.word(&RELAY, found).unwrap_or_default(),
         }
     };
-    upstreams.iter().map(compile).collect()
+    upstreams.tables.iter().map(compile).collect()
 }
 
 fn servers(raw: &schema::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {

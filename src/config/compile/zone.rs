@@ -16,18 +16,18 @@ use super::{messages, names, rate};
 
 /// `default`, `exempt`, then the others in the order written.
 pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
-    let limits = raw.limits.get();
+    let limits = &raw.limits;
     if let Some(span) = limits.exempt.span() {
         let hint = "[zone.NAME] exempt = true, and a [[route]] whose `zone` is that name";
         found.mistake(Finding::at(span, "`exempt` is for a zone, not for [limits]").hint(hint));
     }
-    let strict = limits.messages.get().strict_frames.flag_or("auto", found).over(None);
+    let strict = limits.messages.strict_frames.flag_or("auto", found).or(None);
     let mut common = overlay(defaults::zone("default"), limits, found);
     messages::settle(&mut common.messages, strict, false);
     let mut zones = vec![common.clone(), exempt(&common)];
-    for (name, written) in raw.zone.iter() {
-        names::check(name.get_ref(), &name.span(), found);
-        let at = zones.iter().position(|zone| *zone.name == **name.get_ref());
+    for (name, written) in &raw.zone.tables {
+        names::check(name, found);
+        let at = zones.iter().position(|zone| *zone.name == *name.text);
         let built_in = at.map(|at| zones[at].clone());
         let is_exempt = match written.exempt.flag(found) {
             Some(false) if built_in.as_ref().is_some_and(|zone| zone.exempt) => {
@@ -41,17 +41,17 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
         let base = match built_in {
             Some(zone) if zone.exempt => zone,
             _ => ZonePolicy {
-                name: name.get_ref().as_str().into(),
+                name: name.text.into(),
                 ..common.clone()
             },
         };
         let base = if is_exempt { unlimited(base) } else { base };
         let strict = if is_exempt { None } else { strict };
-        let strict = written.messages.get().strict_frames.flag_or("auto", found).over(strict);
+        let strict = written.messages.strict_frames.flag_or("auto", found).or(strict);
         let mut zone = overlay(base, written, found);
         messages::settle(&mut zone.messages, strict, zone.exempt);
         if zone.exempt && zone.rules.connections.is_none() {
-            let span = written.connections.span().unwrap_or_else(|| name.span());
+            let span = written.connections.span().unwrap_or_else(|| name.span.clone());
             found.mistake(
                 Finding::at(
                     span,
@@ -97,9 +97,9 @@ fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
         zone.rules.observe = observe;
     }
     let count = |entry: &Entry, found: &mut Findings| entry.number_or("off", &(1..=MOST_CONNECTIONS), found);
-    zone.rules.connections = count(&raw.connections, found).over(zone.rules.connections);
-    zone.rules.rate = raw.rate.rate_or_off(found).over(zone.rules.rate);
-    zone.client.per_ip = count(&raw.per_ip, found).over(zone.client.per_ip);
+    zone.rules.connections = count(&raw.connections, found).or(zone.rules.connections);
+    zone.rules.rate = raw.rate.rate_or_off(found).or(zone.rules.rate);
+    zone.client.per_ip = count(&raw.per_ip, found).or(zone.client.per_ip);
     zone.client.rate = rate::over(zone.client.rate, &raw.per_ip_rate, &raw.per_ip_burst, found);
     if let Some(style) = raw.reject_with.word(&REJECT_WITH, found) {
         zone.reject_with = style;
@@ -107,14 +107,14 @@ fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
     // Retry-After counts in whole seconds, and 0 would ask the whole crowd back at once.
     let retry = Duration::from_secs(1)..=Duration::from_secs(86_400);
     zone.retry_after = raw.retry_after.duration(&retry, found).unwrap_or(zone.retry_after);
-    timeouts(&mut zone, raw.timeouts.get(), found);
-    messages::overlay(&mut zone.messages, raw.messages.get(), found);
+    timeouts(&mut zone, &raw.timeouts, found);
+    messages::overlay(&mut zone.messages, &raw.messages, found);
     zone
 }
 
 fn timeouts(zone: &mut ZonePolicy, raw: &schema::Timeouts, found: &mut Findings) {
     let mut set = |slot: &mut Option<Duration>, entry: &Entry, range: RangeInclusive<Duration>| {
-        *slot = entry.duration_or_off(&range, found).over(*slot);
+        *slot = entry.duration_or_off(&range, found).or(*slot);
     };
     let (ms, second, hour) = (
         Duration::from_millis(1),

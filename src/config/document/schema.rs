@@ -1,50 +1,39 @@
-//! The file as it is written: one struct a table, one field a key, every value with its span.
-//!
-//! Nothing is judged here. A value of the wrong type, a key that is not known and a table that is none are kept, so that
-//! each becomes one mistake among all of them instead of the end of reading; [`File::report`] tells the last two.
+//! Every table of a configuration with its keys.
 
-use serde::de::{IgnoredAny, MapAccess};
-use toml::Spanned;
+use toml::de::DeTable;
 
-use crate::config::document::table::{Entry, Field, Named, Section, Sections, Shape, Table};
-use crate::config::document::unknown_key;
 use crate::config::findings::Findings;
 
-/// Writes down a table's keys once, and makes of them the struct, how it is read, and the list of keys.
+use super::table::{Entry, Field, List, Named, Schema, Table};
+use super::unknown_key;
+
+/// Declares a table: its keys, then those keys that are tables themselves. Makes the struct, how it is read, and the list of
+/// its keys.
 macro_rules! table {
-    ($(#[$doc:meta])* $name:ident $path:literal { $($key:ident: $kind:ty),* $(,)? }) => {
+    (
+        $(#[$doc:meta])* $name:ident<$t:lifetime> $path:literal in $place:literal { $($key:ident),* $(,)? }
+        $(with { $($inner:ident: $kind:ty),* $(,)? })?
+    ) => {
         $(#[$doc])*
         #[derive(Debug)]
-        pub struct $name {
-            $(pub $key: $kind,)*
-            strays: Vec<Spanned<String>>,
+        pub struct $name<$t> {
+            $(pub $key: Entry<$t>,)*
+            $($(pub $inner: $kind,)*)?
         }
 
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($key: <$kind as Field>::unwritten(stringify!($key)),)* strays: Vec::new() }
-            }
-        }
+        impl<$t> Table<$t> for $name<$t> {
+            const SCHEMA: Schema = Schema {
+                path: $path,
+                place: $place,
+                keys: &[$(stringify!($key),)* $($(stringify!($inner),)*)?],
+            };
 
-        impl Table for $name {
-            const PATH: &'static str = $path;
-            const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
-
-            fn set<'de, A: MapAccess<'de>>(&mut self, key: Spanned<String>, map: &mut A) -> Result<(), A::Error> {
-                match key.get_ref().as_str() {
-                    $(stringify!($key) => self.$key.read(map)?,)*
-                    _ => {
-                        map.next_value::<IgnoredAny>()?;
-                        self.strays.push(key);
-                    }
-                }
-                Ok(())
-            }
-
-            fn report(&self, found: &mut Findings) {
-                $(self.$key.report(found);)*
-                for stray in &self.strays {
-                    found.mistake(unknown_key::mistake(Self::PATH, Self::KEYS, stray, &SCHEMA));
+            fn read(table: Option<&$t DeTable<$t>>, found: &mut Findings) -> Self {
+                let get = |key: &str| table.and_then(|table| table.get(key));
+                unknown_key::report(&Self::SCHEMA, table, &SCHEMAS, found);
+                Self {
+                    $($key: Entry { key: stringify!($key), value: get(stringify!($key)) },)*
+                    $($($inner: Field::read(stringify!($inner), get(stringify!($inner)), found),)*)?
                 }
             }
         }
@@ -53,110 +42,100 @@ macro_rules! table {
 
 table! {
     /// The whole file.
-    File "" {
-        server: Section<Server>, listener: Sections<Listener>, client_ip: Section<ClientIp>, limits: Section<Limits>,
-        zone: Named<Limits>, network: Sections<Network>, route: Sections<Route>, upstream: Named<Upstream>,
-        admin: Section<Admin>, log: Section<Log>,
+    File<'t> "" in "the file itself" {
+    } with {
+        server: Server<'t>, listener: List<Listener<'t>>, client_ip: ClientIp<'t>, limits: Limits<'t>,
+        zone: Named<'t, Limits<'t>>, network: List<Network<'t>>, route: List<Route<'t>>,
+        upstream: Named<'t, Upstream<'t>>, admin: Admin<'t>, log: Log<'t>,
     }
 }
 table! {
     /// `[server]`.
-    Server "server" {
-        workers: Entry, max_connections: Entry, table_size: Entry, drain_delay: Entry, drain_timeout: Entry,
-        watch_config: Entry,
+    Server<'t> "server" in "[server]" {
+        workers, max_connections, table_size, drain_delay, drain_timeout, watch_config,
     }
 }
 table! {
     /// `[[listener]]`.
-    Listener "listener" {
-        name: Entry, bind: Entry, backlog: Entry, accept_proxy_protocol: Entry, handshake_timeout: Entry,
-        max_head_size: Entry, max_headers: Entry, max_pending: Entry, max_pending_per_ip: Entry, health_path: Entry,
-        http: Entry,
+    Listener<'t> "listener" in "a [[listener]]" {
+        name, bind, backlog, accept_proxy_protocol, handshake_timeout, max_head_size, max_headers, max_pending,
+        max_pending_per_ip, health_path, http,
     }
 }
 table! {
     /// `[client_ip]`.
-    ClientIp "client_ip" {
-        trusted_proxies: Entry, headers: Entry, ipv4_prefix: Entry, ipv6_prefix: Entry,
-        translation_prefixes: Entry, send: Entry,
+    ClientIp<'t> "client_ip" in "[client_ip]" {
+        trusted_proxies, headers, ipv4_prefix, ipv6_prefix, translation_prefixes, send,
     }
 }
 table! {
     /// `[limits]` and every `[zone.*]`; `exempt` is for a zone only.
-    Limits "limits" {
-        exempt: Entry, mode: Entry, connections: Entry, rate: Entry, per_ip: Entry, per_ip_rate: Entry,
-        per_ip_burst: Entry, reject_with: Entry, retry_after: Entry, timeouts: Section<Timeouts>,
-        messages: Section<Messages>,
+    Limits<'t> "limits" in "[limits] or a [zone.NAME]" {
+        exempt, mode, connections, rate, per_ip, per_ip_rate, per_ip_burst, reject_with, retry_after,
+    } with {
+        timeouts: Timeouts<'t>, messages: Messages<'t>,
     }
 }
 table! {
     /// `[limits.timeouts]` and every `[zone.*.timeouts]`.
-    Timeouts "limits.timeouts" {
-        dial: Entry, upgrade: Entry, idle: Entry, half_close: Entry, stalled: Entry, keepalive: Entry, lifetime: Entry,
-        first_message: Entry,
+    Timeouts<'t> "limits.timeouts" in "[limits.timeouts]" {
+        dial, upgrade, idle, half_close, stalled, keepalive, lifetime, first_message,
     }
 }
 table! {
     /// `[limits.messages]` and every `[zone.*.messages]`.
-    Messages "limits.messages" {
-        preset: Entry, rate: Entry, burst: Entry, per_ip_rate: Entry, per_ip_burst: Entry, bytes_rate: Entry,
-        bytes_burst: Entry, max_size: Entry, out_rate: Entry, out_burst: Entry, out_per_ip_rate: Entry,
-        out_per_ip_burst: Entry, out_bytes_rate: Entry, out_bytes_burst: Entry, on_exceed: Entry, notice: Entry,
-        strict_frames: Entry, ping: Entry, pong: Entry, pong_timeout: Entry,
-        replace_ghosts: Entry,
+    Messages<'t> "limits.messages" in "[limits.messages]" {
+        preset, rate, burst, per_ip_rate, per_ip_burst, bytes_rate, bytes_burst, max_size, out_rate, out_burst,
+        out_per_ip_rate, out_per_ip_burst, out_bytes_rate, out_bytes_burst, on_exceed, notice, strict_frames, ping,
+        pong, pong_timeout, replace_ghosts,
     }
 }
 table! {
     /// `[[network]]`.
-    Network "network" { name: Entry, networks: Entry, per_ip: Entry, per_ip_rate: Entry, per_ip_burst: Entry }
+    Network<'t> "network" in "a [[network]]" {
+        name, networks, per_ip, per_ip_rate, per_ip_burst,
+    }
 }
 table! {
     /// `[[route]]`.
-    Route "route" {
-        name: Entry, hosts: Entry, paths: Entry, networks: Entry, allow: Entry, origins: Entry, zone: Entry,
-        upstream: Entry, refuse: Entry,
+    Route<'t> "route" in "a [[route]]" {
+        name, hosts, paths, networks, allow, origins, zone, upstream, refuse,
     }
 }
 table! {
     /// `[upstream.*]`.
-    Upstream "upstream" { servers: Entry, balance: Entry, relay: Entry }
+    Upstream<'t> "upstream" in "an [upstream.NAME]" {
+        servers, balance, relay,
+    }
 }
 table! {
     /// `[admin]`.
-    Admin "admin" { listen: Entry, hosts: Entry, clients: Entry }
+    Admin<'t> "admin" in "[admin]" {
+        listen, hosts, clients,
+    }
 }
 table! {
     /// `[log]`.
-    Log "log" { format: Entry, level: Entry, access: Entry, sample: Entry }
+    Log<'t> "log" in "[log]" {
+        format, level, access, sample,
+    }
 }
 
-/// Every table with its keys, the file's own first.
-pub const SCHEMA: [(&str, &[&str]); 12] = [
-    (File::PATH, File::KEYS),
-    (Server::PATH, Server::KEYS),
-    (Listener::PATH, Listener::KEYS),
-    (ClientIp::PATH, ClientIp::KEYS),
-    (Limits::PATH, Limits::KEYS),
-    (Timeouts::PATH, Timeouts::KEYS),
-    (Messages::PATH, Messages::KEYS),
-    (Network::PATH, Network::KEYS),
-    (Route::PATH, Route::KEYS),
-    (Upstream::PATH, Upstream::KEYS),
-    (Admin::PATH, Admin::KEYS),
-    (Log::PATH, Log::KEYS),
+/// Every table, the file itself first.
+pub const SCHEMAS: [Schema; 12] = [
+    File::SCHEMA,
+    Server::SCHEMA,
+    Listener::SCHEMA,
+    ClientIp::SCHEMA,
+    Limits::SCHEMA,
+    Timeouts::SCHEMA,
+    Messages::SCHEMA,
+    Network::SCHEMA,
+    Route::SCHEMA,
+    Upstream::SCHEMA,
+    Admin::SCHEMA,
+    Log::SCHEMA,
 ];
 
-impl File {
-    /// Reads TOML. An error is one of syntax, and the first.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        match toml::from_str(text)? {
-            Shape::Fits(file) => Ok(file),
-            Shape::Other => Ok(Self::default()), // A TOML document is a table always.
-        }
-    }
-
-    /// Tells every unknown key, and everything that should be a table and is not.
-    pub fn report(&self, found: &mut Findings) {
-        Table::report(self, found);
-    }
-}
+/// The tables that are lists, each with double brackets.
+pub const LISTS: [&str; 3] = [Listener::SCHEMA.path, Network::SCHEMA.path, Route::SCHEMA.path];

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use toml::de::{DeTable, Error};
 
-use crate::config::document::schema::SCHEMA;
-use crate::config::document::table::LISTS;
 use crate::config::findings::Finding;
+
+use super::schema::{LISTS, SCHEMAS};
 
 /// What is to be said of a text that is no TOML; `first` is the parser's first error.
 pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
@@ -107,7 +107,7 @@ fn repaired(line: &str) -> Option<(&'static str, String)> {
 /// `per_ip: 5` and `per_ip 5`. Known keys alone: in a list over many lines an address may look like one.
 fn with_equals(line: &str) -> Option<String> {
     let (key, value) = line.split_once([':', ' '])?;
-    let is_known = SCHEMA.iter().any(|(_, keys)| keys.contains(&key));
+    let is_known = SCHEMAS.iter().any(|schema| schema.keys.contains(&key));
     (is_known && !value.trim_start().starts_with('=')).then(|| format!("{key} = {}", value.trim()))
 }
 

@@ -1,417 +1,161 @@
-//! The shapes that a key of the file may have, read through serde without ever refusing: what does not fit is kept as
-//! such, and told later with its place.
+//! Tables whose keys are known, over the tree that the TOML parser makes. A value keeps its place in the text.
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::config::findings::{Finding, Findings};
 
-/// A table of the file.
-pub trait Table: Default {
-    /// Where it stands, in dots; "" is the file itself.
-    const PATH: &'static str;
-    /// Its keys.
-    const KEYS: &'static [&'static str];
-    /// Takes the value of this key.
-    fn set<'de, A: MapAccess<'de>>(&mut self, key: Spanned<String>, map: &mut A) -> Result<(), A::Error>;
-    /// Tells what does not belong.
-    fn report(&self, found: &mut Findings);
+/// A table of the configuration. Implemented by the types of [`super::schema`].
+pub trait Table<'t>: Sized {
+    /// Its name and its keys.
+    const SCHEMA: Schema;
+
+    /// Takes the known keys out of a table; `None`: the table is not in the file. A key that is not known, and a value
+    /// where a table belongs, are mistakes.
+    fn read(table: Option<&'t DeTable<'t>>, found: &mut Findings) -> Self;
+
+    /// The table without a key.
+    fn empty() -> Self {
+        Self::read(None, &mut Findings::default())
+    }
 }
 
-/// What a key of a table may be.
-pub trait Field {
-    /// Nothing is written.
-    fn unwritten(key: &'static str) -> Self;
-    /// Takes the value that comes next.
-    fn read<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error>;
-    /// Tells what does not belong.
-    fn report(&self, _: &mut Findings) {}
+/// The name of a table and the names of its keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// The table's name in dots; "" is the file itself.
+    pub path: &'static str,
+    /// Its headers, as a hint names them: "a [[listener]]".
+    pub place: &'static str,
+    /// The names of its keys.
+    pub keys: &'static [&'static str],
 }
 
-/// A key with a value that is no table.
-#[derive(Debug)]
-pub struct Entry {
-    /// The key.
+/// A value of the parser's tree with its place.
+pub type Value<'t> = Spanned<DeValue<'t>>;
+
+/// A key whose value is not a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'t> {
+    /// The key's name.
     pub key: &'static str,
-    /// What is written; `None`: nothing.
-    pub value: Option<Spanned<Value>>,
+    /// Its value, of any type; `None`: the key is not in the file.
+    pub value: Option<&'t Value<'t>>,
 }
 
-impl Entry {
-    /// Whether the key stands in the file, whatever its value.
+impl Entry<'_> {
+    /// Whether the key is in the file, whatever its value.
     pub fn is_written(&self) -> bool {
         self.value.is_some()
     }
 
-    /// A text or a number as it is written; "" where it is anything else.
-    pub fn shown(&self) -> String {
-        self.value
-            .as_ref()
-            .map(|value| value.get_ref().shown())
-            .unwrap_or_default()
-    }
-
-    /// Where its value stands.
+    /// Where its value is.
     pub fn span(&self) -> Option<Range<usize>> {
-        self.value.as_ref().map(Spanned::span)
+        self.value.map(Spanned::span)
     }
 }
 
-impl Field for Entry {
-    fn unwritten(key: &'static str) -> Self {
-        Self { key, value: None }
-    }
+/// A text of the file with its place.
+#[derive(Clone, Debug)]
+pub struct Text<'t> {
+    /// The text, without quotes and escapes.
+    pub text: &'t str,
+    /// Where it is.
+    pub span: Range<usize>,
+}
 
-    fn read<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
-        self.value = Some(map.next_value()?);
-        Ok(())
+/// A key whose value is one or more tables.
+pub trait Field<'t> {
+    /// Takes the value of this key. Whatever should be a table and is not is a mistake.
+    fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self;
+}
+
+/// `[server]`: a table that there is once.
+impl<'t, T: Table<'t>> Field<'t> for T {
+    fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self {
+        let table = value.and_then(|value| read_table(value, &format!("[{key}]"), found));
+        table.unwrap_or_else(T::empty)
     }
 }
 
-/// A table that may be written once.
+/// `[[listener]]`: tables in a list.
 #[derive(Debug)]
-pub struct Section<T> {
-    key: &'static str,
-    value: Option<Spanned<Shape<T>>>,
-    unwritten: T,
+pub struct List<T> {
+    /// Each with the place of its header.
+    pub tables: Vec<(Range<usize>, T)>,
+    /// Whether the key is not in the file, or its list is empty.
+    pub is_missing: bool,
 }
 
-impl<T> Section<T> {
-    /// What is written, or a table without a key.
-    pub fn get(&self) -> &T {
-        match self.value.as_ref().map(Spanned::get_ref) {
-            Some(Shape::Fits(table)) => table,
-            _ => &self.unwritten,
+impl<'t, T: Table<'t>> Field<'t> for List<T> {
+    fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self {
+        let header = format!("[[{key}]]");
+        let array = value.and_then(|value| value.get_ref().as_array());
+        if let Some(value) = value.filter(|_| array.is_none()) {
+            let title = format!("`{key}` is a list of tables");
+            found.mistake(Finding::at(value.span(), title).hint(format!("each of them begins with {header}")));
         }
-    }
-}
-
-impl<T: Table> Field for Section<T> {
-    fn unwritten(key: &'static str) -> Self {
+        let items = array.into_iter().flat_map(|array| array.iter());
         Self {
-            key,
-            value: None,
-            unwritten: T::default(),
-        }
-    }
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
-        self.value = Some(map.next_value()?);
-        Ok(())
-    }
-
-    fn report(&self, found: &mut Findings) {
-        if let Some(value) = &self.value {
-            report_shape(value, &format!("[{}]", self.key), found);
+            tables: items
+                .filter_map(|item| Some((item.span(), read_table(item, &header, found)?)))
+                .collect(),
+            is_missing: value.is_none() || array.is_some_and(|array| array.is_empty()),
         }
     }
 }
 
-/// A table that may be written many times: `[[listener]]`.
+/// `[zone.NAME]`: tables by name.
 #[derive(Debug)]
-pub struct Sections<T> {
-    key: &'static str,
-    value: Option<Spanned<Shapes<T>>>,
+pub struct Named<'t, T> {
+    /// Each with its name, in the order written.
+    pub tables: Vec<(Text<'t>, T)>,
+    /// Whether the key is not in the file, or nothing is in it.
+    pub is_missing: bool,
 }
 
-impl<T> Sections<T> {
-    /// Each with the span of its header.
-    pub fn iter(&self) -> impl Iterator<Item = (Range<usize>, &T)> {
-        let list = match self.value.as_ref().map(Spanned::get_ref) {
-            Some(Shapes::List(list)) => list.as_slice(),
-            _ => &[],
-        };
-        list.iter().filter_map(|shape| match shape.get_ref() {
-            Shape::Fits(table) => Some((shape.span(), table)),
-            Shape::Other => None,
-        })
-    }
-
-    /// Whether the key stands in the file, whatever its value.
-    pub fn is_written(&self) -> bool {
-        self.value.is_some()
-    }
-
-    /// Whether it is written as a list of none: `listener = []`.
-    pub fn is_empty(&self) -> bool {
-        matches!(self.value.as_ref().map(Spanned::get_ref), Some(Shapes::List(list)) if list.is_empty())
-    }
-}
-
-impl<T: Table> Field for Sections<T> {
-    fn unwritten(key: &'static str) -> Self {
-        Self { key, value: None }
-    }
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
-        self.value = Some(map.next_value()?);
-        Ok(())
-    }
-
-    fn report(&self, found: &mut Findings) {
-        let header = format!("[[{}]]", self.key);
-        match self.value.as_ref().map(|value| (value.span(), value.get_ref())) {
-            None => {}
-            Some((_, Shapes::List(list))) => list.iter().for_each(|shape| report_shape(shape, &header, found)),
-            Some((span, Shapes::Other)) => {
-                let title = format!("`{}` is a list of tables", self.key);
-                found.mistake(Finding::at(span, title).hint(format!("each of them begins with {header}")));
+impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
+    fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self {
+        let table = value.and_then(|value| value.get_ref().as_table());
+        if let Some(value) = value.filter(|_| table.is_none()) {
+            let title = format!("`{key}` is no table");
+            found.mistake(Finding::at(value.span(), title).hint(format!("each begins with [{key}.NAME]")));
+        }
+        let mut members: Vec<_> = table.into_iter().flatten().collect();
+        // The parser's tables are sorted by name.
+        members.sort_by_key(|(name, _)| name.span().start);
+        // A key of the table itself, as in `[zone]` and `per_ip = 5`.
+        let is_nameless = |name: &str, value: &Value<'_>| !value.get_ref().is_table() && T::SCHEMA.keys.contains(&name);
+        let mut is_told = false;
+        let mut tables = Vec::with_capacity(members.len());
+        for (name, value) in members {
+            let text = &**name.get_ref();
+            if !is_nameless(text, value) {
+                let read = read_table(value, &format!("[{key}.{text}]"), found);
+                let span = name.span();
+                tables.extend(read.map(|table| (Text { text, span }, table)));
+            } else if !is_told {
+                is_told = true;
+                let title = format!("`{text}` in [{key}] itself");
+                let hint = format!("each {key} has a name: [{key}.chat] instead of [{key}]");
+                found.mistake(Finding::at(name.span(), title).hint(hint));
             }
+        }
+        Self {
+            tables,
+            is_missing: value.is_none() || table.is_some_and(|table| table.is_empty()),
         }
     }
 }
 
-/// Tables by name: `[zone.realtime]`.
-#[derive(Debug)]
-pub struct Named<T> {
-    key: &'static str,
-    value: Option<Spanned<Shape<Members<T>>>>,
-}
-
-impl<T> Named<T> {
-    /// Whether the key stands in the file with anything in it.
-    pub fn is_written(&self) -> bool {
-        match self.value.as_ref().map(Spanned::get_ref) {
-            Some(Shape::Fits(Members(members))) => !members.is_empty(),
-            other => other.is_some(),
-        }
+fn read_table<'t, T: Table<'t>>(value: &'t Value<'t>, header: &str, found: &mut Findings) -> Option<T> {
+    let table = value.get_ref().as_table();
+    if table.is_none() {
+        let title = format!("{header} is a table, and this is not");
+        let mistake = Finding::at(value.span(), title);
+        found.mistake(mistake.hint(format!("it begins with {header} on a line of its own")));
     }
-
-    /// Each name with its table, in the order written.
-    pub fn iter(&self) -> impl Iterator<Item = (&Spanned<String>, &T)> {
-        let members = match self.value.as_ref().map(Spanned::get_ref) {
-            Some(Shape::Fits(Members(members))) => members.as_slice(),
-            _ => &[],
-        };
-        members.iter().filter_map(|(name, shape)| match shape.get_ref() {
-            Shape::Fits(table) => Some((name, table)),
-            Shape::Other => None,
-        })
-    }
-}
-
-impl<T: Table> Field for Named<T> {
-    fn unwritten(key: &'static str) -> Self {
-        Self { key, value: None }
-    }
-
-    fn read<'de, A: MapAccess<'de>>(&mut self, map: &mut A) -> Result<(), A::Error> {
-        let mut value: Spanned<Shape<Members<T>>> = map.next_value()?;
-        if let Shape::Fits(Members(members)) = value.get_mut() {
-            members.sort_by_key(|(name, _)| name.span().start);
-        }
-        self.value = Some(value);
-        Ok(())
-    }
-
-    fn report(&self, found: &mut Findings) {
-        match self.value.as_ref().map(|value| (value.span(), value.get_ref())) {
-            None => {}
-            Some((_, Shape::Fits(Members(members)))) => {
-                let is_nameless = |(name, shape): &(Spanned<String>, Spanned<Shape<T>>)| {
-                    matches!(shape.get_ref(), Shape::Other) && T::KEYS.contains(&name.get_ref().as_str())
-                };
-                if let Some((key, _)) = members.iter().find(|member| is_nameless(member)) {
-                    let title = format!("`{}` in [{}] itself", key.get_ref(), self.key);
-                    let hint = format!(
-                        "each {} has a name: [{}.chat] instead of [{}]",
-                        self.key, self.key, self.key
-                    );
-                    found.mistake(Finding::at(key.span(), title).hint(hint));
-                }
-                for (name, shape) in members.iter().filter(|member| !is_nameless(member)) {
-                    report_shape(shape, &format!("[{}.{}]", self.key, name.get_ref()), found);
-                }
-            }
-            Some((span, Shape::Other)) => {
-                let title = format!("`{}` is no table", self.key);
-                found.mistake(Finding::at(span, title).hint(format!("each begins with [{}.NAME]", self.key)));
-            }
-        }
-    }
-}
-
-fn report_shape<T: Table>(value: &Spanned<Shape<T>>, header: &str, found: &mut Findings) {
-    match value.get_ref() {
-        Shape::Fits(table) => table.report(found),
-        Shape::Other => {
-            let title = format!("{header} is a table, and this is not");
-            found.mistake(
-                Finding::at(value.span(), title).hint(format!("it begins with {header} on a line of its own")),
-            );
-        }
-    }
-}
-
-/// A table's members in the order written.
-#[derive(Debug)]
-struct Members<T>(Vec<(Spanned<String>, Spanned<Shape<T>>)>);
-
-impl<T> Default for Members<T> {
-    fn default() -> Self {
-        Self(Vec::new())
-    }
-}
-
-impl<T: Table> Table for Members<T> {
-    const PATH: &'static str = "";
-    const KEYS: &'static [&'static str] = &[];
-
-    fn set<'de, A: MapAccess<'de>>(&mut self, key: Spanned<String>, map: &mut A) -> Result<(), A::Error> {
-        self.0.push((key, map.next_value()?));
-        Ok(())
-    }
-
-    fn report(&self, _: &mut Findings) {}
-}
-
-/// A table, or something else where one should be.
-#[derive(Debug)]
-pub enum Shape<T> {
-    /// A table.
-    Fits(T),
-    /// Anything else.
-    Other,
-}
-
-/// A list of tables, or something else where one should be.
-#[derive(Debug)]
-enum Shapes<T> {
-    List(Vec<Spanned<Shape<T>>>),
-    Other,
-}
-
-/// The tables of which there may be several, each in double brackets.
-pub const LISTS: [&str; 3] = ["listener", "network", "route"];
-
-/// A value as TOML has it.
-#[derive(Debug)]
-pub enum Value {
-    /// A string.
-    Text(String),
-    /// An integer.
-    Number(i128),
-    /// `true` or `false`.
-    Flag(bool),
-    /// A list.
-    List(Vec<Spanned<Value>>),
-    /// A float, a date, a table: no key takes these.
-    Other,
-}
-
-impl Value {
-    /// A text or a number as it is written; "" where it is anything else.
-    pub fn shown(&self) -> String {
-        match self {
-            Self::Text(text) => text.clone(),
-            Self::Number(number) => number.to_string(),
-            _ => String::new(),
-        }
-    }
-}
-
-/// What every visitor here says to what it did not expect: not an error, but a value that is told later.
-macro_rules! visit_as_other {
-    ($other:expr; $($name:ident: $kind:ty),*) => {
-        $(fn $name<E>(self, _: $kind) -> Result<Self::Value, E> { Ok($other) })*
-    };
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads;
-        impl<'de> Visitor<'de> for Reads {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Value, E> {
-                Ok(Value::Text(text.to_owned()))
-            }
-            fn visit_bool<E>(self, flag: bool) -> Result<Value, E> {
-                Ok(Value::Flag(flag))
-            }
-            fn visit_i64<E>(self, number: i64) -> Result<Value, E> {
-                Ok(Value::Number(number.into()))
-            }
-            fn visit_u64<E>(self, number: u64) -> Result<Value, E> {
-                Ok(Value::Number(number.into()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    list.push(item);
-                }
-                Ok(Value::List(list))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
-                skip_map(map)?;
-                Ok(Value::Other)
-            }
-            visit_as_other!(Value::Other; visit_f64: f64);
-            visit_as_other!(Value::Number(i128::MAX); visit_i128: i128, visit_u128: u128);
-        }
-        deserializer.deserialize_any(Reads)
-    }
-}
-
-impl<'de, T: Table> Deserialize<'de> for Shapes<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads<T>(PhantomData<T>);
-        impl<'de, T: Table> Visitor<'de> for Reads<T> {
-            type Value = Shapes<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of tables")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shapes<T>, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    list.push(item);
-                }
-                Ok(Shapes::List(list))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Shapes<T>, A::Error> {
-                skip_map(map)?;
-                Ok(Shapes::Other)
-            }
-            visit_as_other!(Shapes::Other; visit_str: &str, visit_bool: bool, visit_f64: f64);
-            visit_as_other!(Shapes::Other; visit_i64: i64, visit_u64: u64, visit_i128: i128, visit_u128: u128);
-        }
-        deserializer.deserialize_any(Reads(PhantomData))
-    }
-}
-
-impl<'de, T: Table> Deserialize<'de> for Shape<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reads<T>(PhantomData<T>);
-        impl<'de, T: Table> Visitor<'de> for Reads<T> {
-            type Value = Shape<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a table")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape<T>, A::Error> {
-                let mut table = T::default();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    table.set(key, &mut map)?;
-                }
-                Ok(Shape::Fits(table))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape<T>, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Shape::Other)
-            }
-            visit_as_other!(Shape::Other; visit_str: &str, visit_bool: bool, visit_f64: f64);
-            visit_as_other!(Shape::Other; visit_i64: i64, visit_u64: u64, visit_i128: i128, visit_u128: u128);
-        }
-        deserializer.deserialize_any(Reads(PhantomData))
-    }
-}
-
-fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
-    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-    Ok(())
+    table.map(|table| T::read(Some(table), found))
 }

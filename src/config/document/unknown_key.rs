@@ -1,45 +1,44 @@
-//! Keys that are not known: what they probably should have been.
+//! Keys that no version or only a later one knows, and what was probably meant by them.
 
-use toml::Spanned;
+use toml::de::DeTable;
 
-use crate::config::document::planned;
-use crate::config::document::table::LISTS;
-use crate::config::findings::{Finding, nearest};
+use crate::config::findings::{Finding, Findings, nearest};
 
-/// The mistake that a key of this table is, which is none of its `keys`; `schema` has every table with its keys.
-pub fn mistake(table: &str, keys: &[&str], stray: &Spanned<String>, schema: &[(&str, &[&str])]) -> Finding {
-    let key = stray.get_ref().as_str();
-    if planned::has_key(table, key) {
-        let planned = "it is planned; take it out until a version has it, it would have no effect";
-        return Finding::at(stray.span(), format!("`{key}` is not in this version"))
-            .hint(planned::meanwhile(key).unwrap_or(planned));
+use super::planned;
+use super::table::Schema;
+
+/// Reports each key of `table` that is not in its `schema`. `all` are the tables that it might belong in.
+pub fn report(schema: &Schema, table: Option<&DeTable<'_>>, all: &[Schema], found: &mut Findings) {
+    for (name, _) in table.into_iter().flatten() {
+        let key = &**name.get_ref();
+        if !schema.keys.contains(&key) {
+            let (title, hint) = title_and_hint(schema, key, all);
+            found.mistake(Finding::at(name.span(), title).hint(hint));
+        }
     }
-    let title = match table {
-        "" => format!("unknown table `{key}`"),
-        _ => format!("unknown key `{key}`"),
-    };
-    Finding::at(stray.span(), title).hint(hint(table, keys, key, schema))
 }
 
-fn hint(table: &str, keys: &[&str], key: &str, schema: &[(&str, &[&str])]) -> String {
-    if let Some(instead) = planned::meanwhile(key) {
-        return instead.to_owned();
+fn title_and_hint(schema: &Schema, key: &str, all: &[Schema]) -> (String, String) {
+    let meanwhile = planned::meanwhile(key).map(str::to_owned);
+    if planned::has_key(schema.path, key) {
+        let title = format!("`{key}` is not in this version");
+        return (title, meanwhile.unwrap_or_else(|| PLANNED.to_owned()));
     }
-    if let Some(name) = nearest(key, keys.iter().copied()) {
+    let kind = if schema.path.is_empty() { "table" } else { "key" };
+    let hint = meanwhile.unwrap_or_else(|| hint(schema, key, all));
+    (format!("unknown {kind} `{key}`"), hint)
+}
+
+fn hint(schema: &Schema, key: &str, all: &[Schema]) -> String {
+    if let Some(name) = nearest(key, schema.keys.iter().copied()) {
         return format!("did you mean `{name}`?");
     }
-    let home = schema
-        .iter()
-        .find(|(home, known)| *home != table && !home.is_empty() && known.contains(&key));
-    if let Some((home, _)) = home {
-        let header = match *home {
-            "limits" => "[limits] or a [zone.NAME]".to_owned(),
-            list if LISTS.contains(&list) => format!("a [[{home}]]"),
-            "upstream" => "an [upstream.NAME]".to_owned(),
-            _ => format!("[{home}]"),
-        };
-        return format!("`{key}` belongs in {header}");
+    let is_home = |other: &&Schema| other.path != schema.path && !other.path.is_empty() && other.keys.contains(&key);
+    if let Some(home) = all.iter().find(is_home) {
+        return format!("`{key}` belongs in {}", home.place);
     }
-    let known: Vec<String> = keys.iter().map(|name| format!("`{name}`")).collect();
+    let known: Vec<String> = schema.keys.iter().map(|name| format!("`{name}`")).collect();
     format!("known here: {}", known.join(", "))
 }
+
+const PLANNED: &str = "it is planned; take it out until a version has it, it would have no effect";

@@ -1,46 +1,34 @@
-//! Values to what they mean: one method a kind. What is written wrong is noted as a mistake, and counts as not written.
+//! What the value of a key means: one method a kind of value.
+//!
+//! A value that can't be read is a mistake and then counts as not written, so that reading goes on.
 
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use toml::Spanned;
+use toml::de::{DeInteger, DeValue};
 
+use crate::config::findings::{Finding, Findings, list, suggest};
+use crate::config::notation::{guess, units};
 use crate::limit::rules::Rate;
 
-use crate::config::document::planned;
-use crate::config::document::setting::Switched;
-use crate::config::document::table::{Entry, Value};
-use crate::config::findings::{Finding, Findings, list, suggest};
-use crate::config::notation::guess;
-use crate::config::notation::units;
+use super::planned;
+use super::setting::Setting;
+use super::table::{Entry, Text, Value};
 
-/// A string with its place.
-#[derive(Clone, Debug)]
-pub struct Text<'a> {
-    /// What it says.
-    pub text: &'a str,
-    /// Where.
-    pub span: Range<usize>,
-}
-
-impl Entry {
+impl<'t> Entry<'t> {
     /// A whole number in this range.
     pub fn number<N: TryFrom<u32>>(&self, range: &RangeInclusive<u32>, found: &mut Findings) -> Option<N> {
         self.number_beside("", range, found)
     }
 
-    /// A whole number in this range, or this word, which switches it off.
+    /// A whole number in this range, or this word.
     pub fn number_or<N: TryFrom<u32>>(
         &self,
         word: &str,
         range: &RangeInclusive<u32>,
         found: &mut Findings,
-    ) -> Switched<N> {
-        if self.says(word) {
-            Switched::Off
-        } else {
-            Switched::on(self.number_beside(word, range, found))
-        }
+    ) -> Setting<N> {
+        self.unless(word, |entry| entry.number_beside(word, range, found))
     }
 
     /// A duration in this range.
@@ -49,12 +37,8 @@ impl Entry {
     }
 
     /// A duration in this range, or "off".
-    pub fn duration_or_off(&self, range: &RangeInclusive<Duration>, found: &mut Findings) -> Switched<Duration> {
-        if self.says("off") {
-            Switched::Off
-        } else {
-            Switched::on(self.duration_beside("off", range, found))
-        }
+    pub fn duration_or_off(&self, range: &RangeInclusive<Duration>, found: &mut Findings) -> Setting<Duration> {
+        self.unless("off", |entry| entry.duration_beside("off", range, found))
     }
 
     /// A size in this range, in bytes.
@@ -63,83 +47,35 @@ impl Entry {
     }
 
     /// A size in this range, in bytes, or "off".
-    pub fn size_or_off<N: TryFrom<u64>>(&self, range: &RangeInclusive<u64>, found: &mut Findings) -> Switched<N> {
-        if self.says("off") {
-            Switched::Off
-        } else {
-            Switched::on(self.size_beside("off", range, found))
-        }
-    }
-
-    fn size_beside<N: TryFrom<u64>>(&self, word: &str, range: &RangeInclusive<u64>, found: &mut Findings) -> Option<N> {
-        let value = self.value.as_ref()?;
-        let (least, most) = (units::show_size(*range.start()), units::show_size(*range.end()));
-        let Some(size) = text_of(value).and_then(units::size) else {
-            let is_taken = |text: &str| units::size(text).is_some_and(|size| range.contains(&size));
-            let hint = "such as \"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit, in quotes".to_owned()
-                + &or(word);
-            let hint = guessed(value, guess::size, is_taken).unwrap_or(hint);
-            found.mistake(Finding::at(value.span(), format!("`{}` is not a size", self.key)).hint(hint));
-            return None;
-        };
-        if range.contains(&size) {
-            N::try_from(size).ok()
-        } else {
-            self.out_of_range(value, &least, &most, &or(word), found)
-        }
+    pub fn size_or_off<N: TryFrom<u64>>(&self, range: &RangeInclusive<u64>, found: &mut Findings) -> Setting<N> {
+        self.unless("off", |entry| entry.size_beside("off", range, found))
     }
 
     /// A rate, or "off". Its burst is the number in it.
-    pub fn rate_or_off(&self, found: &mut Findings) -> Switched<Rate> {
-        if self.says("off") {
-            Switched::Off
-        } else {
-            Switched::on(self.rate(found))
-        }
-    }
-
-    fn rate(&self, found: &mut Findings) -> Option<Rate> {
-        let value = self.value.as_ref()?;
-        let Some(rate) = text_of(value).and_then(units::rate) else {
-            let is_taken = |text: &str| units::rate(text).is_some_and(|rate| rate.tokens.get() <= MOST_TOKENS);
-            let hint = "such as \"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit, in quotes; \
-                        or \"off\"";
-            let hint = guessed(value, guess::rate, is_taken).unwrap_or_else(|| hint.to_owned());
-            found.mistake(Finding::at(value.span(), format!("`{}` is not a rate", self.key)).hint(hint));
-            return None;
+    pub fn rate_or_off(&self, found: &mut Findings) -> Setting<Rate> {
+        let kind = Kind {
+            name: "a rate",
+            examples: "\"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit",
+            parse: units::rate,
+            guess: guess::rate,
+            range: ("1/h", &format!("{MOST_TOKENS}/s")),
+            fits: &|rate| rate.tokens.get() <= MOST_TOKENS,
         };
-        if rate.tokens.get() > MOST_TOKENS {
-            return self.out_of_range(value, "1/h", &format!("{MOST_TOKENS}/s"), &or("off"), found);
-        }
-        Some(rate)
+        self.unless("off", |entry| entry.quantity(&kind, "off", found))
     }
 
     /// A byte rate, or "off". Its burst is the number of bytes in it.
-    pub fn byte_rate_or_off(&self, found: &mut Findings) -> Switched<Rate> {
-        if self.says("off") {
-            Switched::Off
-        } else {
-            Switched::on(self.byte_rate(found))
-        }
-    }
-
-    fn byte_rate(&self, found: &mut Findings) -> Option<Rate> {
-        let value = self.value.as_ref()?;
+    pub fn byte_rate_or_off(&self, found: &mut Findings) -> Setting<Rate> {
         let most = units::show_size(MOST_BYTES.into());
-        let Some(rate) = text_of(value).and_then(units::byte_rate) else {
-            let is_taken = |text: &str| units::byte_rate(text).is_some_and(|rate| rate.tokens.get() <= MOST_BYTES);
-            let hint = format!(
-                "such as \"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time, in quotes; \
-                 or \"off\""
-            );
-            let hint = guessed(value, guess::byte_rate, is_taken).unwrap_or(hint);
-            found.mistake(Finding::at(value.span(), format!("`{}` is not a byte rate", self.key)).hint(hint));
-            return None;
+        let kind = Kind {
+            name: "a byte rate",
+            examples: &format!("\"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time"),
+            parse: units::byte_rate,
+            guess: guess::byte_rate,
+            range: ("1B/h", &format!("{most}/s")),
+            fits: &|rate| rate.tokens.get() <= MOST_BYTES,
         };
-        if rate.tokens.get() > MOST_BYTES {
-            return self.out_of_range(value, "1B/h", &format!("{most}/s"), &or("off"), found);
-        }
-        Some(rate)
+        self.unless("off", |entry| entry.quantity(&kind, "off", found))
     }
 
     /// `true` or `false`.
@@ -147,122 +83,100 @@ impl Entry {
         self.flag_beside("", found)
     }
 
-    /// `true`, `false`, or this word, which leaves it open.
-    pub fn flag_or(&self, word: &str, found: &mut Findings) -> Switched<bool> {
-        if self.says(word) {
-            Switched::Off
-        } else {
-            Switched::on(self.flag_beside(word, found))
-        }
+    /// `true`, `false`, or this word.
+    pub fn flag_or(&self, word: &str, found: &mut Findings) -> Setting<bool> {
+        self.unless(word, |entry| entry.flag_beside(word, found))
     }
 
-    fn flag_beside(&self, word: &str, found: &mut Findings) -> Option<bool> {
-        let value = self.value.as_ref()?;
-        if let Value::Flag(flag) = value.get_ref() {
-            return Some(*flag);
-        }
-        let title = format!("`{}` is either true or false", self.key);
-        found.mistake(Finding::at(value.span(), title).hint(format!("without quotes{}", or(word))));
-        None
-    }
-
-    /// One of these words.
+    /// One of these words, each with what it means.
     pub fn word<T: Copy>(&self, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
         let text = self.text(&list(words.iter().map(|(word, _)| *word)), found)?;
         match words.iter().find(|(word, _)| *word == text.text) {
-            Some((_, meant)) => Some(*meant),
-            None => self.unknown(&text, words, found),
+            Some((_, meaning)) => Some(*meaning),
+            None => self.unknown_word(&text, words, found),
         }
     }
 
-    /// A list of these names of headers that has at least one, in any case as HTTP has it. `empty` is the hint where it
-    /// has none.
+    /// A list of at least one of these header names, in any case as in HTTP. `empty` is the hint for an empty list.
     pub fn header_names<T: Copy>(&self, names: &[(&str, T)], empty: &str, found: &mut Findings) -> Option<Vec<T>> {
         let texts = self.texts(empty, found)?;
         let header = |text: &Text<'_>| match names.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.text)) {
             Some((_, header)) => Some(*header),
-            None => self.unknown(text, names, found),
+            None => self.unknown_word(text, names, found),
         };
         Some(texts.iter().filter_map(header).collect())
     }
 
-    fn unknown<T>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
-        let finding = if planned::has_value(self.key, text.text) {
-            Finding::at(
-                text.span.clone(),
-                format!("`{} = \"{}\"` is not in this version", self.key, text.text),
-            )
-            .hint("it is planned; take it out until a version has it")
-        } else {
-            Finding::at(
-                text.span.clone(),
-                format!("`{}` does not know \"{}\"", self.key, text.text),
-            )
-            .maybe_hint(suggest(text.text, words.iter().map(|(word, _)| *word)))
-        };
-        found.mistake(finding);
-        None
-    }
-
-    /// A string. `such` is the hint where it is something else.
-    pub fn text(&self, such: &str, found: &mut Findings) -> Option<Text<'_>> {
-        let value = self.value.as_ref()?;
-        if let Some(text) = text_of(value) {
-            return Some(Text {
-                text,
-                span: value.span(),
-            });
+    /// A text. `hint` says what it may be.
+    pub fn text(&self, hint: &str, found: &mut Findings) -> Option<Text<'t>> {
+        let value = self.value?;
+        let text = text_of(value);
+        if text.is_none() {
+            self.mistake(value.span(), "is a text in quotes", hint, found);
         }
-        found.mistake(Finding::at(value.span(), format!("`{}` is a text in quotes", self.key)).hint(such));
-        None
+        text
     }
 
-    /// A list of strings that has at least one. `empty` is the hint where it has none.
-    pub fn texts(&self, empty: &str, found: &mut Findings) -> Option<Vec<Text<'_>>> {
+    /// A list of at least one text. `empty` is the hint for an empty list.
+    pub fn texts(&self, empty: &str, found: &mut Findings) -> Option<Vec<Text<'t>>> {
         let texts = self.texts_or_none(found)?;
-        if !texts.is_empty() {
-            return Some(texts);
+        let value = self.value?;
+        if value.get_ref().as_array().is_some_and(|array| array.is_empty()) {
+            self.mistake(value.span(), "is empty", empty, found);
         }
-        if self
-            .value
-            .as_ref()
-            .is_some_and(|value| matches!(value.get_ref(), Value::List(list) if list.is_empty()))
-        {
-            found.mistake(Finding::at(self.span().unwrap_or_default(), format!("`{}` is empty", self.key)).hint(empty));
-        }
-        None
+        (!texts.is_empty()).then_some(texts)
     }
 
-    /// A list of strings.
-    pub fn texts_or_none(&self, found: &mut Findings) -> Option<Vec<Text<'_>>> {
-        let value = self.value.as_ref()?;
-        let Value::List(list) = value.get_ref() else {
-            let hint = match text_of(value) {
+    /// A list of texts, or an empty one.
+    pub fn texts_or_none(&self, found: &mut Findings) -> Option<Vec<Text<'t>>> {
+        let value = self.value?;
+        let Some(array) = value.get_ref().as_array() else {
+            let hint = match value.get_ref().as_str() {
                 Some(text) => format!("write [\"{text}\"]"),
                 None => "such as [\"one\", \"two\"]".to_owned(),
             };
-            found.mistake(Finding::at(value.span(), format!("`{}` is a list of texts", self.key)).hint(hint));
+            self.mistake(value.span(), "is a list of texts", &hint, found);
             return None;
         };
-        let mut texts = Vec::with_capacity(list.len());
-        for item in list {
+        let mut texts = Vec::with_capacity(array.len());
+        for item in array.iter() {
             match text_of(item) {
-                Some(text) => texts.push(Text {
-                    text,
-                    span: item.span(),
-                }),
-                None => found.mistake(Finding::at(
-                    item.span(),
-                    format!("`{}` has texts in quotes only", self.key),
-                )),
+                Some(text) => texts.push(text),
+                None => {
+                    let title = format!("`{}` has texts in quotes only", self.key);
+                    found.mistake(Finding::at(item.span(), title));
+                }
             }
         }
         Some(texts)
     }
 
-    /// Whether the value is this word, and the word is not "".
-    pub fn says(&self, word: &str) -> bool {
-        !word.is_empty() && self.value.as_ref().and_then(text_of) == Some(word)
+    /// Whether the value is this word.
+    pub fn is(&self, word: &str) -> bool {
+        self.value.is_some_and(|value| value.get_ref().as_str() == Some(word))
+    }
+
+    /// A text or a number as it is written, the number in decimal; "" for any other value.
+    pub fn shown(&self) -> String {
+        self.value.map(shown).unwrap_or_default()
+    }
+
+    fn unless<T>(&self, word: &str, read: impl FnOnce(&Self) -> Option<T>) -> Setting<T> {
+        if self.is(word) {
+            Setting::Off
+        } else {
+            read(self).map_or(Setting::Unwritten, Setting::Value)
+        }
+    }
+
+    fn flag_beside(&self, word: &str, found: &mut Findings) -> Option<bool> {
+        let value = self.value?;
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            let hint = format!("without quotes{}", or(word));
+            self.mistake(value.span(), "is either true or false", &hint, found);
+        }
+        flag
     }
 
     fn number_beside<N: TryFrom<u32>>(
@@ -271,58 +185,117 @@ impl Entry {
         range: &RangeInclusive<u32>,
         found: &mut Findings,
     ) -> Option<N> {
-        let value = self.value.as_ref()?;
+        let value = self.value?;
         let (least, most) = (units::show_number(*range.start()), units::show_number(*range.end()));
-        let Value::Number(number) = value.get_ref() else {
-            let quoted = text_of(value).is_some_and(|text| text.parse::<u32>().is_ok());
-            let hint = if quoted {
+        let Some(integer) = value.get_ref().as_integer() else {
+            let is_quoted = value.get_ref().as_str().is_some_and(|text| text.parse::<u32>().is_ok());
+            let hint = if is_quoted {
                 "write it without quotes".to_owned()
             } else {
                 format!("from {least} to {most}{}", or(word))
             };
-            found.mistake(Finding::at(value.span(), format!("`{}` is not a whole number", self.key)).hint(hint));
+            self.mistake(value.span(), "is not a whole number", &hint, found);
             return None;
         };
-        let fits = u32::try_from(*number).ok().filter(|number| range.contains(number));
-        if let Some(number) = fits.and_then(|number| N::try_from(number).ok()) {
-            return Some(number);
+        let number = decimal(integer);
+        let fits = number.and_then(|number| u32::try_from(number).ok());
+        if let Some(number) = fits.filter(|number| range.contains(number)) {
+            return N::try_from(number).ok();
         }
-        let lifted = *number == 0 && word == "off";
-        let or = if lifted { LIFTED.to_owned() } else { or(word) };
-        self.out_of_range(value, &least, &most, &or, found)
+        let or = if number == Some(0) && word == "off" {
+            LIFTED.to_owned()
+        } else {
+            or(word)
+        };
+        self.out_of_range(value, &least, &most, &or, found);
+        None
+    }
+
+    fn size_beside<N: TryFrom<u64>>(&self, word: &str, range: &RangeInclusive<u64>, found: &mut Findings) -> Option<N> {
+        let kind = Kind {
+            name: "a size",
+            examples: "\"512B\", \"64KiB\" or \"1MiB\", a whole number and its unit",
+            parse: units::size,
+            guess: guess::size,
+            range: (&units::show_size(*range.start()), &units::show_size(*range.end())),
+            fits: &|size| range.contains(size),
+        };
+        N::try_from(self.quantity(&kind, word, found)?).ok()
     }
 
     fn duration_beside(&self, word: &str, range: &RangeInclusive<Duration>, found: &mut Findings) -> Option<Duration> {
-        let value = self.value.as_ref()?;
-        let Some(duration) = text_of(value).and_then(units::duration) else {
-            let is_taken = |text: &str| units::duration(text).is_some_and(|duration| range.contains(&duration));
-            let hint = format!("such as \"250ms\", \"10s\", \"5m\" or \"1h30m\", in quotes{}", or(word));
-            let hint = guessed(value, guess::duration, is_taken).unwrap_or(hint);
-            found.mistake(Finding::at(value.span(), format!("`{}` is not a duration", self.key)).hint(hint));
-            return None;
+        let kind = Kind {
+            name: "a duration",
+            examples: "\"250ms\", \"10s\", \"5m\" or \"1h30m\"",
+            parse: units::duration,
+            guess: guess::duration,
+            range: (
+                &units::show_duration(*range.start()),
+                &units::show_duration(*range.end()),
+            ),
+            fits: &|duration| range.contains(duration),
         };
-        if range.contains(&duration) {
-            return Some(duration);
-        }
-        let (least, most) = (units::show_duration(*range.start()), units::show_duration(*range.end()));
-        self.out_of_range(value, &least, &most, &or(word), found)
+        self.quantity(&kind, word, found)
     }
 
-    fn out_of_range<T>(
-        &self,
-        value: &Spanned<Value>,
-        least: &str,
-        most: &str,
-        or: &str,
-        found: &mut Findings,
-    ) -> Option<T> {
-        let finding = Finding::at(value.span(), format!("`{}` is out of range", self.key));
-        found.mistake(finding.hint(format!("from {least} to {most}{or}")));
+    fn quantity<T>(&self, kind: &Kind<'_, T>, word: &str, found: &mut Findings) -> Option<T> {
+        let value = self.value?;
+        let Some(quantity) = value.get_ref().as_str().and_then(kind.parse) else {
+            let is_taken = |text: &String| (kind.parse)(text).is_some_and(|quantity| (kind.fits)(&quantity));
+            let hint = match (kind.guess)(&shown(value)).filter(is_taken) {
+                Some(guess) => format!("did you mean \"{guess}\"?"),
+                None => format!("such as {}, in quotes{}", kind.examples, or(word)),
+            };
+            self.mistake(value.span(), &format!("is not {}", kind.name), &hint, found);
+            return None;
+        };
+        if (kind.fits)(&quantity) {
+            return Some(quantity);
+        }
+        let (least, most) = kind.range;
+        self.out_of_range(value, least, most, &or(word), found);
         None
+    }
+
+    fn out_of_range(&self, value: &Value<'_>, least: &str, most: &str, or: &str, found: &mut Findings) {
+        let hint = format!("from {least} to {most}{or}");
+        self.mistake(value.span(), "is out of range", &hint, found);
+    }
+
+    fn unknown_word<T>(&self, text: &Text<'_>, words: &[(&str, T)], found: &mut Findings) -> Option<T> {
+        let (key, word) = (self.key, text.text);
+        let finding = |title| Finding::at(text.span.clone(), title);
+        found.mistake(if planned::has_value(key, word) {
+            finding(format!("`{key} = \"{word}\"` is not in this version"))
+                .hint("it is planned; take it out until a version has it")
+        } else {
+            finding(format!("`{key}` does not know \"{word}\""))
+                .maybe_hint(suggest(word, words.iter().map(|(word, _)| *word)))
+        });
+        None
+    }
+
+    fn mistake(&self, span: Range<usize>, what: &str, hint: &str, found: &mut Findings) {
+        found.mistake(Finding::at(span, format!("`{}` {what}", self.key)).hint(hint));
     }
 }
 
-/// Of 0, which one writes who means "without a limit", and another who means "nobody".
+/// A kind of quantity: how it is written, and which ones a key takes.
+struct Kind<'a, T> {
+    /// With its article.
+    name: &'a str,
+    /// What it looks like.
+    examples: &'a str,
+    parse: fn(&str) -> Option<T>,
+    /// The notation of other programs, put into ours.
+    guess: fn(&str) -> Option<String>,
+    /// The least and the most, as they are written.
+    range: (&'a str, &'a str),
+    /// Whether it is in that range.
+    fits: &'a dyn Fn(&T) -> bool,
+}
+
+/// After 0, which may be meant as "without a limit" or as "nobody".
 const LIFTED: &str = "; \"off\" lifts the limit, and who may come at all is what a route's `allow` says";
 
 fn or(word: &str) -> String {
@@ -333,25 +306,29 @@ fn or(word: &str) -> String {
     }
 }
 
-/// "did you mean" for a value that can't be read, where a key would take what was meant.
-fn guessed(
-    value: &Spanned<Value>,
-    meant: fn(&str) -> Option<String>,
-    is_taken: impl Fn(&str) -> bool,
-) -> Option<String> {
-    let meant = meant(&value.get_ref().shown()).filter(|text| is_taken(text))?;
-    Some(format!("did you mean \"{meant}\"?"))
+fn text_of<'t>(value: &'t Value<'t>) -> Option<Text<'t>> {
+    Some(Text {
+        text: value.get_ref().as_str()?,
+        span: value.span(),
+    })
 }
 
-fn text_of(value: &Spanned<Value>) -> Option<&str> {
+fn shown(value: &Value<'_>) -> String {
     match value.get_ref() {
-        Value::Text(text) => Some(text),
-        _ => None,
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(integer) => decimal(integer).map(|number| number.to_string()).unwrap_or_default(),
+        _ => String::new(),
     }
 }
 
-/// A token of such a rate is a microsecond; a burst of as many at one an hour still fits a `u64` of nanoseconds.
+/// `None`: more than any key takes.
+fn decimal(integer: &DeInteger<'_>) -> Option<i64> {
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// The most tokens of a rate, and of its burst. At this rate by the second a token lasts a microsecond; at one an hour this
+/// burst in nanoseconds still fits a `u64`.
 pub const MOST_TOKENS: u32 = 1_000_000;
 
-/// The most that a byte rate has in its time, and its burst; as many fit a `u32`.
+/// The most bytes of a byte rate, of its burst, and of a message: 1 GiB.
 pub const MOST_BYTES: u32 = 1 << 30;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::document::schema::{File, Limits, Messages};
-use crate::config::document::table::Entry;
+use crate::config::document::table::{Entry, Table};
 use crate::config::findings::{Finding, Findings};
 use crate::config::notation::units;
 use crate::config::policy::{Policy, ZonePolicy};
@@ -13,23 +13,23 @@ use crate::relay::rules::{MessageRules, OnExceed};
 use super::places::first_span;
 
 pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
-    let nothing = Limits::default();
-    let limits = raw.limits.get();
+    let nothing = Limits::empty();
+    let limits = &raw.limits;
     let mut told: Vec<Finding> = Vec::new();
     let mut is_heard = false;
     for (nth, zone) in policy.zones.iter().enumerate() {
         if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             continue;
         }
-        let name_and_table = raw.zone.iter().find(|(name, _)| *name.get_ref().as_str() == *zone.name);
+        let name_and_table = raw.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
         let written = name_and_table.map_or(&nothing, |(_, table)| table);
         let tables = [written, limits];
         let warnings = [
             larger_than_the_burst(zone, tables),
             asked_after_the_end(zone, tables),
-            ghosts_that_nobody_asks(zone, written.messages.get()),
+            ghosts_that_nobody_asks(zone, &written.messages),
         ];
-        let notice = &written.messages.get().notice;
+        let notice = &written.messages.notice;
         let unheard = (is_on(notice) && !is_limited(&zone.messages)).then(|| unheard(notice));
         let warnings = warnings.into_iter().flatten().chain(unheard);
         // Zones that inherit one number need not all be told of it.
@@ -40,12 +40,12 @@ pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
         }
         is_heard |= zone.messages.notice.is_some() && is_limited(&zone.messages);
     }
-    let notice = &limits.messages.get().notice;
+    let notice = &limits.messages.notice;
     if is_on(notice) && !is_heard {
         told.push(unheard(notice));
     }
-    let tables = raw.zone.iter().map(|(_, table)| table).chain([limits]);
-    told.extend(tables.filter_map(|table| overruled(table.messages.get())));
+    let tables = raw.zone.tables.iter().map(|(_, table)| table).chain([limits]);
+    told.extend(tables.filter_map(|table| overruled(&table.messages)));
     for warning in told {
         found.warn(warning);
     }
@@ -68,7 +68,7 @@ fn larger_than_the_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> 
     if rules.on_exceed != OnExceed::Close || most <= u64::from(burst) {
         return None;
     }
-    let (own, common) = (written.messages.get(), limits.messages.get());
+    let (own, common) = (&written.messages, &limits.messages);
     let entries = [own, common]
         .into_iter()
         .flat_map(|table| [&table.max_size, &table.bytes_burst, &table.bytes_rate]);
@@ -89,7 +89,7 @@ fn asked_after_the_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Op
     }
     let entries = [written, limits]
         .into_iter()
-        .flat_map(|table| [&table.messages.get().ping, &table.timeouts.get().idle]);
+        .flat_map(|table| [&table.messages.ping, &table.timeouts.idle]);
     let title = format!(
         "`idle` {} ends a silent connection before `ping` {} asks it",
         units::show_duration(idle),
@@ -117,7 +117,7 @@ fn ghosts_that_nobody_asks(zone: &ZonePolicy, own: &Messages) -> Option<Finding>
 
 fn delays_that_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Finding> {
     let rules = &zone.messages;
-    let (own, common) = (written.messages.get(), limits.messages.get());
+    let (own, common) = (&written.messages, &limits.messages);
     let rates = [
         (rules.rate, [&own.rate, &common.rate]),
         (rules.per_ip_rate, [&own.per_ip_rate, &common.per_ip_rate]),
@@ -161,7 +161,7 @@ fn is_limited(rules: &MessageRules) -> bool {
 }
 
 fn is_on(entry: &Entry) -> bool {
-    entry.is_written() && !entry.says("off")
+    entry.is_written() && !entry.is("off")
 }
 
 /// What the relay waits for at most.

@@ -6,6 +6,7 @@ mod places;
 use std::ops::Range;
 
 use crate::config::document::schema::{File, Limits};
+use crate::config::document::table::Table;
 use crate::config::findings::{Finding, Findings};
 use crate::config::notation::units;
 use crate::config::policy::{Policy, RejectWith, ZonePolicy};
@@ -26,7 +27,7 @@ pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
 }
 
 fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
-    let client_ip = raw.client_ip.get();
+    let client_ip = &raw.client_ip;
     // Nothing is wrong with the lists any more: there is nothing to be heard.
     let mut unheard = Findings::default();
     for text in client_ip
@@ -61,6 +62,7 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
     if is_local && policy.identity.trusted.is_empty() && !policy.identity.trust_unix {
         let bind = raw
             .listener
+            .tables
             .iter()
             .find_map(|(_, listener)| listener.bind.span())
             .unwrap_or_default();
@@ -85,14 +87,16 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
     let routes: Vec<&Route> = policy.routes.iter().collect();
     if let Some((header, _)) = raw
         .route
-        .iter()
-        .next()
+        .tables
+        .first()
         .filter(|_| routes.iter().all(|route| route.refuses))
     {
-        found.warn(Finding::at(header, "every route refuses: nobody gets in").hint("a [[route]] without `refuse`"));
+        found.warn(
+            Finding::at(header.clone(), "every route refuses: nobody gets in").hint("a [[route]] without `refuse`"),
+        );
     }
     let mut last_header = None;
-    for (nth, ((header, written), route)) in raw.route.iter().zip(&routes).enumerate() {
+    for (nth, ((header, written), route)) in raw.route.tables.iter().zip(&routes).enumerate() {
         if reach::is_shadowed(route, &routes[..nth]) {
             found.warn(
                 Finding::at(header.clone(), format!("route \"{}\" can't be reached", route.name))
@@ -120,7 +124,7 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
     }
     if let Some(header) = last_header.filter(|_| !routes.iter().any(|route| route.is_unconditional())) {
         found.warn(
-            Finding::at(header, "no route takes what the others leave: it gets 404").hint(
+            Finding::at(header.clone(), "no route takes what the others leave: it gets 404").hint(
                 "a last [[route]] without hosts, paths and networks takes everything; where 404 is meant, give it \
                  `refuse = 404`",
             ),
@@ -130,21 +134,21 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
 
 fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
     let proxied = !policy.identity.trusted.is_empty() || policy.identity.trust_unix;
-    let nothing = Limits::default();
+    let nothing = Limits::empty();
     let mut told: Vec<Range<usize>> = Vec::new();
     for (nth, zone) in policy.zones.iter().enumerate() {
-        let name_and_table = raw.zone.iter().find(|(name, _)| *name.get_ref().as_str() == *zone.name);
+        let name_and_table = raw.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
         let written = name_and_table.map_or(&nothing, |(_, table)| table);
         if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             if let Some((name, _)) = name_and_table.filter(|_| !is_as_built_in(zone, policy)) {
                 found.warn(
-                    Finding::at(name.span(), format!("no route leads to zone \"{}\"", zone.name))
+                    Finding::at(name.span.clone(), format!("no route leads to zone \"{}\"", zone.name))
                         .hint(format!("[[route]] with zone = \"{}\", or take the zone out", zone.name)),
                 );
             }
             continue;
         }
-        let limits = raw.limits.get();
+        let limits = &raw.limits;
         if let Some(warning) = per_ip(zone, &[written, limits]).filter(|warning| is_news(warning, &mut told)) {
             found.warn(warning);
         }
@@ -161,7 +165,7 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
                 found.warn(warning);
             }
         }
-        if name_and_table.is_some() && zone.exempt && raw.route.iter().next().is_none() {
+        if name_and_table.is_some() && zone.exempt && raw.route.tables.is_empty() {
             let span = written.exempt.span().unwrap_or_default();
             found.warn(
                 Finding::at(span, "everyone is let into an exempt zone")
@@ -234,12 +238,12 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
     let Some(zone) = least else {
         return;
     };
-    for (_, network) in raw.network.iter() {
+    for (_, network) in &raw.network.tables {
         let per_ip = network
             .per_ip
             .number_or::<u32>("off", &(1..=u32::MAX), &mut Findings::default());
         if let Some(warning) = per_ip
-            .over(None)
+            .or(None)
             .and_then(|per_ip| few_exhaust(per_ip, zone, "[[network]]"))
         {
             found.warn(Finding {
@@ -261,7 +265,7 @@ fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
         .map(u64::from)
         .sum();
     if sum > u64::from(most) {
-        let span = raw.server.get().max_connections.span().unwrap_or_default();
+        let span = raw.server.max_connections.span().unwrap_or_default();
         found.warn(
             Finding::at(
                 span,

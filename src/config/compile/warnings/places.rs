@@ -6,7 +6,7 @@ use crate::config::document::table::Entry;
 use crate::config::findings::Finding;
 
 /// The place of the first that is written.
-pub fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Option<Range<usize>> {
+pub fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry<'a>>) -> Option<Range<usize>> {
     entries.into_iter().find_map(Entry::span)
 }
 
