@@ -17,8 +17,8 @@ use crate::control::reload::{Reloader, is_writable_by_others, placed};
 use crate::control::systemd::{self as systemd_notify, Notifier, Reloading};
 use crate::control::{Guard, Systemd};
 use crate::engine::panics;
+use crate::net::bound::plain;
 use crate::net::inherit::take_inherited;
-use crate::net::listen::plain;
 use crate::telemetry::log::{self, Line};
 
 use super::config_file::ConfigFile;
@@ -248,7 +248,7 @@ fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
 /// Starts a guard and its admin server, and says in the log where they are.
 pub(crate) fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
-    // Bound before anything is served, so that a guard which nobody can watch does not start.
+    // BoundSockets before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin
         .listen
         .map(|address| {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
-use crate::net::stream::LegOptions;
+use crate::net::options::SocketOptions;
 use crate::relay::rules::MessageRules;
 use crate::relay::timeouts::Timeouts;
 use crate::wire::hops::ForwardHeader;
@@ -75,8 +75,8 @@ pub fn zone(name: &str) -> ZonePolicy {
         timeouts: Timeouts {
             idle: None,
             half_close: Some(Duration::from_secs(30)),
-            stalled: LegOptions::INHERITED.user_timeout,
-            keepalive: LegOptions::INHERITED.keepalive,
+            stalled: SocketOptions::INHERITED.user_timeout,
+            keepalive: SocketOptions::INHERITED.keepalive,
             lifetime: None,
         },
         messages: MessageRules {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::config::policy::{ListenerPolicy, Policy};
 use crate::net::address::Bind;
+use crate::net::bound::BoundSockets;
 use crate::net::inherit::Inherited;
-use crate::net::listen::Bound;
 
 /// A socket from systemd could not be given to a listener.
 #[derive(Debug, thiserror::Error)]
@@ -51,12 +51,13 @@ pub fn share(
     policy: &Policy,
     sockets: Vec<Inherited>,
     workers: usize,
-) -> Result<Vec<(usize, Bind, Bound)>, ShareError> {
+) -> Result<Vec<(usize, Bind, BoundSockets)>, ShareError> {
     let mut shared = Vec::new();
     for socket in sockets {
         let (at, asked) = find(&policy.listeners, socket.name.as_deref(), &socket.address)?;
         let shown = shown(socket.name.as_deref(), &socket.address);
-        let bound = Bound::share(socket, workers).map_err(|error| ShareError::Duplicate { socket: shown, error })?;
+        let bound =
+            BoundSockets::share(socket, workers).map_err(|error| ShareError::Duplicate { socket: shown, error })?;
         shared.push((at, asked, bound));
     }
     Ok(shared)

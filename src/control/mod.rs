@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 use crate::config::file::Reader;
 use crate::config::policy::{LogLevel, Policy};
 use crate::net::address::Bind;
+use crate::net::bound::BoundSockets;
 use crate::net::inherit::Inherited;
-use crate::net::listen::Bound;
-use crate::net::stream::refused_options;
+use crate::net::options::refused_options;
 use crate::relay::handle::ConnHandle;
 
 pub mod config_watch;
@@ -235,7 +235,7 @@ impl Guard {
     }
 
     /// Has the workers accept on what was bound for the policy in force.
-    fn man(&self, bound: Vec<(usize, Bind, Bound)>) {
+    fn man(&self, bound: Vec<(usize, Bind, BoundSockets)>) {
         let in_force = self.in_force();
         let workers = self.workers.lock();
         for (at, asked, bound) in bound {
@@ -276,7 +276,7 @@ fn bind(
     is_there: impl Fn(&Bind) -> bool,
     own: impl Fn(&Bind) -> Option<Own>,
     workers: usize,
-) -> Result<Vec<(usize, Bind, Bound)>, BindError> {
+) -> Result<Vec<(usize, Bind, BoundSockets)>, BindError> {
     let mut all = Vec::new();
     let failed = |at: usize, bind: &Bind, own: Option<Own>, error: io::Error| BindError {
         listener: Arc::clone(&policy.listeners[at].name),
@@ -288,8 +288,8 @@ fn bind(
         for asked in listener.bind.iter().filter(|asked| !is_there(asked)) {
             let own = own(asked);
             let bound = match &own {
-                None => Bound::bind(asked, listener.backlog, workers),
-                Some(own) if own.leaves => Bound::join(asked, listener.backlog, workers),
+                None => BoundSockets::bind(asked, listener.backlog, workers),
+                Some(own) if own.leaves => BoundSockets::join(asked, listener.backlog, workers),
                 Some(_) => Err(io::ErrorKind::AddrInUse.into()),
             };
             all.push((at, asked.clone(), bound.map_err(|error| failed(at, asked, own, error))?));

@@ -24,7 +24,7 @@ use self::flood::Flood;
 use self::page::Page;
 use crate::config::policy::{LogFormat, LogLevel};
 use crate::control::{Guard, Systemd};
-use crate::net::listen::plain;
+use crate::net::bound::plain;
 use crate::telemetry::log;
 use crate::{admin, config};
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::config::policy::LogLevel;
+use crate::net::accept_socket::{AcceptFault, AcceptSocket, Readiness, SpareDescriptor};
+use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
-use crate::net::listen::{AcceptFault, Knock, Listener as Door, Spare};
-use crate::net::newcomer::Newcomer;
+use crate::net::transport::Unregistered;
 
 use crate::engine::context::Context;
 use crate::engine::panics::survive;
@@ -25,14 +26,14 @@ use crate::walk::walk::{Arrival, arrive};
 
 /// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
 /// reset, and closes it.
-pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<bool>, cx: Arc<Context>) {
-    let mut spare = Spare::new();
+pub async fn accept(door: AcceptSocket, post: Arc<Post>, mut closes: watch::Receiver<bool>, cx: Arc<Context>) {
+    let mut spare = SpareDescriptor::new();
     let mut back_off = FIRST_BACK_OFF;
     // Asked each time: where the next one always waits already, the select below would never come to it.
     while !*closes.borrow() {
         let knock = tokio::select! {
             biased;
-            knock = door.knock() => knock,
+            knock = door.readable() => knock,
             _ = closes.wait_for(|closes| *closes) => break,
         };
         let (accepted, fault) = match knock {
@@ -62,7 +63,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     }
     // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
     if !post.is_inherited() {
-        if let Err(error) = door.turn_away() {
+        if let Err(error) = door.refuse_new_syns() {
             let log = cx.live.log();
             let message = format!(
                 "{} closes, and can't turn newcomers away before: {error}",
@@ -74,7 +75,7 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
     }
     // No more than can have been queued when it closed: a flood goes on knocking.
     for _ in 0..=post.listener().policy.backlog {
-        match door.accept_queued() {
+        match door.accept() {
             Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &cx),
             Ok(None) => break,
             Err(error) => {
@@ -90,12 +91,17 @@ pub async fn accept(door: Door, post: Arc<Post>, mut closes: watch::Receiver<boo
 }
 
 /// Accepts whoever waits, at most [`BATCH`]; says how many that were, and what stopped it short of that.
-fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, cx: &Arc<Context>) -> (usize, Option<io::Error>) {
+fn accept_batch(
+    door: &AcceptSocket,
+    readiness: Readiness<'_>,
+    post: &Arc<Post>,
+    cx: &Arc<Context>,
+) -> (usize, Option<io::Error>) {
     for accepted in 0..BATCH {
-        match door.accept_queued() {
+        match door.accept() {
             Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, cx),
             Ok(None) => {
-                knock.answered();
+                readiness.clear();
                 return (accepted, None);
             }
             Err(error) => return (accepted, Some(error)),
@@ -105,11 +111,11 @@ fn accept_batch(door: &Door, knock: Knock<'_>, post: &Arc<Post>, cx: &Arc<Contex
 }
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
-fn receive(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
+fn receive(newcomer: AcceptedSocket<Unregistered>, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
     let _told = survive(|| seat(newcomer, peer, post, cx));
 }
 
-fn seat(newcomer: Newcomer, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
+fn seat(newcomer: AcceptedSocket<Unregistered>, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
     let now = Instant::now();
     let (listener, in_force) = post.in_force();
     let identity = &in_force.policy.identity;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::net::lookout::{Lookout, Mark, Sighting};
-use crate::net::newcomer::Newcomer;
+use crate::net::accepted::AcceptedSocket;
+use crate::net::epoll_set::{EpollSet, ReadyEvent, Token};
+use crate::net::transport::Unregistered;
 use crate::relay::legs::Legs;
 
 use crate::engine::context::Context;
@@ -22,23 +23,23 @@ use crate::walk::walk::{Arrival, go_on};
 /// The sockets of one worker that wait: those that have not said enough to be decided on, and open connections that are idle.
 #[derive(Debug)]
 pub struct Lobby {
-    lookout: Lookout,
+    lookout: EpollSet,
     arrivals: Waiting<Arrival>,
     idle: Waiting<Idle>,
-    calls: UnboundedSender<Mark>,
+    calls: UnboundedSender<Token>,
 }
 
 /// Boxed, so that a table that is half empty is small.
 #[derive(Debug)]
-struct Waiting<T>(Mutex<HashMap<Mark, Box<T>>>);
+struct Waiting<T>(Mutex<HashMap<Token, Box<T>>>);
 
 impl Lobby {
     /// An empty one that the runtime of the calling thread watches; with it comes what [`attend`] hears of those who are
     /// called, whether more of them has come or not.
-    pub fn new() -> io::Result<(Self, UnboundedReceiver<Mark>)> {
+    pub fn new() -> io::Result<(Self, UnboundedReceiver<Token>)> {
         let (calls, hears) = unbounded_channel();
         let lobby = Self {
-            lookout: Lookout::new()?,
+            lookout: EpollSet::new()?,
             arrivals: Waiting::default(),
             idle: Waiting::default(),
             calls,
@@ -48,9 +49,9 @@ impl Lobby {
 
     /// Has it wait until more comes, or its seat ends.
     pub fn keep(&self, mut arrival: Arrival) -> Result<(), (Box<Arrival>, io::Error)> {
-        let mark = arrival.newcomer.mark();
-        if !arrival.newcomer.is_watched() {
-            if let Err(error) = arrival.newcomer.be_watched(&self.lookout) {
+        let mark = arrival.newcomer.token();
+        if !arrival.newcomer.is_in_epoll_set() {
+            if let Err(error) = arrival.newcomer.add_to(&self.lookout) {
                 return Err((Box::new(arrival), error));
             }
             let card = self.card(mark);
@@ -71,13 +72,13 @@ impl Lobby {
     ///
     /// The runtime still knows its sockets, so that where the kernel has no room to watch them here nothing is lost.
     pub fn expects(&self, open: &mut Open<Legs>, task: &Waker) -> bool {
-        if open.legs.be_watched(&self.lookout).is_err() {
+        if open.legs.add_to(&self.lookout).is_err() {
             // It costs some memory, and there may be thousands of them: nothing to be told of each.
             return false;
         }
-        let can_rest = open.relay.set_parked_waker(&self.card(open.legs.mark()));
+        let can_rest = open.relay.set_parked_waker(&self.card(open.legs.token()));
         if !can_rest {
-            open.legs.be_forgotten(&self.lookout);
+            open.legs.remove_from(&self.lookout);
             // What it was told may have gone to the card, which calls nobody.
             task.wake_by_ref();
         }
@@ -86,15 +87,15 @@ impl Lobby {
 
     /// Has an open connection that is expected wait until it is heard of.
     pub fn rest(&self, idle: Box<Idle>) {
-        self.idle.put(idle.legs.mark(), idle);
+        self.idle.put(idle.legs.token(), idle);
     }
 
     /// Lets go of one that was kept, which is not to be closed yet.
-    pub fn forget(&self, newcomer: &mut Newcomer) {
-        newcomer.be_forgotten(&self.lookout);
+    pub fn forget(&self, newcomer: &mut AcceptedSocket<Unregistered>) {
+        newcomer.remove_from(&self.lookout);
     }
 
-    fn card(&self, mark: Mark) -> Waker {
+    fn card(&self, mark: Token) -> Waker {
         Waker::from(Arc::new(Card {
             mark,
             calls: self.calls.clone(),
@@ -103,11 +104,11 @@ impl Lobby {
 }
 
 impl<T> Waiting<T> {
-    fn put(&self, mark: Mark, waits: Box<T>) {
+    fn put(&self, mark: Token, waits: Box<T>) {
         self.0.lock().insert(mark, waits);
     }
 
-    fn take(&self, mark: Mark) -> Option<Box<T>> {
+    fn take(&self, mark: Token) -> Option<Box<T>> {
         let mut waiting = self.0.lock();
         let taken = waiting.remove(&mark);
         // A flood's worth of room is not kept for ever.
@@ -128,8 +129,8 @@ impl<T> Default for Waiting<T> {
 /// What others have of one that waits, to call it up by: the room when its seat ends, or whoever has something to tell it.
 /// That may be another worker, in search of a slot for a newcomer.
 struct Card {
-    mark: Mark,
-    calls: UnboundedSender<Mark>,
+    mark: Token,
+    calls: UnboundedSender<Token>,
 }
 
 impl Wake for Card {
@@ -141,20 +142,23 @@ impl Wake for Card {
 
 /// Has those in the lobby go on of whom more has come, or who are called. Some at a time, so that all others have their turn,
 /// and each by itself: a fault over one ends that one.
-pub async fn attend(cx: Arc<Context>, mut calls: UnboundedReceiver<Mark>) {
-    let mut sightings = Vec::with_capacity(Lookout::AT_ONCE);
-    let mut called = Vec::with_capacity(Lookout::AT_ONCE);
+pub async fn attend(cx: Arc<Context>, mut calls: UnboundedReceiver<Token>) {
+    let mut sightings = Vec::with_capacity(EpollSet::MAX_EVENTS);
+    let mut called = Vec::with_capacity(EpollSet::MAX_EVENTS);
     loop {
         let looked = tokio::select! {
-            looked = cx.lobby().lookout.look(&mut sightings) => looked,
-            _ = calls.recv_many(&mut called, Lookout::AT_ONCE) => Ok(()),
+            looked = cx.lobby().lookout.wait(&mut sightings) => looked,
+            _ = calls.recv_many(&mut called, EpollSet::MAX_EVENTS) => Ok(()),
         };
         if let Err(error) = looked {
             survive(|| cx.live.log().warn("lobby", &error.to_string()));
             tokio::time::sleep(BACK_OFF).await;
         }
         let seen = sightings.drain(..);
-        let called = called.drain(..).map(|mark| Sighting { mark, has_ended: false });
+        let called = called.drain(..).map(|mark| ReadyEvent {
+            token: mark,
+            has_ended: false,
+        });
         for sighting in seen.chain(called) {
             survive(|| take_up(sighting, &cx));
         }
@@ -163,12 +167,12 @@ pub async fn attend(cx: Arc<Context>, mut calls: UnboundedReceiver<Mark>) {
 }
 
 /// It may be gone meanwhile, and another be known by its mark: that one then finds that nothing has come.
-fn take_up(sighting: Sighting, cx: &Arc<Context>) {
+fn take_up(sighting: ReadyEvent, cx: &Arc<Context>) {
     let lobby = cx.lobby();
-    if let Some(arrival) = lobby.arrivals.take(sighting.mark) {
+    if let Some(arrival) = lobby.arrivals.take(sighting.token) {
         go_on(*arrival, sighting.has_ended, cx);
-    } else if let Some(idle) = lobby.idle.take(sighting.mark) {
-        idle.legs.be_forgotten(&lobby.lookout);
+    } else if let Some(idle) = lobby.idle.take(sighting.token) {
+        idle.legs.remove_from(&lobby.lookout);
         idle.get_up(cx);
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::config::policy::Policy;
 use crate::net::address::Bind;
-use crate::net::listen::{Bound, SocketFile};
+use crate::net::bound::{BoundSockets, SocketFile};
 
 use crate::live::in_force::InForce;
 use crate::live::listener::Listener;
@@ -34,7 +34,7 @@ pub struct Post {
 impl Post {
     /// A post for what was `asked` for. Where it is bound differs from that where port 0 was asked for, and may where
     /// the socket was inherited.
-    pub fn new(asked: Bind, bound: &Bound, listener: Arc<Listener>, in_force: Arc<InForce>) -> Arc<Self> {
+    pub fn new(asked: Bind, bound: &BoundSockets, listener: Arc<Listener>, in_force: Arc<InForce>) -> Arc<Self> {
         Arc::new(Self {
             asked,
             address: bound.address.clone(),

@@ -10,8 +10,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 
 use crate::live::in_force::Live;
-use crate::net::listen::Listener as Door;
-use crate::net::lookout::Mark;
+use crate::net::accept_socket::AcceptSocket;
+use crate::net::epoll_set::Token;
 use crate::net::pipe::Pipe;
 
 use crate::engine::accept::accept;
@@ -115,7 +115,7 @@ impl Worker {
 async fn run(
     cx: Arc<Context>,
     mut shares: UnboundedReceiver<Share>,
-    calls: UnboundedReceiver<Mark>,
+    calls: UnboundedReceiver<Token>,
     swept: Arc<LastSweep>,
 ) {
     if cx.index() == 0 {
@@ -124,7 +124,7 @@ async fn run(
     tokio::spawn(sweep(Arc::clone(&cx), swept));
     tokio::spawn(attend(Arc::clone(&cx), calls));
     while let Some(Share { post, closes, socket }) = shares.recv().await {
-        match Door::register(socket, post.is_inherited()) {
+        match AcceptSocket::register(socket, post.is_inherited()) {
             Ok(door) => {
                 tokio::spawn(accept(door, post, closes, Arc::clone(&cx)));
             }

@@ -9,25 +9,25 @@ use rustix::net::SendFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::stream::Stream;
+use super::transport::Transport;
 
-/// A server that was reached, and how much of what it is to hear it has taken already.
+/// A connection to a server, and how much of the request it has taken already.
 #[derive(Debug)]
 pub struct Dialled {
-    /// Its socket.
-    pub stream: Stream,
+    /// The connection.
+    pub transport: Transport,
     /// Bytes of the request that were sent.
     pub sent: usize,
 }
 
-/// Connects over TCP, and sends the beginning of `request`: whoever is near has accepted by the time that it could be asked
-/// whether it has. Dropping the future ends the attempt.
+/// Connects over TCP and sends the beginning of `request`: a server nearby has accepted before the runtime could report it.
+/// Dropping the future ends the attempt.
 ///
-/// No address is bound, so the kernel counts the local ports per destination, as `IP_BIND_ADDRESS_NO_PORT` would have it do
+/// No local address is bound, so the kernel counts the local ports per destination, as `IP_BIND_ADDRESS_NO_PORT` makes it do
 /// for a bound one (ip(7)).
 ///
 /// # Errors
-/// Nothing was sent then.
+/// An error of the connection attempt; nothing was sent then.
 pub async fn tcp(address: SocketAddr, request: &[u8]) -> io::Result<Dialled> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -49,13 +49,13 @@ pub async fn tcp(address: SocketAddr, request: &[u8]) -> io::Result<Dialled> {
         Err(error) => return Err(error.into()),
     };
     Ok(Dialled {
-        stream: Stream::Tcp(stream),
+        transport: stream.into(),
         sent,
     })
 }
 
-/// Whether a dial failed for want of something of our own, a descriptor, memory or a place in an epoll: then no server is at fault, and no other
-/// one can be dialled either.
+/// Whether a dial failed for want of a descriptor, memory or room in epoll: then the server is not at fault, and no other can
+/// be dialled either.
 pub fn is_out_of_room(error: &io::Error) -> bool {
     let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC];
     Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
@@ -63,6 +63,9 @@ pub fn is_out_of_room(error: &io::Error) -> bool {
 
 /// Connects to a Unix socket.
 pub async fn unix(path: &Path) -> io::Result<Dialled> {
-    let stream = UnixStream::connect(path).await.map(Stream::Unix)?;
-    Ok(Dialled { stream, sent: 0 })
+    let stream = UnixStream::connect(path).await?;
+    Ok(Dialled {
+        transport: stream.into(),
+        sent: 0,
+    })
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use crate::net::stream::{Stream, is_passing};
+use crate::net::transport::{Transport, is_transient};
 use crate::reason::close::CloseReason;
 use crate::wire::ws::frame::close_frame;
 
@@ -102,7 +102,7 @@ impl CloseState {
     pub(super) fn poll(
         &mut self,
         flow: &mut Flow,
-        legs: (&Stream, &Stream),
+        legs: (&Transport, &Transport),
         frames: &mut FinalFrames,
         env: &RelayEnv,
         cx: &mut Context<'_>,
@@ -145,7 +145,7 @@ impl Flow {
     /// follow: not where the boundary is unknown, the source has ended, or it has sent a close frame of its own.
     fn poll_to_boundary(
         &mut self,
-        (source, sink): (&Stream, &Stream),
+        (source, sink): (&Transport, &Transport),
         env: &RelayEnv,
         progress: &mut Progress,
         cx: &mut Context<'_>,
@@ -195,7 +195,7 @@ impl Flow {
     fn note_end(&mut self, read: io::Result<usize>) {
         match read {
             Ok(0) => self.source_ended(),
-            Err(error) if !is_passing(&error) => self.source_end = Some(StreamEnd::of(&error)),
+            Err(error) if !is_transient(&error) => self.source_end = Some(StreamEnd::of(&error)),
             Ok(_) | Err(_) => {}
         }
     }
@@ -206,7 +206,7 @@ impl Flow {
     }
 
     /// Reads `source` to its end and keeps nothing; only its frames are followed.
-    fn poll_discard(&mut self, source: &Stream, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, source: &Transport, cx: &mut Context<'_>) -> Poll<()> {
         while self.source_end.is_none() {
             if let Err(error) = std::task::ready!(source.poll_read_ready(cx)) {
                 self.source_end = Some(StreamEnd::of(&error));

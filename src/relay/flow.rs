@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll};
 
 use crate::net::fault;
-use crate::net::stream::{Stream, is_passing};
+use crate::net::transport::{Transport, is_transient};
 use crate::wire::ws::header::Sender;
 use crate::wire::ws::scanner::FrameScanner;
 
@@ -109,7 +109,13 @@ impl Flow {
 
     /// Moves what can be moved from `source` to `sink` now. After [`TURN`] steps, or as much work, it asks to be called again instead, so that
     /// one busy direction holds up neither the other nor anybody else.
-    pub(super) fn pump(&mut self, source: &Stream, sink: &Stream, env: &RelayEnv, cx: &mut Context<'_>) -> Progress {
+    pub(super) fn pump(
+        &mut self,
+        source: &Transport,
+        sink: &Transport,
+        env: &RelayEnv,
+        cx: &mut Context<'_>,
+    ) -> Progress {
         let mut progress = Progress::default();
         for _ in 0..TURN {
             if self.step((source, sink), env, &mut progress, cx).is_pending() {
@@ -153,7 +159,7 @@ impl Flow {
     }
 
     /// Looks for an end of the source that reading does not come to.
-    pub(super) fn probe_for_end(&mut self, source: &Stream) {
+    pub(super) fn probe_for_end(&mut self, source: &Transport) {
         if self.is_read() || self.has_died() {
             return;
         }
@@ -187,7 +193,7 @@ impl Flow {
     }
 
     /// Writes what is held; `Pending` while some of it remains.
-    pub(super) fn poll_flush(&mut self, sink: &Stream, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_flush(&mut self, sink: &Transport, progress: &mut Progress, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(write_buffer) = &mut self.write_buffer {
             if std::task::ready!(sink.poll_write_ready(cx)).is_err() {
                 self.sink_failed(StreamEnd::Failed);
@@ -201,7 +207,7 @@ impl Flow {
                         self.discard();
                     }
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 Err(error) => self.sink_failed(StreamEnd::of(&error)),
             }
         }
@@ -211,7 +217,7 @@ impl Flow {
     /// One step: flush, then end or read. `Ready` when another step may move more.
     fn step(
         &mut self,
-        legs: (&Stream, &Stream),
+        legs: (&Transport, &Transport),
         env: &RelayEnv,
         progress: &mut Progress,
         cx: &mut Context<'_>,
@@ -265,14 +271,14 @@ impl Flow {
                         self.pass_on(&buffer[..read], sink, progress);
                     }
                 }
-                Err(error) if is_passing(&error) => {}
+                Err(error) if is_transient(&error) => {}
                 Err(error) => self.source_end = Some(StreamEnd::of(&error)),
             }
         });
         Poll::Ready(())
     }
 
-    fn pass_on(&mut self, bytes: &[u8], sink: &Stream, progress: &mut Progress) {
+    fn pass_on(&mut self, bytes: &[u8], sink: &Transport, progress: &mut Progress) {
         let messages = self.scanner.scan(self.unscanned(bytes));
         self.note_frame_size(bytes.len(), messages);
         self.count_read(bytes.len(), messages, progress);
@@ -287,7 +293,7 @@ impl Flow {
     }
 
     /// Writes what the sink takes of `bytes`, and holds the rest.
-    pub(super) fn write_on(&mut self, bytes: &[u8], sink: &Stream, progress: &mut Progress) {
+    pub(super) fn write_on(&mut self, bytes: &[u8], sink: &Transport, progress: &mut Progress) {
         fault::point("relay");
         if bytes.is_empty() {
             return;
@@ -297,7 +303,7 @@ impl Flow {
                 progress.written |= written > 0;
                 self.append(&bytes[written..]);
             }
-            Err(error) if is_passing(&error) => self.append(bytes),
+            Err(error) if is_transient(&error) => self.append(bytes),
             Err(error) => self.sink_failed(StreamEnd::of(&error)),
         }
     }

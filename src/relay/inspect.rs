@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
 use crate::limit::line::Place;
-use crate::net::stream::Stream;
+use crate::net::transport::Transport;
 use crate::wire::ws::header::Sender;
 
 use super::counters::MessageLimit;
@@ -217,7 +217,7 @@ impl Flow {
     /// `Ready(false)`: reading may go on; `Pending`: it may not.
     pub(super) fn poll_deferred(
         &mut self,
-        sink: &Stream,
+        sink: &Transport,
         env: &RelayEnv,
         progress: &mut Progress,
         cx: &mut Context<'_>,
@@ -263,7 +263,7 @@ impl Flow {
     }
 
     /// Judges `bytes`, what was kept included, and passes on what may pass.
-    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Stream, env: &RelayEnv, progress: &mut Progress) {
+    pub(super) fn inspect(&mut self, bytes: &[u8], sink: &Transport, env: &RelayEnv, progress: &mut Progress) {
         if let Some((verdict, before)) = self.police_now(bytes, sink, env, progress) {
             self.defer_rest(bytes[verdict.rest..].to_vec(), 0, &verdict, before, env);
         }
@@ -273,7 +273,7 @@ impl Flow {
     fn police_now(
         &mut self,
         bytes: &[u8],
-        sink: &Stream,
+        sink: &Transport,
         env: &RelayEnv,
         progress: &mut Progress,
     ) -> Option<(Verdict, Option<Delay>)> {
@@ -340,7 +340,7 @@ impl Flow {
     }
 
     /// Passes on what breaks no rule of RFC 6455, where nothing else is looked at; a judge is given what does, or is not whole.
-    pub(super) fn inspect_form(&mut self, bytes: &[u8], sink: &Stream, progress: &mut Progress) {
+    pub(super) fn inspect_form(&mut self, bytes: &[u8], sink: &Transport, progress: &mut Progress) {
         let unscanned = self.unscanned(bytes);
         let (used, messages) = self.scanner.scan_strictly(unscanned);
         let passes = bytes.len() - unscanned.len() + used;
@@ -417,7 +417,7 @@ impl Flow {
 
     /// Lets go of what is kept without a word on it, because its sender has ended: it is for the other side to judge. Says
     /// whether there was anything.
-    pub(super) fn release(&mut self, sink: &Stream, progress: &mut Progress) -> bool {
+    pub(super) fn release(&mut self, sink: &Transport, progress: &mut Progress) -> bool {
         let deferred = self
             .inspection
             .as_mut()

@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::net::lookout::{Lookout, Mark};
-use crate::net::socket::Socket;
-use crate::net::stream::Stream;
+use crate::net::epoll_set::{EpollSet, Token};
+use crate::net::transport::{Transport, Unregistered};
 
 /// Both legs of an open connection.
 #[derive(Debug)]
-pub struct Legs<S = Stream> {
+pub struct Legs<S = Transport> {
     /// To the client.
     pub client: S,
     /// To the server.
@@ -17,26 +16,25 @@ pub struct Legs<S = Stream> {
 }
 
 /// Both legs while the runtime does not know them.
-pub type IdleLegs = Legs<Socket>;
+pub type IdleLegs = Legs<Transport<Unregistered>>;
 
 impl<S: AsFd> Legs<S> {
-    /// What a lookout tells either of them by.
-    pub fn mark(&self) -> Mark {
-        Mark::of(&self.client)
+    /// Identifies both in an [`EpollSet`].
+    pub fn token(&self) -> Token {
+        Token::of(&self.client)
     }
 
-    /// Has `lookout` watch both, or neither where there is no room for that in the kernel.
-    pub fn be_watched(&self, lookout: &Lookout) -> io::Result<()> {
-        lookout.watch(&self.client, self.mark())?;
-        lookout
-            .watch(&self.server, self.mark())
-            .inspect_err(|_| lookout.forget(&self.client))
+    /// Adds both to `set`, or neither if the kernel has no room.
+    pub fn add_to(&self, set: &EpollSet) -> io::Result<()> {
+        set.add(&self.client, self.token())?;
+        set.add(&self.server, self.token())
+            .inspect_err(|_| set.remove(&self.client))
     }
 
-    /// Has `lookout` watch neither any more.
-    pub fn be_forgotten(&self, lookout: &Lookout) {
-        lookout.forget(&self.client);
-        lookout.forget(&self.server);
+    /// Removes both from `set`.
+    pub fn remove_from(&self, set: &EpollSet) {
+        set.remove(&self.client);
+        set.remove(&self.server);
     }
 }
 

@@ -240,7 +240,7 @@ impl Relay {
         self.handle
             .set_host_silent(is_asked && legs.client.is_unanswered_for(SILENCE));
         if !std::mem::replace(&mut self.is_prepared, true) {
-            legs.server.prepare_to_stay(self.env.limits.timeouts.keepalive);
+            legs.server.set_lasting_options(self.env.limits.timeouts.keepalive);
         }
         self.inbound.check_pipe();
         self.outbound.check_pipe();

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use crate::net::fault;
 use crate::net::pipe::Pipe;
-use crate::net::stream::{Stream, is_passing};
+use crate::net::transport::{Transport, is_transient};
 use crate::wire::ws::header::LONGEST_HEADER;
 use crate::wire::ws::scanner::FrameScanner;
 
@@ -54,7 +54,7 @@ impl Flow {
     /// reading, which also comes to know of an end, and of urgent data, at which splice stops for good.
     pub(super) fn try_splice(
         &mut self,
-        (source, sink): (&Stream, &Stream),
+        (source, sink): (&Transport, &Transport),
         allowed: usize,
         env: &RelayEnv,
         progress: &mut Progress,
@@ -87,7 +87,7 @@ impl Flow {
                 progress.received = true;
                 self.count_read(read, 0, progress);
             }
-            Err(error) if is_passing(&error) => return true,
+            Err(error) if is_transient(&error) => return true,
             Err(error) if can_not(&error) => {
                 self.splice_mode = SpliceMode::Off;
                 return false;
@@ -102,7 +102,7 @@ impl Flow {
             Ok(written) => {
                 progress.written |= written > 0;
             }
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(error) => self.sink_failed(StreamEnd::of(&error)),
         }
         if pipe.holds() > 0 && self.sink_end.is_none() {
@@ -137,11 +137,11 @@ impl Flow {
 
     /// Has the scanner see the next header, if it is there and its frame is large. Where it is not, or nothing is to be seen,
     /// reading comes to know it.
-    fn peek_header(&mut self, source: &Stream) -> io::Result<()> {
+    fn peek_header(&mut self, source: &Transport) -> io::Result<()> {
         let mut header = [0; LONGEST_HEADER];
         let seen = match source.peek(&mut header) {
             Ok(seen) => seen,
-            Err(error) if is_passing(&error) => return Ok(()),
+            Err(error) if is_transient(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
         let Some(len) = FrameScanner::header_len(&header[..seen]) else {

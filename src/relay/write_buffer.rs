@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::net::pipe::Pipe;
-use crate::net::stream::Stream;
+use crate::net::transport::Transport;
 
 /// Bytes that wait for the sink, in a pipe, in memory, or in that order in both.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl WriteBuffer {
     }
 
     /// Writes what the sink takes of what is first.
-    pub(super) fn try_write(&mut self, sink: &Stream) -> io::Result<usize> {
+    pub(super) fn try_write(&mut self, sink: &Transport) -> io::Result<usize> {
         if let Some(pipe) = &mut self.pipe {
             let written = sink.try_drain(pipe)?;
             if pipe.holds() == 0 {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limit::pending::Pending;
-use crate::net::client::Ahead;
 use crate::net::fault;
+use crate::net::read_ahead::ReadAhead;
 use crate::wire::Step;
 use crate::wire::http::head::{HeadCaps, HeadFault, HeadScan};
 use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
@@ -61,7 +61,7 @@ impl Greeting {
     /// one must not be let in by limits, or into a zone, that a reload has removed meanwhile.
     pub fn hear(
         &mut self,
-        ahead: &mut Ahead,
+        ahead: &mut ReadAhead,
         seat: &mut Pending,
         listener: &Listener,
         live: &Live,
@@ -129,7 +129,7 @@ impl Greeting {
 
     fn head(
         &mut self,
-        ahead: &mut Ahead,
+        ahead: &mut ReadAhead,
         peer: Peer<'_>,
         live: &Live,
         in_force: &mut Arc<InForce>,
@@ -184,7 +184,7 @@ pub enum Unheard {
 
 /// The near end of the connection, as a PROXY header of a trusted peer names it.
 fn proxy_header(
-    ahead: &mut Ahead,
+    ahead: &mut ReadAhead,
     peer: Option<IpAddr>,
     seat: &mut Pending,
     in_force: &InForce,

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::config::policy::RejectWith;
 use crate::limit::pending::{Ended, Pending, PendingRoom};
-use crate::net::client::Client;
+use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
-use crate::net::newcomer::Newcomer;
-use crate::net::stream::{Stream, is_passing};
+use crate::net::transport::Unregistered;
+use crate::net::transport::{Transport, is_transient};
 use crate::relay::clock::Clock;
 use crate::wire::http::answer::{Answer, accepted};
 use crate::wire::ws::engine_io;
@@ -170,26 +170,26 @@ impl Refusal {
 
     /// Gives a newcomer what it is to get, as far as that takes no waiting. What remains, if anything does, is for
     /// [`Refusal::deliver`].
-    pub fn deliver_at_once(self, newcomer: &mut Newcomer) -> Option<Self> {
+    pub fn deliver_at_once(self, newcomer: &mut AcceptedSocket<Unregistered>) -> Option<Self> {
         let (status, mut bytes) = match self {
             Self::Close => return None,
             Self::Reset => {
-                newcomer.reset_on_close();
+                newcomer.transport().reset_on_close();
                 return None;
             }
             Self::Say { status, bytes } => (status, bytes),
             Self::Closed { .. } => return Some(self),
         };
         fault::point("deliver");
-        let is_last = newcomer.ahead().is_drained();
+        let is_last = newcomer.read_ahead().is_drained();
         let written = if is_last {
-            newcomer.write_last(&bytes)
+            newcomer.transport().write_last(&bytes)
         } else {
-            newcomer.write_at_once(&bytes)
+            newcomer.transport().write_now(&bytes)
         };
         match written {
             Ok(written) => drop(bytes.drain(..written)),
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(_) => return None,
         }
         let is_done = is_last && bytes.is_empty();
@@ -198,10 +198,10 @@ impl Refusal {
 
     /// Gives the client what it is to get. The seat is kept until the socket is closed, so that refused sockets are
     /// bounded as pending ones are.
-    pub async fn deliver(self, client: Client, seat: Option<Pending>, room: &PendingRoom, clock: &Clock) {
+    pub async fn deliver(self, client: AcceptedSocket, seat: Option<Pending>, room: &PendingRoom, clock: &Clock) {
         match self {
             Self::Close => {}
-            Self::Reset => client.stream().reset_on_close(),
+            Self::Reset => client.transport().reset_on_close(),
             Self::Say { bytes, .. } => {
                 let saying = async {
                     if write(&client, &bytes, clock).await && !client.is_drained() {
@@ -223,7 +223,7 @@ impl Refusal {
                         return false;
                     }
                     if !held.is_zero() {
-                        let _over = tokio::time::timeout(held, says_goodbye(client.stream())).await;
+                        let _over = tokio::time::timeout(held, says_goodbye(client.transport())).await;
                     }
                     true
                 };
@@ -232,7 +232,7 @@ impl Refusal {
                     is_owed = holding => is_owed,
                     // Whoever wants the seat waits for nobody: it hears the end of it now.
                     () = gives_way(seat.as_ref()) => {
-                        let _full = client.stream().try_write(&close);
+                        let _full = client.transport().try_write(&close);
                         false
                     }
                 };
@@ -256,19 +256,19 @@ impl Refusal {
 }
 
 /// Writes `bytes`; says whether they could be.
-async fn write(client: &Client, bytes: &[u8], clock: &Clock) -> bool {
+async fn write(client: &AcceptedSocket, bytes: &[u8], clock: &Clock) -> bool {
     fault::point("deliver");
     let deadline = Some(clock.now() + WRITES);
-    let written = clock.within(deadline, pin!(client.stream().write_all(bytes))).await;
+    let written = clock.within(deadline, pin!(client.transport().write_all(bytes))).await;
     matches!(written, Some(Ok(())))
 }
 
 /// Where more of the client's may follow, a plain close would reset the connection and take the answer along: then our side
 /// half-closes, and what comes is thrown away for a while.
-async fn linger(client: &Client, room: &PendingRoom) {
-    client.stream().shutdown_write();
+async fn linger(client: &AcceptedSocket, room: &PendingRoom) {
+    client.transport().shutdown_write();
     if !room.is_half_taken() {
-        let _late = tokio::time::timeout(LINGER, discard(client.stream())).await;
+        let _late = tokio::time::timeout(LINGER, discard(client.transport())).await;
     }
 }
 
@@ -284,7 +284,7 @@ async fn gives_way(seat: Option<&Pending>) {
 
 /// Waits until the client ends by itself, by a close frame or without; what else it says is thrown away, and too much of it
 /// is an end as well.
-async fn says_goodbye(stream: &Stream) {
+async fn says_goodbye(stream: &Transport) {
     let (mut scanner, mut left) = (FrameScanner::new(Sender::Client), LINGER_BYTES);
     while left > 0 && !scanner.saw_close() {
         if std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
@@ -297,14 +297,14 @@ async fn says_goodbye(stream: &Stream) {
                 scanner.scan(&room[..read]);
                 left = left.saturating_sub(read);
             }
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(_) => return,
         }
     }
 }
 
 /// Reads to the end of the stream, or until more came than an honest client sends in vain.
-async fn discard(stream: &Stream) {
+async fn discard(stream: &Transport) {
     let mut left = LINGER_BYTES;
     while left > 0 {
         if std::future::poll_fn(|cx| stream.poll_read_ready(cx)).await.is_err() {
@@ -313,13 +313,13 @@ async fn discard(stream: &Stream) {
         match read_away(stream) {
             Ok(0) => return,
             Ok(read) => left = left.saturating_sub(read),
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             Err(_) => return,
         }
     }
 }
 
-fn read_away(stream: &Stream) -> io::Result<usize> {
+fn read_away(stream: &Transport) -> io::Result<usize> {
     stream.try_read(&mut [0; 4096])
 }
 

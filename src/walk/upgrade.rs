@@ -4,11 +4,11 @@ use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use crate::net::accepted::AcceptedSocket;
 use crate::net::address::Target;
-use crate::net::client::Client;
 use crate::net::dial::{self, Dialled};
 use crate::net::fault;
-use crate::net::stream::{Stream, is_passing};
+use crate::net::transport::{Transport, is_transient};
 use crate::relay::clock::Clock;
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
@@ -26,7 +26,7 @@ use crate::walk::stop::Stop;
 #[derive(Debug)]
 pub struct Connected {
     /// Its socket.
-    pub server: Stream,
+    pub server: Transport,
     /// The right to use it.
     pub lease: Lease,
     /// Its 101, and what it sent behind it.
@@ -46,7 +46,7 @@ enum Answered {
 
 /// An answer that opens no tunnel, its body not read yet.
 struct Other {
-    server: Stream,
+    server: Transport,
     _lease: Lease,
     status: u16,
     head: Vec<u8>,
@@ -55,11 +55,11 @@ struct Other {
 }
 
 /// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
-pub async fn connect(passage: &Passage, client: &Client, entry: &mut Entry) -> Result<Connected, Stop> {
+pub async fn connect(passage: &Passage, client: &AcceptedSocket, entry: &mut Entry) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
         connected = connect_patiently(passage, entry) => connected,
-        () = client.stream().ended() => Err(Stop::new(Reason::ClientGone)),
+        () = client.transport().ended() => Err(Stop::new(Reason::ClientGone)),
     };
     connected.map_err(|stop| {
         stop.by(passage.client)
@@ -120,7 +120,7 @@ async fn ask(passage: &Passage, entry: &mut Entry, dial: Option<Duration>) -> Re
     Err(bad_reply("too many interim replies"))
 }
 
-async fn read_reply(server: &Stream, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), Stop> {
+async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), Stop> {
     let mut scan = ReplyScan::default();
     loop {
         match scan.parse(bytes, accept) {
@@ -147,7 +147,7 @@ async fn dial_any(
     passage: &Passage,
     entry: &mut Entry,
     limit: Option<Duration>,
-) -> Result<(Stream, usize, Lease), Stop> {
+) -> Result<(Transport, usize, Lease), Stop> {
     let attempts = passage.place.upstream.attempts(&passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
@@ -160,7 +160,10 @@ async fn dial_any(
         )
         .await
         {
-            Some(Ok(Dialled { stream, sent })) => {
+            Some(Ok(Dialled {
+                transport: stream,
+                sent,
+            })) => {
                 fault::point("dial");
                 entry.reached();
                 return Ok((stream, sent, lease));
@@ -245,17 +248,17 @@ async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'sta
     }
 }
 
-async fn read_more(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+async fn read_more(server: &Transport, into: &mut Vec<u8>) -> io::Result<usize> {
     loop {
         std::future::poll_fn(|cx| server.poll_read_ready(cx)).await?;
         match read_now(server, into) {
-            Err(error) if is_passing(&error) => {}
+            Err(error) if is_transient(&error) => {}
             other => return other,
         }
     }
 }
 
-fn read_now(server: &Stream, into: &mut Vec<u8>) -> io::Result<usize> {
+fn read_now(server: &Transport, into: &mut Vec<u8>) -> io::Result<usize> {
     let mut room = [0; READ_SIZE];
     let read = server.try_read(&mut room)?;
     into.extend_from_slice(&room[..read]);

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limit::pending::{Ended, Pending};
-use crate::net::client::Client;
+use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
-use crate::net::newcomer::Newcomer;
-use crate::net::stream::{LegOptions, is_passing};
+use crate::net::options::SocketOptions;
+use crate::net::transport::Unregistered;
+use crate::net::transport::is_transient;
 use crate::relay::clock::Clock;
 use crate::relay::legs::Legs;
 use crate::relay::relay::{EarlyBytes, Relay, RelayParams};
@@ -35,7 +36,7 @@ use crate::walk::upgrade::{Connected, connect};
 #[derive(Debug)]
 pub struct Arrival {
     /// The socket.
-    pub newcomer: Newcomer,
+    pub newcomer: AcceptedSocket<Unregistered>,
     /// Its right to be pending.
     pub seat: Pending,
     /// What it has said so far.
@@ -90,18 +91,18 @@ impl Arrival {
     /// Hears what is there; `None`: there must come more.
     fn hear(&mut self, has_ended: bool, cx: &Context) -> Option<Result<Admitted, Stop>> {
         loop {
-            match self.newcomer.read_at_once(self.greeting.limit(&self.listener)) {
+            match self.newcomer.read_now(self.greeting.limit(&self.listener)) {
                 Ok(1..) => {}
-                Err(ref error) if is_passing(error) => return None,
+                Err(ref error) if is_transient(error) => return None,
                 Ok(0) | Err(_) => return Some(Err(self.broken_off(Unheard::Gone))),
             }
             self.seat.heard();
-            let ahead = self.newcomer.ahead();
+            let ahead = self.newcomer.read_ahead();
             let heard = self
                 .greeting
                 .hear(ahead, &mut self.seat, &self.listener, &cx.live, &mut self.in_force);
             // Nobody is told a second time of what has come already, nor of an end behind it.
-            if heard.is_some() || !(has_ended || self.newcomer.ahead().more_may_wait()) {
+            if heard.is_some() || !(has_ended || self.newcomer.read_ahead().more_may_wait()) {
                 return heard;
             }
         }
@@ -112,12 +113,12 @@ impl Arrival {
         match self.seat.ended() {
             Some(Ended::Late) => Some(Unheard::Late),
             Some(Ended::GaveWay) => Some(Unheard::GaveWay),
-            None => self.newcomer.has_ended().then_some(Unheard::Gone),
+            None => self.newcomer.transport().has_ended().then_some(Unheard::Gone),
         }
     }
 
     fn broken_off(&mut self, why: Unheard) -> Stop {
-        let has_begun = !self.newcomer.ahead().bytes().is_empty();
+        let has_begun = !self.newcomer.read_ahead().bytes().is_empty();
         let stop = self.greeting.broken_off(why, has_begun);
         match why {
             Unheard::GaveWay => stop.counting(Numbers::Open {
@@ -177,7 +178,7 @@ async fn hope(mut turn: Turn, mut stop: Stop, mut search: Search, cx: Arc<Contex
 /// Waits for more in the lobby.
 fn stay(turn: Turn, cx: &Context) {
     let Turn { mut arrival, mut entry } = turn;
-    if arrival.newcomer.ahead().is_silent() {
+    if arrival.newcomer.read_ahead().is_silent() {
         arrival.seat.is_silent();
     }
     match cx.lobby().keep(arrival) {
@@ -225,7 +226,7 @@ fn admit(admitted: Admitted, entry: &mut Entry) -> Passage {
 #[allow(clippy::manual_async_fn)] // An `async fn` would hold each of its arguments twice.
 fn pass(
     passage: Passage,
-    mut client: Client,
+    mut client: AcceptedSocket,
     listener: Arc<Listener>,
     mut entry: Entry,
     in_force: Arc<InForce>,
@@ -236,7 +237,7 @@ fn pass(
             Ok(connected) => return open(&passage, connected, client, entry, &cx),
             Err(stop) => stop,
         };
-        client.look_again();
+        client.check_unread();
         let refusal = Refusal::of(&stop);
         entry.stopped(&stop, refusal.status());
         let (refusal, seat) = seated(refusal, passage.client, &listener);
@@ -246,7 +247,7 @@ fn pass(
 }
 
 /// Opens the tunnel: from here on a small future of its own relays, and nothing of the handshake is kept.
-fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entry, cx: &Arc<Context>) {
+fn open(passage: &Passage, connected: Connected, client: AcceptedSocket, mut entry: Entry, cx: &Arc<Context>) {
     let zone = &passage.place.zone;
     let limits = Arc::clone(&zone.limits);
     let Connected {
@@ -256,12 +257,12 @@ fn open(passage: &Passage, connected: Connected, client: Client, mut entry: Entr
         reply_size,
         extensions,
     } = connected;
-    client.prepare(LegOptions {
+    client.set_options(SocketOptions {
         keepalive: limits.timeouts.keepalive,
         user_timeout: limits.timeouts.stalled,
     });
     let (client, from_client) = client.into_parts();
-    server.prepare_dialled();
+    server.set_dialled_options();
     let now = Instant::now();
     entry.opened(now);
     let early = EarlyBytes {
@@ -307,7 +308,7 @@ fn seated(refusal: Refusal, client: Identified, listener: &Listener) -> (Refusal
 /// dropped first, since all is decided and the slot is not to be held with it.
 async fn deliver(
     refusal: Refusal,
-    client: Client,
+    client: AcceptedSocket,
     seat: Option<Pending>,
     listener: Arc<Listener>,
     clock: Arc<Clock>,
@@ -341,9 +342,9 @@ fn turn_away(stop: &Stop, mut turn: Turn, cx: &Context) {
 }
 
 /// Makes a socket known to the runtime, and to nobody else.
-fn register(mut newcomer: Newcomer, cx: &Context) -> io::Result<Client> {
+fn register(mut newcomer: AcceptedSocket<Unregistered>, cx: &Context) -> io::Result<AcceptedSocket> {
     cx.lobby().forget(&mut newcomer);
-    Client::register(newcomer)
+    newcomer.register()
 }
 
 /// The machine has no room for one more.

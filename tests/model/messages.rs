@@ -14,7 +14,6 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use wsguard::limit::rules::Rate;
 use wsguard::limit::shares::Shares;
-use wsguard::net::stream::Stream;
 use wsguard::relay::clock::Clock;
 use wsguard::relay::conn_limits::ConnLimits;
 use wsguard::relay::legs::Legs;
@@ -302,8 +301,8 @@ async fn drive(case: &Case, stream: &[u8]) {
         },
     );
     let legs = Legs {
-        client: Stream::Unix(front),
-        server: Stream::Unix(back),
+        client: front.into(),
+        server: back.into(),
     };
     let task = tokio::spawn(poll_fn(move |cx| relay.poll(&legs, cx)));
     let (mut source, mut sink) = if case.is_client() {
