@@ -15,8 +15,8 @@ use crate::config::policy::LogLevel;
 
 use crate::control::Guard;
 use crate::control::file_view::{FileId, FileView};
-use crate::engine::panics::survive;
 use crate::telemetry::log::{Line, Log};
+use crate::telemetry::survive::survive;
 
 /// Watches a configuration file and applies what is written to it.
 ///

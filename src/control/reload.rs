@@ -18,11 +18,11 @@ use super::{BindError, Guard, Own, bind, resolver, tell_cuts};
 use crate::control::descriptors::{self, TooFew};
 use crate::control::memory;
 use crate::control::systemd::Reloading;
-use crate::engine::panics::survive;
 use crate::engine::post::Post;
 use crate::live::in_force::InForce;
 use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
+use crate::telemetry::survive::survive;
 
 /// Why a policy could not take the place of the one in force. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]

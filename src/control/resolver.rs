@@ -10,9 +10,9 @@ use crate::config::policy::LogLevel;
 use crate::net::address::Target;
 use crate::upstream::server::Server;
 
-use crate::engine::panics::survive;
 use crate::live::in_force::{InForce, Live};
 use crate::telemetry::log::Line;
+use crate::telemetry::survive::survive;
 
 /// Resolves every name once, in the calling thread, then every 30 s on one of its own, for as long as `live` is held by another.
 pub fn start(live: &Arc<Live>) -> io::Result<()> {

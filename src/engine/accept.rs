@@ -14,10 +14,10 @@ use crate::net::fault;
 use crate::net::transport::Unregistered;
 
 use crate::engine::context::Context;
-use crate::engine::panics::survive;
 use crate::engine::post::Post;
 use crate::telemetry::log::Line;
 use crate::telemetry::reason::Reason;
+use crate::telemetry::survive::survive;
 use crate::walk::identify::Hop;
 use crate::walk::preread::Greeting;
 use crate::walk::record::Entry;

@@ -1,6 +1,6 @@
 //! A fault of our own ends one connection, or one turn of a loop: it is counted, told in the log, and survived.
 
-use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook};
+use std::panic::{PanicHookInfo, set_hook};
 
 use crate::config::policy::{LogFormat, LogLevel};
 use crate::telemetry::log::{self, Line, Log, shown};
@@ -29,11 +29,6 @@ pub fn tell_at_once(format: LogFormat) {
     set_hook(Box::new(move |panic| {
         log::say(format, LogLevel::Error, "panic", described(panic));
     }));
-}
-
-/// Does what may panic, for a loop that has to go on; `None` where it did.
-pub fn survive<T>(what: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(what)).ok()
 }
 
 /// `index out of bounds: … at src/wire/head.rs:93:17, in worker-0`. The words of a panic may quote traffic.

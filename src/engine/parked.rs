@@ -16,8 +16,8 @@ use crate::net::transport::Unregistered;
 use crate::relay::legs::Legs;
 
 use crate::engine::context::Context;
-use crate::engine::panics::survive;
 use crate::engine::tunnel::{Idle, Open};
+use crate::telemetry::survive::survive;
 use crate::walk::walk::{Arrival, go_on};
 
 /// The sockets of one worker that wait: those that have not said enough to be decided on, and open connections that are idle.

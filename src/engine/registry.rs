@@ -13,8 +13,8 @@ use crate::relay::conn_limits::ConnLimits;
 use crate::relay::handle::ConnHandle;
 
 use crate::engine::liveness::{Moment, Watched, ZoneClient};
-use crate::engine::panics::survive;
 use crate::engine::suspect::Suspect;
+use crate::telemetry::survive::survive;
 
 /// The open connections of all workers.
 #[derive(Debug)]

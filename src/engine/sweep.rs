@@ -10,7 +10,7 @@ use crate::live::in_force::InForce;
 use crate::net::fault;
 
 use crate::engine::context::Context;
-use crate::engine::panics::survive;
+use crate::telemetry::survive::survive;
 
 /// When a worker last swept: one that is stuck in something does not sweep.
 #[derive(Debug)]

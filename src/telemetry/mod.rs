@@ -1,8 +1,9 @@
-//! What is told of connections: reasons, metrics, the log and its samples, advice.
+//! What operators get to know: the log, the metrics, the advice, and what the process uses.
 
 pub mod advice;
+pub mod class;
 pub mod log;
 pub mod metrics;
 pub mod process;
 pub mod reason;
-pub mod sample;
+pub mod survive;

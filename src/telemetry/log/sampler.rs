@@ -9,24 +9,9 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::config::policy::LogLevel;
 use crate::limit::key::ClientKey;
 use crate::limit::rules::Rate;
-
-use crate::telemetry::reason::{CloseReason, Reason};
-
-/// What makes two lines equal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// No permit was given.
-    Rejected(Reason),
-    /// A permit, but no tunnel.
-    Failed(Reason),
-    /// A tunnel, though this limit said no.
-    Observed(Reason),
-    /// A tunnel that ended.
-    Closed(CloseReason),
-}
+use crate::telemetry::class::Class;
 
 /// Decides which lines are written, and sums the others.
 #[derive(Debug)]
@@ -67,51 +52,6 @@ struct Window {
     zone: Option<Arc<str>>,
     /// The busiest keys, by the space-saving algorithm: the count of the least one is inherited by whoever replaces it.
     top: Vec<(ClientKey, u64)>,
-}
-
-impl Class {
-    /// The line's `event`.
-    pub fn event(self) -> &'static str {
-        match self {
-            Self::Rejected(_) => "rejected",
-            Self::Failed(_) => "failed",
-            Self::Observed(_) => "observed",
-            Self::Closed(_) => "closed",
-        }
-    }
-
-    /// The line's `reason`.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Rejected(reason) | Self::Failed(reason) | Self::Observed(reason) => reason.word(),
-            Self::Closed(reason) => reason.word(),
-        }
-    }
-
-    /// The line's level: a panic and a server that fails are to be looked at, a refusal is the daily work.
-    pub fn level(self) -> LogLevel {
-        match self {
-            Self::Rejected(Reason::Panic) | Self::Failed(Reason::Panic) | Self::Closed(CloseReason::Panic) => {
-                LogLevel::Error
-            }
-            Self::Failed(reason) if reason != Reason::ClientGone => LogLevel::Warn,
-            _ => LogLevel::Info,
-        }
-    }
-
-    /// Whether `access = "rejected"` writes it.
-    pub fn is_refusal(self) -> bool {
-        !matches!(self, Self::Closed(_))
-    }
-
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Rejected(_) => "refusals",
-            Self::Failed(_) => "failed handshakes",
-            Self::Observed(_) => "admissions over a limit",
-            Self::Closed(_) => "closes",
-        }
-    }
 }
 
 impl Sampler {
@@ -245,6 +185,8 @@ mod tests {
 
     use super::*;
     use crate::limit::key::Prefixes;
+    use crate::reason::close::CloseReason;
+    use crate::reason::reject::RejectReason;
 
     fn key(last: u8) -> ClientKey {
         ClientKey::of(IpAddr::from([203, 0, 113, last]), Prefixes::default())
@@ -263,7 +205,7 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    const PER_IP: Class = Class::Rejected(Reason::PerIp);
+    const PER_IP: Class = Class::Rejected(RejectReason::PerIp);
 
     #[test]
     fn a_flood_becomes_one_line_that_names_the_busiest() {
@@ -328,7 +270,7 @@ mod tests {
     fn lines_of_all_reasons_together_have_one_rate_and_each_reason_is_heard_of() {
         let t0 = Instant::now();
         let sampler = Sampler::new(t0);
-        let classes: Vec<Class> = Reason::ALL
+        let classes: Vec<Class> = RejectReason::ALL
             .into_iter()
             .flat_map(|reason| [Class::Rejected(reason), Class::Failed(reason), Class::Observed(reason)])
             .chain(CloseReason::ALL.into_iter().map(Class::Closed))

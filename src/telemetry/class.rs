@@ -1,0 +1,66 @@
+//! What became of a connection, as its line in the log and its counter have it.
+
+use enum_map::Enum;
+
+use crate::config::policy::LogLevel;
+use crate::reason::close::CloseReason;
+use crate::reason::reject::RejectReason;
+
+/// What became of a connection. Under a flood, lines of one class are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enum)]
+pub enum Class {
+    /// It got no permit.
+    Rejected(RejectReason),
+    /// It got a permit, but no tunnel.
+    Failed(RejectReason),
+    /// It got a tunnel although this limit was exceeded, because limits are only observed.
+    Observed(RejectReason),
+    /// Its tunnel ended.
+    Closed(CloseReason),
+}
+
+impl Class {
+    /// The line's `event`.
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "rejected",
+            Self::Failed(_) => "failed",
+            Self::Observed(_) => "observed",
+            Self::Closed(_) => "closed",
+        }
+    }
+
+    /// The line's `reason`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Rejected(reason) | Self::Failed(reason) | Self::Observed(reason) => reason.word(),
+            Self::Closed(reason) => reason.word(),
+        }
+    }
+
+    /// The line's level: a panic is an error and a server that fails a warning, while a refusal is daily work.
+    pub fn level(self) -> LogLevel {
+        match self {
+            Self::Rejected(RejectReason::Panic)
+            | Self::Failed(RejectReason::Panic)
+            | Self::Closed(CloseReason::Panic) => LogLevel::Error,
+            Self::Failed(reason) if reason != RejectReason::ClientGone => LogLevel::Warn,
+            _ => LogLevel::Info,
+        }
+    }
+
+    /// Whether `access = "rejected"` writes it.
+    pub fn is_refusal(self) -> bool {
+        !matches!(self, Self::Closed(_))
+    }
+
+    /// The lines of this class in a sum: `12 refusals`.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Rejected(_) => "refusals",
+            Self::Failed(_) => "failed handshakes",
+            Self::Observed(_) => "admissions over a limit",
+            Self::Closed(_) => "closes",
+        }
+    }
+}

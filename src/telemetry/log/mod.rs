@@ -1,0 +1,23 @@
+//! The log: one line a connection, at its end, and a line for each other event.
+//!
+//! `line` holds a line's fields, `format` turns them into JSON or text, `sampler` sums equal lines under a flood, and `queue`
+//! hands lines to the thread that writes them.
+//!
+//! # Why this is not `tracing` with `tracing-appender`
+//!
+//! - The sampler decides before a line is built, so that a refusal in a flood costs a worker some counting and no text. With
+//!   `tracing` the fields are recorded and formatted on the thread that logs, and `tracing-appender` takes finished bytes.
+//! - The lines of a second and their sums go through one queue and one writer, in order.
+//! - What is dropped is a metric, lines that could not be written included; the appender counts only what did not fit into
+//!   its queue.
+//! - A flush has a deadline, and a panic of the main thread can ask for one. The appender flushes when its guard is dropped.
+//! - A subscriber is global. Two guards in one process would share it.
+
+mod format;
+mod line;
+mod queue;
+mod sampler;
+
+pub use self::format::{is_json, say};
+pub use self::line::{Line, shown};
+pub use self::queue::Log;
