@@ -56,7 +56,7 @@ fn what_passes_of_the_corpus_reaches_the_server_as_one_request_without_a_forged_
         match HeadScan::default().parse(&composed, WITH_OURS) {
             Ok(Step::Done { value, used }) => {
                 assert_eq!(used, composed.len(), "{name}");
-                assert_eq!((value.target, value.host), (head.target, head.host), "{name}");
+                assert_eq!((value.target, value.authority), (head.target, head.authority), "{name}");
                 assert!(check_upgrade(&value).is_ok(), "{name}");
             }
             other => panic!("{name}: {other:?}"),

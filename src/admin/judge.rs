@@ -1,6 +1,8 @@
 //! Which requests are answered: what a person or a scraper asks, not what a page from elsewhere makes a browser ask.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+
+use crate::wire::authority::{Authority, address_of};
 
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,86 +29,60 @@ pub fn judge(
     sec_fetch_site: Option<&str>,
     origin: Option<&str>,
 ) -> Verdict {
-    let Some(asked) = host.and_then(Authority::parse) else {
+    let Some(asked) = host.and_then(|host| Authority::parse(host.as_bytes())) else {
         return Verdict::Misdirect;
     };
-    if !asked.is_ours(own, hosts) {
+    if !is_ours(asked, own, hosts) {
         return Verdict::Misdirect;
     }
     if !matches!(sec_fetch_site, None | Some("none" | "same-origin" | "same-site")) {
         return Verdict::Forbid;
     }
     match origin {
-        Some(origin) if !asked.is_origin(origin) => Verdict::Forbid,
+        Some(origin) if !is_origin(asked, origin) => Verdict::Forbid,
         _ => Verdict::Answer,
     }
 }
 
-/// `host` without its port: `[::1]` for `[::1]:9191`. `None` if it is no host and port.
+/// `host` without its port and final dot: `[::1]` for `[::1]:9191`. `None` if it is no host and port.
 pub fn name_of(host: &str) -> Option<&str> {
-    Authority::parse(host).map(|authority| authority.name)
+    let name = name(Authority::parse(host.as_bytes())?);
+    str::from_utf8(name).ok().filter(|name| !name.is_empty())
 }
 
-#[derive(Clone, Copy)]
-struct Authority<'a> {
-    /// With the brackets of an IPv6 literal, without a final dot.
-    name: &'a str,
-    port: Option<u16>,
-}
-
-impl<'a> Authority<'a> {
-    fn parse(text: &'a str) -> Option<Self> {
-        let port_at = match text.rfind(']') {
-            Some(end) => end + 1,
-            None => text.find(':').unwrap_or(text.len()),
-        };
-        let (name, rest) = text.split_at(port_at);
-        let port = match rest.strip_prefix(':') {
-            None if rest.is_empty() => None,
-            Some("") => None,
-            // `+80` would parse as a number.
-            Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => Some(port.parse().ok()?),
-            _ => return None,
-        };
-        let name = name.strip_suffix('.').unwrap_or(name);
-        (!name.is_empty()).then_some(Self { name, port })
-    }
-
-    fn is_ours(self, own: SocketAddr, hosts: &[String]) -> bool {
-        if let Some(ip) = self.ip() {
-            if ip.is_loopback() || ip == own.ip().to_canonical() {
-                return true;
-            }
-        } else if self.name.eq_ignore_ascii_case("localhost") {
-            return true;
-        }
-        hosts
+/// Whether the server is reached by this name: its own address, a loopback one, or one of `hosts`.
+fn is_ours(asked: Authority<'_>, own: SocketAddr, hosts: &[String]) -> bool {
+    let is_own = match address_of(name(asked)) {
+        Some(ip) => ip.is_loopback() || ip == own.ip().to_canonical(),
+        None => name(asked).eq_ignore_ascii_case(b"localhost"),
+    };
+    let is_listed = |listed: Authority<'_>| {
+        name(listed).eq_ignore_ascii_case(name(asked)) && (listed.port.is_none() || listed.port == asked.port)
+    };
+    is_own
+        || hosts
             .iter()
-            .filter_map(|host| Authority::parse(host))
-            .any(|host| host.name.eq_ignore_ascii_case(self.name) && (host.port.is_none() || host.port == self.port))
-    }
+            .filter_map(|host| Authority::parse(host.as_bytes()))
+            .any(is_listed)
+}
 
-    fn is_origin(self, origin: &str) -> bool {
-        let (origin, default_port) = if let Some(rest) = origin.strip_prefix("http://") {
-            (rest, 80)
-        } else if let Some(rest) = origin.strip_prefix("https://") {
-            (rest, 443)
-        } else {
-            return false;
-        };
-        Authority::parse(origin).is_some_and(|origin| {
-            origin.name.eq_ignore_ascii_case(self.name)
-                && origin.port.unwrap_or(default_port) == self.port.unwrap_or(default_port)
-        })
-    }
+fn is_origin(asked: Authority<'_>, origin: &str) -> bool {
+    let (origin, default_port) = if let Some(rest) = origin.strip_prefix("http://") {
+        (rest, 80)
+    } else if let Some(rest) = origin.strip_prefix("https://") {
+        (rest, 443)
+    } else {
+        return false;
+    };
+    Authority::parse(origin.as_bytes()).is_some_and(|origin| {
+        name(origin).eq_ignore_ascii_case(name(asked))
+            && origin.port.unwrap_or(default_port) == asked.port.unwrap_or(default_port)
+    })
+}
 
-    fn ip(self) -> Option<IpAddr> {
-        let ip = match self.name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            Some(v6) => IpAddr::V6(v6.parse().ok()?),
-            None => IpAddr::V4(self.name.parse().ok()?),
-        };
-        Some(ip.to_canonical())
-    }
+/// The host without a final dot.
+fn name<'a>(authority: Authority<'a>) -> &'a [u8] {
+    authority.host.strip_suffix(b".").unwrap_or(authority.host)
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn not_an_upgrade(fault: NoUpgrade) -> Stop {
 
 fn route<'a>(head: &Head<'_>, client: Client, in_force: &'a InForce) -> Result<&'a Route, Stop> {
     let reading = PathReading::of(head.path(), head.absolute_form);
-    let host = head.host.as_ref().map(|host| host.name);
+    let host = head.authority.map(|authority| authority.host);
     match in_force.policy.routes.matching(host, &reading, client.address) {
         Matched::Route(route) => Ok(route),
         Matched::None => {

@@ -222,7 +222,7 @@ impl Stop {
     #[must_use]
     pub fn asking(mut self, head: &Head<'_>) -> Self {
         self.known.asked = Some(Asked {
-            host: shown(head.host.as_ref().map(|host| host.name).unwrap_or_default()),
+            host: shown(head.authority.map(|authority| authority.host).unwrap_or_default()),
             path: shown(head.path()),
         });
         self

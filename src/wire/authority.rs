@@ -1,44 +1,52 @@
-//! Who is asked: the authority of a Host header or a URL (RFC 3986, section 3.2), without user information.
+//! The authority of a Host header, an Origin or a URL (RFC 3986, section 3.2), without user information.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::http::rule::Rule;
+use super::address::address;
 
-/// An authority without user information.
+/// A host and an optional port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Host<'b> {
-    /// As sent, without the port; never empty; an IPv6 address keeps its brackets.
-    pub name: &'b [u8],
-    /// `None` where there is none, or an empty one.
+pub struct Authority<'b> {
+    /// As sent, without the port. It is ASCII and never empty; an IPv6 address keeps its brackets.
+    pub host: &'b [u8],
+    /// `None` where there is no port, or an empty one.
     pub port: Option<u16>,
 }
 
-impl<'b> Host<'b> {
-    /// Reads `name`, `IPv4` or `[IPv6]` with an optional port.
-    pub(super) fn parse(authority: &'b [u8]) -> Result<Self, Rule> {
-        let name_len = if authority.first() == Some(&b'[') {
-            let close = authority.iter().position(|byte| *byte == b']').ok_or(Rule::Host)?;
-            let address = str::from_utf8(&authority[1..close]).map_err(|_| Rule::Host)?;
-            address.parse::<Ipv6Addr>().map_err(|_| Rule::Host)?;
+impl<'b> Authority<'b> {
+    /// Reads `name`, `IPv4` or `[IPv6]` with an optional port; `None` for everything else, user information included.
+    pub fn parse(text: &'b [u8]) -> Option<Self> {
+        let host_len = if text.first() == Some(&b'[') {
+            let close = text.iter().position(|byte| *byte == b']')?;
+            address::<Ipv6Addr>(&text[1..close])?;
             close + 1
         } else {
-            let colon = authority
-                .iter()
-                .position(|byte| *byte == b':')
-                .unwrap_or(authority.len());
-            if colon == 0 || !is_reg_name(&authority[..colon]) {
-                return Err(Rule::Host);
+            let colon = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+            if colon == 0 || !is_reg_name(&text[..colon]) {
+                return None;
             }
             colon
         };
-        let (name, rest) = authority.split_at(name_len);
+        let (host, rest) = text.split_at(host_len);
         let port = match rest {
             [] | [b':'] => None,
-            [b':', digits @ ..] => Some(port_of(digits).ok_or(Rule::Host)?),
-            _ => return Err(Rule::Host),
+            [b':', digits @ ..] => Some(port_of(digits)?),
+            _ => return None,
         };
-        Ok(Self { name, port })
+        Some(Self { host, port })
     }
+}
+
+/// The address that a host is: four decimal numbers, or IPv6 in brackets. An IPv4-mapped IPv6 address is the IPv4 address.
+///
+/// Others may read `127.1` or `0x7f.0.0.1` as an address. Browsers never send those, and here they are names.
+pub fn address_of(host: &[u8]) -> Option<IpAddr> {
+    let ip = match host {
+        [b'[', inner @ .., b']'] => address::<Ipv6Addr>(inner)?.into(),
+        [b'0'..=b'9', ..] => address::<Ipv4Addr>(host)?.into(),
+        _ => return None,
+    };
+    Some(IpAddr::to_canonical(&ip))
 }
 
 /// `reg-name` of RFC 3986, section 3.2.2, of which an IPv4 address is one.
@@ -54,6 +62,7 @@ fn is_reg_name(name: &[u8]) -> bool {
     true
 }
 
+/// Leading zeros are allowed here, as RFC 3986 has them.
 fn port_of(digits: &[u8]) -> Option<u16> {
     digits.iter().try_fold(0u16, |port, digit| match digit {
         b'0'..=b'9' => port.checked_mul(10)?.checked_add(u16::from(digit - b'0')),

@@ -4,7 +4,7 @@
 //! say [`Step::More`] until they can tell.
 
 mod address;
-mod authority;
+pub mod authority;
 pub mod hops;
 pub mod http;
 pub mod path;

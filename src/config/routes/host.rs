@@ -1,8 +1,9 @@
 //! Host patterns of routes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use crate::wire::authority::address_of;
 
 /// What `hosts` lists, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ impl HostPattern {
                 Err(Wrong::new(why(), STAR))
             };
         }
-        if let Some(address) = address(name.as_bytes()) {
+        if let Some(address) = address_of(name.as_bytes()) {
             return Ok(Self::Address(address));
         }
         let odd = odd_ipv4(name);
@@ -65,7 +66,7 @@ impl HostPattern {
     pub fn matches(&self, host: &[u8]) -> bool {
         let host = host.strip_suffix(b".").unwrap_or(host);
         match self {
-            Self::Address(meant) => address(host) == Some(*meant),
+            Self::Address(meant) => address_of(host) == Some(*meant),
             Self::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
             Self::Below(suffix) => {
                 labels_before(host, suffix).is_some_and(|front| !front.starts_with(b".") && !front.ends_with(b"."))
@@ -88,17 +89,6 @@ impl HostPattern {
 pub(crate) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
     let (front, end) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
     (end.eq_ignore_ascii_case(suffix.as_bytes()) && !front.is_empty()).then_some(front)
-}
-
-/// The address that a host is: four decimal numbers, or IPv6 in brackets. Others may read `127.1` or `0x7f.0.0.1` as one;
-/// browsers never send those, and here they are names.
-pub(crate) fn address(host: &[u8]) -> Option<IpAddr> {
-    let ip = match host {
-        [b'[', inner @ .., b']'] => IpAddr::V6(str::from_utf8(inner).ok()?.parse::<Ipv6Addr>().ok()?),
-        [b'0'..=b'9', ..] => IpAddr::V4(str::from_utf8(host).ok()?.parse().ok()?),
-        _ => return None,
-    };
-    Some(ip.to_canonical())
 }
 
 /// How an address with fewer numbers, or others than decimal, is written.

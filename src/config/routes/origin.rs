@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::host::{address, four_numbers, labels_before};
+use super::host::{four_numbers, labels_before};
 use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use crate::wire::authority::address_of;
 
 /// What `origins` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Origin {
             None
         } else if let Some(rest) = host.strip_prefix("*.") {
             (is_host_name(rest) && is_port(port)).then(|| Place::Below(format!(".{rest}").into()))
-        } else if let Some(address) = address(host.as_bytes()) {
+        } else if let Some(address) = address_of(host.as_bytes()) {
             is_port(port).then_some(Place::Address(address))
         } else if default_port(scheme).is_none() {
             let is_whole = authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
@@ -120,7 +121,7 @@ impl Origin {
             _ => authority.strip_suffix(port.as_bytes()),
         };
         host.is_some_and(|host| match place {
-            Place::Address(meant) => address(host) == Some(*meant),
+            Place::Address(meant) => address_of(host) == Some(*meant),
             Place::Exact(whole) => host.eq_ignore_ascii_case(whole.as_bytes()),
             Place::Below(suffix) => labels_before(host, suffix).is_some_and(are_labels),
         })

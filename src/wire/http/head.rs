@@ -8,9 +8,9 @@
 use httparse::Header;
 
 pub use super::rule::Rule;
-pub use crate::wire::authority::Host;
 
 use crate::wire::Step;
+use crate::wire::authority::Authority;
 use crate::wire::token::{is_blank, is_token, trim_blanks};
 
 /// How much of a head is read before it is refused.
@@ -57,12 +57,12 @@ pub struct Head<'b> {
     pub method: &'b [u8],
     /// Path and query, byte for byte. It begins with `/`; in absolute form without a path but with a query, with `?`.
     pub target: &'b [u8],
-    /// The target was sent as a URL; `host` is that URL's authority then.
+    /// The target was sent as a URL; `authority` is the URL's then.
     pub absolute_form: bool,
     /// The client's.
     pub version: Version,
-    /// Who is asked; `None` in HTTP/1.0 only.
-    pub host: Option<Host<'b>>,
+    /// Of the URL where the target is one, else of the Host header; `None` in HTTP/1.0 only.
+    pub authority: Option<Authority<'b>>,
     /// In the order sent, values without the blanks around them.
     pub headers: Vec<Header<'b>>,
 }
@@ -163,7 +163,7 @@ struct RequestLine<'b> {
     method: &'b [u8],
     target: &'b [u8],
     /// Of an absolute-form target.
-    authority: Option<Host<'b>>,
+    authority: Option<Authority<'b>>,
     version: Version,
 }
 
@@ -205,7 +205,7 @@ impl<'b> RequestLine<'b> {
     fn with(self, headers: Vec<Header<'b>>) -> Result<Head<'b>, Rule> {
         let mut hosts = headers.iter().filter(|header| header.name.eq_ignore_ascii_case("host"));
         let sent = match (hosts.next(), hosts.next()) {
-            (Some(header), None) => Some(Host::parse(header.value)?),
+            (Some(header), None) => Some(authority_of(header.value)?),
             (None, _) if self.version == Version::Http10 => None,
             (None, _) => return Err(Rule::NoHost),
             (Some(_), Some(_)) => return Err(Rule::ManyHosts),
@@ -216,7 +216,7 @@ impl<'b> RequestLine<'b> {
             absolute_form: self.authority.is_some(),
             version: self.version,
             // RFC 9112, section 3.2.2: the URL's authority counts, whatever Host says.
-            host: self.authority.or(sent),
+            authority: self.authority.or(sent),
             headers,
         })
     }
@@ -236,7 +236,7 @@ fn method_end(begun: &[u8]) -> Result<Option<usize>, Rule> {
 }
 
 /// Cuts `scheme://authority` off; what is left is `/` where nothing is.
-fn split_url(url: &[u8]) -> Result<(Host<'_>, &[u8]), Rule> {
+fn split_url(url: &[u8]) -> Result<(Authority<'_>, &[u8]), Rule> {
     let colon = url.iter().position(|byte| *byte == b':').ok_or(Rule::TargetForm)?;
     let is_known = ["http", "https", "ws", "wss"]
         .iter()
@@ -250,7 +250,11 @@ fn split_url(url: &[u8]) -> Result<(Host<'_>, &[u8]), Rule> {
         .position(|byte| matches!(byte, b'/' | b'?'))
         .unwrap_or(behind.len());
     let (authority, target) = behind.split_at(end);
-    Ok((Host::parse(authority)?, if target.is_empty() { b"/" } else { target }))
+    Ok((authority_of(authority)?, if target.is_empty() { b"/" } else { target }))
+}
+
+fn authority_of(text: &[u8]) -> Result<Authority<'_>, Rule> {
+    Authority::parse(text).ok_or(Rule::Host)
 }
 
 fn header_of(line: &[u8]) -> Result<Header<'_>, Rule> {

@@ -6,4 +6,4 @@ pub mod client_headers;
 pub mod head;
 pub mod reply;
 pub mod request;
-pub(super) mod rule;
+mod rule;

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::client_headers::{Lengths, lengths_with, may_be, names_client};
-use super::head::{Head, Host};
+use super::head::Head;
+use crate::wire::authority::Authority;
 
 /// Who sent the request, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,8 @@ pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
                 }
                 has_connection = true;
             }
-            Fate::Host => match head.host {
-                Some(host) if head.absolute_form => put_host(&mut request, host),
+            Fate::Host => match head.authority {
+                Some(authority) if head.absolute_form => put_host(&mut request, authority),
                 _ => put_header(&mut request, header.name, header.value),
             },
         }
@@ -159,9 +160,9 @@ fn put_client(request: &mut Vec<u8>, lead: &str, forwarding: &Forwarding, before
     Some(written)
 }
 
-fn put_host(request: &mut Vec<u8>, host: Host<'_>) {
-    put(request, &[b"Host: ", host.name]);
-    if let Some(port) = host.port {
+fn put_host(request: &mut Vec<u8>, authority: Authority<'_>) {
+    put(request, &[b"Host: ", authority.host]);
+    if let Some(port) = authority.port {
         write!(request, ":{port}").expect("a Vec takes every write");
     }
     request.extend_from_slice(b"\r\n");

@@ -108,7 +108,7 @@ fn composes(head: &Head<'_>, upgrade: Option<Upgrade<'_>>) {
         };
         let origin_form = [if head.target.starts_with(b"/") { &b""[..] } else { b"/" }, head.target].concat();
         assert_eq!((composed.method, composed.target), (head.method, &*origin_form));
-        assert_eq!((composed.host, composed.path()), (head.host, head.path()));
+        assert_eq!((composed.authority, composed.path()), (head.authority, head.path()));
         assert_eq!((composed.version, composed.absolute_form), (Version::Http11, false));
         assert_eq!(others(&composed), others(head), "what names nobody goes on as it came");
         if let Some(upgrade) = upgrade {

@@ -46,9 +46,9 @@ fn the_rfc_sample_is_read() {
     );
     assert_eq!((head.version, head.absolute_form), (Version::Http11, false));
     assert_eq!(
-        head.host,
-        Some(Host {
-            name: b"server.example.com",
+        head.authority,
+        Some(Authority {
+            host: b"server.example.com",
             port: None
         })
     );
@@ -112,9 +112,9 @@ fn a_url_says_who_is_asked_whatever_host_says() {
         let head = head_of(bytes.as_bytes());
         assert!(head.absolute_form);
         assert_eq!(
-            head.host,
-            Some(Host {
-                name: name.as_bytes(),
+            head.authority,
+            Some(Authority {
+                host: name.as_bytes(),
                 port
             }),
             "{target}"
@@ -222,9 +222,9 @@ fn a_host_is_an_authority() {
     ] {
         let bytes = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(
-            head_of(bytes.as_bytes()).host,
-            Some(Host {
-                name: name.as_bytes(),
+            head_of(bytes.as_bytes()).authority,
+            Some(Authority {
+                host: name.as_bytes(),
                 port
             }),
             "{host}"

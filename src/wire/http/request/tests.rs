@@ -262,7 +262,7 @@ proptest! {
         let forwarding = if trusted { TRUSTED } else { STRANGER };
         let composed = request_for_server(&head, &forwarding);
         let again = head_of(&composed);
-        prop_assert_eq!((again.method, again.target, again.host), (head.method, head.target, head.host));
+        prop_assert_eq!((again.method, again.target, again.authority), (head.method, head.target, head.authority));
         prop_assert_eq!(&again.headers[2..again.headers.len() - 3], &head.headers[2..]);
         prop_assert_eq!(again.values("connection").collect::<Vec<_>>(), [b"Upgrade"]);
         prop_assert!(composed.ends_with(b"\r\n\r\n"));
