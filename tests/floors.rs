@@ -282,7 +282,6 @@ const CIRCLES_TO_CUT: &[&str] = &[
     "engine/context.rs",
     "engine/ghosts.rs",
     "engine/liveness.rs",
-    "engine/panics.rs",
     "engine/parked.rs",
     "engine/post.rs",
     "engine/tunnel.rs",

@@ -14,12 +14,12 @@ use crate::config::policy::{LogFormat, LogLevel, LogPolicy};
 use crate::config::{self, Checked, QuickOptions, Rejected};
 use crate::control::config_watch::ConfigWatch;
 use crate::control::reload::{Reloader, is_writable_by_others, placed};
-use crate::control::systemd::{self as systemd_notify, Notifier, Reloading};
-use crate::control::{Guard, Systemd};
-use crate::engine::panics;
+use crate::control::systemd::{self, Notifier, Reloading};
+use crate::control::{Environment, Guard, descriptors};
 use crate::net::bound::plain;
 use crate::net::inherit::take_inherited;
 use crate::telemetry::log::{self, Line};
+use crate::telemetry::panics;
 
 use super::config_file::ConfigFile;
 use super::exit::Exit;
@@ -59,9 +59,9 @@ second one ends at once. USR1, USR2, ALRM and others like them are ignored.";
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &Options) -> Exit {
-    panics::tell_at_once(LogFormat::Auto);
+    panics::write_at_once(LogFormat::Auto);
     // First of all, while there is one thread.
-    let systemd = from_systemd();
+    let environment = environment();
     let signals = Signals::hear();
     let file = options.listen.is_empty().then(|| File::of(&options.config.path));
     let checked = match configured(options) {
@@ -72,10 +72,10 @@ pub(crate) fn run(options: &Options) -> Exit {
         }
     };
     let format = checked.policy.log.format;
-    panics::tell_at_once(format);
+    panics::write_at_once(format);
     tell_warnings(&checked);
-    systemd
-        .and_then(|systemd| serve(checked, systemd, signals?, file))
+    environment
+        .and_then(|environment| serve(checked, environment, signals?, file))
         .unwrap_or_else(|error| fail_in(format, &error))
 }
 
@@ -125,9 +125,10 @@ impl<'a> File<'a> {
     }
 }
 
-/// What systemd gave us, if it was systemd that started us.
-fn from_systemd() -> anyhow::Result<Systemd> {
-    Ok(Systemd {
+/// All descriptors that this process may have, and what systemd gave us, if it was systemd that started us.
+fn environment() -> anyhow::Result<Environment> {
+    Ok(Environment {
+        descriptors: descriptors::raise_limit(),
         sockets: take_inherited()?,
         notifier: Notifier::from_env()?,
     })
@@ -167,7 +168,7 @@ impl Signals {
     }
 }
 
-fn serve(checked: Checked, systemd: Systemd, signals: Signals, file: Option<File<'_>>) -> anyhow::Result<Exit> {
+fn serve(checked: Checked, environment: Environment, signals: Signals, file: Option<File<'_>>) -> anyhow::Result<Exit> {
     let Signals {
         runtime,
         mut hangups,
@@ -176,7 +177,7 @@ fn serve(checked: Checked, systemd: Systemd, signals: Signals, file: Option<File
     // Until now TERM has ended it at once: there was nobody to see off.
     let mut ends = runtime.block_on(async { Ends::new() })?;
     let text = checked.source.text.clone();
-    let (guard, _admin) = start(checked, systemd)?;
+    let (guard, _admin) = start(checked, environment)?;
     guard.began_with(text);
     let stopper = Stopper::of_this_machine();
     if let Some(note) = stopper
@@ -246,9 +247,9 @@ fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
 }
 
 /// Starts a guard and its admin server, and says in the log where they are.
-pub(crate) fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
+pub(crate) fn start(checked: Checked, environment: Environment) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
-    // BoundSockets before anything is served, so that a guard which nobody can watch does not start.
+    // Bound before anything is served, so that a guard which nobody can watch does not start.
     let listener = admin
         .listen
         .map(|address| {
@@ -257,8 +258,9 @@ pub(crate) fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<G
             })
         })
         .transpose()?;
-    let guard = Guard::start(checked.policy, systemd)?;
+    let guard = Guard::start(checked.policy, environment)?;
     let log = guard.log();
+    panics::count_and_log(&guard.in_force().process.metrics, log.clone());
     let server = match listener {
         None => None,
         Some(listener) => {
@@ -272,7 +274,7 @@ pub(crate) fn start(checked: Checked, systemd: Systemd) -> anyhow::Result<(Arc<G
         }
     };
     log.event(LogLevel::Info, "ready", Line::default());
-    systemd_notify::start(&guard)?;
+    systemd::start(&guard)?;
     Ok((guard, server))
 }
 

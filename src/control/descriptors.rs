@@ -48,7 +48,13 @@ pub struct TooFew {
     needed: u64,
 }
 
-/// Raises the soft descriptor limit to the hard one and says what it is now.
+/// How many descriptors this process may have open now: its soft limit.
+pub fn limit() -> u64 {
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Raises the soft descriptor limit of the process to the hard one, and returns what it is then. For programs, which own
+/// their process.
 pub fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -28,7 +28,6 @@ pub mod systemd;
 
 use crate::admin::{scrape, stats};
 use crate::engine::ghosts::Claims;
-use crate::engine::panics;
 use crate::engine::post::Post;
 use crate::engine::registry::Registry;
 use crate::engine::worker::{Common, Share, Worker};
@@ -57,13 +56,27 @@ pub struct Guard {
     notifier: Notifier,
 }
 
-/// What systemd gave the process: nothing, where something else started it.
-#[derive(Debug, Default)]
-pub struct Systemd {
-    /// Sockets that it has bound.
+/// The part of its process that a guard may use. It changes nothing else of the process: no limit, no panic hook, no signal
+/// handler.
+#[derive(Debug)]
+pub struct Environment {
+    /// So many descriptors may be open: see [`descriptors::limit`] and [`descriptors::raise_limit`].
+    pub descriptors: u64,
+    /// Sockets that systemd has bound.
     pub sockets: Vec<Inherited>,
-    /// A way to tell it how we are.
+    /// Reports the state to systemd.
     pub notifier: Notifier,
+}
+
+impl Environment {
+    /// So many `descriptors`, and no systemd.
+    pub fn new(descriptors: u64) -> Self {
+        Self {
+            descriptors,
+            sockets: Vec::new(),
+            notifier: Notifier::default(),
+        }
+    }
 }
 
 /// Why a guard could not be started.
@@ -118,17 +131,25 @@ fn beside(own: Option<&Own>) -> String {
 }
 
 impl Guard {
-    /// Binds every listener that systemd has not bound already, starts the workers and serves.
-    pub fn start(policy: Policy, systemd: Systemd) -> Result<Arc<Self>, StartError> {
+    /// Binds every listener that systemd has not bound already, starts the workers and serves. One process may run several
+    /// guards.
+    ///
+    /// # Errors
+    /// An address can't be bound, the descriptors do not suffice, or a thread can't be made. Nothing is served then.
+    pub fn start(policy: Policy, environment: Environment) -> Result<Arc<Self>, StartError> {
+        let Environment {
+            descriptors: limit,
+            sockets,
+            notifier,
+        } = environment;
         let log = Log::start(policy.log.clone())?;
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
-        let limit = descriptors::raise_limit();
         let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
         tell_cuts(descriptors::cuts(&policy, &room, limit), &log);
         for refused in refused_options() {
             log.warn("socket_option", &refused.to_string());
         }
-        let mut bound = share(&policy, systemd.sockets, workers)?;
+        let mut bound = share(&policy, sockets, workers)?;
         let missing = bind(
             &policy,
             |asked| bound.iter().any(|(_, given, _)| given == asked),
@@ -137,7 +158,6 @@ impl Guard {
         )?;
         bound.extend(missing);
         let process = Arc::new(ProcessState::begin(&policy, &room.capacity, workers, limit, log));
-        panics::tell(&process.metrics, process.log.clone());
         let live = Arc::new(Live::new(InForce::build(policy, process, &room.capacity, None)));
         resolver::start(&live)?;
         let guard = Arc::new(Self {
@@ -148,7 +168,7 @@ impl Guard {
             reloading: Mutex::default(),
             reader: Reader::default(),
             scraping: Mutex::default(),
-            notifier: systemd.notifier,
+            notifier,
         });
         let common = Common {
             live: Arc::clone(&guard.live),

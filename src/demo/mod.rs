@@ -23,9 +23,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::flood::Flood;
 use self::page::Page;
 use crate::config::policy::{LogFormat, LogLevel};
-use crate::control::{Guard, Systemd};
+use crate::control::{Environment, Guard, descriptors};
 use crate::net::bound::plain;
-use crate::telemetry::log;
+use crate::telemetry::{log, panics};
 use crate::{admin, config};
 
 /// What `wsguard demo` takes.
@@ -97,7 +97,10 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
 /// Starts the guard in threads of its own.
 fn start_guard(text: &str) -> anyhow::Result<Arc<Guard>> {
     let checked = config::compile(text, "demo").map_err(|rejected| anyhow::anyhow!(rejected.render(false)))?;
-    Guard::start(checked.policy, Systemd::default()).context("starting the guard")
+    let environment = Environment::new(descriptors::raise_limit());
+    let guard = Guard::start(checked.policy, environment).context("starting the guard")?;
+    panics::count_and_log(&guard.in_force().process.metrics, guard.log());
+    Ok(guard)
 }
 
 fn start_chat(socket: TcpListener) -> anyhow::Result<()> {

@@ -4,7 +4,6 @@ pub mod accept;
 pub mod context;
 pub mod ghosts;
 pub mod liveness;
-pub mod panics;
 pub mod parked;
 pub mod post;
 pub mod registry;

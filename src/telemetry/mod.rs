@@ -4,6 +4,7 @@ pub mod advice;
 pub mod class;
 pub mod log;
 pub mod metrics;
+pub mod panics;
 pub mod process;
 pub mod reason;
 pub mod survive;
