@@ -31,7 +31,7 @@ pub enum Target {
 }
 
 impl Bind {
-    /// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never stands in IPv4's way.
+    /// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never collides with IPv4.
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
@@ -45,7 +45,7 @@ impl Bind {
         }
     }
 
-    /// Whether both name one place: the same address, or the same socket file by whatever path.
+    /// Whether both are the same address, or the same socket file under any path.
     pub fn is_at(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(one), Self::Unix(other)) if one != other => {
@@ -84,22 +84,22 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whether an address is this machine's own. The kernel takes one of its own as the near end of a way to itself; nothing
-/// is sent for it.
+/// Whether an address is this machine's own. The kernel uses such an address as the source of a route to itself, so the
+/// check sends no packet.
 pub fn is_of_this_machine(ip: IpAddr) -> bool {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let near_end = || {
+    let source_address = || {
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect((ip, 1))?;
         socket.local_addr()
     };
-    ip.is_loopback() || near_end().is_ok_and(|near| near.ip() == ip)
+    ip.is_loopback() || source_address().is_ok_and(|source| source.ip() == ip)
 }
 
-/// What this machine calls itself.
+/// The host name of this machine.
 pub fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_this_machines_or_another_ones() {
+    fn an_address_belongs_to_this_machine_or_not() {
         for (address, own) in [
             ("127.0.0.1", true),
             ("127.9.9.9", true),

@@ -1,13 +1,13 @@
-//! What a test asks for that no traffic brings about: a fault of our own, or a rest right away. Nothing at all in a build
-//! without the feature `faults`. It stands on the lowest floor so that every floor above can have them.
+//! Faults for tests: a panic at a chosen stage, or parking right away. They do nothing in a build without the feature
+//! `faults`. The file is in the lowest room so that every room can use it.
 
 use std::time::Duration;
 
-/// Panics on the passing of `stage` that `WSGUARD_FAULT` names: `stage` for the first one of the process, `stage:n` for
-/// the n-th. All others pass, so that the same process can show what a fault leaves behind.
+/// Panics at the pass through `stage` that `WSGUARD_FAULT` names: `stage` for the first of the process, `stage:n` for the
+/// n-th. All other passes go on, so that the same process shows what a fault leaves behind.
 ///
 /// # Panics
-/// That is what it is for.
+/// At that pass, on purpose.
 #[cfg(feature = "faults")]
 #[track_caller]
 pub fn point(stage: &str) {
@@ -25,19 +25,19 @@ pub fn point(stage: &str) {
     let is_due = asked
         .as_ref()
         .is_some_and(|(at, nth)| at == stage && PASSED.fetch_add(1, Relaxed) + 1 == *nth);
-    assert!(!is_due, "a fault on stage {stage}, as was asked for");
+    assert!(!is_due, "a planned fault at stage {stage}");
 }
 
-/// Without the feature `faults` nobody can ask for any.
+/// Without the feature `faults` it does nothing.
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub fn point(_stage: &str) {}
 
-/// `usual`, or as many milliseconds as `WSGUARD_REST_AFTER` asks for: with 0 every connection rests as often as it can, and
-/// every test is one of that as well.
+/// `usual`, or the milliseconds in `WSGUARD_REST_AFTER`. With 0 every connection is parked as often as possible, so that
+/// every test also tests parking.
 ///
 /// # Panics
-/// Where that is no number.
+/// If the variable is not a number.
 #[cfg(feature = "faults")]
 pub fn rest_after(usual: Duration) -> Duration {
     use std::sync::OnceLock;
@@ -53,7 +53,7 @@ pub fn rest_after(usual: Duration) -> Duration {
     asked.unwrap_or(usual)
 }
 
-/// Without the feature `faults` it is as usual.
+/// Without the feature `faults` it is `usual`.
 #[cfg(not(feature = "faults"))]
 #[inline]
 pub fn rest_after(usual: Duration) -> Duration {

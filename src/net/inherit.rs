@@ -1,4 +1,4 @@
-//! Listening sockets that whoever started the process bound for it: socket activation, as systemd does it.
+//! Listening sockets that the process was started with: socket activation, as systemd does it.
 
 use std::env;
 use std::io;
@@ -12,25 +12,28 @@ use super::address::Bind;
 /// A listening socket that the process was started with.
 #[derive(Debug)]
 pub struct Inherited {
-    /// What the other side calls it (`FileDescriptorName=`), if it does.
+    /// Its name (`FileDescriptorName=`), if it has one.
     pub name: Option<String>,
     /// Where it is bound.
     pub address: Bind,
     pub(super) socket: Socket,
 }
 
-/// A descriptor that was passed to the process can't be accepted on.
+/// A descriptor that was passed to the process is not a listening socket.
 #[derive(Debug, thiserror::Error)]
-#[error("descriptor {number}{} that systemd passed is not a listening stream socket: {error}", called(.name.as_deref()))]
+#[error("descriptor {number}{} that systemd passed is not a listening stream socket: {error}", in_brackets(.name.as_deref()))]
 pub struct NoListener {
     number: usize,
     name: Option<String>,
     error: io::Error,
 }
 
-/// Takes every socket that `LISTEN_FDS` speaks of, and forgets the variable: none where this process is not meant.
+/// Takes every socket that `LISTEN_FDS` announces to this process, and removes the variable.
 ///
-/// It changes the environment, so it must come before the first thread does.
+/// It changes the environment, so it must be called before the first thread starts.
+///
+/// # Errors
+/// A passed descriptor is not a listening stream socket.
 pub fn take_inherited() -> Result<Vec<Inherited>, NoListener> {
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names
@@ -65,7 +68,7 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<(Socket, Bind)> {
         // `Accept=yes` in the socket unit passes single connections.
         return Err(io::Error::other("it does not listen"));
     }
-    // Not true of every starter's, and the accept loops of all workers share the one queue.
+    // Not every starter does this, and the accept loops of all workers share the one queue.
     socket.set_nonblocking(true)?;
     let address = bound_to(&socket.local_addr()?)?;
     Ok((socket, address))
@@ -80,11 +83,11 @@ fn bound_to(address: &SockAddr) -> io::Result<Bind> {
     }
     let name = address
         .as_abstract_namespace()
-        .ok_or_else(|| io::Error::other("it is bound to nothing"))?;
+        .ok_or_else(|| io::Error::other("it is not bound"))?;
     Ok(Bind::Unix(PathBuf::from(format!("@{}", String::from_utf8_lossy(name)))))
 }
 
-fn called(name: Option<&str>) -> String {
+fn in_brackets(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!(" ({name})"))
 }
 

@@ -1,4 +1,4 @@
-//! Pipes through which bytes go from one socket to another without passing through this process (`splice(2)`).
+//! Pipes that move bytes from one socket to another without copying them through this process (splice(2)).
 
 use std::cell::RefCell;
 use std::io;
@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// A pipe that is lent. Drop gives it back where it is empty, so that nobody ever gets another's bytes, and closes it
-/// otherwise.
+/// A pipe lent by its thread's pool. Drop returns an empty pipe to the pool and closes one that still holds bytes, so that
+/// no connection ever gets another's bytes.
 #[derive(Debug)]
 pub struct Pipe {
     ends: Option<Ends>,
@@ -24,26 +24,26 @@ struct Ends {
 /// The pipes of one thread.
 #[derive(Debug)]
 struct Pool {
-    /// Empty ones.
+    /// Empty pipes.
     free: Vec<Ends>,
     lent: usize,
     most: usize,
 }
 
 impl Pipe {
-    /// As many as one thread lends at most: a user without privileges has room for 512 of this size (`pipe(7)`,
-    /// `pipe-user-pages-soft`).
+    /// The most pipes that one thread lends. An unprivileged user may have 512 pipes of this size (`pipe-user-pages-soft`,
+    /// pipe(7)).
     pub const MOST: usize = 64;
 
-    /// Room for a frame of 64 KiB with its header, so that none is cut for a few bytes.
+    /// Bytes a pipe can hold: enough for a frame of 64 KiB with its header.
     pub const SIZE: usize = 128 * 1024;
 
-    /// Has this thread lend no more than `most`, nor than [`Pipe::MOST`]: each takes two descriptors.
+    /// Limits the pipes that this thread lends to `most`, and to [`Pipe::MOST`]. Each takes two descriptors.
     pub fn allow(most: usize) {
         POOL.with_borrow_mut(|pool| pool.most = most.min(Self::MOST));
     }
 
-    /// An empty one; `None` where this thread has lent all that it may, or no descriptor is to be had.
+    /// An empty pipe; `None` if this thread has lent all it may, or if no descriptor is left.
     pub fn lend() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             if pool.lent >= pool.most {
@@ -55,8 +55,7 @@ impl Pipe {
                     Ok(ends) => ends,
                     Err(error) => {
                         if error == Errno::PERM || error == Errno::NOSYS {
-                            // This user has all the room for pipes that it may have, or a sandbox gives none; nobody asks for
-                            // more again.
+                            // The user has as many pipe pages as it may have, or a sandbox forbids pipes. Don't try again.
                             pool.most = pool.lent;
                         }
                         return None;
@@ -71,13 +70,13 @@ impl Pipe {
         })
     }
 
-    /// How many bytes are in it.
+    /// The number of bytes in it.
     pub fn holds(&self) -> usize {
         self.holds
     }
 
-    /// Moves at most `most` bytes in from a socket. To be called of an empty one only: "would block" then can only mean that
-    /// the socket has nothing. 0 is the end of the stream.
+    /// Moves at most `most` bytes in from a socket; 0 is the end of the stream. The pipe must be empty: then "would block" can
+    /// only mean that the socket has no bytes.
     pub fn fill(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.holds, 0, "only an empty pipe is filled");
         let moved = splice(socket, self.ends().write.as_fd(), most)?;
@@ -85,23 +84,23 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves out to a socket what it takes.
+    /// Moves as many bytes out to a socket as it takes.
     pub fn drain(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let moved = splice(self.ends().read.as_fd(), socket, self.holds)?;
         self.holds -= moved;
         Ok(moved)
     }
 
-    /// Takes everything out again.
+    /// Reads all bytes back out.
     ///
     /// # Panics
-    /// Where the kernel does not give back what it has, which no peer can bring about.
+    /// If the kernel does not return the bytes it holds, which no peer can cause.
     pub fn empty(mut self) -> Vec<u8> {
         let mut bytes = vec![0; self.holds];
         let mut taken = 0;
         while taken < bytes.len() {
             let read = rustix::io::read(&self.ends().read, &mut bytes[taken..]).unwrap_or(0);
-            assert!(read > 0, "a pipe gives back what it holds");
+            assert!(read > 0, "a pipe returns the bytes it holds");
             taken += read;
         }
         self.holds = 0;
@@ -127,7 +126,7 @@ impl Drop for Pipe {
 }
 
 impl Ends {
-    /// One of the full size: a user that has no more room for pipes gets one of 8 KiB, and copying is cheaper then.
+    /// A pipe of the full size. A user over its limit would get one of 8 KiB, and copying is cheaper than that.
     fn new() -> Result<Self, Errno> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         rustix::pipe::fcntl_setpipe_size(&write, Pipe::SIZE)?;
@@ -181,13 +180,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_gets_a_pipe_with_anothers_bytes() {
+    fn a_pipe_that_holds_bytes_is_never_lent_again() {
         let number = |pipe: &Pipe| std::os::fd::AsRawFd::as_raw_fd(&pipe.ends().read);
         let emptied = Pipe::lend().unwrap();
         let first = number(&emptied);
         drop(emptied);
         let full = filled(b"never delivered");
-        assert_eq!(number(&full), first, "an empty one is lent again");
+        assert_eq!(number(&full), first, "an empty pipe is lent again");
         drop(full);
         let mut pipe = Pipe::lend().unwrap();
         let (_here, there) = UnixStream::pair().unwrap();
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_there_are_to_lend_are_lent_and_all_come_back() {
+    fn at_most_as_many_as_allowed_are_lent_and_all_come_back() {
         for _ in 0..2 {
             let lent: Vec<Pipe> = std::iter::from_fn(Pipe::lend).collect();
             assert_eq!(lent.len(), Pipe::MOST);

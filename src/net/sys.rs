@@ -1,4 +1,4 @@
-//! What neither the standard library nor a crate wraps safely. The only file with unsafe code.
+//! System calls that no crate wraps safely. The only file with unsafe code.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,9 +8,9 @@ use libc::c_int;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes that were written to `socket` and that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
+/// The number of bytes written to `socket` that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
 ///
-/// It also answers for a socket that has died: what was never acknowledged stays in the count.
+/// It works for a dead socket too: bytes that were never acknowledged stay in the count.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut waiting: c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which lives for the call.
@@ -21,13 +21,13 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(waiting).unwrap_or(0))
 }
 
-/// What the kernel knows of a TCP connection (`TCP_INFO`, tcp(7)). What an older kernel does not tell is 0.
+/// The kernel's state of a TCP connection (`TCP_INFO`, tcp(7)). Fields that an older kernel does not know are 0.
 pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
-    // SAFETY: it consists of integers alone, for which zeros are a value.
+    // SAFETY: it consists of integers only, for which zero is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = libc::socklen_t::try_from(size_of_val(&info)).unwrap_or_default();
-    // SAFETY: TCP_INFO writes at most `length` bytes through the first pointer, and how many it has written through the
-    // second one; both live for the call.
+    // SAFETY: TCP_INFO writes at most `length` bytes through the first pointer and their number through the second; both
+    // live for the call.
     let done = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -43,10 +43,9 @@ pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     Ok(info)
 }
 
-/// Has the runtime of the calling thread tell when what `fd` names is readable.
+/// Registers `fd` with the runtime of the calling thread, which reports when it is readable.
 pub fn watch_readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd names the same descriptor, open, until it is dropped, which AsyncFd does after it has deregistered
-    // it.
+    // SAFETY: an OwnedFd keeps the same descriptor open until it is dropped, and AsyncFd deregisters it before that.
     let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     watched.map_err(|refused| refused.into_parts().1)
 }
