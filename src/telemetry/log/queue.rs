@@ -51,7 +51,8 @@ impl Log {
     /// Those of starting a thread.
     pub fn start(policy: LogPolicy) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let sampler = Sampler::new(Instant::now());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let sampler = Sampler::new(Instant::now(), threads);
         let shared = Arc::new(Shared {
             policy: ArcSwap::from_pointee(policy),
             dropped: AtomicU64::new(0),

@@ -1,13 +1,19 @@
-//! Under a flood, equal lines become one: how many there were, and who sent the most.
+//! Under a flood, lines of one class become one: how many there were, and which client sent most of them.
 //!
 //! Every second begins anew: the first lines are written up to the rate, whatever they are about. Beyond it only the first
 //! line of each client is written, up to as many again, and the first of each class. The rest is summed by class.
+//!
+//! What is counted lies in shards, a thread to a shard, so that two workers that refuse don't wait for each other. What a
+//! second has in common is an atomic that is only read once the rate is used up, and a set that is locked for the first
+//! lines of clients alone, twice the rate at most.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use enum_map::EnumMap;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::limit::key::ClientKey;
 use crate::limit::rules::Rate;
@@ -15,32 +21,49 @@ use crate::telemetry::class::Class;
 
 /// Decides which lines are written, and sums the others.
 #[derive(Debug)]
-pub(crate) struct Sampler(Mutex<Second>);
+pub(super) struct Sampler {
+    shards: Box<[Shard]>,
+    second: Second,
+}
 
 /// What a second's equal lines came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Sum {
-    pub(crate) class: Class,
+pub(super) struct Sum {
+    pub(super) class: Class,
     /// All of them, those that were written included.
-    pub(crate) lines: u64,
+    pub(super) lines: u64,
     /// Those that were not written.
-    pub(crate) left_out: u64,
+    pub(super) left_out: u64,
     /// Their zone, if they have one in common.
-    pub(crate) zone: Option<Arc<str>>,
-    pub(crate) top: Option<(ClientKey, u64)>,
+    pub(super) zone: Option<Arc<str>>,
+    pub(super) top: Option<(ClientKey, u64)>,
     seconds: u64,
 }
 
-/// The lines since the last sums.
+/// The part of a second that all threads have in common. It changes only while a shard is locked, and begins anew while all
+/// are.
 #[derive(Debug)]
 struct Second {
-    begun: Instant,
-    windows: BTreeMap<Class, Window>,
+    begun: Mutex<Instant>,
     /// Lines that were written within the rate.
-    written: u64,
-    /// Lines that were written beyond it, as the first of their clients.
-    firsts: u64,
-    /// Whose lines were written.
+    written: AtomicU64,
+    /// Lines that were written beyond it, as the first of their clients. Changes only while `known` is locked.
+    firsts: AtomicU64,
+    /// The clients that had a line written.
+    known: Mutex<HashSet<ClientKey>>,
+    /// The classes that had a line.
+    seen: EnumMap<Class, AtomicBool>,
+}
+
+#[derive(Debug)]
+#[repr(align(128))] // A cache line of its own.
+struct Shard(Mutex<Counted>);
+
+/// What one shard has counted since the last sums.
+#[derive(Debug, Default)]
+struct Counted {
+    windows: BTreeMap<Class, Window>,
+    /// Clients that `Second::known` has as well.
     known: HashSet<ClientKey>,
 }
 
@@ -55,26 +78,58 @@ struct Window {
 }
 
 impl Sampler {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self(Mutex::new(Second::begin(now)))
+    /// One for so many threads that log much. More threads share shards.
+    pub(super) fn new(now: Instant, threads: usize) -> Self {
+        Self {
+            shards: (0..threads.max(1)).map(|_| Shard(Mutex::default())).collect(),
+            second: Second {
+                begun: Mutex::new(now),
+                written: AtomicU64::new(0),
+                firsts: AtomicU64::new(0),
+                known: Mutex::default(),
+                seen: EnumMap::default(),
+            },
+        }
     }
 
     /// Whether this line is written, where lines may come at `rate`.
-    pub(crate) fn passes(
+    pub(super) fn passes(
         &self,
         class: Class,
         key: Option<ClientKey>,
         zone: Option<&Arc<str>>,
         rate: Option<Rate>,
     ) -> bool {
-        rate.is_none_or(|rate| self.0.lock().passes(class, key, zone, a_second(rate)))
+        let Some(rate) = rate.map(a_second) else { return true };
+        let mut counted = self.shards[thread_number() % self.shards.len()].0.lock();
+        let window = counted.windows.entry(class).or_insert_with(|| Window::begin(zone));
+        window.record(key, zone);
+        let is_first_of_class = self.second.is_first_of(class);
+        let is_within = self.second.takes_one(rate);
+        let is_first_of_client =
+            key.is_some_and(|key| self.second.is_first_of_client(key, &mut counted, is_within, rate));
+        let passes = is_within || is_first_of_client || is_first_of_class;
+        if !passes && let Some(window) = counted.windows.get_mut(&class) {
+            window.left_out += 1;
+        }
+        passes
     }
 
     /// Begins a new second, and says what the last one left out.
-    pub(crate) fn sums(&self, now: Instant) -> Vec<Sum> {
-        let over = std::mem::replace(&mut *self.0.lock(), Second::begin(now));
-        let seconds = now.saturating_duration_since(over.begun).as_secs().max(1);
-        over.windows
+    pub(super) fn sums(&self, now: Instant) -> Vec<Sum> {
+        let mut shards: Vec<MutexGuard<'_, Counted>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
+        let begun = self.second.begin_anew(now);
+        let counted: Vec<Counted> = shards.iter_mut().map(|shard| std::mem::take(&mut **shard)).collect();
+        drop(shards);
+        let mut windows: BTreeMap<Class, Window> = BTreeMap::new();
+        for (class, window) in counted.into_iter().flat_map(|counted| counted.windows) {
+            match windows.get_mut(&class) {
+                Some(sum) => sum.add(window),
+                None => drop(windows.insert(class, window)),
+            }
+        }
+        let seconds = now.saturating_duration_since(begun).as_secs().max(1);
+        windows
             .into_iter()
             .filter(|(_, window)| window.left_out > 0)
             .map(|(class, window)| Sum {
@@ -90,33 +145,44 @@ impl Sampler {
 }
 
 impl Second {
-    fn begin(now: Instant) -> Self {
-        Self {
-            begun: now,
-            windows: BTreeMap::new(),
-            written: 0,
-            firsts: 0,
-            known: HashSet::new(),
+    /// Begins anew at `now`; when it began before.
+    fn begin_anew(&self, now: Instant) -> Instant {
+        self.written.store(0, Relaxed);
+        self.firsts.store(0, Relaxed);
+        self.known.lock().clear();
+        for seen in self.seen.values() {
+            seen.store(false, Relaxed);
         }
+        std::mem::replace(&mut self.begun.lock(), now)
     }
 
-    fn passes(&mut self, class: Class, key: Option<ClientKey>, zone: Option<&Arc<str>>, rate: u64) -> bool {
-        let window = self.windows.entry(class).or_insert_with(|| Window::begin(zone));
-        window.note(key, zone);
-        let is_within = self.written < rate;
-        let is_first = key.is_some_and(|key| {
-            let has_room = is_within || self.firsts < rate.min(MOST_FIRSTS);
-            has_room && self.known.len() < MOST_KNOWN && self.known.insert(key)
-        });
-        if is_within {
-            self.written += 1;
-        } else if is_first {
-            self.firsts += 1;
-        } else if window.lines > 1 {
-            window.left_out += 1;
+    /// Whether no line of this class came before.
+    fn is_first_of(&self, class: Class) -> bool {
+        let seen = &self.seen[class];
+        !seen.load(Relaxed) && !seen.swap(true, Relaxed)
+    }
+
+    /// Takes one of the lines that `rate` allows, if one is left.
+    fn takes_one(&self, rate: u64) -> bool {
+        let take = |written| (written < rate).then_some(written + 1);
+        self.written.load(Relaxed) < rate && self.written.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+
+    /// Whether this is the first line of its client that is written, `is_within` the rate or as one of the firsts beyond it.
+    fn is_first_of_client(&self, key: ClientKey, counted: &mut Counted, is_within: bool, rate: u64) -> bool {
+        let has_room = || is_within || self.firsts.load(Relaxed) < rate.min(MOST_FIRSTS);
+        if !has_room() || counted.known.contains(&key) {
             return false;
         }
-        true
+        let mut known = self.known.lock();
+        let is_first = has_room() && known.len() < MOST_KNOWN && known.insert(key);
+        if is_first && !is_within {
+            self.firsts.fetch_add(1, Relaxed);
+        }
+        if known.contains(&key) {
+            counted.known.insert(key);
+        }
+        is_first
     }
 }
 
@@ -130,7 +196,22 @@ impl Window {
         }
     }
 
-    fn note(&mut self, key: Option<ClientKey>, zone: Option<&Arc<str>>) {
+    /// Counts what another shard has counted.
+    fn add(&mut self, other: Self) {
+        self.lines += other.lines;
+        self.left_out += other.left_out;
+        if self.zone != other.zone {
+            self.zone = None;
+        }
+        for (key, count) in other.top {
+            match self.top.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, sum)) => *sum += count,
+                None => self.top.push((key, count)),
+            }
+        }
+    }
+
+    fn record(&mut self, key: Option<ClientKey>, zone: Option<&Arc<str>>) {
         self.lines += 1;
         if self.zone.as_ref() != zone {
             self.zone = None;
@@ -148,7 +229,7 @@ impl Window {
 
 impl Sum {
     /// `12345 refusals in 1 s: per_ip, top client 203.0.113.7 with 12300`.
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let what = format!(
             "{} {} in {} s: {}",
             self.lines,
@@ -161,6 +242,15 @@ impl Sum {
             None => what,
         }
     }
+}
+
+/// A number for this thread: threads that begin one after the other have numbers that follow each other.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static OWN: usize = NEXT.fetch_add(1, Relaxed);
+    }
+    OWN.with(|own| *own)
 }
 
 fn a_second(rate: Rate) -> u64 {
@@ -178,142 +268,4 @@ const MOST_FIRSTS: u64 = 1024;
 const MOST_KNOWN: usize = 4096;
 
 #[cfg(test)]
-mod tests {
-    use std::net::IpAddr;
-    use std::num::NonZeroU32;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::limit::key::Prefixes;
-    use crate::reason::close::CloseReason;
-    use crate::reason::reject::RejectReason;
-
-    fn key(last: u8) -> ClientKey {
-        ClientKey::of(IpAddr::from([203, 0, 113, last]), Prefixes::default())
-    }
-
-    fn rate(tokens: u32, seconds: u64) -> Rate {
-        let tokens = NonZeroU32::new(tokens).expect("more than none");
-        Rate {
-            tokens,
-            per: Duration::from_secs(seconds),
-            burst: tokens,
-        }
-    }
-
-    fn second(n: u64) -> Duration {
-        Duration::from_secs(n)
-    }
-
-    const PER_IP: Class = Class::Rejected(RejectReason::PerIp);
-
-    #[test]
-    fn a_flood_becomes_one_line_that_names_the_busiest() {
-        let t0 = Instant::now();
-        let sampler = Sampler::new(t0);
-        let zone: Arc<str> = "games".into();
-        let passed = (0..12_345)
-            .filter(|n| {
-                let key = key(if n % 100 == 99 { 1 } else { 7 });
-                sampler.passes(PER_IP, Some(key), Some(&zone), Some(rate(10, 1)))
-            })
-            .count();
-        assert_eq!(passed, 11, "up to the rate, and the first of the other one");
-        let sums = sampler.sums(t0 + second(1));
-        assert_eq!(
-            sums,
-            [Sum {
-                class: PER_IP,
-                lines: 12_345,
-                left_out: 12_334,
-                zone: Some(zone),
-                top: Some((key(7), 12_222)),
-                seconds: 1
-            }]
-        );
-        assert_eq!(
-            sums[0].text(),
-            "12345 refusals in 1 s: per_ip, top client 203.0.113.7 with 12222"
-        );
-        assert!(
-            sampler.passes(PER_IP, None, None, Some(rate(10, 1))),
-            "the next second begins anew"
-        );
-        assert_eq!(sampler.sums(t0 + second(2)), []);
-    }
-
-    #[test]
-    fn the_first_line_of_each_client_in_a_second_is_written_however_many_others_come_before() {
-        let t0 = Instant::now();
-        let sampler = Sampler::new(t0);
-        for n in 0..3 {
-            for _ in 0..2000 {
-                sampler.passes(PER_IP, Some(key(7)), None, Some(rate(10, 1)));
-            }
-            let honest: Vec<bool> = (0..3)
-                .map(|_| sampler.passes(PER_IP, Some(key(1)), None, Some(rate(10, 1))))
-                .collect();
-            assert_eq!(honest, [true, false, false], "second {n}");
-            sampler.sums(t0 + second(n + 1));
-        }
-    }
-
-    #[test]
-    fn of_a_flood_from_everywhere_twice_the_rate_is_written() {
-        let sampler = Sampler::new(Instant::now());
-        let addresses = (0..100_000_u32).map(|n| ClientKey::of(IpAddr::V4(n.into()), Prefixes::default()));
-        let passed = addresses.filter(|key| sampler.passes(PER_IP, Some(*key), None, Some(rate(100, 1))));
-        assert_eq!(passed.count(), 200);
-    }
-
-    #[test]
-    fn lines_of_all_reasons_together_have_one_rate_and_each_reason_is_heard_of() {
-        let t0 = Instant::now();
-        let sampler = Sampler::new(t0);
-        let classes: Vec<Class> = RejectReason::ALL
-            .into_iter()
-            .flat_map(|reason| [Class::Rejected(reason), Class::Failed(reason), Class::Observed(reason)])
-            .chain(CloseReason::ALL.into_iter().map(Class::Closed))
-            .collect();
-        let mut heard = std::collections::BTreeSet::new();
-        let mut written = 0;
-        for _ in 0..1000 {
-            for class in &classes {
-                if sampler.passes(*class, Some(key(7)), None, Some(rate(10, 1))) {
-                    written += 1;
-                    heard.insert(*class);
-                }
-            }
-        }
-        assert_eq!(heard.len(), classes.len());
-        assert!(written <= 10 + classes.len(), "{written}");
-        let sums = sampler.sums(t0 + second(1));
-        let left_out: u64 = sums.iter().map(|sum| sum.left_out).sum();
-        assert_eq!(
-            left_out + u64::try_from(written).expect("few"),
-            1000 * classes.len() as u64
-        );
-    }
-
-    #[test]
-    fn below_the_rate_nothing_is_left_out_whoever_sends_it() {
-        let t0 = Instant::now();
-        let sampler = Sampler::new(t0);
-        assert!((0..100).all(|_| sampler.passes(PER_IP, Some(key(7)), None, Some(rate(100, 1)))));
-        assert_eq!(sampler.sums(t0 + second(1)), []);
-        let slow = (0..20).filter(|_| sampler.passes(PER_IP, Some(key(7)), None, Some(rate(300, 60))));
-        assert_eq!(slow.count(), 5, "300 a minute are five a second");
-        assert!((0..1000).all(|_| sampler.passes(PER_IP, Some(key(7)), None, None)));
-    }
-
-    #[test]
-    fn a_sum_of_several_zones_names_none() {
-        let t0 = Instant::now();
-        let sampler = Sampler::new(t0);
-        let [one, other]: [Arc<str>; 2] = ["one".into(), "other".into()];
-        for zone in [&one, &other, &one] {
-            sampler.passes(PER_IP, Some(key(7)), Some(zone), Some(rate(1, 1)));
-        }
-        assert_eq!(sampler.sums(t0 + second(1))[0].zone, None);
-    }
-}
+mod tests;
