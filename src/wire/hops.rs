@@ -6,6 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::address::{address, decimal_port};
+use super::token::{is_token, trim_blanks};
 
 /// A header in which a proxy names the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,18 +66,18 @@ pub fn client_from<'a>(
     match header {
         ForwardHeader::XForwardedFor => {
             let items = from_the_right.flat_map(|line| line.rsplit(|&byte| byte == b','));
-            walk(items.map(|item| parse_hop(trim(item))), hop, trusts)
+            walk(items.map(|item| parse_hop(trim_blanks(item))), hop, trusts)
         }
         ForwardHeader::Forwarded => {
             let elements = from_the_right.flat_map(|line| ElementsFromRight { rest: Some(line) });
             walk(
-                elements.map(|element: &'a [u8]| hop_of_element(trim(element))),
+                elements.map(|element: &'a [u8]| hop_of_element(trim_blanks(element))),
                 hop,
                 trusts,
             )
         }
         ForwardHeader::CfConnectingIp | ForwardHeader::XRealIp => match lines {
-            [only] => parse_hop(trim(only)).unwrap_or(hop),
+            [only] => parse_hop(trim_blanks(only)).unwrap_or(hop),
             _ => hop,
         },
     }
@@ -164,7 +165,7 @@ fn hop_of_element(element: &[u8]) -> Option<IpAddr> {
     let mut rest = element;
     while !rest.is_empty() {
         if let Some(next) = rest.strip_prefix(b";") {
-            rest = trim(next);
+            rest = trim_blanks(next);
             continue;
         }
         let (name, value) = cut(rest, b'=')?;
@@ -199,7 +200,7 @@ fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
         bytes.iter().position(|byte| !is_in_value(byte)).unwrap_or(bytes.len())
     };
     let (value, after) = bytes.split_at_checked(end)?;
-    (!value.is_empty()).then_some((value, trim(after)))
+    (!value.is_empty()).then_some((value, trim_blanks(after)))
 }
 
 fn hop_of_value(value: &[u8]) -> Option<IpAddr> {
@@ -217,22 +218,6 @@ fn hop_of_value(value: &[u8]) -> Option<IpAddr> {
         length += 1;
     }
     parse_hop(plain.get(..length)?)
-}
-
-/// RFC 9110, 5.6.2.
-fn is_token(name: &[u8]) -> bool {
-    !name.is_empty()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
-}
-
-/// Without the optional whitespace of RFC 9110, 5.6.3: blanks and tabs, and no other.
-fn trim(mut item: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', inner @ ..] | [inner @ .., b' ' | b'\t'] = item {
-        item = inner;
-    }
-    item
 }
 
 /// What stands before and after the first `at`.

@@ -1,8 +1,13 @@
 //! What header fields are made of: token bytes, blanks, comma-separated lists (RFC 9110, section 5.6).
 
 /// Whether `byte` may stand in a method or a header name: `tchar` of RFC 9110, section 5.6.2.
-pub(super) fn is_token(byte: u8) -> bool {
+pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
+}
+
+/// Whether `name` is a token: one such byte or more.
+pub(super) fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().copied().all(is_token_byte)
 }
 
 /// Whether `byte` is optional whitespace: blank or HTAB.

@@ -11,7 +11,7 @@ pub use super::rule::Rule;
 
 use crate::wire::Step;
 use crate::wire::authority::Authority;
-use crate::wire::token::{is_blank, is_token, trim_blanks};
+use crate::wire::token::{is_blank, is_token_byte, trim_blanks};
 
 /// How much of a head is read before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +224,7 @@ impl<'b> RequestLine<'b> {
 
 /// Where the method ends; `None` where `begun`, a line or the beginning of one, does not show it.
 fn method_end(begun: &[u8]) -> Result<Option<usize>, Rule> {
-    let Some(end) = begun.iter().position(|byte| !is_token(*byte)) else {
+    let Some(end) = begun.iter().position(|byte| !is_token_byte(*byte)) else {
         return Ok(None);
     };
     match begun[end..] {
@@ -259,7 +259,10 @@ fn authority_of(text: &[u8]) -> Result<Authority<'_>, Rule> {
 
 fn header_of(line: &[u8]) -> Result<Header<'_>, Rule> {
     let line = without_line_end(line)?;
-    let name_end = line.iter().position(|byte| !is_token(*byte)).ok_or(Rule::HeaderName)?;
+    let name_end = line
+        .iter()
+        .position(|byte| !is_token_byte(*byte))
+        .ok_or(Rule::HeaderName)?;
     let (name, rest) = line.split_at(name_end);
     match (name, rest[0]) {
         ([], b' ' | b'\t') => return Err(Rule::FoldedHeader),
