@@ -312,7 +312,6 @@ const LINES_MAX: usize = 400;
 /// Files with more lines than that, still to be cut.
 const FILES_TO_CUT: &[&str] = &[
     "control/reload.rs",
-    "limit/key.rs",
     "relay/inspect.rs",
     "relay/policer.rs",
     "telemetry/advice.rs",
