@@ -34,8 +34,8 @@ mod course;
 mod crowd;
 mod effort;
 mod flood;
-#[allow(dead_code)] // The soak has more opcodes than are sent here.
-#[path = "../soak/frames.rs"]
+#[allow(dead_code)] // The tests and the soak need more of it.
+#[path = "../../tests/rig/frames.rs"]
 mod frames;
 mod launch;
 mod machine;

@@ -25,6 +25,8 @@ mod client;
 mod dice;
 mod echo;
 mod floods;
+#[allow(dead_code)] // The tests read frames as well.
+#[path = "../../tests/rig/frames.rs"]
 mod frames;
 mod guard;
 #[allow(dead_code)] // The tests' reader of /metrics tells more than is asked here.

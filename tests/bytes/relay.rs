@@ -23,9 +23,11 @@ impl Noise {
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
-        bytes
-            .chunks_mut(8)
-            .for_each(|chunk| chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]));
+        let (eights, rest) = bytes.as_chunks_mut::<8>();
+        for eight in eights {
+            *eight = self.next().to_le_bytes();
+        }
+        rest.copy_from_slice(&self.next().to_le_bytes()[..rest.len()]);
     }
 }
 

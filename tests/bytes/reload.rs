@@ -1387,11 +1387,11 @@ fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let mut socket = rig.try_open(nth_ip(n), &Request::to("/echo")).ok().unwrap();
     let over = Arc::clone(over);
     thread::spawn(move || {
-        let mut blocks = 0_u64;
+        let (mut blocks, mut block) = (0_u64, vec![0; 4000 * 8]);
         while !over.load(Relaxed) {
-            let block: Vec<u8> = (0..4000)
-                .flat_map(|word| (blocks * 4000 + word).to_be_bytes())
-                .collect();
+            for (word, bytes) in (blocks * 4000..).zip(block.as_chunks_mut::<8>().0) {
+                *bytes = word.to_be_bytes();
+            }
             let sent = masked(2, &block);
             socket.send(&sent);
             assert!(
@@ -1399,7 +1399,7 @@ fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
                 "block {blocks} of transfer {n}"
             );
             blocks += 1;
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(20));
         }
         socket.fin();
         assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -235,9 +236,11 @@ fn a_client_that_ends_amid_a_large_frame_still_hears_everything() {
 /// Whoever resets while a pipe is full of its bytes leaves the pipe to nobody.
 #[test]
 fn a_reset_with_a_full_pipe_gives_every_count_back() {
-    let backend = Backend::start(|guest| {
+    let sent = Arc::new(large(64 * MIB, 3));
+    let sends = Arc::clone(&sent);
+    let backend = Backend::start(move |guest| {
         guest.open();
-        let _reset = guest.stream.write_all(&large(64 * MIB, 3));
+        let _reset = guest.stream.write_all(&sends);
     });
     let rig = Rig::start(&backend, "[server]\nworkers = 1");
     for _ in 0..10 {
@@ -251,7 +254,7 @@ fn a_reset_with_a_full_pipe_gives_every_count_back() {
     rig.quiet();
     assert_eq!(pipes_with_bytes(&rig), 0);
     let mut socket = rig.open();
-    assert!(socket.read_exactly(MIB) == large(64 * MIB, 3)[..MIB]);
+    assert!(socket.read_exactly(MIB) == sent[..MIB]);
     all_read([&socket]);
     drop(socket);
     rig.quiet();

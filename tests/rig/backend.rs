@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockFilter, SockRef, Type};
 
-use super::frames::frame;
+use super::frames::{first_masked, frame};
 use super::request::accept_for;
 use super::socket::{End, header_values};
 use super::wait::{PATIENCE, until};
@@ -170,7 +170,9 @@ impl Visit {
     /// Waits until so many bytes came behind the head.
     pub fn tail_of(&self, len: usize) -> Vec<u8> {
         until(&format!("{len} bytes behind the head"), || {
-            Some(self.tail()).filter(|tail| tail.len() >= len)
+            let seen = self.seen.lock().unwrap();
+            let begins = head_len(&seen.bytes)?;
+            (seen.bytes.len() - begins >= len).then(|| seen.bytes[begins..].to_vec())
         })
     }
 
@@ -267,7 +269,7 @@ impl Guest {
     pub fn echo_frames(&mut self) {
         let mut waiting = self.visit.tail();
         loop {
-            while let Some((used, opcode, payload)) = unmasked(&waiting) {
+            while let Some((used, opcode, payload)) = first_masked(&waiting) {
                 self.say(&frame(opcode, &payload));
                 waiting.drain(..used);
                 if opcode == 8 {
@@ -335,26 +337,6 @@ pub fn full_queue() -> (SocketAddr, Vec<socket2::Socket>) {
 
 fn head_len(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
-}
-
-/// The first whole frame of a client: its length on the wire, opcode and payload.
-fn unmasked(bytes: &[u8]) -> Option<(usize, u8, Vec<u8>)> {
-    let (start, len) = match bytes.get(1)? & 0x7f {
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        127 => (
-            10,
-            usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?,
-        ),
-        short => (2, usize::from(short)),
-    };
-    let mask = bytes.get(start..start + 4)?;
-    let payload = bytes.get(start + 4..start + 4 + len)?;
-    let payload = payload
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-        .collect();
-    Some((start + 4 + len, bytes[0] & 0x0f, payload))
 }
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);

@@ -3,6 +3,7 @@
 
 mod backend;
 mod epoll;
+#[allow(dead_code)] // The benches send more opcodes.
 mod frames;
 mod metrics;
 mod queues;
@@ -39,9 +40,28 @@ pub struct Rig {
     child: Child,
     front: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
-    log: Arc<Mutex<Vec<String>>>,
+    log: Arc<Mutex<Log>>,
     reads: Arc<AtomicBool>,
     dir: TempDir,
+}
+
+/// What the guard has written to standard error.
+#[derive(Default)]
+struct Log {
+    written: Vec<String>,
+    /// How many of them were parsed; each is once.
+    seen: usize,
+    /// The lines that are JSON.
+    parsed: Vec<Value>,
+}
+
+impl Log {
+    fn parse(&mut self) {
+        let new = self.written[self.seen..].iter();
+        self.parsed
+            .extend(new.filter_map(|line| serde_json::from_str(line).ok()));
+        self.seen = self.written.len();
+    }
 }
 
 /// What stands in the file, beside the listener's and the admin's address.
@@ -143,7 +163,7 @@ impl Rig {
 
     fn spawn(mut command: Command, dir: TempDir) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::default();
         let reads = Arc::new(AtomicBool::new(true));
         collect(child.stderr.take().unwrap(), Arc::clone(&log), Arc::clone(&reads));
         let mut rig = Self {
@@ -166,7 +186,8 @@ impl Rig {
                     self.raw_log().join("\n")
                 );
             }
-            self.lines().iter().any(|line| line["event"] == "ready").then_some(())
+            self.look_at_lines(|lines| lines.iter().any(|line| line["event"] == "ready"))
+                .then_some(())
         });
         for line in self.lines() {
             let address = || line["address"].as_str().expect("an address").parse().ok();
@@ -374,22 +395,25 @@ impl Rig {
 
     /// The log lines so far.
     pub fn lines(&self) -> Vec<Value> {
-        self.log
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        self.look_at_lines(<[Value]>::to_vec)
+    }
+
+    fn look_at_lines<T>(&self, look: impl FnOnce(&[Value]) -> T) -> T {
+        let mut log = self.log.lock().unwrap();
+        log.parse();
+        look(&log.parsed)
     }
 
     /// The log as it was written.
     pub fn raw_log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+        self.log.lock().unwrap().written.clone()
     }
 
     /// Waits for a log line.
     pub fn line(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        until(what, || self.lines().into_iter().find(|line| is_it(line)))
+        until(what, || {
+            self.look_at_lines(|lines| lines.iter().find(|line| is_it(line)).cloned())
+        })
     }
 
     /// Waits for the line of a connection that ended for this reason.
@@ -444,11 +468,12 @@ fn binary() -> PathBuf {
     env!("CARGO_BIN_EXE_wsguard").into()
 }
 
-fn collect(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>, reads: Arc<AtomicBool>) {
+fn collect(stderr: ChildStderr, log: Arc<Mutex<Log>>, reads: Arc<AtomicBool>) {
     thread::spawn(move || {
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
-            log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            let line = String::from_utf8_lossy(&line).into_owned();
+            log.lock().unwrap().written.push(line);
             while !reads.load(Relaxed) && Arc::strong_count(&reads) > 1 {
                 thread::sleep(Duration::from_millis(5));
             }

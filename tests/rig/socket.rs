@@ -93,7 +93,8 @@ impl Socket {
                 );
             }
         }
-        self.ahead.drain(..len).collect()
+        let rest = self.ahead.split_off(len);
+        std::mem::replace(&mut self.ahead, rest)
     }
 
     /// A head with its blank line, or what came before the end.

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 /// How long a test waits for what is due at once before it says that it did not come.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is due at once is seen at once, and a long wait costs little: looking takes the processor from other tests.
+const PAUSE_MAX: Duration = Duration::from_millis(16);
+
 /// When the guard's clock began to run: between two instants of ours, however long either process was paused there.
 #[derive(Clone, Copy)]
 pub struct Began {
@@ -41,6 +44,7 @@ pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
 /// Waits until the condition yields something, or gives up.
 pub fn reaches<T>(bound: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + bound;
+    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = condition() {
             return Some(value);
@@ -48,6 +52,7 @@ pub fn reaches<T>(bound: Duration, mut condition: impl FnMut() -> Option<T>) -> 
         if Instant::now() >= deadline {
             return None;
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(pause);
+        pause = PAUSE_MAX.min(2 * pause);
     }
 }

@@ -38,10 +38,10 @@ mod tests {
     fn a_name_that_is_much_longer_than_all_known_ones_is_compared_with_none() {
         let long = "x".repeat(1 << 20);
         let begin = std::time::Instant::now();
-        for _ in 0..1000 {
+        for _ in 0..50 {
             assert_eq!(nearest(&long, ["listener", "limits"]), None);
         }
-        assert!(begin.elapsed().as_secs() < 60);
+        assert!(begin.elapsed().as_secs() < 3);
         assert_eq!(nearest("lstener", ["listener", "limits"]), Some("listener"));
     }
 }
