@@ -17,11 +17,11 @@ use super::stderr::print_line;
 /// `check [FILE] [--deny-warnings]`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The file to check, or - for standard input; without it, the one that `run` would take
+    /// The file to check, or - for standard input [default: the file that `run` would read]
     file: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
-    /// Refuse a file with warnings too
+    /// Fail on warnings, too
     #[arg(long)]
     deny_warnings: bool,
 }
@@ -51,12 +51,9 @@ pub(crate) fn check(options: &Options) -> Exit {
         many => format!("{many} warnings"),
     };
     if options.deny_warnings {
-        print_line(format_args!(
-            "{}: {count}, and --deny-warnings refuses it",
-            path.display()
-        ));
+        print_line(format_args!("{}: {count}, refused by --deny-warnings", path.display()));
         return Exit::Config;
     }
-    println!("{}: {count}, and it can be used", path.display());
+    println!("{}: {count}; the configuration is usable", path.display());
     Exit::Done
 }

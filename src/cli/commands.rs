@@ -26,20 +26,20 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// The real guard before an embedded chat server, with a page to chat on and live numbers; needs nothing else
+    /// Run the real guard in front of an embedded chat server, with a chat page and live numbers; needs nothing else
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     /// Serve in the foreground
     Run(run::Options),
-    /// Look for mistakes in a configuration: every one, with its place and a hint
+    /// Check a configuration: every mistake, with its place and a hint
     Check(check::Options),
-    /// Try a guard of one's own from outside: its limit, forged headers, path tricks, fake upgrades, silent sockets
+    /// Attack your own guard from outside: its limit, forged headers, path tricks, fake upgrades, silent sockets
     Probe(probe::Options),
-    /// Print the manual page, for who packages wsguard: `wsguard man | man -l -` shows it
+    /// Print the manual page, for packagers: `wsguard man | man -l -` shows it
     #[cfg(feature = "packaging")]
     #[command(hide = true)]
     Man,
-    /// Print what completes wsguard's commands and options in a shell, for who packages it
+    /// Print the completions of a shell, for packagers
     #[cfg(feature = "packaging")]
     #[command(hide = true)]
     Completions(completions::Options),

@@ -95,17 +95,17 @@ fn item(page: &mut Roff, term: Inline, what: &str) {
 const SIGNALS: &[(&str, &str)] = &[
     (
         "HUP",
-        "Reload the configuration. A file with a mistake is refused whole, and what holds stays.",
+        "Reload the configuration. A file with a mistake changes nothing.",
     ),
     (
         "TERM, INT, QUIT",
-        "Drain: take nobody in any more, and close who is left one after the other. A second one ends at once. \
-         The demo ends at once by the first.",
+        "Drain: close the listeners, and close open connections one after the other. A second one ends wsguard at once. \
+         The demo ends at the first one.",
     ),
     (
         "USR1, USR2, ALRM, WINCH, IO, PROF, PWR, STKFLT, VTALRM, XCPU, XFSZ",
-        "Ignored, and said in the log: there is no log file to reopen and no program to exchange. XFSZ is never \
-         said, nor is WINCH on a terminal.",
+        "Ignored, with a line in the log: there is no log file to reopen and no program to exchange. XFSZ is never \
+         logged, nor is WINCH on a terminal.",
     ),
 ];
 const EXITS: &[(Exit, &str)] = &[
@@ -114,7 +114,7 @@ const EXITS: &[(Exit, &str)] = &[
     (Exit::Usage, "The command line is wrong."),
     (Exit::Config, "The configuration is refused, or missing."),
 ];
-const FILE: &str = "The configuration, where neither an option nor the environment names another.";
+const FILE: &str = "The configuration, unless an option or the environment names another file.";
 
 #[cfg(test)]
 mod tests {

@@ -45,17 +45,17 @@ pub(crate) struct Options {
     /// Connections in all: a number, or off [default: 10000]
     #[arg(long, value_name = "N", requires = "listen")]
     connections: Option<String>,
-    /// Whose forwarding headers to believe: a network, or "loopback", "private", "unix" [default: nobody's]
-    #[arg(long, value_name = "WHOM", requires = "listen")]
+    /// Proxies whose forwarding headers are believed: a network, or "loopback", "private", "unix" [default: none]
+    #[arg(long, value_name = "NETWORK", requires = "listen")]
     trust: Vec<String>,
-    /// Where /metrics and /stats are asked for: an address with port, or off [default: 127.0.0.1:9191]
+    /// Where to serve /metrics and /stats: an address with port, or off [default: 127.0.0.1:9191]
     #[arg(long, value_name = "ADDRESS", requires = "listen")]
     admin: Option<String>,
 }
 
 const SIGNALS: &str = "\
-HUP reloads the file. TERM, INT and QUIT drain: nobody is let in any more, and who is connected is closed one after the other. A \
-second one ends at once. USR1, USR2, ALRM and others like them are ignored.";
+HUP reloads the file. TERM, INT and QUIT drain: the listeners close, and open connections are closed one after the other. A \
+second one ends wsguard at once. USR1, USR2, ALRM and similar signals are ignored.";
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &Options) -> Exit {

@@ -144,10 +144,10 @@ fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
                 .to_owned();
             assert!(last.starts_with(&file) && last.ends_with(end), "{last}");
         };
-        closing(&output.stdout, "and it can be used");
+        closing(&output.stdout, "the configuration is usable");
         let denied = ended(&["check", "--deny-warnings", &file]);
         assert_eq!(denied.status.code(), Some(3), "{config}\n{}", text(&denied));
-        closing(&denied.stderr, "and --deny-warnings refuses it");
+        closing(&denied.stderr, "refused by --deny-warnings");
     }
 }
 
@@ -279,7 +279,7 @@ fn help_tells_what_an_exit_code_a_signal_and_a_verdict_mean_and_every_default() 
             &[
                 "[default: 50]",
                 "[default: 10000]",
-                "[default: nobody's]",
+                "[default: none]",
                 "HUP reloads",
                 "TERM, INT and QUIT drain",
             ],

@@ -106,7 +106,10 @@ impl<'a> Attempts<'a> {
                         thread::sleep(SLOT_BACK / 8);
                         continue;
                     }
-                    let says = format!("nobody gets in {} s after all were closed", SLOT_BACK.as_secs());
+                    let says = format!(
+                        "no connection is admitted {} s after all were closed",
+                        SLOT_BACK.as_secs()
+                    );
                     self.note(Verdict::Bad, "slot", says);
                     return false;
                 }
@@ -259,7 +262,7 @@ impl<'a> Attempts<'a> {
                         Heard::Open(_) => Past::Unclear("the limit is no longer reached"),
                         Heard::Refused { .. } | Heard::Ended => Past::Through,
                         Heard::Garbled | Heard::Nothing => {
-                            Past::Unclear("nobody knows whether the limit is still reached")
+                            Past::Unclear("it is unknown whether the limit is still reached")
                         }
                     };
                 }

@@ -28,18 +28,18 @@ impl Attempts<'_> {
                 Heard::Garbled => self.note(
                     Verdict::Bad,
                     CHECK,
-                    format!("{what} is answered by bytes that are no answer"),
+                    format!("{what} is answered by bytes that are not HTTP"),
                 ),
                 Heard::Ended => self.note(Verdict::Ok, CHECK, format!("{what} ends the connection")),
                 Heard::Nothing => self.note(Verdict::Unknown, CHECK, format!("{what} is not answered")),
                 Heard::Refused { status, .. } if matches!(status, 400..=428 | 431 | 501 | 505) => {
-                    self.note(Verdict::Ok, CHECK, format!("{what} hears {status}"));
+                    self.note(Verdict::Ok, CHECK, format!("{what} gets {status}"));
                 }
                 Heard::Refused { status, .. } => {
                     self.note(
                         Verdict::Unknown,
                         CHECK,
-                        format!("{what} hears {status}, for another reason perhaps"),
+                        format!("{what} gets {status}, for another reason perhaps"),
                     );
                 }
             }
@@ -144,16 +144,20 @@ impl Answers {
 
 const FAKES: [Fake; 6] = [
     // A line of another name is none of this one.
-    Fake("one without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
-    Fake("one of version 12", "Version: 13", "Version: 12"),
-    Fake("one in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
+    Fake("a request without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
+    Fake("a request of version 12", "Version: 13", "Version: 12"),
+    Fake("a request in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
     Fake("a POST", "GET ", "POST "),
     Fake(
-        "one whose Connection does not say so",
+        "a request whose Connection is not Upgrade",
         "Connection: Upgrade",
         "Connection: keep-alive",
     ),
-    Fake("one with a body", "\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"),
+    Fake(
+        "a request with a body",
+        "\r\n\r\n",
+        "\r\nContent-Length: 5\r\n\r\nhello",
+    ),
 ];
 
 const SMUGGLING: &str = "smuggling";

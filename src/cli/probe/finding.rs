@@ -25,7 +25,7 @@ impl Finding {
         match self.verdict {
             Verdict::Bad => format!("BAD {}: {}\n", self.check, self.says),
             Verdict::Ok => format!("ok  {}: {}\n", self.check, self.says),
-            Verdict::Unknown => format!("??  {}: could not be told: {}\n", self.check, self.says),
+            Verdict::Unknown => format!("??  {}: unclear: {}\n", self.check, self.says),
         }
     }
 }

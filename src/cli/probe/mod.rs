@@ -69,7 +69,7 @@ fn told(findings: &[Finding], json: bool) -> Exit {
         serde_json::to_string_pretty(findings).unwrap_or_default() + "\n"
     } else {
         let lines: String = findings.iter().map(Finding::line).collect();
-        format!("{lines}{ok} ok, {bad} bad, {unknown} could not be told\n")
+        format!("{lines}{ok} ok, {bad} bad, {unknown} unclear\n")
     };
     // Whoever closed stdout still gets the exit code.
     let _unread = io::stdout().lock().write_all(text.as_bytes());
@@ -77,5 +77,5 @@ fn told(findings: &[Finding], json: bool) -> Exit {
 }
 
 const VERDICTS: &str = "\
-One line a finding. ok: as it should be. BAD: a way past the guard, or a socket that it does not end or give back. ??: could not \
-be told, and why. Exit code 1 when one is BAD. It opens 200 sockets at most, and takes a minute at most.";
+One line per finding. ok: as it should be. BAD: a way past the guard, or a socket that it does not end or give back. ??: \
+unclear, and why. Exit code 1 if one is BAD. It opens 200 sockets at most, and takes a minute at most.";

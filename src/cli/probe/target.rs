@@ -85,7 +85,7 @@ impl Target {
                 .all(|address| address.ip().to_canonical().is_loopback())
         {
             return Err(Wrong::Usage(
-                "not on this machine: a probe is for a guard of one's own, and --i-own-this says that it is",
+                "not on this machine: probe only your own guard, and confirm with --i-own-this that it is yours",
             ));
         }
         let mut last = anyhow::anyhow!("no such host");
