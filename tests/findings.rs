@@ -85,7 +85,7 @@ error: unknown key `foo`
 6 | foo = 1
   | ^^^
   |
-  = help: known here: `workers`, `max_connections`, `table_size`, `drain_delay`, `drain_timeout`, `watch_config`"#
+  = help: known keys: `workers`, `max_connections`, `table_size`, `drain_delay`, `drain_timeout`, `watch_config`"#
     );
 }
 
@@ -111,7 +111,7 @@ paths = ["/a"
 per_ip = 6"#;
     assert_eq!(
         told(text),
-        r#"error: a value is a number, true, false, or a text in quotes
+        r#"error: a value must be a number, true, false, or a text in quotes
  --> wsguard.toml:2:11
   |
 2 | workers = ten
@@ -119,7 +119,7 @@ per_ip = 6"#;
   |
   = help: in TOML: `workers = "ten"`
 
-error: quotes are straight in TOML
+error: TOML needs straight quotes
  --> wsguard.toml:3:15
   |
 3 | drain_delay = “5s”
@@ -133,9 +133,9 @@ error: a key without a value
 4 | drain_timeout =
   |                ^
   |
-  = help: write one behind `=`, or take the line out
+  = help: write a value after `=`, or remove the line
 
-error: a key and its value have `=` between them
+error: a key and its value need `=` between them
  --> wsguard.toml:5:13
   |
 5 | watch_config: yes
@@ -143,7 +143,7 @@ error: a key and its value have `=` between them
   |
   = help: in TOML: `watch_config = true`
 
-error: a line ends without comma and semicolon
+error: a line has no comma or semicolon at its end
  --> wsguard.toml:6:21
   |
 6 | table_size = 100_000,
@@ -151,7 +151,7 @@ error: a line ends without comma and semicolon
   |
   = help: in TOML: `table_size = 100_000`
 
-error: a line ends without comma and semicolon
+error: a line has no comma or semicolon at its end
  --> wsguard.toml:8:8
   |
 8 | rate = 10/s;   # by the second
@@ -159,7 +159,7 @@ error: a line ends without comma and semicolon
   |
   = help: in TOML: `rate = "10/s"`
 
-error: a value is a number, true, false, or a text in quotes
+error: a value must be a number, true, false, or a text in quotes
   --> wsguard.toml:11:10
    |
 11 | hosts = [wsguard, a.b]
@@ -175,9 +175,9 @@ error: `listen` is written twice
 13 | listen = "127.0.0.1:9192"
    | ^^^^^^
    |
-   = help: take one of the two out
+   = help: remove one of the two
 
-error: a value is a number, true, false, or a text in quotes
+error: a value must be a number, true, false, or a text in quotes
   --> wsguard.toml:15:8
    |
 15 | zone = a
@@ -191,8 +191,8 @@ error: missing comma between array elements, expected `,`
 17 | [limits]
    | ^
    |
-   = help: the list before it has no `]`
-   = note: nothing else in the file is looked at before it is TOML"#
+   = help: the list before it is missing its `]`
+   = note: the rest of the file is checked once it is TOML"#
     );
 }
 
@@ -206,7 +206,7 @@ fn another_language() {
         let rejected = compile(text, "wsguard.toml").unwrap_err();
         assert_eq!(rejected.mistakes.len(), 1, "{text}");
         let last: Vec<String> = rejected.render(false).lines().map(str::to_owned).collect();
-        assert!(last[0] == "error: this is no TOML", "{last:?}");
+        assert!(last[0] == "error: this is not TOML", "{last:?}");
         assert!(
             last[last.len() - 2].contains("it begins with [[listener]] and on the next line: bind"),
             "{last:?}"
@@ -229,7 +229,7 @@ trusted_proxies = ['é', "10.0.0.1/8"]"#;
   |
   = help: such as "172.18.0.0/16", "2001:db8::/32" or a bare address; or "loopback", "private", "unix"
 
-error: "10.0.0.1/8" has bits set behind its prefix
+error: "10.0.0.1/8" has bits set after its prefix
  --> wsguard.toml:3:25
   |
 3 | trusted_proxies = ['é', "10.0.0.1/8"]
@@ -357,13 +357,13 @@ preset = "dead chat"
 idle = "5m""#;
     assert_eq!(
         told(text),
-        r#"error: `burst` without a rate: none stands beside it, and none is inherited
+        r#"error: `burst` has no rate: none is set here or inherited
  --> wsguard.toml:2:9
   |
 2 | burst = 20
   |         ^^
   |
-  = help: rate = "10/s" beside it
+  = help: set rate = "10/s" in the same table
 
 error: `bytes_rate` is not a byte rate
  --> wsguard.toml:3:14
@@ -389,7 +389,7 @@ error: `max_size` is out of range
   |
   = help: from 1B to 1GiB; or "off"
 
-error: `strict_frames` is either true or false
+error: `strict_frames` must be true or false
  --> wsguard.toml:6:17
   |
 6 | strict_frames = "on"
@@ -403,7 +403,7 @@ error: `notice` has control characters
 7 | notice = "slow\tdown"
   |          ^^^^^^^^^^^^
   |
-  = help: a text in one line, without tabs and other signs that don't print
+  = help: write one line without tabs or other control characters
 
 error: unknown key `on_exceeds`
  --> wsguard.toml:8:1
@@ -413,7 +413,7 @@ error: unknown key `on_exceeds`
   |
   = help: did you mean `on_exceed`?
 
-error: `preset` does not know "dead chat"
+error: `preset` can't be "dead chat"
   --> wsguard.toml:10:10
    |
 10 | preset = "dead chat"
@@ -461,7 +461,7 @@ zone = "quiet"
 [[route]]"#;
     assert_eq!(
         told(text),
-        r#"warning: `preset` has no effect: `rate` beside it is off
+        r#"warning: `preset` has no effect: `rate` in the same table is off
  --> wsguard.toml:4:10
   |
 4 | preset = "dead-chat"
@@ -469,7 +469,7 @@ zone = "quiet"
 5 | rate = "off"
   |        ----- this one
   |
-  = help: take one of the two out; a preset is a `rate` with its `burst`
+  = help: remove one of the two; a preset is a `rate` with its `burst`
 
 warning: a message of more than 64KiB can never pass: `max_size` is 1MiB, `bytes_burst` 64KiB
  --> wsguard.toml:7:12
@@ -479,21 +479,21 @@ warning: a message of more than 64KiB can never pass: `max_size` is 1MiB, `bytes
   |
   = help: max_size = "64KiB", or a larger `bytes_burst`; or on_exceed = "delay"
 
-warning: `idle` 30s ends a silent connection before `ping` 1m asks it
+warning: `idle` 30s closes a silent connection before its first `ping` after 1m
  --> wsguard.toml:8:8
   |
 8 | ping = "1m"
   |        ^^^^
   |
-  = help: a `ping` shorter than `idle`: its answer keeps the living; or idle = "off", since `ping` finds the dead
+  = help: make `ping` shorter than `idle`, or set idle = "off": `ping` detects dead clients
 
-warning: `per_ip_rate` 10/min is slower than one in 5s, the longest delay: each message above it closes
+warning: `per_ip_rate` 10/min is less than one in 5s, the longest delay: each message above it closes the connection
   --> wsguard.toml:13:15
    |
 13 | per_ip_rate = "10/min"
    |               ^^^^^^^^
    |
-   = help: a faster rate; or on_exceed = "close", which says what happens
+   = help: raise the rate, or set on_exceed = "close"
 
 warning: `replace_ghosts` has no effect: `ping` is off here
   --> wsguard.toml:16:18
@@ -501,15 +501,15 @@ warning: `replace_ghosts` has no effect: `ping` is off here
 16 | replace_ghosts = true
    |                  ^^^^
    |
-   = help: who is at `per_ip` gets the slot of a client that left a `ping` unanswered; ping = "30s"
+   = help: at `per_ip`, a new connection takes the slot of one that left a `ping` unanswered; set ping = "30s"
 
-warning: `notice` is never sent: nothing limits what clients send by rate
+warning: `notice` is never sent: no rate limits what clients send
   --> wsguard.toml:19:10
    |
 19 | notice = "wait {retry_ms} ms"
    |          ^^^^^^^^^^^^^^^^^^^^
    |
-   = help: it is what is heard before `rate`, `per_ip_rate` or `bytes_rate` acts; rate = "10/s" beside it"#
+   = help: it is sent before `rate`, `per_ip_rate` or `bytes_rate` acts; set rate = "10/s" in the same table"#
     );
 }
 
@@ -542,7 +542,7 @@ networks = ["10.0.0.0/8"]
 per_ip = 200"#;
     assert_eq!(
         told(text),
-        r#"error: "10.0.0.0/8" is in two places
+        r#"error: "10.0.0.0/8" is listed twice
  --> wsguard.toml:7:13
   |
 3 | networks = ["10.0.0.0/8"]
@@ -587,7 +587,7 @@ accept_proxy_protocol = true"#;
 3 | accept_proxy_protocol = true
   |                         ^^^^
   |
-  = help: [client_ip] trusted_proxies = [...] names those who send the header; it is accepted from nobody else"#
+  = help: list the proxies that send the header in [client_ip] trusted_proxies; it is accepted only from them"#
     );
 }
 
@@ -607,15 +607,15 @@ paths = ["/ws/again"]"#;
 4 | [[route]]
   | ^^^^^^^^^
   |
-  = help: the routes before it take everything that it would; the first that matches wins
+  = help: earlier routes take all of its requests; the first match wins
 
-warning: no route takes what the others leave: it gets 404
+warning: requests that match no route get 404
  --> wsguard.toml:4:1
   |
 4 | [[route]]
   | ^^^^^^^^^
   |
-  = help: a last [[route]] without hosts, paths and networks takes everything; where 404 is meant, give it `refuse = 404`"#
+  = help: add a last [[route]] without hosts, paths and networks to take them; where 404 is intended, give it `refuse = 404`"#
     );
 }
 
@@ -664,7 +664,7 @@ error: "ws://127.0.0.1:3000/chat" is not a server
 5 | servers = ["ws://127.0.0.1:3000/chat"]
   |            ^^^^^^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: host and port alone, without scheme and path: "127.0.0.1:3000""#
+  = help: host and port only, without scheme and path: "127.0.0.1:3000""#
     );
 }
 
@@ -713,18 +713,18 @@ fn what_was_meant() {
         // Words.
         (
             "[limits.messages]\nnotice = false",
-            "what a client is to hear, or \"off\"",
+            "the text to send to the client, or \"off\"",
         ),
-        ("[log]\naccess = true", "there is \"all\", \"rejected\", \"off\""),
+        ("[log]\naccess = true", "one of \"all\", \"rejected\", \"off\""),
         ("[admin]\nlisten = 9100", "such as \"127.0.0.1:9100\", or \"off\""),
         ("[admin]\nlisten = \":9100\"", "such as \"127.0.0.1:9100\", or \"off\""),
         ("[admin]\nlisten = true", "such as \"127.0.0.1:9191\", or \"off\""),
-        ("[[route]]\nzone = 1", "there is \"default\", \"exempt\""),
-        ("[[route]]\nupstream = true", "there is \"chat\""),
+        ("[[route]]\nzone = 1", "one of \"default\", \"exempt\""),
+        ("[[route]]\nupstream = true", "one of \"chat\""),
         ("[[route]]\nname = 1", "such as \"chat\""),
         (
             "[limits]\nper_ip = 0",
-            "from 1 to 100_000_000; \"off\" lifts the limit, and who may come at all is what a route's `allow` says",
+            "from 1 to 100_000_000; \"off\" removes the limit; to admit only some clients, use a route's `allow`",
         ),
         ("[server]\nworkers = 0", "from 1 to 1024; or \"auto\""),
         // Whom to trust.
@@ -781,7 +781,7 @@ balance = "hash-ip"
 servers = ["127.0.0.1:3000"]"#;
     assert_eq!(
         compile(text, "wsguard.toml").unwrap_err().render(false),
-        r#"error: `balance` in [upstream] itself
+        r#"error: `balance` directly in [upstream]
  --> wsguard.toml:4:1
   |
 4 | balance = "hash-ip"
@@ -805,7 +805,7 @@ upstream = "again""#;
 2 | servers = ["127.0.0.1:8080"]
   |            ^^^^^^^^^^^^^^^^
   |
-  = help: where your server itself listens, which is another port than that of `bind`"#
+  = help: name the address of your own server; its port differs from that of `bind`"#
     );
 }
 

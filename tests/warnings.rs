@@ -61,12 +61,12 @@ fn each_has_its_place() {
         (
             "[limits.messages]\nping = \"30s\"\n[limits.timeouts]\nidle = \"30s\"",
             chat,
-            &["2:8 `idle` 30s ends a silent connection before `ping` 30s asks it"],
+            &["2:8 `idle` 30s closes a silent connection before its first `ping` after 30s"],
         ),
         (
             "[limits.messages]\nping = \"30s\"\n[zone.default]\ntimeouts.idle = \"10s\"",
             chat,
-            &["4:17 `idle` 10s ends a silent connection before `ping` 30s asks it"],
+            &["4:17 `idle` 10s closes a silent connection before its first `ping` after 30s"],
         ),
         (
             "[limits.messages]\nping = \"30s\"\n[limits.timeouts]\nidle = \"31s\"",
@@ -77,8 +77,8 @@ fn each_has_its_place() {
             "[limits.messages]\nrate = \"11/min\"\nper_ip_rate = \"700/h\"\non_exceed = \"delay\"",
             chat,
             &[
-                "2:8 `rate` 11/min is slower than one in 5s, the longest delay: each message above it closes",
-                "3:15 `per_ip_rate` 700/h is slower than one in 5s, the longest delay: each message above it closes",
+                "2:8 `rate` 11/min is less than one in 5s, the longest delay: each message above it closes the connection",
+                "3:15 `per_ip_rate` 700/h is less than one in 5s, the longest delay: each message above it closes the connection",
             ],
         ),
         (
@@ -90,22 +90,22 @@ fn each_has_its_place() {
         (
             "[limits.messages]\nnotice = \"slow down\"",
             chat,
-            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+            &["2:10 `notice` is never sent: no rate limits what clients send"],
         ),
         (
             "[limits.messages]\nnotice = \"slow down\"\nout_rate = \"5/s\"\nmax_size = \"1KiB\"",
             chat,
-            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+            &["2:10 `notice` is never sent: no rate limits what clients send"],
         ),
         (
             "[limits.messages]\nrate = \"5/s\"\n[zone.default.messages]\npreset = \"off\"\nnotice = \"a\"",
             chat,
-            &["5:10 `notice` is never sent: nothing limits what clients send by rate"],
+            &["5:10 `notice` is never sent: no rate limits what clients send"],
         ),
         (
             "[limits.messages]\nnotice = \"slow down\"\n[zone.default.messages]\nrate = \"5/s\"\nnotice = \"off\"",
             chat,
-            &["2:10 `notice` is never sent: nothing limits what clients send by rate"],
+            &["2:10 `notice` is never sent: no rate limits what clients send"],
         ),
         (
             "[limits.messages]\nnotice = \"slow down\"\n[zone.default.messages]\nbytes_rate = \"1KiB/s\"",
@@ -120,12 +120,12 @@ fn each_has_its_place() {
         (
             "[limits.messages]\nrate = \"off\"\npreset = \"dead-chat\"",
             chat,
-            &["3:10 `preset` has no effect: `rate` beside it is off"],
+            &["3:10 `preset` has no effect: `rate` in the same table is off"],
         ),
         (
             "[zone.default.messages]\nrate = \"3/s\"\npreset = \"discord\"",
             chat,
-            &["3:10 `preset` has no effect: `rate` beside it is what holds"],
+            &["3:10 `preset` has no effect: `rate` in the same table overrides it"],
         ),
         (
             "[limits.messages]\npreset = \"discord\"\nburst = 60\n[zone.default.messages]\nrate = \"3/s\"",
@@ -156,17 +156,17 @@ fn each_has_its_place() {
         (
             "[client_ip]\ntrusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]",
             chat,
-            &["2:34 \"0.0.0.0/0\" is trusted: everyone may say who they are"],
+            &["2:34 \"0.0.0.0/0\" trusts every address: any client can forge its own"],
         ),
         (
             "[client_ip]\ntrusted_proxies = [\"::ffff:0:0/96\"]",
             chat,
-            &["2:20 \"::ffff:0:0/96\" is trusted: everyone may say who they are"],
+            &["2:20 \"::ffff:0:0/96\" trusts every address: any client can forge its own"],
         ),
         (
             "[client_ip]\ntrusted_proxies = [\"::/0\"]",
             chat,
-            &["2:20 \"::/0\" is trusted: everyone may say who they are"],
+            &["2:20 \"::/0\" trusts every address: any client can forge its own"],
         ),
         (
             "[client_ip]\nheaders = [\"x-real-ip\", \"forwarded\"]",
@@ -176,13 +176,13 @@ fn each_has_its_place() {
         (
             "",
             local,
-            &["3:8 only this machine can connect, and nothing is trusted: every client looks like one"],
+            &["3:8 all listeners are local and no proxy is trusted: all clients share one address"],
         ),
         ("[client_ip]\ntrusted_proxies = [\"loopback\"]", local, &[]),
         (
             "[[route]]\npaths = [\"/a\"]",
             chat,
-            &["1:1 no route takes what the others leave: it gets 404"],
+            &["1:1 requests that match no route get 404"],
         ),
         ("[[route]]\npaths = [\"/a\"]\n[[route]]", chat, &[]),
         // A last route that refuses what the others leave.
@@ -190,7 +190,7 @@ fn each_has_its_place() {
         (
             "[[route]]\npaths = [\"/a\"]\n[[route]]\npaths = [\"/b\"]\nrefuse = 404",
             chat,
-            &["3:1 no route takes what the others leave: it gets 404"],
+            &["3:1 requests that match no route get 404"],
         ),
         (
             "[[route]]\nrefuse = 404\n[[route]]\npaths = [\"/a\"]",
@@ -215,7 +215,7 @@ fn each_has_its_place() {
         (
             "[[route]]\npaths = [\"/a\"]\nrefuse = 404\n[[route]]\nrefuse = 404",
             chat,
-            &["1:1 every route refuses: nobody gets in"],
+            &["1:1 every route refuses: no client gets in"],
         ),
         (
             "[[route]]\n[[route]]\npaths = [\"/a\"]",
@@ -260,7 +260,7 @@ fn each_has_its_place() {
         (
             "[[route]]\npaths = [\"/a\"]\nzone = \"exempt\"\n[[route]]",
             chat,
-            &["3:8 everyone is let into an exempt zone"],
+            &["3:8 an exempt zone is open to everyone"],
         ),
         (
             "[[route]]\npaths = [\"/a\"]\nallow = [\"unix\"]\nzone = \"exempt\"\n[[route]]",
@@ -270,7 +270,7 @@ fn each_has_its_place() {
         (
             "[zone.default]\nexempt = true",
             chat,
-            &["2:10 everyone is let into an exempt zone"],
+            &["2:10 an exempt zone is open to everyone"],
         ),
         ("[zone.a]\nper_ip = 1", chat, &["1:7 no route leads to zone \"a\""]),
         ("[zone.exempt]\nexempt = true\nconnections = 1000", chat, &[]),
@@ -287,13 +287,13 @@ fn each_has_its_place() {
         (
             "[limits]\nreject_with = \"drop\"\n[client_ip]\ntrusted_proxies = [\"10.0.0.0/8\"]",
             chat,
-            &["2:15 `drop` behind a trusted proxy: it is the proxy that sees the reset"],
+            &["2:15 `drop` behind a trusted proxy: the proxy sees the reset, not the client"],
         ),
         ("[limits]\nreject_with = \"drop\"", chat, &[]),
         (
             "[server]\nmax_connections = 9_999",
             chat,
-            &["2:19 the zones' budgets are 10000 together, and the process may have 9999"],
+            &["2:19 the zones' budgets add up to 10000, and the process may have 9999"],
         ),
         ("[server]\nmax_connections = 10_000", chat, &[]),
         // Servers near a listener of wsguard's, and none of them is it: another machine, another family, another address,

@@ -116,7 +116,7 @@ impl fmt::Display for Unread {
             Self::Io(error) => error.fmt(f),
             Self::Kind(kind) => write!(f, "it is {kind}, and a configuration is {RULE}"),
             Self::TooLarge => write!(f, "it is larger than 1 MiB, and a configuration is {RULE}"),
-            Self::Late(patience) => write!(f, "it has not come to its end within {} s", patience.as_secs()),
+            Self::Late(patience) => write!(f, "reading it took more than {} s", patience.as_secs()),
         }
     }
 }

@@ -73,7 +73,7 @@ fn listen(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Finding
         .flat_map(|listener| &listener.bind)
         .find(|other| other.collides_with(&bind))
     {
-        let title = format!("a listener has \"{taken}\", so that [admin] can't have \"{address}\"");
+        let title = format!("a listener is bound to \"{taken}\": [admin] can't listen on \"{address}\"");
         let mistake = span.map_or_else(|| Finding::nowhere(&title), |span| Finding::at(span, &title));
         found.mistake(mistake.hint("[admin] listen = \"127.0.0.1:PORT\" with a free port, or \"off\""));
     }

@@ -46,16 +46,16 @@ fn translations(entry: &Entry, found: &mut Findings) -> TranslationPrefixes {
 }
 
 fn translation(text: &str) -> Result<TranslationPrefix, Wrong> {
-    let why = || format!("\"{text}\" is not the prefix of a translator");
+    let why = || format!("\"{text}\" is not a NAT64 prefix");
     let network = match addresses::network(text) {
         Ok(IpNet::V6(network)) => network,
         Ok(IpNet::V4(_)) => {
             return Err(Wrong::new(
                 why(),
-                "NAT64 has IPv6 prefixes, such as \"2001:db8:64::/96\"",
+                "NAT64 prefixes are IPv6, such as \"2001:db8:64::/96\"",
             ));
         }
-        Err(wrong) if text.contains('/') && wrong.why.ends_with("behind its prefix") => return Err(wrong),
+        Err(wrong) if addresses::has_host_bits(text) => return Err(wrong),
         Err(_) => return Err(Wrong::new(why(), "an IPv6 network, such as \"2001:db8:64::/96\"")),
     };
     TranslationPrefix::new(network).ok_or_else(|| {

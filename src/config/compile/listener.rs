@@ -139,7 +139,7 @@ fn check_proxy_protocol(raw: &schema::Listener, bind: &[Bind], client_ip: &schem
     if is_on && (!written || nothing) {
         let title = "`accept_proxy_protocol` without trusted proxies: every connection would be refused";
         found.mistake(Finding::at(span, title).hint(
-            "[client_ip] trusted_proxies = [...] names those who send the header; it is accepted from nobody else",
+            "list the proxies that send the header in [client_ip] trusted_proxies; it is accepted only from them",
         ));
     } else if let Some(trusted) = trusted.filter(|_| is_on && written) {
         let is_trusted = |bind: &&Bind| {
@@ -147,7 +147,9 @@ fn check_proxy_protocol(raw: &schema::Listener, bind: &[Bind], client_ip: &schem
             trusted.iter().any(|text| (text.text == "unix") == is_unix)
         };
         if let Some(bind) = bind.iter().find(|bind| !is_trusted(bind)) {
-            let title = format!("`accept_proxy_protocol`, and no peer of \"{bind}\" is trusted: all would be refused");
+            let title = format!(
+                "`accept_proxy_protocol` without a trusted peer for \"{bind}\": every connection to it would be refused"
+            );
             found.mistake(Finding::at(span, title).hint(
                 "trusted_proxies needs \"unix\" for Unix sockets, and networks (\"loopback\", \"10.0.0.0/8\") for addresses",
             ));

@@ -92,17 +92,17 @@ fn notice(entry: &Entry, found: &mut Findings) -> Setting<Arc<str>> {
     if entry.is("off") {
         return Setting::Off;
     }
-    let such = "what a client is to hear, or \"off\"";
+    let such = "the text to send to the client, or \"off\"";
     let Some(text) = entry.text(such, found) else {
         return Setting::Unwritten;
     };
     let (title, hint) = if text.text.is_empty() {
         ("`notice` is empty", such.to_owned())
     } else if text.text.len() > MOST_NOTICE {
-        let hint = format!("it has {} bytes, and may have {MOST_NOTICE}", text.text.len());
+        let hint = format!("it has {} bytes; at most {MOST_NOTICE} are allowed", text.text.len());
         ("`notice` is too long", hint)
     } else if text.text.contains(char::is_control) {
-        let hint = "a text in one line, without tabs and other signs that don't print".to_owned();
+        let hint = "write one line without tabs or other control characters".to_owned();
         ("`notice` has control characters", hint)
     } else {
         return Setting::Value(text.text.into());

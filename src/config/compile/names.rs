@@ -33,9 +33,9 @@ impl Names {
         }
         if let Some((_, first)) = self.taken.iter().find(|(taken, _)| *taken == name) {
             found.mistake(
-                Finding::at(span, format!("a second {} by the name \"{name}\"", self.kind))
+                Finding::at(span, format!("a second {} named \"{name}\"", self.kind))
                     .beside(first.clone(), "the first")
-                    .hint("`name` tells them apart in the log and the metrics"),
+                    .hint("give each its own `name`: the log and the metrics show it"),
             );
         } else {
             self.taken.push((Arc::clone(&name), span));
@@ -50,7 +50,7 @@ pub fn check(name: &Text, found: &mut Findings) {
     let why = if name.is_empty() {
         "a name is empty"
     } else if *name == "-" {
-        "\"-\" is what logs and metrics say where there is no name"
+        "a name can't be \"-\": the log and the metrics use it where there is no name"
     } else if name.chars().any(char::is_control) {
         "a name has a control character"
     } else if name.len() > 100 {

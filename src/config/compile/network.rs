@@ -28,7 +28,7 @@ pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> Networ
             found.mistake(mistake.hint("networks = [\"203.0.113.0/28\"]"));
         }
         if !raw.per_ip.is_written() && !raw.per_ip_rate.is_written() {
-            let mistake = Finding::at(header.clone(), "a network that changes nothing");
+            let mistake = Finding::at(header.clone(), "a network without a limit of its own");
             found.mistake(mistake.hint("per_ip = 400, or per_ip_rate = \"50/s\", or \"off\""));
         }
         let texts = raw
@@ -45,15 +45,15 @@ pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> Networ
         };
         for text in &texts {
             if text.text == "unix" {
-                let title = "\"unix\" has no address, and [[network]] goes by address";
+                let title = "\"unix\" can't be in a [[network]]: Unix peers have no address";
                 found.mistake(
-                    Finding::at(text.span.clone(), title).hint("a route with networks = [\"unix\"] selects it"),
+                    Finding::at(text.span.clone(), title).hint("a route with networks = [\"unix\"] selects them"),
                 );
                 continue;
             }
             for (network, span) in clients::networks(text, found) {
                 if map.insert(network, policy.clone()).is_err() {
-                    let mut mistake = Finding::at(span.clone(), format!("\"{network}\" is in two places"))
+                    let mut mistake = Finding::at(span.clone(), format!("\"{network}\" is listed twice"))
                         .hint("the longest prefix decides, and these are equally long");
                     if let Some((_, first)) = places.iter().find(|(other, _)| same(*other, network)) {
                         mistake = mistake.beside(first.clone(), "the first");
@@ -74,8 +74,8 @@ fn rate(raw: &schema::Network, found: &mut Findings) -> Setting<Rate> {
         .and_then(NonZeroU32::new);
     if !raw.per_ip_rate.is_written() {
         if let Some(span) = raw.per_ip_burst.span() {
-            let title = "`per_ip_burst` without `per_ip_rate`: each zone has a rate of its own";
-            found.mistake(Finding::at(span, title).hint("per_ip_rate = \"50/s\" beside it"));
+            let title = "`per_ip_burst` has no rate: each zone has its own";
+            found.mistake(Finding::at(span, title).hint("set per_ip_rate = \"50/s\" in the same table"));
         }
         return Setting::Unwritten;
     }

@@ -28,10 +28,10 @@ pub fn refuse(
             };
             let mut binds = listeners.iter().flat_map(|listener| &listener.bind);
             let (what, hint) = if binds.any(|bind| is_at(&server, bind)) {
-                let hint = "where your server itself listens, which is another port than that of `bind`";
+                let hint = "name the address of your own server; its port differs from that of `bind`";
                 ("listener: every connection would come back to it", hint)
             } else if admin.as_ref().is_some_and(|bind| is_at(&server, bind)) {
-                let hint = "where your server itself listens, which is another port than that of [admin] `listen`";
+                let hint = "name the address of your own server; its port differs from that of [admin] `listen`";
                 ("admin listener: no connection could be opened there", hint)
             } else {
                 continue;

@@ -24,12 +24,9 @@ pub fn bytes_over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut F
 /// `example` is a rate where the burst could be read.
 fn needs_a_rate(base: Option<Rate>, rate: &Entry, burst: &Entry, example: Option<&str>, found: &mut Findings) {
     if let Some(example) = example.filter(|_| base.is_none() && !rate.is_written()) {
-        let title = format!(
-            "`{}` without a rate: none stands beside it, and none is inherited",
-            burst.key
-        );
+        let title = format!("`{}` has no rate: none is set here or inherited", burst.key);
         let mistake = Finding::at(burst.span().unwrap_or_default(), title);
-        found.mistake(mistake.hint(format!("{} = \"{example}\" beside it", rate.key)));
+        found.mistake(mistake.hint(format!("set {} = \"{example}\" in the same table", rate.key)));
     }
 }
 

@@ -83,9 +83,9 @@ fn refuses(route: &schema::Route, found: &mut Findings) -> bool {
 fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Route {
     for entry in [&route.zone, &route.upstream, &route.allow, &route.origins] {
         if let Some(span) = entry.span() {
-            let mistake = Finding::at(span, format!("a route that refuses has no `{}`", entry.key));
+            let mistake = Finding::at(span, format!("a route with `refuse` can't have `{}`", entry.key));
             found.mistake(
-                mistake.hint("take it out, or `refuse`; which requests it is for say hosts, paths and networks"),
+                mistake.hint("remove one of the two; hosts, paths and networks select the requests to refuse"),
             );
         }
     }
@@ -106,7 +106,7 @@ fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Rout
 fn hosts(route: &schema::Route, found: &mut Findings) -> Vec<HostPattern> {
     each(
         &route.hosts,
-        "for any host leave `hosts` out",
+        "to match any host, leave `hosts` out",
         HostPattern::parse,
         found,
     )
@@ -114,11 +114,11 @@ fn hosts(route: &schema::Route, found: &mut Findings) -> Vec<HostPattern> {
 
 fn route_paths(route: &schema::Route, found: &mut Findings) -> Vec<RoutePath> {
     let parse = |path: &str| paths::check(path).map(|()| RoutePath::new(path));
-    each(&route.paths, "for any path leave `paths` out", parse, found)
+    each(&route.paths, "to match any path, leave `paths` out", parse, found)
 }
 
 fn networks(route: &schema::Route, found: &mut Findings) -> Option<ClientSet> {
-    let texts = route.networks.texts("for any client leave `networks` out", found);
+    let texts = route.networks.texts("to match any client, leave `networks` out", found);
     texts.map(|texts| clients::set(&texts, found))
 }
 
@@ -138,7 +138,7 @@ fn zone(entry: &Entry, zones: &[ZonePolicy], found: &mut Findings) -> usize {
 
 fn upstream(entry: &Entry, header: &Range<usize>, upstreams: &[&str], found: &mut Findings) -> usize {
     if !entry.is_written() && upstreams.len() > 1 {
-        let mistake = Finding::at(header.clone(), "a route without `upstream`, where there are several");
+        let mistake = Finding::at(header.clone(), "a route needs `upstream` where there are several");
         let all: Vec<String> = upstreams.iter().map(|name| format!("\"{name}\"")).collect();
         found.mistake(mistake.hint(format!("upstream = one of {}", all.join(", "))));
     }
@@ -153,7 +153,7 @@ fn upstream(entry: &Entry, header: &Range<usize>, upstreams: &[&str], found: &mu
 }
 
 fn origins(route: &schema::Route, found: &mut Findings) -> Option<Vec<Origin>> {
-    let hint = "it would refuse every browser; to let every origin in, leave `origins` out";
+    let hint = "it would refuse every browser; to allow any origin, leave `origins` out";
     route
         .origins
         .is_written()

@@ -32,7 +32,9 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
         let is_exempt = match written.exempt.flag(found) {
             Some(false) if built_in.as_ref().is_some_and(|zone| zone.exempt) => {
                 let span = written.exempt.span().unwrap_or_default();
-                found.mistake(Finding::at(span, "zone `exempt` is exempt").hint("choose another name for this zone"));
+                found.mistake(
+                    Finding::at(span, "zone `exempt` is always exempt").hint("choose another name for this zone"),
+                );
                 true
             }
             Some(flag) => flag,
@@ -55,7 +57,7 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
             found.mistake(
                 Finding::at(
                     span,
-                    "an exempt zone without a ceiling: its share could not be set aside",
+                    "an exempt zone needs a limit on `connections`: that many are reserved for it",
                 )
                 .hint(format!(
                     "[zone.{}] connections = {}",

@@ -13,10 +13,10 @@ pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
     let mut found = if begins_as_toml(text) {
         by_line(text, first)
     } else {
-        vec![as_told(first).title("this is no TOML").hint(BEGINNING)]
+        vec![as_told(first).title("this is not TOML").hint(BEGINNING)]
     };
     if let Some(last) = found.last_mut() {
-        last.note = Some("nothing else in the file is looked at before it is TOML".to_owned());
+        last.note = Some("the rest of the file is checked once it is TOML".to_owned());
     }
     found
 }
@@ -33,7 +33,7 @@ fn by_line(text: &str, first: &Error) -> Vec<Finding> {
         let line = line_at(&rest, start(&error));
         let Some(finding) = understood(&error, &rest, &line) else {
             let is_open = error.message().starts_with("missing comma between array") && header(&rest[line]).is_some();
-            found.push(as_told(&error).maybe_hint(is_open.then(|| "the list before it has no `]`".to_owned())));
+            found.push(as_told(&error).maybe_hint(is_open.then(|| "the list before it is missing its `]`".to_owned())));
             break;
         };
         found.push(finding);
@@ -70,7 +70,7 @@ fn understood(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding>
         return Some(twice(finding, text, line));
     }
     if without_comment(&text[line.clone()]).trim_end().ends_with('=') {
-        let hint = "write one behind `=`, or take the line out";
+        let hint = "write a value after `=`, or remove the line";
         return Some(finding.title("a key without a value").hint(hint));
     }
     let (title, right) = repaired(&text[line.clone()])?;
@@ -82,10 +82,10 @@ struct Repair(&'static str, fn(&str) -> Option<String>);
 
 /// In this order, each on what the one before it has made.
 const REPAIRS: [Repair; 4] = [
-    Repair("a key and its value have `=` between them", with_equals),
-    Repair("quotes are straight in TOML", with_straight_quotes),
-    Repair("a line ends without comma and semicolon", without_end),
-    Repair("a value is a number, true, false, or a text in quotes", in_quotes),
+    Repair("a key and its value need `=` between them", with_equals),
+    Repair("TOML needs straight quotes", with_straight_quotes),
+    Repair("a line has no comma or semicolon at its end", without_end),
+    Repair("a value must be a number, true, false, or a text in quotes", in_quotes),
 ];
 
 /// What is wrong with a line, and the line as TOML; `None` where that is not known, or the line is not what is wrong.
@@ -162,17 +162,17 @@ fn twice(finding: Finding, text: &str, line: &Range<usize>) -> Finding {
         let first = in_its_table.find(|(_, line)| key(line) == key(written));
         let key = finding.span.clone().and_then(|span| text.get(span)).unwrap_or("a key");
         let title = format!("`{key}` is written twice");
-        return beside(finding.title(title).hint("take one of the two out"), first);
+        return beside(finding.title(title).hint("remove one of the two"), first);
     };
     let (title, hint) = if LISTS.contains(&name) {
         (
-            format!("of `{name}` there may be several"),
-            format!("each begins with [[{name}]]"),
+            format!("there may be several of `{name}`"),
+            format!("each one begins with [[{name}]]"),
         )
     } else {
         (
             format!("[{name}] is written twice"),
-            format!("write under one [{name}] what belongs there"),
+            format!("put its keys under one [{name}]"),
         )
     };
     let first = before.iter().find(|(_, line)| header(line) == Some(name));
@@ -233,4 +233,4 @@ fn lines(text: &str) -> Vec<(usize, &str)> {
 }
 
 const BEGINNING: &str =
-    "it begins with [[listener]] and on the next line: bind = [\"0.0.0.0:8080\"]; conf/minimal.toml is a whole one";
+    "it begins with [[listener]] and on the next line: bind = [\"0.0.0.0:8080\"]; conf/minimal.toml is a complete one";

@@ -94,8 +94,8 @@ impl<'t, T: Table<'t>> Field<'t> for List<T> {
         let header = format!("[[{key}]]");
         let array = value.and_then(|value| value.get_ref().as_array());
         if let Some(value) = value.filter(|_| array.is_none()) {
-            let title = format!("`{key}` is a list of tables");
-            found.mistake(Finding::at(value.span(), title).hint(format!("each of them begins with {header}")));
+            let title = format!("`{key}` must be a list of tables");
+            found.mistake(Finding::at(value.span(), title).hint(format!("each one begins with {header}")));
         }
         let items = array.into_iter().flat_map(|array| array.iter());
         Self {
@@ -120,8 +120,8 @@ impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
     fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self {
         let table = value.and_then(|value| value.get_ref().as_table());
         if let Some(value) = value.filter(|_| table.is_none()) {
-            let title = format!("`{key}` is no table");
-            found.mistake(Finding::at(value.span(), title).hint(format!("each begins with [{key}.NAME]")));
+            let title = format!("`{key}` must be a table");
+            found.mistake(Finding::at(value.span(), title).hint(format!("each one begins with [{key}.NAME]")));
         }
         let mut members: Vec<_> = table.into_iter().flatten().collect();
         // The parser's tables are sorted by name.
@@ -138,7 +138,7 @@ impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
                 tables.extend(read.map(|table| (Text { text, span }, table)));
             } else if !is_told {
                 is_told = true;
-                let title = format!("`{text}` in [{key}] itself");
+                let title = format!("`{text}` directly in [{key}]");
                 let hint = format!("each {key} has a name: [{key}.chat] instead of [{key}]");
                 found.mistake(Finding::at(name.span(), title).hint(hint));
             }
@@ -153,9 +153,9 @@ impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
 fn read_table<'t, T: Table<'t>>(value: &'t Value<'t>, header: &str, found: &mut Findings) -> Option<T> {
     let table = value.get_ref().as_table();
     if table.is_none() {
-        let title = format!("{header} is a table, and this is not");
+        let title = format!("{header} must be a table");
         let mistake = Finding::at(value.span(), title);
-        found.mistake(mistake.hint(format!("it begins with {header} on a line of its own")));
+        found.mistake(mistake.hint(format!("write {header} on a line of its own, and its keys below it")));
     }
     table.map(|table| T::read(Some(table), found))
 }

@@ -38,7 +38,7 @@ fn hint(schema: &Schema, key: &str, all: &[Schema]) -> String {
         return format!("`{key}` belongs in {}", home.place);
     }
     let known: Vec<String> = schema.keys.iter().map(|name| format!("`{name}`")).collect();
-    format!("known here: {}", known.join(", "))
+    format!("known keys: {}", known.join(", "))
 }
 
-const PLANNED: &str = "it is planned; take it out until a version has it, it would have no effect";
+const PLANNED: &str = "it is planned for a later version; remove it, it would have no effect";

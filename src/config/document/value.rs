@@ -112,7 +112,7 @@ impl<'t> Entry<'t> {
         let value = self.value?;
         let text = text_of(value);
         if text.is_none() {
-            self.mistake(value.span(), "is a text in quotes", hint, found);
+            self.mistake(value.span(), "must be a text in quotes", hint, found);
         }
         text
     }
@@ -135,7 +135,7 @@ impl<'t> Entry<'t> {
                 Some(text) => format!("write [\"{text}\"]"),
                 None => "such as [\"one\", \"two\"]".to_owned(),
             };
-            self.mistake(value.span(), "is a list of texts", &hint, found);
+            self.mistake(value.span(), "must be a list of texts", &hint, found);
             return None;
         };
         let mut texts = Vec::with_capacity(array.len());
@@ -143,7 +143,7 @@ impl<'t> Entry<'t> {
             match text_of(item) {
                 Some(text) => texts.push(text),
                 None => {
-                    let title = format!("`{}` has texts in quotes only", self.key);
+                    let title = format!("`{}` may hold only texts in quotes", self.key);
                     found.mistake(Finding::at(item.span(), title));
                 }
             }
@@ -174,7 +174,7 @@ impl<'t> Entry<'t> {
         let flag = value.get_ref().as_bool();
         if flag.is_none() {
             let hint = format!("without quotes{}", or(word));
-            self.mistake(value.span(), "is either true or false", &hint, found);
+            self.mistake(value.span(), "must be true or false", &hint, found);
         }
         flag
     }
@@ -266,10 +266,9 @@ impl<'t> Entry<'t> {
         let (key, word) = (self.key, text.text);
         let finding = |title| Finding::at(text.span.clone(), title);
         found.mistake(if planned::has_value(key, word) {
-            finding(format!("`{key} = \"{word}\"` is not in this version"))
-                .hint("it is planned; take it out until a version has it")
+            finding(format!("`{key} = \"{word}\"` is not in this version")).hint("it is planned for a later version")
         } else {
-            finding(format!("`{key}` does not know \"{word}\""))
+            finding(format!("`{key}` can't be \"{word}\""))
                 .maybe_hint(suggest(word, words.iter().map(|(word, _)| *word)))
         });
         None
@@ -296,7 +295,7 @@ struct Kind<'a, T> {
 }
 
 /// After 0, which may be meant as "without a limit" or as "nobody".
-const LIFTED: &str = "; \"off\" lifts the limit, and who may come at all is what a route's `allow` says";
+const LIFTED: &str = "; \"off\" removes the limit; to admit only some clients, use a route's `allow`";
 
 fn or(word: &str) -> String {
     if word.is_empty() {

@@ -26,7 +26,7 @@ impl Findings {
             if untold > 0 {
                 findings.truncate(MOST_TOLD);
                 let rest = Finding::nowhere(format!("there are {untold} more {what}"));
-                findings.push(rest.hint("they are told once some of those above are put right"));
+                findings.push(rest.hint("they are shown once some of the above are fixed"));
             }
         }
     }

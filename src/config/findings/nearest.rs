@@ -27,7 +27,7 @@ pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clo
 /// All that there is.
 pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
-    format!("there is {}", all.join(", "))
+    format!("one of {}", all.join(", "))
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ pub fn bind(text: &str) -> Result<Bind, Wrong> {
     }
     let why = format!("\"{text}\" is not an address to bind");
     if let Some(address) = without_brackets(text) {
-        return Err(Wrong::new(why, format!("IPv6 stands in brackets: \"{address}\"")));
+        return Err(Wrong::new(why, format!("write IPv6 in brackets: \"{address}\"")));
     }
     let port = text
         .strip_prefix("*:")
@@ -76,7 +76,7 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
         let authority = rest.split('/').next().unwrap_or(rest);
         return Err(Wrong::new(
             why,
-            format!("host and port alone, without scheme and path: \"{authority}\""),
+            format!("host and port only, without scheme and path: \"{authority}\""),
         ));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -86,7 +86,7 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
         };
     }
     if let Some(address) = without_brackets(text) {
-        return Err(Wrong::new(why, format!("IPv6 stands in brackets: \"{address}\"")));
+        return Err(Wrong::new(why, format!("write IPv6 in brackets: \"{address}\"")));
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Err(Wrong::new(
@@ -141,9 +141,14 @@ pub fn network(text: &str) -> Result<IpNet, Wrong> {
     }
     let alone = IpNet::from(net.addr());
     Err(Wrong::new(
-        format!("\"{text}\" has bits set behind its prefix"),
+        format!("\"{text}\" has bits set after its prefix"),
         format!("the network is \"{}\"; the address alone is \"{alone}\"", net.trunc()),
     ))
+}
+
+/// Whether it is a network but for bits after its prefix that are not 0, as in `10.0.0.1/8`.
+pub fn has_host_bits(text: &str) -> bool {
+    address_and_prefix(text).is_some_and(|network| network.trunc() != network)
 }
 
 /// Stricter than `IpNet`'s own reading, which takes 010.0.0.0/8 as 10.0.0.0/8 where others see octal.
@@ -299,13 +304,13 @@ mod tests {
     #[test]
     fn an_ipv6_address_with_a_port_stands_in_brackets() {
         for (text, meant) in [
-            ("::1:8080", "IPv6 stands in brackets: \"[::1]:8080\""),
-            ("2001:db8::1:3000", "IPv6 stands in brackets: \"[2001:db8::1]:3000\""),
+            ("::1:8080", "write IPv6 in brackets: \"[::1]:8080\""),
+            ("2001:db8::1:3000", "write IPv6 in brackets: \"[2001:db8::1]:3000\""),
             (
                 "2001:db8:0:0:0:0:0:1:443",
-                "IPv6 stands in brackets: \"[2001:db8::1]:443\"",
+                "write IPv6 in brackets: \"[2001:db8::1]:443\"",
             ),
-            (":::8080", "IPv6 stands in brackets: \"[::]:8080\""),
+            (":::8080", "write IPv6 in brackets: \"[::]:8080\""),
         ] {
             assert_eq!(bind(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));
             assert_eq!(target(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));

@@ -11,22 +11,22 @@ pub fn check(text: &str) -> Result<(), Wrong> {
     }
     if let Some(end) = text.find(['?', '#']) {
         return Err(Wrong::new(
-            why("is more than a path"),
-            format!("query and fragment are not looked at: \"{}\"", &text[..end]),
+            why("has a query or a fragment"),
+            format!("only the path is matched: \"{}\"", &text[..end]),
         ));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Wrong::new(
             why("has characters that no client sends"),
-            format!("percent-encoded, as clients send it: \"{}\"", encode(text)),
+            format!("percent-encode it, as clients do: \"{}\"", encode(text)),
         ));
     }
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
         if after.len() < 2 || !after.bytes().take(2).all(|b| b.is_ascii_hexdigit()) {
             return Err(Wrong::new(
-                why("is not percent-encoded"),
-                "`%` stands before two hex digits; itself it is `%25`",
+                why("has a `%` without two hex digits after it"),
+                "a percent sign itself is written `%25`",
             ));
         }
         rest = after;
@@ -62,7 +62,7 @@ mod tests {
         let hint = check("/café x").map_err(|wrong| wrong.hint.unwrap_or_default());
         assert_eq!(
             hint,
-            Err("percent-encoded, as clients send it: \"/caf%C3%A9%20x\"".to_owned())
+            Err("percent-encode it, as clients do: \"/caf%C3%A9%20x\"".to_owned())
         );
     }
 }

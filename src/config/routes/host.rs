@@ -23,7 +23,7 @@ impl HostPattern {
         let name = lower.strip_suffix('.').unwrap_or(&lower);
         let why = || format!("\"{text}\" is not a host");
         if name == "*" {
-            return Err(Wrong::new(why(), "for any host leave `hosts` out"));
+            return Err(Wrong::new(why(), "to match any host, leave `hosts` out"));
         }
         if let Some(rest) = name.strip_prefix("*.") {
             return if is_host_name(rest) {
@@ -51,9 +51,9 @@ impl HostPattern {
                 rest.split('/').next().unwrap_or(rest)
             )
         } else if name.parse::<std::net::Ipv6Addr>().is_ok() {
-            format!("an IPv6 address stands in brackets: \"[{name}]\"")
+            format!("write IPv6 in brackets: \"[{name}]\"")
         } else if let Some((host, _)) = name.rsplit_once(':') {
-            format!("the port is not looked at: \"{host}\"")
+            format!("ports are ignored; write it without: \"{host}\"")
         } else if !name.is_ascii() {
             "as clients send it, in ASCII: \"xn--...\"".to_owned()
         } else {
@@ -96,7 +96,7 @@ pub(crate) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
     format!("an IPv4 address has four numbers: \"{meant}\"")
 }
 
-const STAR: &str = "a `*` stands alone before the first dot: \"*.example.org\"";
+const STAR: &str = "`*` may only be the first label: \"*.example.org\"";
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -191,7 +191,7 @@ mod tests {
             ("2130706433", "an IPv4 address has four numbers: \"127.0.0.1\""),
             ("[fe80::1%eth0]", "without its zone: \"[fe80::1]\""),
             ("[fe80::1%25eth0]", "without its zone: \"[fe80::1]\""),
-            ("[2001:db8::1]:443", "the port is not looked at: \"[2001:db8::1]\""),
+            ("[2001:db8::1]:443", "ports are ignored; write it without: \"[2001:db8::1]\""),
         ] {
             let wrong = HostPattern::parse(text).unwrap_err();
             assert_eq!(wrong.hint.as_deref(), Some(hint), "{text}");

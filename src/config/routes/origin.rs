@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::host::{four_numbers, labels_before};
 use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
-use crate::wire::authority::address_of;
+use crate::wire::authority::{Authority, address_of};
 
 /// What `origins` lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl Origin {
         let why = || format!("\"{text}\" is not an origin");
         let Some((scheme, authority)) = lower.split_once("://") else {
             let hint = match text {
-                "*" => "for any origin leave `origins` out".to_owned(),
+                "*" => "to allow any origin, leave `origins` out".to_owned(),
                 _ if lower == "null" => "in lower case: \"null\"".to_owned(),
                 _ if is_host_name(text) => format!("with its scheme: \"https://{text}\""),
                 _ => "such as \"https://chat.example.org\", \"app://.\" or \"null\"".to_owned(),
@@ -55,7 +55,7 @@ impl Origin {
         if authority_alone != authority {
             return Err(Wrong::new(
                 why(),
-                format!("an origin ends with host or port: \"{scheme}://{authority_alone}\""),
+                format!("an origin has no path: \"{scheme}://{authority_alone}\""),
             ));
         }
         let (host, port) = host_and_port(scheme, authority);
@@ -89,7 +89,7 @@ impl Origin {
             None => Err(Wrong::new(
                 why(),
                 if host.contains('*') {
-                    "a `*` stands alone before the first dot: \"https://*.example.org\"".to_owned()
+                    "`*` may only be the first label: \"https://*.example.org\"".to_owned()
                 } else if let Some(address) = odd_ipv4(host) {
                     four_numbers(address)
                 } else if let Some(address) = without_zone(host) {
@@ -128,16 +128,12 @@ impl Origin {
     }
 }
 
-/// A host, and ":8443" and the like; no port where it is the one that the scheme has anyway, and so is not told.
+/// A host, and its port with the colon; "" for the default port of the scheme, which browsers leave out.
 fn host_and_port<'a>(scheme: &str, authority: &'a str) -> (&'a str, &'a str) {
-    match authority.rfind(':') {
-        Some(colon) if !authority.ends_with(']') => {
-            let (host, port) = authority.split_at(colon);
-            let is_default = default_port(scheme) == Some(port);
-            (host, if is_default { "" } else { port })
-        }
-        _ => (authority, ""),
-    }
+    let host_len = Authority::parse(authority.as_bytes()).map_or(authority.len(), |parsed| parsed.host.len());
+    let (host, port) = authority.split_at(host_len);
+    let is_default = default_port(scheme) == Some(port);
+    (host, if is_default { "" } else { port })
 }
 
 fn is_port(port: &str) -> bool {

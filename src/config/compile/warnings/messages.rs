@@ -91,12 +91,11 @@ fn asked_after_the_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Op
         .into_iter()
         .flat_map(|table| [&table.messages.ping, &table.timeouts.idle]);
     let title = format!(
-        "`idle` {} ends a silent connection before `ping` {} asks it",
+        "`idle` {} closes a silent connection before its first `ping` after {}",
         units::show_duration(idle),
         units::show_duration(ping)
     );
-    let hint =
-        "a `ping` shorter than `idle`: its answer keeps the living; or idle = \"off\", since `ping` finds the dead";
+    let hint = "make `ping` shorter than `idle`, or set idle = \"off\": `ping` detects dead clients";
     Some(Finding::at(first_span(entries)?, title).hint(hint))
 }
 
@@ -111,7 +110,8 @@ fn ghosts_that_nobody_asks(zone: &ZonePolicy, own: &Messages) -> Option<Finding>
         _ => return None,
     };
     let title = format!("`replace_ghosts` has no effect: `{key}` is off here");
-    let hint = format!("who is at `per_ip` gets the slot of a client that left a `ping` unanswered; {example}");
+    let hint =
+        format!("at `per_ip`, a new connection takes the slot of one that left a `ping` unanswered; set {example}");
     Some(Finding::at(own.replace_ghosts.span()?, title).hint(hint))
 }
 
@@ -126,12 +126,12 @@ fn delays_that_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Fi
     let warning = |(rate, entries): (Option<Rate>, [&Entry; 2])| {
         let rate = rate.filter(|rate| ends(*rate))?;
         let title = format!(
-            "`{}` {} is slower than one in {}, the longest delay: each message above it closes",
+            "`{}` {} is less than one in {}, the longest delay: each message above it closes the connection",
             entries[0].key,
             units::show_rate(rate),
             units::show_duration(LONGEST_DELAY)
         );
-        let hint = "a faster rate; or on_exceed = \"close\", which says what happens";
+        let hint = "raise the rate, or set on_exceed = \"close\"";
         Some(Finding::at(first_span(entries)?, title).hint(hint))
     };
     rates.into_iter().filter_map(warning).collect()
@@ -141,18 +141,18 @@ fn delays_that_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Fi
 fn overruled(table: &Messages) -> Option<Finding> {
     let rate = table.rate.span().filter(|_| is_on(&table.preset))?;
     let title = if is_on(&table.rate) {
-        "`preset` has no effect: `rate` beside it is what holds"
+        "`preset` has no effect: `rate` in the same table overrides it"
     } else {
-        "`preset` has no effect: `rate` beside it is off"
+        "`preset` has no effect: `rate` in the same table is off"
     };
     let warning = Finding::at(table.preset.span()?, title).beside(rate, "this one");
-    Some(warning.hint("take one of the two out; a preset is a `rate` with its `burst`"))
+    Some(warning.hint("remove one of the two; a preset is a `rate` with its `burst`"))
 }
 
 fn unheard(notice: &Entry) -> Finding {
-    let title = "`notice` is never sent: nothing limits what clients send by rate";
+    let title = "`notice` is never sent: no rate limits what clients send";
     Finding::at(notice.span().unwrap_or_default(), title)
-        .hint("it is what is heard before `rate`, `per_ip_rate` or `bytes_rate` acts; rate = \"10/s\" beside it")
+        .hint("it is sent before `rate`, `per_ip_rate` or `bytes_rate` acts; set rate = \"10/s\" in the same table")
 }
 
 /// Whether clients are limited by rate.

@@ -41,9 +41,9 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
             found.warn(
                 Finding::at(
                     text.span,
-                    format!("\"{}\" is trusted: everyone may say who they are", text.text),
+                    format!("\"{}\" trusts every address: any client can forge its own", text.text),
                 )
-                .hint("per-client limits count whatever address a client makes up; name the proxies alone"),
+                .hint("per-client limits would count forged addresses; list only your proxies"),
             );
         }
     }
@@ -51,7 +51,7 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
     if let [_, second, ..] = headers.as_slice() {
         found.warn(
             Finding::at(second.span.clone(), "several headers are read for the client's address")
-                .hint("whichever of them the proxy does not overwrite is the client's to forge; name the one it sets"),
+                .hint("clients can forge those that the proxy does not overwrite; list only the one it sets"),
         );
     }
     let is_local = policy
@@ -74,7 +74,7 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
         found.warn(
             Finding::at(
                 bind,
-                "only this machine can connect, and nothing is trusted: every client looks like one",
+                "all listeners are local and no proxy is trusted: all clients share one address",
             )
             .hint(format!(
                 "behind a proxy on this machine: [client_ip] trusted_proxies = [\"{word}\"]"
@@ -92,7 +92,7 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
         .filter(|_| routes.iter().all(|route| route.refuses))
     {
         found.warn(
-            Finding::at(header.clone(), "every route refuses: nobody gets in").hint("a [[route]] without `refuse`"),
+            Finding::at(header.clone(), "every route refuses: no client gets in").hint("a [[route]] without `refuse`"),
         );
     }
     let mut last_header = None;
@@ -100,7 +100,7 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
         if reach::is_shadowed(route, &routes[..nth]) {
             found.warn(
                 Finding::at(header.clone(), format!("route \"{}\" can't be reached", route.name))
-                    .hint("the routes before it take everything that it would; the first that matches wins"),
+                    .hint("earlier routes take all of its requests; the first match wins"),
             );
         } else if route.exempt && !route.paths.is_empty() && !route.paths.iter().any(RoutePath::is_plain) {
             found.warn(
@@ -108,24 +108,24 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
                     written.paths.span().unwrap_or_default(),
                     format!("route \"{}\" can't be reached", route.name),
                 )
-                .hint("into an exempt zone only a plain path leads: without `%`, `;`, `\\`, `//` and dot segments"),
+                .hint("only a plain path leads into an exempt zone: one without `%`, `;`, `\\`, `//` and dot segments"),
             );
         }
         if route.exempt && route.networks.is_none() && route.allow.is_none() {
             found.warn(
                 Finding::at(
                     written.zone.span().unwrap_or(header.clone()),
-                    "everyone is let into an exempt zone",
+                    "an exempt zone is open to everyone",
                 )
-                .hint("nothing is limited there by client; name who is meant: networks = [\"198.51.100.0/24\"]"),
+                .hint("no per-client limit applies there; restrict the route: networks = [\"198.51.100.0/24\"]"),
             );
         }
         last_header = Some(header);
     }
     if let Some(header) = last_header.filter(|_| !routes.iter().any(|route| route.is_unconditional())) {
         found.warn(
-            Finding::at(header.clone(), "no route takes what the others leave: it gets 404").hint(
-                "a last [[route]] without hosts, paths and networks takes everything; where 404 is meant, give it \
+            Finding::at(header.clone(), "requests that match no route get 404").hint(
+                "add a last [[route]] without hosts, paths and networks to take them; where 404 is intended, give it \
                  `refuse = 404`",
             ),
         );
@@ -142,8 +142,10 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
         if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             if let Some((name, _)) = name_and_table.filter(|_| !is_as_built_in(zone, policy)) {
                 found.warn(
-                    Finding::at(name.span.clone(), format!("no route leads to zone \"{}\"", zone.name))
-                        .hint(format!("[[route]] with zone = \"{}\", or take the zone out", zone.name)),
+                    Finding::at(name.span.clone(), format!("no route leads to zone \"{}\"", zone.name)).hint(format!(
+                        "add a [[route]] with zone = \"{}\", or remove the zone",
+                        zone.name
+                    )),
                 );
             }
             continue;
@@ -156,10 +158,10 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
             let span = first_span([&written.reject_with, &limits.reject_with]).unwrap_or_default();
             let warning = Finding::at(
                 span,
-                "`drop` behind a trusted proxy: it is the proxy that sees the reset",
+                "`drop` behind a trusted proxy: the proxy sees the reset, not the client",
             )
             .hint(
-                "the client gets a 502 of the proxy's, which may take wsguard for dead; \"http\" or \"close\" say why",
+                "clients get a 502 from the proxy, which may mark wsguard as down; \"http\" and \"close\" name the reason",
             );
             if is_news(&warning, &mut told) {
                 found.warn(warning);
@@ -168,8 +170,8 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
         if name_and_table.is_some() && zone.exempt && raw.route.tables.is_empty() {
             let span = written.exempt.span().unwrap_or_default();
             found.warn(
-                Finding::at(span, "everyone is let into an exempt zone")
-                    .hint("zone `default` takes what no route takes; nothing is limited there by client"),
+                Finding::at(span, "an exempt zone is open to everyone")
+                    .hint("without a route everything goes to zone `default`; no per-client limit applies there"),
             );
         }
     }
@@ -269,9 +271,9 @@ fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
         found.warn(
             Finding::at(
                 span,
-                format!("the zones' budgets are {sum} together, and the process may have {most}"),
+                format!("the zones' budgets add up to {sum}, and the process may have {most}"),
             )
-            .hint("one zone can fill the process so that another is refused; lower `connections`, or raise this"),
+            .hint("one full zone can cause refusals in another; lower `connections`, or raise this"),
         );
     }
 }
