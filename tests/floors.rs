@@ -315,7 +315,6 @@ const FILES_TO_CUT: &[&str] = &[
     "relay/inspect.rs",
     "relay/policer.rs",
     "telemetry/advice.rs",
-    "telemetry/metrics.rs",
     "walk/record.rs",
 ];
 

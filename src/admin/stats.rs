@@ -114,7 +114,10 @@ impl Stats {
                 })
                 .collect(),
             top: top(in_force),
-            rejected: in_force.process.metrics.rejected(),
+            rejected: {
+                let zones = in_force.all_zones().map(|zone| &zone.state.metrics);
+                in_force.process.metrics.rejected(zones)
+            },
             generation: in_force.process.reloads.generation(),
             last_reload: LastReload {
                 successful: last.error.is_none(),

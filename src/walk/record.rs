@@ -20,7 +20,7 @@ use crate::live::zone::ZoneState;
 use crate::telemetry::advice::{Hint, Identified};
 use crate::telemetry::class::Class;
 use crate::telemetry::log::Line;
-use crate::telemetry::metrics::{Outcome, seconds};
+use crate::telemetry::metrics::seconds;
 use crate::telemetry::reason::{CloseReason, Reason};
 use crate::walk::decide::Passage;
 use crate::walk::identify::{Client, Forwarded, Hop};
@@ -226,12 +226,12 @@ impl Entry {
             zone.metrics.handshake_duration.observe(seconds(took));
             match limit {
                 Some(limit) => {
+                    let class = Class::Observed(limit.into());
                     self.standing
                         .process
                         .metrics
-                        .handshake(&zone.name, Outcome::Observed, Some(limit.into()))
-                        .inc();
-                    self.write(Class::Observed(limit.into()));
+                        .count_handshake(class, Some(&zone.metrics));
+                    self.write(class);
                 }
                 None => zone.metrics.admitted.inc(),
             }
@@ -329,36 +329,21 @@ impl Entry {
     }
 
     fn count(&self, class: Class) {
-        let zone = self.place.as_ref().map_or("-", |place| &*place.zone.name);
-        match class {
-            Class::Rejected(reason) => self
-                .standing
-                .process
-                .metrics
-                .handshake(zone, Outcome::Rejected, Some(reason))
-                .inc(),
-            Class::Failed(reason) => self
-                .standing
-                .process
-                .metrics
-                .handshake(zone, Outcome::Failed, Some(reason))
-                .inc(),
-            Class::Observed(_) => {}
-            Class::Closed(reason) => {
-                if let (Some(place), Some(opened)) = (&self.place, self.opened) {
-                    place.zone.metrics.closes(reason).inc();
-                    if let State::Over(totals) = &self.state
-                        && let Some(ghosts) = place.zone.metrics.ghosts(totals)
-                    {
-                        ghosts.inc();
-                    }
-                    let open = self
-                        .arrived
-                        .elapsed()
-                        .saturating_sub(Duration::from_millis(opened.into()));
-                    place.zone.metrics.connection_duration.observe(seconds(open));
-                }
-            }
+        let zone = self.place.as_ref().map(|place| &place.zone.metrics);
+        let Class::Closed(reason) = class else {
+            return self.standing.process.metrics.count_handshake(class, zone);
+        };
+        let totals = match &self.state {
+            State::Over(totals) => Some(&**totals),
+            _ => None,
+        };
+        if let (Some(zone), Some(opened)) = (zone, self.opened) {
+            let since_arrival = self.arrived.elapsed();
+            zone.closed(
+                reason,
+                totals,
+                since_arrival.saturating_sub(Duration::from_millis(opened.into())),
+            );
         }
     }
 

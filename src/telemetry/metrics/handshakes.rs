@@ -1,0 +1,67 @@
+//! The handshakes of one zone, or of all connections without a route, by how they ended and why.
+
+use std::sync::OnceLock;
+
+use enum_map::{Enum, EnumMap};
+use prometheus::{IntCounter, IntCounterVec};
+
+use crate::reason::reject::RejectReason;
+
+/// The series of `wsguard_handshakes_total` with one zone label. Each exists from its first handshake on, and is looked up
+/// by its labels that once.
+#[derive(Debug)]
+pub(crate) struct Handshakes {
+    all: IntCounterVec,
+    zone: String,
+    counters: EnumMap<Refused, EnumMap<RejectReason, OnceLock<IntCounter>>>,
+}
+
+/// How a handshake ended that was not simply admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub(crate) enum Refused {
+    /// It got no permit.
+    Rejected,
+    /// It got a tunnel although a limit was exceeded.
+    Observed,
+    /// It got a permit, but no tunnel.
+    Failed,
+}
+
+impl Handshakes {
+    pub(super) fn new(all: &IntCounterVec, zone: &str) -> Self {
+        Self {
+            all: all.clone(),
+            zone: zone.to_owned(),
+            counters: EnumMap::default(),
+        }
+    }
+
+    /// The counter of admissions.
+    pub(super) fn admitted(&self) -> IntCounter {
+        self.all.with_label_values(&[&*self.zone, "admitted", "-"])
+    }
+
+    /// The counter of this outcome, whose series exists from now on.
+    pub(crate) fn counter(&self, outcome: Refused, reason: RejectReason) -> &IntCounter {
+        self.counters[outcome][reason].get_or_init(|| {
+            self.all
+                .with_label_values(&[&*self.zone, outcome.word(), reason.word()])
+        })
+    }
+
+    /// How many were rejected so far, by reason, of the reasons that have a series.
+    pub(super) fn rejected(&self) -> impl Iterator<Item = (RejectReason, u64)> {
+        let counters = self.counters[Refused::Rejected].iter();
+        counters.filter_map(|(reason, counter)| Some((reason, counter.get()?.get())))
+    }
+}
+
+impl Refused {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Observed => "observed",
+            Self::Failed => "failed",
+        }
+    }
+}
