@@ -10,19 +10,14 @@ use tokio::sync::watch;
 use crate::config::policy::LogLevel;
 use crate::net::accept_socket::{AcceptFault, AcceptSocket, Readiness, SpareDescriptor};
 use crate::net::accepted::AcceptedSocket;
-use crate::net::fault;
 use crate::net::transport::Unregistered;
 
 use crate::engine::context::Context;
+use crate::engine::drive::drive;
 use crate::engine::post::Post;
 use crate::telemetry::log::Line;
-use crate::telemetry::reason::Reason;
 use crate::telemetry::survive::survive;
-use crate::walk::identify::Hop;
-use crate::walk::preread::Greeting;
-use crate::walk::record::Entry;
-use crate::walk::stop::Stop;
-use crate::walk::walk::{Arrival, arrive};
+use crate::walk::walk;
 
 /// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
 /// reset, and closes it.
@@ -112,46 +107,12 @@ fn accept_batch(
 
 /// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
 fn receive(newcomer: AcceptedSocket<Unregistered>, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
-    let _told = survive(|| seat(newcomer, peer, post, cx));
-}
-
-fn seat(newcomer: AcceptedSocket<Unregistered>, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
-    let now = Instant::now();
-    let (listener, in_force) = post.in_force();
-    let identity = &in_force.policy.identity;
-    let peer = peer.map(|peer| peer.ip().to_canonical());
-    let hop = Hop {
-        address: peer,
-        may_forward: true,
-    };
-    let mut entry = Entry::begin(&in_force.process, &listener, hop, now);
-    listener.accepted.inc();
-    if listener.policy.accept_proxy_protocol && !identity.trusts(peer) {
-        let stranger = Stop::seen(Reason::ProxyHeader, b"the peer is not in trusted_proxies");
-        entry.stopped(&stranger, None);
-        drop(newcomer);
-        return;
-    }
-    let greeting = Greeting::begin(peer, &listener);
-    let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    let seat = match listener.room.enter(charged, in_force.process.clock.look(now)) {
-        Ok(seat) => seat,
-        Err(full) => {
-            entry.stopped(&Stop::pending_per_ip(full), None);
-            drop(newcomer);
-            return;
-        }
-    };
-    fault::point("accept");
-    let arrival = Arrival {
-        newcomer,
-        seat,
-        greeting,
-        listener,
-        in_force,
-        arrived: now,
-    };
-    arrive(arrival, entry, cx);
+    survive(|| {
+        let (listener, in_force) = post.in_force();
+        let peer = peer.map(|peer| peer.ip().to_canonical());
+        let step = walk::accept(newcomer, peer, listener, in_force, &cx.live, Instant::now());
+        drive(step, cx);
+    });
 }
 
 fn complain(error: &io::Error, post: &Post, cx: &Context) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::live::in_force::Live;
 
 use crate::engine::ghosts::Claims;
-use crate::engine::parked::Lobby;
+use crate::engine::parked::ParkedSet;
 use crate::engine::registry::{Registry, Shard};
 
 /// The values that all tasks of one worker share.
@@ -18,7 +18,7 @@ pub struct Context {
     pub registry: Arc<Registry>,
     /// The searches for ghosts of all workers.
     pub claims: Arc<Claims>,
-    lobby: Lobby,
+    parked: ParkedSet,
 }
 
 impl Context {
@@ -28,14 +28,14 @@ impl Context {
         live: Arc<Live>,
         registry: Arc<Registry>,
         claims: Arc<Claims>,
-        lobby: Lobby,
+        parked: ParkedSet,
     ) -> Self {
         Self {
             index,
             live,
             registry,
             claims,
-            lobby,
+            parked,
         }
     }
 
@@ -44,9 +44,9 @@ impl Context {
         self.index
     }
 
-    /// The worker's sockets that wait for more to come.
-    pub(crate) fn lobby(&self) -> &Lobby {
-        &self.lobby
+    /// The worker's parked connections.
+    pub(crate) fn parked(&self) -> &ParkedSet {
+        &self.parked
     }
 
     /// The worker's open connections.

@@ -12,18 +12,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::limit::key::ClientKey;
 use crate::relay::handle::Command;
 
 use crate::engine::liveness::ZoneClient;
 use crate::engine::registry::Registry;
 use crate::engine::suspect::Suspect;
-use crate::live::zone::Zone;
-use crate::telemetry::reason::Reason;
-use crate::walk::stop::Stop;
 
 /// The search for a slot on behalf of one newcomer.
 #[derive(Debug)]
-pub struct Search {
+pub struct GhostSearch {
     registry: Arc<Registry>,
     suspects: Vec<Suspect>,
     /// One of them is ended, and its slot is about to be free.
@@ -43,11 +41,16 @@ pub enum Found {
     Nothing,
 }
 
-impl Search {
-    /// Begins one for a newcomer that `stop` has refused, if that was for its client's cap, and any of the client's
-    /// connections has been silent for long.
-    pub fn begin(stop: &Stop, registry: &Arc<Registry>, claims: &Arc<Claims>, now: Instant) -> Option<Self> {
-        let (zone, client) = wants_slot(stop, registry)?;
+impl GhostSearch {
+    /// Begins a search on behalf of a client at its cap, if any of its connections in the zone has been silent for long.
+    pub fn begin(
+        zone: u32,
+        key: ClientKey,
+        registry: &Arc<Registry>,
+        claims: &Arc<Claims>,
+        now: Instant,
+    ) -> Option<Self> {
+        let client = registry.zone_client(zone, key);
         let claim = Claim::of(claims, zone, client, now)?;
         let suspects = registry.suspects(client, now);
         (!suspects.is_empty()).then(|| Self {
@@ -59,12 +62,12 @@ impl Search {
         })
     }
 
-    /// Whether what it searches for is what a newcomer needs that was stopped once more, perhaps by another policy.
-    pub fn is_for(&self, stop: &Stop) -> bool {
-        wants_slot(stop, &self.registry).is_some_and(|(_, client)| client == self.claim.client)
+    /// Whether a slot of this client in this zone is what it searches for.
+    pub fn is_for(&self, zone: u32, key: ClientKey) -> bool {
+        self.registry.zone_client(zone, key) == self.claim.client
     }
 
-    /// Looks how it stands; to be called every [`Search::PAUSE`].
+    /// Looks how it stands; to be called every [`GhostSearch::PAUSE`].
     pub fn look(&mut self) -> Found {
         self.looks_left = self.looks_left.saturating_sub(1);
         if self.suspects.iter().any(|suspect| suspect.handle.is_closed()) {
@@ -89,24 +92,6 @@ impl Search {
 
     /// How often it is looked at.
     pub const PAUSE: Duration = Duration::from_millis(50);
-}
-
-/// Whether a newcomer that was stopped so may wait for a slot, if one is found.
-pub fn may_wait(stop: &Stop) -> bool {
-    zone_of(stop).is_some()
-}
-
-/// The zone in which a newcomer that was stopped so needs a slot, and whose.
-fn wants_slot(stop: &Stop, registry: &Registry) -> Option<(u32, ZoneClient)> {
-    let zone = zone_of(stop)?.state.counts.id();
-    Some((zone, registry.zone_client(zone, stop.known().client?.key)))
-}
-
-fn zone_of(stop: &Stop) -> Option<&Zone> {
-    let zone = &stop.known().place.as_ref()?.zone;
-    let messages = &zone.policy.messages;
-    let is_meant = stop.reason() == Some(Reason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
-    is_meant.then_some(zone)
 }
 
 /// Who is searched for at this moment, and who was a moment ago.

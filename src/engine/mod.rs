@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod context;
+pub mod drive;
 pub mod ghosts;
 pub mod liveness;
 pub mod parked;
@@ -10,4 +11,5 @@ pub mod registry;
 mod suspect;
 pub mod sweep;
 pub mod tunnel;
+pub mod unpark;
 pub mod worker;

@@ -1,4 +1,4 @@
-//! An open connection: a task of the runtime while its sides speak, and in the lobby while neither has anything to say. Its
+//! The task of an open connection while its sides speak. While neither does, the connection is parked and has none. Its
 //! memory is mostly the runtime's: a task and two registered sockets are a kibibyte.
 
 use std::io;
@@ -8,109 +8,85 @@ use std::task::{self, Poll};
 
 use crate::net::fault;
 use crate::relay::legs::{IdleLegs, Legs};
-use crate::relay::relay::Relay;
-use crate::upstream::lease::Lease;
+use crate::walk::open::{IdleConn, OpenConn};
 
 use crate::engine::context::Context;
-use crate::walk::record::Entry;
 
-/// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
-#[derive(Debug)]
-pub struct Open<L> {
-    /// Its sockets.
-    pub legs: L,
-    /// What relays between them.
-    pub relay: Relay,
-    /// Its right to its server, until that has ended.
-    pub lease: Option<Lease>,
-    /// What it leaves when it is over.
-    pub entry: Entry,
+/// Gives an open connection to the runtime.
+pub(crate) fn spawn(open: OpenConn<Legs>, cx: &Arc<Context>) {
+    tokio::spawn(Tunnel {
+        open: Some(open),
+        cx: Arc::clone(cx),
+    });
 }
 
-/// An open connection that the runtime does not know.
-pub type Idle = Open<IdleLegs>;
+/// Gives a connection that was parked back to the runtime.
+pub(crate) fn unpark(idle: IdleConn, cx: &Arc<Context>) {
+    fault::point("get up");
+    if let Some(open) = with_legs(idle, IdleLegs::register, cx) {
+        spawn(open, cx);
+    }
+}
 
-impl<L> Open<L> {
-    /// It goes on with what `change` makes of its legs. Where they are lost to that it is over.
-    fn change<M>(self, change: impl FnOnce(L) -> io::Result<M>, worker: &Context) -> Option<Open<M>> {
-        let Self {
+/// Takes a connection from the runtime. The parked set watches it already.
+fn park(open: OpenConn<Legs>, cx: &Context) {
+    fault::point("rest");
+    if let Some(idle) = with_legs(open, Legs::unregister, cx) {
+        cx.parked().park_idle(Box::new(idle));
+    }
+}
+
+/// The connection with what `change` makes of its legs. Where that fails they are closed, and it is over.
+fn with_legs<L, M>(open: OpenConn<L>, change: impl FnOnce(L) -> io::Result<M>, cx: &Context) -> Option<OpenConn<M>> {
+    let OpenConn {
+        legs,
+        relay,
+        lease,
+        mut record,
+    } = open;
+    match change(legs) {
+        Ok(legs) => Some(OpenConn {
             legs,
             relay,
             lease,
-            mut entry,
-        } = self;
-        match change(legs) {
-            Ok(legs) => Some(Open {
-                legs,
-                relay,
-                lease,
-                entry,
-            }),
-            Err(error) => {
-                let message = format!("a connection is lost: {error}");
-                worker.live.log().warn("lobby", &message);
-                entry.over(relay.totals_on_io_error());
-                None
-            }
+            record,
+        }),
+        Err(error) => {
+            let message = format!("a connection is lost: {error}");
+            cx.live.log().warn("lobby", &message);
+            record.over(relay.totals_on_io_error());
+            None
         }
     }
 }
 
-impl Open<Legs> {
-    /// Gives it to the runtime.
-    pub fn spawn(self, worker: &Arc<Context>) {
-        tokio::spawn(Busy {
-            open: Some(self),
-            worker: Arc::clone(worker),
-        });
-    }
-
-    /// Takes it from the runtime until something comes, or it is told something: of both the lobby hears already.
-    fn rest(self, worker: &Context) {
-        fault::point("rest");
-        if let Some(idle) = self.change(Legs::unregister, worker) {
-            worker.lobby().rest(Box::new(idle));
-        }
-    }
+/// The task of a connection that is not idle.
+struct Tunnel {
+    /// Until it is parked.
+    open: Option<OpenConn<Legs>>,
+    cx: Arc<Context>,
 }
 
-impl Idle {
-    /// Gives it back to the runtime.
-    pub fn get_up(self, worker: &Arc<Context>) {
-        fault::point("get up");
-        if let Some(open) = self.change(IdleLegs::register, worker) {
-            open.spawn(worker);
-        }
-    }
-}
-
-/// The task of one that is not idle.
-struct Busy {
-    /// Until it rests.
-    open: Option<Open<Legs>>,
-    worker: Arc<Context>,
-}
-
-impl Future for Busy {
+impl Future for Tunnel {
     type Output = ();
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
-        let busy = &mut *self;
-        let Some(open) = &mut busy.open else {
+    fn poll(mut self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<()> {
+        let tunnel = &mut *self;
+        let Some(open) = &mut tunnel.open else {
             return Poll::Ready(());
         };
-        if let Poll::Ready(totals) = open.relay.poll(&open.legs, cx) {
-            open.entry.over(totals);
+        if let Poll::Ready(totals) = open.relay.poll(&open.legs, task) {
+            open.record.over(totals);
             return Poll::Ready(());
         }
         if open.relay.server_has_ended() {
             open.lease = None;
         }
-        if !open.relay.take_park() || !busy.worker.lobby().expects(open, cx.waker()) {
+        if !open.relay.take_park() || !tunnel.cx.parked().prepare_to_park(open, task.waker()) {
             return Poll::Pending;
         }
-        if let Some(open) = busy.open.take() {
-            open.rest(&busy.worker);
+        if let Some(open) = tunnel.open.take() {
+            park(open, &tunnel.cx);
         }
         Poll::Ready(())
     }
@@ -122,9 +98,9 @@ mod tests {
 
     /// The runtime puts 96 bytes around it, and takes steps of 128: up to here its task is 512.
     #[test]
-    fn one_that_is_busy_is_small() {
+    fn the_task_of_an_open_connection_is_small() {
         // Two sockets, of which mio knows more in a debug build.
         let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 };
-        assert!(size_of::<Busy>() <= 416 + of_debug_builds, "{}", size_of::<Busy>());
+        assert!(size_of::<Tunnel>() <= 416 + of_debug_builds, "{}", size_of::<Tunnel>());
     }
 }

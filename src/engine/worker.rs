@@ -11,16 +11,16 @@ use tokio::sync::watch;
 
 use crate::live::in_force::Live;
 use crate::net::accept_socket::AcceptSocket;
-use crate::net::epoll_set::Token;
 use crate::net::pipe::Pipe;
 
 use crate::engine::accept::accept;
 use crate::engine::context::Context;
 use crate::engine::ghosts::Claims;
-use crate::engine::parked::{Lobby, attend};
+use crate::engine::parked::{ParkedSet, Wakes};
 use crate::engine::post::Post;
 use crate::engine::registry::Registry;
 use crate::engine::sweep::{LastSweep, expire, sweep};
+use crate::engine::unpark::unpark;
 
 /// A worker. Dropping it ends its thread and its connections.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ impl Worker {
     /// Starts worker number `index`.
     pub fn start(index: usize, common: Common) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (lobby, calls) = {
+        let (parked, wakes) = {
             let _in = runtime.enter();
-            Lobby::new()?
+            ParkedSet::new()?
         };
         let last_sweep = Arc::new(LastSweep::begin(Instant::now()));
         let Common {
@@ -70,14 +70,14 @@ impl Worker {
             claims,
             pipes,
         } = common;
-        let cx = Arc::new(Context::new(index, live, registry, claims, lobby));
+        let cx = Arc::new(Context::new(index, live, registry, claims, parked));
         let (shares, receives) = unbounded_channel();
         let swept = Arc::clone(&last_sweep);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 Pipe::allow(pipes);
-                runtime.block_on(run(cx, receives, calls, swept));
+                runtime.block_on(run(cx, receives, wakes, swept));
             })?;
         Ok(Self {
             index,
@@ -112,17 +112,12 @@ impl Worker {
 }
 
 /// Accepts on the sockets it is given, until nobody can give it more.
-async fn run(
-    cx: Arc<Context>,
-    mut shares: UnboundedReceiver<Share>,
-    calls: UnboundedReceiver<Token>,
-    swept: Arc<LastSweep>,
-) {
+async fn run(cx: Arc<Context>, mut shares: UnboundedReceiver<Share>, wakes: Wakes, swept: Arc<LastSweep>) {
     if cx.index() == 0 {
         tokio::spawn(expire(Arc::clone(&cx)));
     }
     tokio::spawn(sweep(Arc::clone(&cx), swept));
-    tokio::spawn(attend(Arc::clone(&cx), calls));
+    tokio::spawn(unpark(Arc::clone(&cx), wakes));
     while let Some(Share { post, closes, socket }) = shares.recv().await {
         match AcceptSocket::register(socket, post.is_inherited()) {
             Ok(door) => {

@@ -2,6 +2,8 @@
 
 pub mod decide;
 pub mod identify;
+pub mod open;
+pub mod pending_conn;
 pub mod preread;
 pub mod record;
 pub mod refuse;

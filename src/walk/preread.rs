@@ -1,228 +1,169 @@
-//! What a socket has to say before anything is decided on it: perhaps a PROXY header, then a request head.
+//! What a socket sends before it is decided on: a PROXY header, where the listener expects one, and then a request head.
+//! Pure and resumable: it is fed the bytes that have come so far, and the answer is the same however they were split.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Instant;
-
-use crate::limit::pending::Pending;
-use crate::net::fault;
-use crate::net::read_ahead::ReadAhead;
 use crate::wire::Step;
-use crate::wire::http::head::{HeadCaps, HeadFault, HeadScan};
-use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, Source, announces, parse_proxy};
+use crate::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan};
+use crate::wire::proxy::{Announces, MAX_PROXY_HEADER, ProxyFault, Source, announces, parse_proxy};
 
-use crate::engine::ghosts::may_wait;
-use crate::live::in_force::{InForce, Live};
-use crate::live::listener::Listener;
-use crate::telemetry::reason::Reason;
-use crate::walk::decide::{Admitted, Peer, decide};
-use crate::walk::identify::Hop;
-use crate::walk::stop::Stop;
-
-/// How far a greeting has come.
+/// How far the reading has come.
 #[derive(Debug)]
-pub struct Greeting {
-    /// The socket's peer; `None` for a Unix peer.
-    peer: Option<IpAddr>,
-    /// The near end of the connection; `None` while a PROXY header is awaited that names it.
-    hop: Option<Hop>,
-    /// A PROXY header has named who it is.
-    is_named: bool,
+pub struct Preread {
+    expects: Expects,
     scan: HeadScan,
 }
 
-impl Greeting {
-    /// One of which nothing was heard yet. Where the listener asks for a PROXY header every connection begins with one.
-    pub fn begin(peer: Option<IpAddr>, listener: &Listener) -> Self {
-        let is_awaited = listener.policy.accept_proxy_protocol;
-        fault::point(if is_awaited { "proxy_header" } else { "head" });
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    ProxyHeader,
+    /// Behind a PROXY header, where another one is a fault.
+    HeadAfterProxyHeader,
+    Head,
+}
+
+/// A part that is whole.
+#[derive(Debug)]
+pub enum Part<'b> {
+    /// The PROXY header; more is expected behind it.
+    ProxyHeader(Source),
+    /// The request head, which is the last part.
+    Head(Head<'b>),
+}
+
+/// Why a part can't become whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrereadFault {
+    /// The PROXY header is malformed, or missing.
+    ProxyHeader(ProxyFault),
+    /// A second PROXY header follows the first.
+    SecondProxyHeader,
+    /// The request head is malformed, or too large.
+    Head(HeadFault),
+}
+
+impl Preread {
+    /// Nothing has come yet. On a listener that `accept_proxy_protocol` every connection begins with a PROXY header.
+    pub fn new(accept_proxy_protocol: bool) -> Self {
         Self {
-            peer,
-            hop: (!is_awaited).then_some(Hop {
-                address: peer,
-                may_forward: true,
-            }),
-            is_named: false,
+            expects: if accept_proxy_protocol {
+                Expects::ProxyHeader
+            } else {
+                Expects::Head
+            },
             scan: HeadScan::default(),
         }
     }
 
-    /// The near end of the connection, as far as it is known: the peer, until a PROXY header names another.
-    pub fn hop(&self) -> Hop {
-        self.hop.unwrap_or(Hop {
-            address: self.peer,
-            may_forward: true,
-        })
-    }
-
-    /// Takes from what was read; once the head is whole, decides on it. `None`: there must come more.
+    /// Takes the next part from the front of `bytes`, all that has come and was not consumed. The caller consumes the
+    /// bytes that a part used before the next call.
     ///
-    /// `running` is what was in force when the socket came in. Once it has sent its head, it is what decided on it: a slow
-    /// one must not be let in by limits, or into a zone, that a reload has removed meanwhile.
-    pub fn hear(
-        &mut self,
-        ahead: &mut ReadAhead,
-        seat: &mut Pending,
-        listener: &Listener,
-        live: &Live,
-        in_force: &mut Arc<InForce>,
-    ) -> Option<Result<Admitted, Stop>> {
-        let hop = match self.hop {
-            Some(hop) => hop,
-            None => match proxy_header(ahead, self.peer, seat, in_force)? {
-                Ok(hop) => {
-                    fault::point("head");
-                    self.is_named = hop.may_forward;
-                    *self.hop.insert(hop)
+    /// # Errors
+    /// The part can't become whole, whatever follows.
+    pub fn feed<'b>(&mut self, bytes: &'b [u8], caps: HeadCaps) -> Result<Step<Part<'b>>, PrereadFault> {
+        match self.expects {
+            Expects::ProxyHeader => match parse_proxy(bytes).map_err(PrereadFault::ProxyHeader)? {
+                Step::Done { value, used } => {
+                    self.expects = Expects::HeadAfterProxyHeader;
+                    let value = Part::ProxyHeader(value);
+                    return Ok(Step::Done { value, used });
                 }
-                Err(stop) => return Some(Err(stop)),
+                Step::More => return Ok(Step::More),
             },
-        };
-        self.head(ahead, Peer { hop, listener }, live, in_force)
-    }
-
-    /// How many bytes may be ahead while it is listened to.
-    pub fn limit(&self, listener: &Listener) -> usize {
-        match self.hop {
-            None => MAX_PROXY_HEADER,
-            Some(_) => listener.policy.max_head_size + 1,
-        }
-    }
-
-    /// Decides once more on a head that [`Greeting::hear`] has stopped, by what is in force now; `None`: it kept none. A
-    /// stop that comes of it keeps the head in turn.
-    pub fn decide_again(
-        &self,
-        stop: &mut Stop,
-        listener: &Listener,
-        live: &Live,
-        in_force: &mut Arc<InForce>,
-    ) -> Option<Result<Admitted, Stop>> {
-        let peer = Peer {
-            hop: self.hop?,
-            listener,
-        };
-        let bytes = stop.take_head()?;
-        let Ok(Step::Done { value: head, .. }) = HeadScan::default().parse(&bytes, caps(listener)) else {
-            return None;
-        };
-        *in_force = live.in_force();
-        let decided = decide(&head, peer, in_force, Instant::now());
-        Some(decided.map_err(|stop| stop.keeping(bytes)))
-    }
-
-    /// Why it stops where the greeting is broken off; `has_begun` says whether a byte of what is awaited has come.
-    pub fn broken_off(&self, why: Unheard, has_begun: bool) -> Stop {
-        let is_silent = !has_begun && !self.is_named;
-        match (why, self.hop) {
-            (Unheard::GaveWay, _) => Stop::new(Reason::PendingFull),
-            (Unheard::Gone, _) if is_silent => Stop::silent(Reason::ClientGone),
-            (Unheard::Gone, _) => Stop::new(Reason::ClientGone),
-            (Unheard::Late, None) if is_silent => Stop::silent(Reason::ProxyHeader),
-            // Nothing of it is part of a head: no answer is owed.
-            (Unheard::Late, None) => Stop::seen(Reason::ProxyHeader, b"unfinished at the deadline"),
-            (Unheard::Late, Some(_)) if is_silent => Stop::silent(Reason::HeadTimeout),
-            (Unheard::Late, Some(_)) if has_begun => Stop::new(Reason::HeadTimeout),
-            (Unheard::Late, Some(_)) => Stop::wordless(Reason::HeadTimeout),
-        }
-    }
-
-    fn head(
-        &mut self,
-        ahead: &mut ReadAhead,
-        peer: Peer<'_>,
-        live: &Live,
-        in_force: &mut Arc<InForce>,
-    ) -> Option<Result<Admitted, Stop>> {
-        let policy = &peer.listener.policy;
-        if policy.accept_proxy_protocol {
-            match announces(ahead.bytes()) {
-                // A second header.
-                Announces::Yes => {
-                    return Some(Err(Stop::seen(
-                        Reason::ProxyHeader,
-                        b"a PROXY header where none may be",
-                    )));
-                }
-                Announces::Maybe => return None,
+            Expects::HeadAfterProxyHeader => match announces(bytes) {
+                Announces::Yes => return Err(PrereadFault::SecondProxyHeader),
+                Announces::Maybe => return Ok(Step::More),
                 Announces::No => {}
-            }
+            },
+            Expects::Head => {}
         }
-        match self.scan.parse(ahead.bytes(), caps(peer.listener)) {
-            Ok(Step::Done { value: head, used }) => {
-                *in_force = live.in_force();
-                let decided = decide(&head, peer, in_force, Instant::now()).map_err(|stop| {
-                    if may_wait(&stop) {
-                        stop.keeping(ahead.bytes()[..used].into())
-                    } else {
-                        stop
+        match self.scan.parse(bytes, caps).map_err(PrereadFault::Head)? {
+            Step::Done { value, used } => Ok(Step::Done {
+                value: Part::Head(value),
+                used,
+            }),
+            Step::More => Ok(Step::More),
+        }
+    }
+
+    /// How many bytes may be read ahead of the next call.
+    pub fn limit(&self, caps: HeadCaps) -> usize {
+        match self.expects {
+            Expects::ProxyHeader => MAX_PROXY_HEADER,
+            Expects::HeadAfterProxyHeader | Expects::Head => caps.max_size + 1,
+        }
+    }
+
+    /// Whether a PROXY header is still to come.
+    pub fn expects_proxy_header(&self) -> bool {
+        self.expects == Expects::ProxyHeader
+    }
+
+    /// Whether a PROXY header has come.
+    pub fn has_proxy_header(&self) -> bool {
+        self.expects == Expects::HeadAfterProxyHeader
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const PROXY: &[u8] = b"PROXY TCP4 203.0.113.7 192.0.2.1 4711 443\r\n";
+    const HEAD: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a.example\r\n\r\n";
+    const CAPS: HeadCaps = HeadCaps {
+        max_size: 1024,
+        max_headers: 10,
+    };
+
+    /// Feeds `bytes` in two pieces, the first of `split` bytes; the parts that came, and the fault.
+    fn parts(bytes: &[u8], split: usize, accept_proxy_protocol: bool) -> (Vec<String>, Option<PrereadFault>) {
+        let (mut preread, mut parts, mut consumed) = (Preread::new(accept_proxy_protocol), Vec::new(), 0);
+        for end in [split, bytes.len()] {
+            loop {
+                match preread.feed(&bytes[consumed..end], CAPS) {
+                    Ok(Step::Done { value, used }) => {
+                        let is_last = matches!(value, Part::Head(_));
+                        parts.push(match value {
+                            Part::ProxyHeader(source) => format!("{source:?}"),
+                            Part::Head(head) => String::from_utf8_lossy(head.target).into_owned(),
+                        });
+                        consumed += used;
+                        if is_last {
+                            assert_eq!(consumed, bytes.len());
+                            return (parts, None);
+                        }
                     }
-                });
-                let has_body = head.announces_body();
-                ahead.consume(used);
-                if has_body {
-                    ahead.expect_more();
+                    Ok(Step::More) => break,
+                    Err(fault) => return (parts, Some(fault)),
                 }
-                Some(decided)
             }
-            Ok(Step::More) => None,
-            Err(fault) => Some(Err(faulty(fault))),
+        }
+        (parts, None)
+    }
+
+    #[test]
+    fn a_head_is_read_and_behind_a_proxy_header_too_wherever_it_is_split() {
+        for split in 0..=HEAD.len() {
+            assert_eq!(parts(HEAD, split, false), (vec!["/ws".to_owned()], None), "{split}");
+        }
+        let both = [PROXY, HEAD].concat();
+        for split in 0..=both.len() {
+            let (parts, fault) = parts(&both, split, true);
+            assert_eq!((parts.len(), fault), (2, None), "{split}");
+            assert!(parts[0].contains("203.0.113.7"), "{parts:?}");
+            assert_eq!(parts[1], "/ws");
         }
     }
-}
 
-/// Why no more of a greeting is heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unheard {
-    /// The deadline came first.
-    Late,
-    /// Its seat was wanted.
-    GaveWay,
-    /// The socket ended.
-    Gone,
-}
-
-/// The near end of the connection, as a PROXY header of a trusted peer names it.
-fn proxy_header(
-    ahead: &mut ReadAhead,
-    peer: Option<IpAddr>,
-    seat: &mut Pending,
-    in_force: &InForce,
-) -> Option<Result<Hop, Stop>> {
-    let source = match parse_proxy(ahead.bytes()) {
-        Ok(Step::Done { value, used }) => {
-            ahead.consume(used);
-            value
+    #[test]
+    fn a_proxy_header_where_none_may_be_is_a_fault() {
+        let twice = [PROXY, PROXY, HEAD].concat();
+        for split in 0..=twice.len() {
+            assert_eq!(parts(&twice, split, true).1, Some(PrereadFault::SecondProxyHeader));
         }
-        Ok(Step::More) => return None,
-        Err(fault) => return Some(Err(Stop::because(Reason::ProxyHeader, fault.to_string()))),
-    };
-    let Source::Address(address) = source else {
-        return Some(Ok(Hop {
-            address: peer,
-            may_forward: false,
-        }));
-    };
-    let hop = Hop {
-        address: Some(address.ip().to_canonical()),
-        may_forward: true,
-    };
-    let identity = &in_force.policy.identity;
-    let charged = (!identity.trusts(hop.address)).then(|| identity.key(hop.address));
-    Some(seat.rekey(charged).map(|()| hop).map_err(Stop::pending_per_ip))
-}
-
-fn caps(listener: &Listener) -> HeadCaps {
-    HeadCaps {
-        max_size: listener.policy.max_head_size,
-        max_headers: listener.policy.max_headers,
+        let (_, fault) = parts(HEAD, 0, true);
+        assert!(matches!(fault, Some(PrereadFault::ProxyHeader(_))), "{fault:?}");
+        let (_, fault) = parts(PROXY, 0, false);
+        assert!(matches!(fault, Some(PrereadFault::Head(_))), "{fault:?}");
     }
-}
-
-fn faulty(fault: HeadFault) -> Stop {
-    let reason = match fault {
-        HeadFault::TooLarge | HeadFault::TooManyHeaders => Reason::HeadTooLarge,
-        HeadFault::Bad(_) => Reason::BadRequest,
-    };
-    Stop::rule(reason, fault.to_string())
 }

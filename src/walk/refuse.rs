@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,7 +20,9 @@ use crate::wire::ws::frame::close_frame;
 use crate::wire::ws::header::Sender;
 use crate::wire::ws::scanner::FrameScanner;
 
+use crate::live::listener::Listener;
 use crate::telemetry::reason::Reason;
+use crate::walk::record::Entry;
 use crate::walk::stop::{Cause, Stop};
 
 /// What to do with a socket that gets no tunnel.
@@ -253,6 +256,21 @@ impl Refusal {
         drop(client);
         drop(seat);
     }
+}
+
+/// Delivers a refusal to a client that the runtime knows. The record is dropped last: it is written when all is over. That of
+/// a client that is held is dropped first, since all is decided and the slot is not to be held with it.
+pub async fn deliver(
+    refusal: Refusal,
+    client: AcceptedSocket,
+    seat: Option<Pending>,
+    listener: Arc<Listener>,
+    clock: Arc<Clock>,
+    record: Entry,
+) {
+    let record = (!refusal.is_held()).then_some(record);
+    refusal.deliver(client, seat, &listener.room, &clock).await;
+    drop(record);
 }
 
 /// Writes `bytes`; says whether they could be.

@@ -114,8 +114,6 @@ pub struct Known {
     pub offer: Option<Offer>,
     /// It asked by HEAD, and reads no body.
     pub by_head: bool,
-    /// Its request head, where it may be decided on again.
-    pub head: Option<Box<[u8]>>,
 }
 
 impl Numbers {
@@ -254,18 +252,6 @@ impl Stop {
     pub fn offering(mut self, offer: Option<&Offer>) -> Self {
         self.known.offer = offer.cloned();
         self
-    }
-
-    /// Keeps the request head, so that it can be decided on again.
-    #[must_use]
-    pub fn keeping(mut self, head: Box<[u8]>) -> Self {
-        self.known.head = Some(head);
-        self
-    }
-
-    /// Takes out the request head that was kept.
-    pub fn take_head(&mut self) -> Option<Box<[u8]>> {
-        self.known.head.take()
     }
 
     /// What was known of the client when it stopped.

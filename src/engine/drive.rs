@@ -1,0 +1,169 @@
+//! Carries out what the walk asks for: it parks, spawns, dials and opens.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::live::listener::Listener;
+use crate::net::accepted::AcceptedSocket;
+use crate::net::transport::Unregistered;
+use crate::relay::clock::Clock;
+use crate::telemetry::reason::Reason;
+use crate::walk::decide::{Admitted, Passage};
+use crate::walk::open::open;
+use crate::walk::pending_conn::PendingConn;
+use crate::walk::record::Entry;
+use crate::walk::refuse::deliver;
+use crate::walk::stop::Stop;
+use crate::walk::upgrade;
+use crate::walk::walk::{AtCap, Decision, RecordedConn, Step, admit, decide_again, refuse_admitted};
+
+use crate::engine::context::Context;
+use crate::engine::ghosts::{Found, GhostSearch};
+use crate::engine::tunnel;
+
+/// Gives a connection what it needs next.
+pub fn drive(step: Step, cx: &Arc<Context>) {
+    match step {
+        Step::Done => {}
+        Step::Park(recorded) => park(recorded, cx),
+        Step::Connect(recorded, admitted) => connect(recorded, admitted, cx),
+        Step::Refuse(recorded, stop) => refuse(recorded, &stop, cx),
+        Step::AwaitSlot(recorded, at_cap) => {
+            match GhostSearch::begin(at_cap.zone, at_cap.client, &cx.registry, &cx.claims, Instant::now()) {
+                Some(search) => drop(tokio::spawn(wait_for_slot(recorded, at_cap, search, Arc::clone(cx)))),
+                None => refuse(recorded, &at_cap.stop, cx),
+            }
+        }
+    }
+}
+
+/// Parks a connection of which more must come.
+fn park(recorded: RecordedConn, cx: &Context) {
+    let RecordedConn { mut conn, mut record } = recorded;
+    if conn.socket.read_ahead().is_silent() {
+        conn.seat.is_silent();
+    }
+    match cx.parked().park_pending(conn) {
+        Ok(()) => record.parked(),
+        Err((conn, error)) => {
+            record.stopped(&no_room(&error), None);
+            drop(conn);
+            drop(record);
+        }
+    }
+}
+
+/// Gives an admitted client to the runtime, and connects it to a server.
+fn connect(recorded: RecordedConn, admitted: Admitted, cx: &Arc<Context>) {
+    let RecordedConn { conn, mut record } = recorded;
+    let PendingConn {
+        socket,
+        seat,
+        listener,
+        in_force,
+        ..
+    } = conn;
+    let passage = admit(admitted, &mut record);
+    match register(socket, cx) {
+        Ok(client) => {
+            drop(seat);
+            let clock = Arc::clone(&in_force.process.clock);
+            tokio::spawn(connect_and_open(
+                passage,
+                client,
+                listener,
+                clock,
+                record,
+                Arc::clone(cx),
+            ));
+        }
+        Err(error) => record.stopped(&no_room(&error), None),
+    }
+}
+
+/// Connects an admitted client to a server and opens the tunnel, or refuses it. The relay is a small future of its own.
+#[allow(clippy::manual_async_fn)] // An `async fn` would hold each of its arguments twice.
+fn connect_and_open(
+    passage: Passage,
+    mut client: AcceptedSocket,
+    listener: Arc<Listener>,
+    clock: Arc<Clock>,
+    mut record: Entry,
+    cx: Arc<Context>,
+) -> impl Future<Output = ()> {
+    async move {
+        match upgrade::connect(&passage, &client, &mut record).await {
+            Ok(connected) => {
+                let now = Instant::now();
+                let zone = &passage.place.zone;
+                let zone_client = cx.registry.zone_client(zone.state.counts.id(), passage.client.key);
+                let (open, handle) = open(&passage, connected, client, record, cx.index(), now);
+                cx.shard().watch(handle, zone_client, Arc::clone(&zone.limits), now);
+                tunnel::spawn(open, &cx);
+            }
+            Err(stop) => {
+                let (refusal, seat) = refuse_admitted(&stop, &passage, &mut client, &listener, &mut record);
+                tokio::spawn(deliver(refusal, client, seat, listener, clock, record));
+            }
+        }
+    }
+}
+
+/// Refuses a pending connection. Where the answer takes waiting, a task delivers it.
+fn refuse(recorded: RecordedConn, stop: &Stop, cx: &Context) {
+    let Some((recorded, rest)) = crate::walk::walk::refuse(recorded, stop) else {
+        return;
+    };
+    let RecordedConn { conn, record } = recorded;
+    let PendingConn {
+        socket,
+        seat,
+        listener,
+        in_force,
+        ..
+    } = conn;
+    // Where there is no room for it the machine has other troubles than a client that gets half of its refusal.
+    if let Ok(client) = register(socket, cx) {
+        let clock = Arc::clone(&in_force.process.clock);
+        tokio::spawn(deliver(rest, client, Some(seat), listener, clock, record));
+    }
+}
+
+/// Holds a connection that was refused at its client's cap on its seat, until one of the client's old connections turns out
+/// to be dead, or none does.
+async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search: GhostSearch, cx: Arc<Context>) {
+    let stop = loop {
+        tokio::time::sleep(GhostSearch::PAUSE).await;
+        if let Some(why) = recorded.conn.is_broken_off() {
+            break recorded.conn.broken_off(why);
+        }
+        match search.look() {
+            Found::NotYet => continue,
+            Found::Nothing => break at_cap.stop,
+            Found::Slot => {}
+        }
+        // The answer that it gets in the end is the one that was decided last, by the policy in force then.
+        match decide_again(&recorded.conn, &at_cap, &cx.live) {
+            Decision::Admit(admitted) => return connect(recorded, admitted, &cx),
+            Decision::Refuse(stop) => break stop,
+            Decision::AtCap(again) => at_cap = again,
+        }
+        // Otherwise the slot is not free yet, or another connection was quicker.
+        if !search.is_for(at_cap.zone, at_cap.client) {
+            break at_cap.stop;
+        }
+    };
+    refuse(recorded, &stop, &cx);
+}
+
+/// Makes a socket known to the runtime, and to nothing else.
+fn register(mut socket: AcceptedSocket<Unregistered>, cx: &Context) -> io::Result<AcceptedSocket> {
+    cx.parked().deregister(&mut socket);
+    socket.register()
+}
+
+/// The machine has no room for one more.
+fn no_room(error: &io::Error) -> Stop {
+    Stop::because(Reason::ProcessFull, error.to_string())
+}

@@ -1,0 +1,82 @@
+//! An open connection, and how it comes to be from one that was admitted and whose server has answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::net::accepted::AcceptedSocket;
+use crate::net::fault;
+use crate::net::options::SocketOptions;
+use crate::relay::handle::ConnHandle;
+use crate::relay::legs::{IdleLegs, Legs};
+use crate::relay::relay::{EarlyBytes, Relay, RelayParams};
+use crate::upstream::lease::Lease;
+
+use crate::walk::decide::Passage;
+use crate::walk::record::Entry;
+use crate::walk::upgrade::Connected;
+
+/// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
+#[derive(Debug)]
+pub struct OpenConn<L> {
+    /// Its sockets.
+    pub legs: L,
+    /// The relay between them.
+    pub relay: Relay,
+    /// Its right to its server, until the server has ended.
+    pub lease: Option<Lease>,
+    /// Its record, which is written when it is over.
+    pub record: Entry,
+}
+
+/// An open connection that the runtime does not know.
+pub type IdleConn = OpenConn<IdleLegs>;
+
+/// Opens the tunnel, on worker number `worker`. Nothing of the handshake is kept.
+pub fn open(
+    passage: &Passage,
+    connected: Connected,
+    client: AcceptedSocket,
+    mut record: Entry,
+    worker: usize,
+    now: Instant,
+) -> (OpenConn<Legs>, Arc<ConnHandle>) {
+    let zone = &passage.place.zone;
+    let limits = Arc::clone(&zone.limits);
+    let Connected {
+        server,
+        lease,
+        reply,
+        reply_size,
+        extensions,
+    } = connected;
+    client.set_options(SocketOptions {
+        keepalive: limits.timeouts.keepalive,
+        user_timeout: limits.timeouts.stalled,
+    });
+    let (client, from_client) = client.into_parts();
+    server.set_dialled_options();
+    record.opened(now);
+    let early = EarlyBytes {
+        from_client,
+        from_server: reply,
+        reply_size,
+        extensions,
+    };
+    let handle = Arc::<ConnHandle>::default();
+    let params = RelayParams {
+        mode: passage.place.relay,
+        limits,
+        shares: passage.shares.clone(),
+        handle: Arc::clone(&handle),
+        counters: Arc::clone(&zone.state.relay_counters[worker]),
+    };
+    let relay = Relay::new(early, params);
+    fault::point("open");
+    let open = OpenConn {
+        legs: Legs { client, server },
+        relay,
+        lease: Some(lease),
+        record,
+    };
+    (open, handle)
+}
