@@ -30,6 +30,15 @@ fn two_guards_share_a_process_and_nothing_else() {
     upgrade(&three, 429);
     assert_eq!((open(&one), open(&three)), (1, 3), "each counts its own");
     assert_eq!((refused(&one), refused(&three)), (1, 1));
+    for (guard, open) in [(&one, 1), (&three, 3)] {
+        let connections = guard.connections();
+        assert_eq!(connections.len(), open, "each lists its own: {connections:?}");
+        for conn in connections {
+            assert_eq!(conn.address, Some([127, 0, 0, 1].into()));
+            assert_eq!((&*conn.zone, &*conn.upstream), ("default", "echo"));
+            assert_eq!(*conn.server, *server.to_string());
+        }
+    }
     echo(&mut only);
     others.iter_mut().for_each(echo);
 

@@ -27,7 +27,8 @@ pub mod resolver;
 pub mod systemd;
 
 use crate::admin::{scrape, stats};
-use crate::engine::ghosts::Claims;
+use crate::engine::claims::Claims;
+use crate::engine::conn::Conn;
 use crate::engine::post::Post;
 use crate::engine::registry::Registry;
 use crate::engine::worker::{Common, Share, Worker};
@@ -213,6 +214,11 @@ impl Guard {
         json
     }
 
+    /// The open connections, in no order.
+    pub fn connections(&self) -> Vec<Conn> {
+        self.registry.connections(Instant::now())
+    }
+
     /// Whether load balancers should send clients here.
     pub fn is_ready(&self) -> bool {
         self.live.process().phase.is(Phase::Serving)
@@ -242,7 +248,9 @@ impl Guard {
 
     /// The open connections, the longest silent first.
     fn open(&self) -> Vec<Arc<ConnHandle>> {
-        let mut open: Vec<(Duration, Arc<ConnHandle>)> = self.registry.open(Instant::now());
+        let mut open: Vec<(Duration, Arc<ConnHandle>)> = self.registry.view(Instant::now(), |row, now| {
+            Some((row.silence(now), Arc::clone(row.handle())))
+        });
         open.sort_by_key(|(silence, _)| Reverse(*silence));
         open.into_iter().map(|(_, handle)| handle).collect()
     }

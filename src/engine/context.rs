@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::live::in_force::Live;
 
-use crate::engine::ghosts::Claims;
+use crate::engine::claims::Claims;
 use crate::engine::parked::ParkedSet;
-use crate::engine::registry::{Registry, Shard};
+use crate::engine::registry::Registry;
 
 /// The values that all tasks of one worker share.
 #[derive(Debug)]
@@ -47,10 +47,5 @@ impl Context {
     /// The worker's parked connections.
     pub(crate) fn parked(&self) -> &ParkedSet {
         &self.parked
-    }
-
-    /// The worker's open connections.
-    pub fn shard(&self) -> &Shard {
-        self.registry.shard(self.index)
     }
 }

@@ -18,8 +18,10 @@ use crate::walk::stop::Stop;
 use crate::walk::upgrade;
 use crate::walk::walk::{AtCap, Decision, RecordedConn, Step, admit, decide_again, refuse_admitted};
 
+use crate::engine::conn::NewConn;
 use crate::engine::context::Context;
-use crate::engine::ghosts::{Found, GhostSearch};
+use crate::engine::ghosts::GhostSearch;
+use crate::engine::suspects::Found;
 use crate::engine::tunnel;
 
 /// Gives a connection what it needs next.
@@ -30,7 +32,7 @@ pub fn drive(step: Step, cx: &Arc<Context>) {
         Step::Connect(recorded, admitted) => connect(recorded, admitted, cx),
         Step::Refuse(recorded, stop) => refuse(recorded, &stop, cx),
         Step::AwaitSlot(recorded, at_cap) => {
-            match GhostSearch::begin(at_cap.zone, at_cap.client, &cx.registry, &cx.claims, Instant::now()) {
+            match GhostSearch::begin(&at_cap.zone, at_cap.client, &cx.registry, &cx.claims, Instant::now()) {
                 Some(search) => drop(tokio::spawn(wait_for_slot(recorded, at_cap, search, Arc::clone(cx)))),
                 None => refuse(recorded, &at_cap.stop, cx),
             }
@@ -96,10 +98,18 @@ fn connect_and_open(
         match upgrade::connect(&passage, &client, &mut record).await {
             Ok(connected) => {
                 let now = Instant::now();
-                let zone = &passage.place.zone;
-                let zone_client = cx.registry.zone_client(zone.state.counts.id(), passage.client.key);
+                let server = Arc::clone(connected.lease.server());
                 let (open, handle) = open(&passage, connected, client, record, cx.index(), now);
-                cx.shard().watch(handle, zone_client, Arc::clone(&zone.limits), now);
+                let conn = NewConn {
+                    handle,
+                    address: passage.client.address,
+                    key: passage.client.key,
+                    zone: passage.place.zone,
+                    upstream: passage.place.upstream,
+                    server,
+                };
+                let zone_client = cx.registry.insert(conn, cx.index(), now);
+                cx.claims.opened(zone_client, now);
                 tunnel::spawn(open, &cx);
             }
             Err(stop) => {
@@ -138,7 +148,7 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
         if let Some(why) = recorded.conn.is_broken_off() {
             break recorded.conn.broken_off(why);
         }
-        match search.look() {
+        match search.look(Instant::now()) {
             Found::NotYet => continue,
             Found::Nothing => break at_cap.stop,
             Found::Slot => {}
@@ -150,7 +160,7 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
             Decision::AtCap(again) => at_cap = again,
         }
         // Otherwise the slot is not free yet, or another connection was quicker.
-        if !search.is_for(at_cap.zone, at_cap.client) {
+        if !search.is_for(&at_cap.zone, at_cap.client) {
             break at_cap.stop;
         }
     };

@@ -1,296 +1,279 @@
-//! A few times a second: which open connections have nothing to say any more, or have had their time.
+//! The timeouts of an open connection and the check that its client is still there, as one state machine.
+//!
+//! A sweep steps it four times a second. It reads no clock, touches no socket and has no side effects: what it sees comes in
+//! as an [`Observation`], and what is to be done goes out as [`Actions`].
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::net::fault;
 use crate::reason::close::CloseReason;
-use crate::relay::conn_limits::{ConnLimits, Liveness};
-use crate::relay::handle::{Command, ConnHandle, PingDelivery};
+use crate::relay::conn_limits::Liveness;
+use crate::relay::handle::PingDelivery;
 use crate::relay::rules::Pong;
+use crate::relay::timeouts::Timeouts;
 
-use crate::engine::suspect::Suspect;
+use crate::engine::tick::Tick;
 
-/// A client in a zone: a hash of both, the same for the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ZoneClient(pub(super) u64);
-
-/// An open connection as the sweep sees it.
+/// The timers of one open connection.
 #[derive(Debug)]
-pub(crate) struct Watched {
-    handle: Arc<ConnHandle>,
-    client: ZoneClient,
-    limits: Arc<ConnLimits>,
-    ends_at: Option<Moment>,
-    moved_at: Moment,
-    client_took: u32,
-    client_took_at: Moment,
-    /// Looks until it counts as one that stays.
+pub(crate) struct Tracked {
+    /// When it opened.
+    opened_at: Tick,
+    /// When a byte last moved, either way.
+    moved_at: Tick,
+    /// [`Observation::acked`] at the last step.
+    acked: u32,
+    /// When the client last took something, or owed nothing.
+    acked_at: Tick,
+    /// [`Observation::activity`] at the last step.
+    activity: u16,
+    /// When the client last sent something.
+    active_at: Tick,
+    ping: PingState,
+    /// Where in the last tenth of `lifetime` it ends: 0 is at 0.9, `u16::MAX` at 1.0.
+    lifetime_jitter: u16,
+    /// Steps until it no longer counts as new.
     new_for: u8,
-    /// Something has moved since it was last told to rest, or had it get up.
-    may_be_up: bool,
-    /// What `ConnHandle::client_activity` was, and when it last changed.
-    heard: u16,
-    heard_at: Moment,
-    question: Question,
+    /// Something has moved since it was last told to park.
+    may_park: bool,
 }
 
-/// Whether the client was asked if it is still there.
+/// What a sweep sees of a connection; see the methods of [`ConnHandle`](crate::relay::handle::ConnHandle) of like names.
 #[derive(Clone, Copy, Debug)]
-enum Question {
-    None,
-    /// It may not be written yet, or not have arrived.
-    Asked,
-    /// Its host has it since then, or the client has taken something since then.
-    Arrived(Moment),
+#[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
+pub(crate) struct Observation {
+    /// A byte has moved since the last step.
+    pub(crate) has_moved: bool,
+    /// The client is not read, so nothing can be heard from it.
+    pub(crate) is_client_unread: bool,
+    /// A limit delays bytes of the server.
+    pub(crate) is_server_delayed: bool,
+    /// A side is not read, and only a probe notices its end.
+    pub(crate) is_blocked: bool,
+    /// The client has not acknowledged all that was written to it.
+    pub(crate) has_unacked: bool,
+    /// Bytes the client has acknowledged, modulo 2^32.
+    pub(crate) acked: u32,
+    /// Changes with everything that comes from the client; 0 until the first.
+    pub(crate) activity: u16,
+    /// What became of our last ping.
+    pub(crate) delivery: PingDelivery,
 }
 
-/// Twentieths of a second since the worker began, modulo 2^32: a quarter of an `Instant`, of which every open connection
-/// would need five. Of two that lie more than three years apart it can't be told which came first.
+/// What a sweep is to do with a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Actions {
+    /// Send the client a ping.
+    pub(crate) ping: bool,
+    /// Ask the kernel what the client has acknowledged, and whether a side that is not read has ended.
+    pub(crate) probe: bool,
+    /// Park it, unless something is under way.
+    pub(crate) park: bool,
+    /// Close it, for this reason.
+    pub(crate) close: Option<CloseReason>,
+}
+
+/// How many connections a sweep may still park, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parking {
+    /// A connection on which nothing has moved for so long is parked.
+    pub(crate) after: Duration,
+    /// So many more may be parked in this sweep.
+    pub(crate) left: u32,
+}
+
+/// Our ping to a client that has been silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment(u32);
+enum PingState {
+    /// None is unanswered.
+    None,
+    /// It may not be written yet, or its host may not have acknowledged it.
+    Sent,
+    /// Its host acknowledged it then, or the client has taken something else since.
+    Delivered(Tick),
+}
 
-impl Watched {
-    /// A connection that opened `now`. `share` of 0.0 to 1.0 places the end of its lifetime between 0.9 and 1.0 times
-    /// what is set, so that those that came together do not go together.
-    pub(crate) fn new(
-        handle: Arc<ConnHandle>,
-        client: ZoneClient,
-        limits: Arc<ConnLimits>,
-        share: f64,
-        now: Moment,
-    ) -> Self {
-        let ends_at = limits
-            .timeouts
-            .lifetime
-            .and_then(|lifetime| now.after(lifetime.mul_f64(0.9 + share * 0.1)));
+/// Whether a connection may be dead, when a newcomer of the same client needs its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Suspicion {
+    /// It counts as alive, and will for at least so long.
+    AliveFor(Duration),
+    /// The client has been pinged, and has not answered so far.
+    Pinged,
+    /// The client is to be pinged now.
+    ToPing,
+}
+
+impl Tracked {
+    /// The timers of a connection that opens `now`. `lifetime_jitter` spreads the ends of connections that opened together.
+    pub(crate) fn new(lifetime_jitter: u16, now: Tick) -> Self {
         Self {
-            handle,
-            client,
-            limits,
-            ends_at,
+            opened_at: now,
             moved_at: now,
-            client_took: 0,
-            client_took_at: now,
+            acked: 0,
+            acked_at: now,
+            activity: 0,
+            active_at: now,
+            ping: PingState::None,
+            lifetime_jitter,
             new_for: NEW_FOR,
-            may_be_up: true,
-            heard: 0,
-            heard_at: now,
-            question: Question::None,
+            may_park: true,
         }
     }
 
-    /// Whether it is still open.
-    pub(crate) fn is_open(&mut self) -> bool {
-        !self.handle.is_closed()
+    /// When the connection opened.
+    pub(crate) fn opened_at(&self) -> Tick {
+        self.opened_at
     }
 
-    /// For how long nothing has moved, to the sweep's tick, and how to reach it.
-    pub(crate) fn silence(&self, now: Moment) -> (Duration, Arc<ConnHandle>) {
-        (now.since(self.moved_at), Arc::clone(&self.handle))
+    /// How long nothing has moved, as of the last step.
+    pub(crate) fn silence(&self, now: Tick) -> Duration {
+        now.since(self.moved_at)
     }
 
-    /// Looks at the connection; false when it is over and need not be watched any more. `rests` goes down with each one that
-    /// is told to rest, to 0.
-    pub(crate) fn look(&mut self, now: Moment, rests: &mut u32) -> bool {
-        fault::point("sweep");
-        if self.handle.is_closed() {
-            return false;
+    /// Takes in what is `seen` at `now`, and returns what is to be done about it.
+    pub(crate) fn step(
+        &mut self,
+        seen: &Observation,
+        timeouts: &Timeouts,
+        liveness: &Liveness,
+        parking: &mut Parking,
+        now: Tick,
+    ) -> Actions {
+        let mut actions = Actions::default();
+        if seen.has_moved {
+            (self.moved_at, self.may_park) = (now, true);
         }
-        if self.handle.take_moved() {
-            (self.moved_at, self.may_be_up) = (now, true);
-        }
-        // Nobody is idle whose bytes wait for us.
-        if self.handle.is_client_unread() || self.handle.is_server_delayed() {
+        // A connection whose bytes wait for us is not idle.
+        if seen.is_client_unread || seen.is_server_delayed {
             self.moved_at = now;
         }
         if self.new_for > 0 {
             self.new_for -= 1;
             if self.new_for == 0 {
-                self.handle.probe();
-                self.may_be_up = true;
+                (actions.probe, self.may_park) = (true, true);
             }
         }
-        let owes = self.handle.has_unacked();
-        let took = self.handle.client_acked();
-        if took != self.client_took
-            && let Question::Arrived(since) = &mut self.question
-        {
-            *since = now;
+        self.record_acked(seen, now);
+        actions.close = self
+            .check_liveness(seen, liveness, &mut actions, now)
+            .or_else(|| self.check_timeouts(timeouts, now));
+        if actions.close.is_some() {
+            return actions;
         }
-        if !owes || took != self.client_took {
-            (self.client_took, self.client_took_at) = (took, now);
+        let owes_for = now.since(self.acked_at);
+        if seen.is_blocked || timeouts.stalled.is_some_and(|stalled| owes_for >= stalled / PROBES) {
+            actions.probe = true;
+        } else if self.may_park && now.since(self.moved_at) >= parking.after && parking.left > 0 {
+            parking.left -= 1;
+            (actions.park, self.may_park) = (true, false);
         }
-        let liveness = self.look_for_life(now);
-        let is_due = |limit: Option<Duration>, since: Moment| limit.is_some_and(|limit| now.since(since) >= limit);
-        if let Some(order) = liveness {
-            self.handle.send(order);
-        } else if self.ends_at.is_some_and(|end| end.is_past(now)) {
-            self.handle.send(Command::Close(CloseReason::Lifetime));
-        } else if is_due(self.limits.timeouts.stalled, self.client_took_at) {
-            self.handle.send(Command::Close(CloseReason::Stalled));
-        } else if is_due(self.limits.timeouts.idle, self.moved_at) {
-            self.handle.send(Command::Close(CloseReason::Idle));
-        } else if self.handle.is_blocked()
-            || is_due(
-                self.limits.timeouts.stalled.map(|stalled| stalled / LOOKS),
-                self.client_took_at,
-            )
-        {
-            self.handle.probe();
-        } else if self.may_be_up
-            && now.since(self.moved_at) >= fault::rest_after(REST_AFTER)
-            && let Some(left) = rests.checked_sub(1)
-        {
-            (*rests, self.may_be_up) = (left, false);
-            self.handle.park();
-        }
-        true
+        actions
     }
 
-    /// Asks a client that has been silent for long, and says what is to be done with one that does not answer.
-    fn look_for_life(&mut self, now: Moment) -> Option<Command> {
-        let Liveness {
-            ping,
-            pong_timeout,
-            pong,
-            first_message,
-        } = self.limits.liveness();
-        let heard = self.handle.client_activity();
-        // Whoever is not read can't be heard.
-        if heard != self.heard || self.handle.is_client_unread() {
-            (self.heard, self.heard_at, self.question) = (heard, now, Question::None);
+    /// Whether this connection may be dead, on behalf of a newcomer that needs its slot. If it is to be pinged, the ping
+    /// counts as sent from here on. `activity` and `is_unread` are as in [`Observation`].
+    pub(crate) fn suspect(&mut self, activity: u16, is_unread: bool, liveness: &Liveness, now: Tick) -> Suspicion {
+        let Some(ping) = liveness.ping else {
+            return Suspicion::AliveFor(Duration::MAX);
+        };
+        // A client that is not read can't be heard.
+        if is_unread || activity != self.activity {
+            return Suspicion::AliveFor(ping);
         }
-        let silent_for = now.since(self.heard_at);
-        let first_message = first_message.filter(|_| heard == 0);
-        if first_message.is_some_and(|limit| silent_for >= limit) {
-            return Some(Command::Close(CloseReason::FirstMessage));
+        let silent_for = now.since(self.active_at);
+        if silent_for < ping {
+            return Suspicion::AliveFor(ping - silent_for);
         }
-        match self.question {
-            // A listener says nothing of its own: an answer is its first message, and it has half of the time for it.
-            Question::None => {
-                let is_due = |limit: Option<Duration>| limit.is_some_and(|limit| silent_for >= limit);
+        match self.ping {
+            PingState::Sent => return Suspicion::Pinged,
+            // Its host is there, and the client has its time to answer.
+            PingState::Delivered(_) if liveness.pong == Pong::Required => return Suspicion::AliveFor(ping),
+            PingState::None | PingState::Delivered(_) => {}
+        }
+        self.ping = PingState::Sent;
+        Suspicion::ToPing
+    }
+
+    fn record_acked(&mut self, seen: &Observation, now: Tick) {
+        let has_taken = seen.acked != self.acked;
+        if has_taken && let PingState::Delivered(at) = &mut self.ping {
+            *at = now;
+        }
+        if has_taken || !seen.has_unacked {
+            (self.acked, self.acked_at) = (seen.acked, now);
+        }
+    }
+
+    /// Pings a client that has been silent for long, and closes one that does not answer.
+    fn check_liveness(
+        &mut self,
+        seen: &Observation,
+        liveness: &Liveness,
+        actions: &mut Actions,
+        now: Tick,
+    ) -> Option<CloseReason> {
+        // A client that is not read can't be heard.
+        if seen.activity != self.activity || seen.is_client_unread {
+            (self.activity, self.active_at, self.ping) = (seen.activity, now, PingState::None);
+        }
+        let silent_for = now.since(self.active_at);
+        let is_due = |limit: Option<Duration>| limit.is_some_and(|limit| silent_for >= limit);
+        let first_message = liveness.first_message.filter(|_| seen.activity == 0);
+        if is_due(first_message) {
+            return Some(CloseReason::FirstMessage);
+        }
+        match (self.ping, liveness.ping) {
+            // A client that only listens sends nothing of its own: its pong is its first message, and it has half of the
+            // time for it.
+            (PingState::None, ping) => {
                 if is_due(ping) || is_due(first_message.map(|limit| limit / 2)) {
-                    self.ask();
+                    (self.ping, actions.ping) = (PingState::Sent, true);
                 }
             }
-            Question::Asked => match self.handle.ping_delivery() {
+            (PingState::Sent, _) => match seen.delivery {
                 PingDelivery::None => {}
-                PingDelivery::InFlight => self.handle.probe(),
-                PingDelivery::Acknowledged => self.question = Question::Arrived(now),
+                PingDelivery::InFlight => actions.probe = true,
+                PingDelivery::Acknowledged => self.ping = PingState::Delivered(now),
             },
-            Question::Arrived(since) => match (ping, pong) {
-                (Some(_), Pong::Required) if now.since(since) >= pong_timeout => {
-                    return Some(Command::Close(CloseReason::Ghost));
-                }
-                // It was answer enough; who says no more than that is asked again.
-                (Some(ping), Pong::Tcp) if now.since(since) >= ping => self.ask(),
-                _ => {}
+            (PingState::Delivered(at), Some(ping)) => match liveness.pong {
+                Pong::Required if now.since(at) >= liveness.pong_timeout => return Some(CloseReason::Ghost),
+                // The acknowledgement was answer enough; after as much silence again the next ping is due.
+                Pong::Tcp if now.since(at) >= ping => (self.ping, actions.ping) = (PingState::Sent, true),
+                Pong::Required | Pong::Tcp => {}
             },
+            (PingState::Delivered(_), None) => {}
         }
         None
     }
 
-    /// Whether this connection should be asked on behalf of a newcomer of its client, and is now if it was not before.
-    pub(crate) fn suspect(&mut self, client: ZoneClient, now: Moment) -> Option<Suspect> {
-        let is_due = |ping| now.since(self.heard_at) >= ping;
-        let is_meant = self.client == client
-            && !self.handle.is_closed()
-            && !self.handle.is_client_unread()
-            && self.handle.client_activity() == self.heard
-            && self.limits.liveness().ping.is_some_and(is_due);
-        let was_answered = match self.question {
-            Question::None => true,
-            Question::Asked => false,
-            Question::Arrived(_) => self.limits.liveness().pong == Pong::Tcp,
-        };
-        if is_meant && was_answered {
-            self.ask();
-        }
-        match self.question {
-            Question::Asked if is_meant => Some(Suspect::new(Arc::clone(&self.handle), self.heard)),
-            _ => None,
-        }
-    }
-
-    fn ask(&mut self) {
-        self.handle.ping();
-        self.question = Question::Asked;
-    }
-}
-
-impl Moment {
-    /// The one that `now` is in, for a worker that began when it `started`.
-    pub(crate) fn at(now: Instant, started: Instant) -> Self {
-        let twentieths = now.saturating_duration_since(started).as_millis() / MILLIS;
-        Self(u32::try_from(twentieths & u128::from(u32::MAX)).unwrap_or_default())
-    }
-
-    /// The next one: where what began within this one is taken to have begun, nothing is over too early.
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-
-    /// Zero where that is still to come.
-    fn since(self, earlier: Self) -> Duration {
-        let twentieths = if earlier.is_past(self) {
-            self.0.wrapping_sub(earlier.0)
+    fn check_timeouts(&self, timeouts: &Timeouts, now: Tick) -> Option<CloseReason> {
+        let is_due = |limit: Option<Duration>, since: Tick| limit.is_some_and(|limit| now.since(since) >= limit);
+        if is_due(
+            timeouts.lifetime.map(|lifetime| self.own_lifetime(lifetime)),
+            self.opened_at,
+        ) {
+            Some(CloseReason::Lifetime)
+        } else if is_due(timeouts.stalled, self.acked_at) {
+            Some(CloseReason::Stalled)
+        } else if is_due(timeouts.idle, self.moved_at) {
+            Some(CloseReason::Idle)
         } else {
-            0
-        };
-        Duration::from_secs(1) * twentieths / 20
+            None
+        }
     }
 
-    /// `None` for what is too far ahead to be told.
-    fn after(self, span: Duration) -> Option<Self> {
-        let twentieths = u32::try_from(span.as_millis().div_ceil(MILLIS)).ok()?;
-        (twentieths <= HALF).then(|| Self(self.0.wrapping_add(twentieths)))
-    }
-
-    fn is_past(self, now: Self) -> bool {
-        now.0.wrapping_sub(self.0) <= HALF
+    /// 0.9 to 1.0 times `lifetime`, so that connections that opened together do not end together.
+    fn own_lifetime(&self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(0.9 + f64::from(self.lifetime_jitter) / f64::from(u16::MAX) * 0.1)
     }
 }
 
-/// In a moment. The sweep's ticks are a whole number of moments apart, so that from one to another nothing is rounded.
-const MILLIS: u128 = 50;
-const HALF: u32 = u32::MAX / 2;
-
-/// About a second: most of those that leave at once have left by then.
+/// About a second: most connections that leave at once have left by then.
 const NEW_FOR: u8 = 4;
 
-/// To rest and to be up again costs some ten system calls, and one that speaks more often than this does neither.
-const REST_AFTER: Duration = Duration::from_secs(5);
-
-/// How often within `stalled` a client that owes is looked at: it is ended by an eighth of that late at most, and one that
-/// takes what it is given costs no more than that many system calls.
-const LOOKS: u32 = 8;
+/// How often within `stalled` a client that owes acknowledgements is probed. It is closed by an eighth of that too late at
+/// most, and a client that takes what it is sent costs no more than that many system calls.
+const PROBES: u32 = 8;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_that_is_watched_is_small() {
-        assert!(size_of::<Watched>() <= 64, "{}", size_of::<Watched>());
-    }
-
-    #[test]
-    fn moments_are_told_apart_across_the_turn_of_their_count() {
-        let started = Instant::now();
-        let at = |span: Duration| Moment::at(started + span, started);
-        let turn = Duration::from_millis(50 << 32);
-        for begin in [Duration::ZERO, turn.saturating_sub(Duration::from_secs(1)), turn * 3] {
-            let (before, after) = (at(begin), at(begin + Duration::from_secs(90)));
-            assert_eq!(after.since(before), Duration::from_secs(90));
-            assert_eq!(before.since(after), Duration::ZERO, "nothing is due before it began");
-            assert_eq!(before.since(before.next()), Duration::ZERO);
-            assert_eq!(before.after(Duration::from_secs(90)).unwrap(), after);
-            assert!(before.is_past(after) && after.is_past(after) && !after.is_past(before));
-        }
-        let (year, now) = (Duration::from_secs(365 * 24 * 3600), at(Duration::ZERO));
-        assert_eq!(now.after(year * 4), None, "as good as no end");
-        assert_eq!(at(year * 3).since(now), year * 3);
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! Runs connections: the workers, their listening sockets, and the connections that are parked or open.
 
 pub mod accept;
+pub mod claims;
+mod client_index;
+pub mod conn;
 pub mod context;
 pub mod drive;
 pub mod ghosts;
@@ -8,8 +11,10 @@ pub mod liveness;
 pub mod parked;
 pub mod post;
 pub mod registry;
-mod suspect;
+pub mod suspects;
 pub mod sweep;
+mod tick;
 pub mod tunnel;
 pub mod unpark;
 pub mod worker;
+pub mod zone_client;

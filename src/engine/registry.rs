@@ -1,5 +1,4 @@
-//! The open connections of the process: one shard a worker, which its sweep visits, and which a search for ghosts reads
-//! from any thread.
+//! The open connections of the process: a shard a worker, in which its sweep visits them, and an index by client.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -9,111 +8,187 @@ use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
 use crate::relay::clock::Clock;
-use crate::relay::conn_limits::ConnLimits;
 use crate::relay::handle::ConnHandle;
-
-use crate::engine::liveness::{Moment, Watched, ZoneClient};
-use crate::engine::suspect::Suspect;
 use crate::telemetry::survive::survive;
 
+use crate::engine::client_index::ClientIndex;
+use crate::engine::conn::{Conn, ConnId, NewConn, Row};
+use crate::engine::liveness::{Parking, Suspicion};
+use crate::engine::tick::Tick;
+use crate::engine::zone_client::ZoneClient;
+
 /// The open connections of all workers.
+///
+/// A connection is in it from its opening until a quarter of a second after its end: a sweep takes it out, so that closing
+/// costs nothing here.
 #[derive(Debug)]
 pub struct Registry {
     shards: Vec<Shard>,
+    clients: ClientIndex,
     hasher: RandomState,
 }
 
 /// The open connections of one worker.
 #[derive(Debug)]
-pub struct Shard {
-    watched: Mutex<Vec<Watched>>,
+struct Shard {
+    rows: Mutex<Rows>,
     started: Instant,
     /// The clock that the connections are timed by: it stands while the process is stopped.
     clock: Clock,
-    jitter: RandomState,
+}
+
+#[derive(Debug, Default)]
+struct Rows {
+    /// Sorted by id: each one that comes has a higher one.
+    rows: Vec<Row>,
+    /// Connections so far.
+    opened: u64,
+}
+
+/// The connections of one client, in search of dead ones.
+#[derive(Debug, Default)]
+pub(super) struct Suspects {
+    /// Those that may be dead, each pinged by now, and [`ConnHandle::client_activity`] before that.
+    pub(super) pinged: Vec<(Arc<ConnHandle>, u16)>,
+    /// For so long none of the others can be dead.
+    pub(super) others_alive_for: Duration,
 }
 
 impl Registry {
     /// An empty one for so many workers.
     pub fn new(workers: usize, now: Instant) -> Self {
         let shard = || Shard {
-            watched: Mutex::default(),
+            rows: Mutex::default(),
             started: now,
             clock: Clock::begin(now),
-            jitter: RandomState::new(),
         };
         Self {
             shards: (0..workers).map(|_| shard()).collect(),
+            clients: ClientIndex::default(),
             hasher: RandomState::new(),
         }
     }
 
-    /// The shard of worker number `index`.
-    pub fn shard(&self, index: usize) -> &Shard {
-        &self.shards[index]
-    }
-
     /// A client in a zone, as the registry knows it.
     pub fn zone_client(&self, zone: u32, key: ClientKey) -> ZoneClient {
-        ZoneClient(self.hasher.hash_one((zone, key)))
+        ZoneClient::of_hash(self.hasher.hash_one((zone, key)))
     }
 
-    /// The open connections, and for how long nothing has moved on each.
-    pub fn open(&self, now: Instant) -> Vec<(Duration, Arc<ConnHandle>)> {
-        self.shards.iter().flat_map(|shard| shard.open(now)).collect()
+    /// Adds a connection that opens `now` on a worker, until its relay is dropped. Its client in its zone is returned.
+    pub fn insert(&self, conn: NewConn, worker: usize, now: Instant) -> ZoneClient {
+        let client = self.zone_client(conn.zone.state.counts.id(), conn.key);
+        let jitter = u16::try_from(self.hasher.hash_one((now, Arc::as_ptr(&conn.handle) as usize)) & 0xffff);
+        let shard = &self.shards[worker];
+        let tick = shard.tick(now).next();
+        let mut rows = shard.rows.lock();
+        let id = ConnId::of(rows.opened, worker, self.shards.len());
+        rows.opened += 1;
+        rows.rows
+            .push(Row::new(conn, id, client, jitter.unwrap_or_default(), tick));
+        drop(rows);
+        self.clients.insert(client, id);
+        client
     }
 
-    /// The connections of this client that have been silent for long. Each is asked, before this returns, whether it is
-    /// still there.
-    pub(crate) fn suspects(&self, client: ZoneClient, now: Instant) -> Vec<Suspect> {
-        self.shards
-            .iter()
-            .flat_map(|shard| shard.suspects(client, now))
-            .collect()
+    /// Visits every connection of a worker, for a tick that was `due` and comes `now`. A tick is late from `late` on.
+    pub(crate) fn sweep(&self, worker: usize, due: Instant, now: Instant, late: Duration, mut parking: Parking) {
+        let shard = &self.shards[worker];
+        let judged = shard.clock.look(now);
+        // The tick's own time, unless that is long ago: by the clock, a limit would be missed by a hair and cost another
+        // tick.
+        let is_late = now.saturating_duration_since(due) >= late;
+        let tick = Tick::at(if is_late { judged } else { shard.clock.at(due) }, shard.started);
+        let (mut at, mut has_closed) = (0, false);
+        // In turns, so that a search for ghosts does not wait for all of it. Only this takes rows out, so those behind `at`
+        // stay where they are.
+        loop {
+            let mut rows = shard.rows.lock();
+            let turn = rows.rows.iter_mut().skip(at).take(TURN);
+            let visited = turn.fold(0, |visited, row| {
+                // Each by itself: a fault over one connection must not keep those behind it from being visited.
+                survive(|| row.sweep(&mut parking, tick));
+                has_closed |= row.is_closed();
+                visited + 1
+            });
+            if visited < TURN {
+                break;
+            }
+            at += visited;
+        }
+        if has_closed {
+            self.remove_closed(shard);
+        }
+    }
+
+    /// The open connections as `view` shows them; those of which it makes nothing are left out. It is called under a lock,
+    /// which is let go of now and then: a connection that opens or closes meanwhile may be missing or not.
+    pub(crate) fn view<T>(&self, now: Instant, mut view: impl FnMut(&Row, Tick) -> Option<T>) -> Vec<T> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let tick = shard.tick(now);
+            let mut next = ConnId::MIN;
+            loop {
+                let rows = shard.rows.lock();
+                let from = rows.rows.partition_point(|row| row.id() < next);
+                let turn = &rows.rows[from..rows.rows.len().min(from + TURN)];
+                let open = turn.iter().filter(|row| !row.is_closed());
+                found.extend(open.filter_map(|row| view(row, tick)));
+                match turn.last() {
+                    Some(last) if turn.len() == TURN => next = last.id().next(),
+                    _ => break,
+                }
+            }
+        }
+        found
+    }
+
+    /// The open connections, as others see them.
+    pub fn connections(&self, now: Instant) -> Vec<Conn> {
+        self.view(now, |row, tick| Some(row.conn(tick)))
+    }
+
+    /// Looks which connections of a client may be dead, and pings those.
+    pub(super) fn suspects(&self, client: ZoneClient, now: Instant) -> Suspects {
+        let mut suspects = Suspects {
+            pinged: Vec::new(),
+            others_alive_for: Duration::MAX,
+        };
+        for id in self.clients.of(client) {
+            let shard = &self.shards[id.worker(self.shards.len())];
+            let tick = shard.tick(now);
+            let mut rows = shard.rows.lock();
+            let Ok(at) = rows.rows.binary_search_by_key(&id, Row::id) else {
+                continue;
+            };
+            let row = &mut rows.rows[at];
+            if row.is_closed() {
+                continue;
+            }
+            let activity = row.handle().client_activity();
+            match row.suspect(tick) {
+                Suspicion::AliveFor(time) => suspects.others_alive_for = suspects.others_alive_for.min(time),
+                Suspicion::Pinged | Suspicion::ToPing => suspects.pinged.push((Arc::clone(row.handle()), activity)),
+            }
+        }
+        suspects
+    }
+
+    fn remove_closed(&self, shard: &Shard) {
+        let closed: Vec<Row> = shard.rows.lock().rows.extract_if(.., |row| row.is_closed()).collect();
+        for row in closed {
+            self.clients.remove(row.client(), row.id());
+        }
     }
 }
 
 impl Shard {
-    /// Has the sweep watch a connection that opens `now`, until its relay is dropped.
-    pub fn watch(&self, handle: Arc<ConnHandle>, client: ZoneClient, limits: Arc<ConnLimits>, now: Instant) {
-        let share =
-            f64::from(u16::try_from(self.jitter.hash_one(now) & 0xffff).unwrap_or_default()) / f64::from(u16::MAX);
-        let now = self.moment(now).next();
-        self.watched
-            .lock()
-            .push(Watched::new(handle, client, limits, share, now));
-    }
-
-    /// Visits every connection, for a tick that was `due` and comes `now`; at most so many are told to rest.
-    pub fn sweep(&self, due: Instant, now: Instant, late: Duration, mut rests: u32) {
-        let judged = self.clock.look(now);
-        // The tick's own time, where it is not long ago: measured by the clock, a limit would be missed by a hair and cost
-        // another tick.
-        let is_late = now.saturating_duration_since(due) >= late;
-        let moment = Moment::at(if is_late { judged } else { self.clock.at(due) }, self.started);
-        // Each by itself: a fault over one connection must not keep those behind it from being looked at.
-        self.watched
-            .lock()
-            .retain_mut(|watched| survive(|| watched.look(moment, &mut rests)).unwrap_or(true));
-    }
-
-    fn open(&self, now: Instant) -> Vec<(Duration, Arc<ConnHandle>)> {
-        let now = self.moment(now);
-        let mut watched = self.watched.lock();
-        watched.retain_mut(Watched::is_open);
-        watched.iter().map(|watched| watched.silence(now)).collect()
-    }
-
-    fn suspects(&self, client: ZoneClient, now: Instant) -> Vec<Suspect> {
-        let now = self.moment(now);
-        let mut watched = self.watched.lock();
-        watched
-            .iter_mut()
-            .filter_map(|watched| watched.suspect(client, now))
-            .collect()
-    }
-
-    fn moment(&self, now: Instant) -> Moment {
-        Moment::at(self.clock.at(now), self.started)
+    fn tick(&self, now: Instant) -> Tick {
+        Tick::at(self.clock.at(now), self.started)
     }
 }
+
+/// Connections that are visited under one lock: some ten microseconds.
+const TURN: usize = 256;
+
+#[cfg(test)]
+mod tests;

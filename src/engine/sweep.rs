@@ -10,6 +10,7 @@ use crate::live::in_force::InForce;
 use crate::net::fault;
 
 use crate::engine::context::Context;
+use crate::engine::liveness::Parking;
 use crate::telemetry::survive::survive;
 
 /// When a worker last swept: one that is stuck in something does not sweep.
@@ -48,7 +49,11 @@ pub(crate) async fn sweep(cx: Arc<Context>, last: Arc<LastSweep>) {
     let mut ticks = 0_u32;
     loop {
         let due = every.tick().await.into_std();
-        cx.shard().sweep(due, Instant::now(), EVERY, RESTS_A_TICK);
+        let parking = Parking {
+            after: fault::rest_after(PARK_AFTER),
+            left: PARKED_A_TICK,
+        };
+        cx.registry.sweep(cx.index(), due, Instant::now(), EVERY, parking);
         last.record();
         ticks = ticks.wrapping_add(1);
         if cx.index() == 0 && ticks.is_multiple_of(A_SECOND) {
@@ -88,6 +93,8 @@ fn expire_due(in_force: &InForce, now: Instant) -> Instant {
 
 const EVERY: Duration = Duration::from_millis(250);
 /// After a message to everybody all connections go idle together. Parking them in batches keeps latency low for the rest.
-const RESTS_A_TICK: u32 = 512;
+const PARKED_A_TICK: u32 = 512;
+/// To park a connection and to resume it costs some ten system calls. One that moves more often than this is not parked.
+const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Ticks a second.
 const A_SECOND: u32 = 4;

@@ -12,5 +12,5 @@ pub mod network;
 pub mod pending;
 pub mod rules;
 pub mod shares;
-mod sync;
+pub(crate) mod sync;
 mod table;

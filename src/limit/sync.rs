@@ -2,14 +2,14 @@
 //! `tests/loom` checks this very code. Nothing else may differ.
 
 #[cfg(not(loom))]
-pub(super) use {
+pub(crate) use {
     parking_lot::{Mutex, MutexGuard},
     std::hash::RandomState,
     std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(loom)]
-pub(super) use {
+pub(crate) use {
     loom::sync::MutexGuard,
     loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     seeded::RandomState,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::config::policy::ZonePolicy;
 use crate::limit::admission::ZoneCounts;
+use crate::limit::budget::Budget;
 use crate::limit::rules::ZoneRules;
 use crate::relay::conn_limits::ConnLimits;
 use crate::relay::counters::RelayCounters;
@@ -35,6 +36,8 @@ pub struct ZoneState {
     pub relay_counters: Vec<Arc<RelayCounters>>,
     /// Its metrics.
     pub metrics: ZoneMetrics,
+    /// Newcomers at their cap that wait for the slot of a dead connection.
+    pub ghost_searches: Arc<Budget>,
 }
 
 impl Zone {
@@ -86,6 +89,10 @@ impl ZoneState {
             counts: counts.unwrap_or_else(|| ZoneCounts::new(process.next_zone_id(), connections)),
             relay_counters: (0..process.workers).map(|_| Arc::default()).collect(),
             metrics: process.metrics.zone(name),
+            ghost_searches: Arc::new(Budget::new(Some(MOST_GHOST_SEARCHES))),
         }
     }
 }
+
+/// Searches of a zone at once. Each holds a pending seat for up to 1.5 s.
+const MOST_GHOST_SEARCHES: u32 = 100;

@@ -19,6 +19,7 @@ use crate::limit::key::ClientKey;
 use crate::limit::pending::{Ended, Pending};
 use crate::live::in_force::{InForce, Live};
 use crate::live::listener::Listener;
+use crate::live::zone::ZoneState;
 use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
 use crate::net::transport::Unregistered;
@@ -78,8 +79,8 @@ pub enum Decision {
 pub struct AtCap {
     /// The refusal.
     pub stop: Stop,
-    /// The zone's id.
-    pub zone: u32,
+    /// The zone.
+    pub zone: Arc<ZoneState>,
     /// The client.
     pub client: ClientKey,
     /// The bytes of the request head.
@@ -241,11 +242,14 @@ pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
 }
 
 /// The zone and the client whose dead connections may be replaced, for a request that was stopped so.
-fn replaceable(stop: &Stop) -> Option<(u32, ClientKey)> {
+fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
     let zone = &stop.known().place.as_ref()?.zone;
     let messages = &zone.policy.messages;
     let is_meant = stop.reason() == Some(Reason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
-    is_meant.then_some((zone.state.counts.id(), stop.known().client?.key))
+    if !is_meant {
+        return None;
+    }
+    Some((Arc::clone(&zone.state), stop.known().client?.key))
 }
 
 fn stop_for(fault: PrereadFault) -> Stop {

@@ -191,7 +191,10 @@ mod tests {
             ("2130706433", "an IPv4 address has four numbers: \"127.0.0.1\""),
             ("[fe80::1%eth0]", "without its zone: \"[fe80::1]\""),
             ("[fe80::1%25eth0]", "without its zone: \"[fe80::1]\""),
-            ("[2001:db8::1]:443", "ports are ignored; write it without: \"[2001:db8::1]\""),
+            (
+                "[2001:db8::1]:443",
+                "ports are ignored; write it without: \"[2001:db8::1]\"",
+            ),
         ] {
             let wrong = HostPattern::parse(text).unwrap_err();
             assert_eq!(wrong.hint.as_deref(), Some(hint), "{text}");

@@ -1,0 +1,208 @@
+//! Who may search for the slot of a dead connection: one search a client at a time, and not again at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::limit::budget::Budget;
+use crate::limit::sync::{Mutex, RandomState};
+
+use crate::engine::zone_client::ZoneClient;
+
+/// The searches under way, and those that were made a moment ago. Sharded by client: a refusal takes one lock here, and
+/// shares it with few other clients.
+#[derive(Debug)]
+pub struct Claims([Shard; SHARDS]);
+
+type Shard = Mutex<HashMap<ZoneClient, Search, RandomState>>;
+
+#[derive(Clone, Copy, Debug)]
+enum Search {
+    UnderWay,
+    /// The next one may begin then.
+    NotBefore(Instant),
+}
+
+/// The right to search on behalf of a client. Drop gives it back.
+#[derive(Debug)]
+pub struct Claim {
+    claims: Arc<Claims>,
+    client: ZoneClient,
+    /// The searches of the zone.
+    searches: Arc<Budget>,
+    /// When the client may be searched for again.
+    again_at: Instant,
+}
+
+impl Claims {
+    /// Claims the search for a client, `now`. `searches` bounds those of its zone. `None` if one is under way, was made
+    /// within the last second, can't find anything yet (see [`Claim::hold_off`]), or if the zone has enough of them.
+    pub fn claim(self: &Arc<Self>, client: ZoneClient, searches: &Arc<Budget>, now: Instant) -> Option<Claim> {
+        let mut shard = self.shard(client).lock();
+        let is_free = match shard.get(&client) {
+            None => true,
+            Some(Search::UnderWay) => false,
+            Some(Search::NotBefore(at)) => *at <= now,
+        };
+        if !is_free || !searches.try_take() {
+            return None;
+        }
+        // Clients that were searched for long ago are forgotten now and then.
+        if shard.len() >= MANY {
+            shard.retain(|_, search| !matches!(search, Search::NotBefore(at) if *at <= now));
+        }
+        shard.insert(client, Search::UnderWay);
+        drop(shard);
+        Some(Claim {
+            claims: Arc::clone(self),
+            client,
+            searches: Arc::clone(searches),
+            again_at: now + AGAIN,
+        })
+    }
+
+    /// One more connection of a client opens `now`. What was known of the others, when a search has found nothing, does not
+    /// hold for it.
+    pub fn opened(&self, client: ZoneClient, now: Instant) {
+        if let Some(Search::NotBefore(at)) = self.shard(client).lock().get_mut(&client) {
+            *at = (*at).min(now + AGAIN);
+        }
+    }
+
+    fn shard(&self, client: ZoneClient) -> &Shard {
+        &self.0[client.shard(SHARDS)]
+    }
+}
+
+impl Default for Claims {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::new(HashMap::default())))
+    }
+}
+
+impl Claim {
+    /// The client that is searched for.
+    pub fn client(&self) -> ZoneClient {
+        self.client
+    }
+
+    /// The search is still under way `now`: the next one may begin a second after that at the earliest.
+    pub fn renew(&mut self, now: Instant) {
+        self.again_at = now + AGAIN;
+    }
+
+    /// No connection of the client can be dead before `alive_for` has passed from `now`: until then the next search would
+    /// find nothing. It may begin after a second at the earliest, and after ten at the latest, so that a client that has
+    /// gone is forgotten.
+    pub fn hold_off(&mut self, alive_for: Duration, now: Instant) {
+        self.again_at = now + alive_for.clamp(AGAIN, FORGOTTEN);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut shard = self.claims.shard(self.client).lock();
+        shard.insert(self.client, Search::NotBefore(self.again_at));
+        self.searches.release();
+    }
+}
+
+/// The connections of a client that hammers at its cap are looked through so often, and not more.
+const AGAIN: Duration = Duration::from_secs(1);
+const FORGOTTEN: Duration = Duration::from_secs(10);
+const SHARDS: usize = 64;
+/// Clients of a shard.
+const MANY: usize = 64;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn claims() -> (Arc<Claims>, Arc<Budget>, Instant) {
+        (Arc::default(), Arc::new(Budget::new(Some(100))), Instant::now())
+    }
+
+    const A: ZoneClient = ZoneClient::of_hash(1);
+    const B: ZoneClient = ZoneClient::of_hash(1 + SHARDS as u64);
+
+    #[test]
+    fn a_client_is_searched_for_once_at_a_time_and_another_one_beside_it() {
+        let (claims, zone, now) = claims();
+        let claim = claims.claim(A, &zone, now).unwrap();
+        assert!(claims.claim(A, &zone, now + AGAIN * 5).is_none(), "it is under way");
+        assert!(claims.claim(B, &zone, now).is_some());
+        assert_eq!(claim.client(), A);
+    }
+
+    #[test]
+    fn the_next_search_for_a_client_begins_a_second_after_the_last_look_of_the_one_before() {
+        let (claims, zone, now) = claims();
+        let mut claim = claims.claim(A, &zone, now).unwrap();
+        claim.renew(now + Duration::from_millis(700));
+        drop(claim);
+        assert!(claims.claim(A, &zone, now + Duration::from_millis(1_699)).is_none());
+        assert!(claims.claim(A, &zone, now + Duration::from_millis(1_700)).is_some());
+    }
+
+    #[test]
+    fn a_search_that_can_find_nothing_yet_is_not_made_before_it_can() {
+        let (claims, zone, now) = claims();
+        for (alive_for, again) in [(0, 1_000), (4_000, 4_000), (3_600_000, 10_000)] {
+            let (alive_for, again) = (Duration::from_millis(alive_for), Duration::from_millis(again));
+            claims.claim(A, &zone, now).unwrap().hold_off(alive_for, now);
+            assert!(claims.claim(A, &zone, now + again - Duration::from_millis(1)).is_none());
+            assert!(claims.claim(A, &zone, now + again).is_some());
+            claims.0[1].lock().clear();
+        }
+    }
+
+    #[test]
+    fn a_connection_that_opens_meanwhile_may_be_dead_earlier_than_the_others() {
+        let (claims, zone, now) = claims();
+        let alive_for = Duration::from_secs(9);
+        claims.claim(A, &zone, now).unwrap().hold_off(alive_for, now);
+        claims.opened(B, now);
+        assert!(claims.claim(A, &zone, now + AGAIN * 3).is_none());
+        claims.opened(A, now + AGAIN);
+        assert!(claims.claim(A, &zone, now + AGAIN * 2).is_some());
+    }
+
+    #[test]
+    fn a_zone_has_so_many_searches_at_once_and_no_more() {
+        let (claims, _, now) = claims();
+        let zone = Arc::new(Budget::new(Some(1)));
+        let other = Arc::new(Budget::new(Some(1)));
+        let claim = claims.claim(A, &zone, now).unwrap();
+        assert!(claims.claim(B, &zone, now).is_none());
+        assert!(
+            claims.claim(B, &other, now).is_some(),
+            "that of another zone is none of its"
+        );
+        drop(claim);
+        assert!(
+            claims.claim(ZoneClient::of_hash(7), &zone, now).is_some(),
+            "and nobody was made to wait for it"
+        );
+        assert_eq!((zone.used(), other.used()), (0, 0), "all are given back");
+    }
+
+    #[test]
+    fn clients_that_were_searched_for_long_ago_are_forgotten() {
+        let (claims, zone, now) = claims();
+        for client in 0..MANY as u64 {
+            drop(
+                claims
+                    .claim(ZoneClient::of_hash(client * SHARDS as u64), &zone, now)
+                    .unwrap(),
+            );
+        }
+        assert_eq!(claims.0[0].lock().len(), MANY);
+        drop(
+            claims
+                .claim(ZoneClient::of_hash((MANY * SHARDS) as u64), &zone, now + AGAIN)
+                .unwrap(),
+        );
+        assert_eq!(claims.0[0].lock().len(), 1);
+    }
+}

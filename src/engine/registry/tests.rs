@@ -1,0 +1,251 @@
+#![allow(clippy::default_trait_access)] // The default of a floor that the engine does not name.
+
+use std::net::IpAddr;
+
+use super::*;
+use crate::config::policy::Policy;
+use crate::limit::key::Prefixes;
+use crate::live::capacity::Capacity;
+use crate::live::in_force::InForce;
+use crate::live::process::ProcessState;
+use crate::relay::mode::RelayMode;
+use crate::relay::relay::{EarlyBytes, Relay, RelayParams};
+use crate::telemetry::log::Log;
+
+/// A registry under a false clock, which a sweep moves on by a quarter of a second.
+struct Fixture {
+    registry: Registry,
+    in_force: InForce,
+    now: Instant,
+}
+
+const WORKERS: usize = 3;
+const SWEEP: Duration = Duration::from_millis(250);
+
+impl Fixture {
+    fn new() -> Self {
+        let text = "[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n\
+                    [limits.messages]\nping = \"10s\"\n";
+        let policy: Policy = crate::config::compile(text, "test").expect("it compiles").policy;
+        let capacity = Capacity {
+            process_connections: 1000,
+            common_connections: 1000,
+            zone_connections: vec![None; policy.zones.len()],
+            max_pending: vec![100; policy.listeners.len()],
+        };
+        let log = Log::start(policy.log.clone()).expect("a thread");
+        let process = Arc::new(ProcessState::begin(&policy, &capacity, WORKERS, 1000, log));
+        let now = Instant::now();
+        Self {
+            registry: Registry::new(WORKERS, now),
+            in_force: InForce::build(policy, process, &capacity, None),
+            now,
+        }
+    }
+
+    /// Opens a connection of a client, which is open until what is returned is dropped.
+    fn open(&self, client: u8, worker: usize) -> Open {
+        let zone = Arc::clone(&self.in_force.zones[0]);
+        let handle = Arc::<ConnHandle>::default();
+        let early = EarlyBytes {
+            from_client: Vec::new(),
+            from_server: Vec::new(),
+            reply_size: 0,
+            extensions: Default::default(),
+        };
+        let params = RelayParams {
+            mode: RelayMode::Auto,
+            limits: Arc::clone(&zone.limits),
+            shares: None,
+            handle: Arc::clone(&handle),
+            counters: Arc::clone(&zone.state.relay_counters[worker]),
+        };
+        let relay = Relay::new(early, params);
+        let upstream = Arc::clone(&self.in_force.upstreams[0]);
+        let conn = NewConn {
+            handle: Arc::clone(&handle),
+            address: Some(address(client)),
+            key: key(client),
+            zone,
+            server: Arc::clone(&upstream.servers()[0]),
+            upstream,
+        };
+        let zone_client = self.registry.insert(conn, worker, self.now);
+        assert_eq!(zone_client, self.client(client));
+        Open { handle, _relay: relay }
+    }
+
+    fn client(&self, client: u8) -> ZoneClient {
+        let zone = self.in_force.zones[0].state.counts.id();
+        self.registry.zone_client(zone, key(client))
+    }
+
+    fn sweep(&mut self) {
+        self.now += SWEEP;
+        for worker in 0..WORKERS {
+            let parking = Parking {
+                after: Duration::MAX,
+                left: 0,
+            };
+            self.registry.sweep(worker, self.now, self.now, SWEEP, parking);
+        }
+    }
+
+    fn suspects(&self, client: u8) -> Suspects {
+        self.registry.suspects(self.client(client), self.now)
+    }
+
+    fn listed(&self) -> Vec<ConnId> {
+        let connections = self.registry.connections(self.now);
+        connections.iter().map(|conn| conn.id).collect()
+    }
+
+    fn rows(&self) -> usize {
+        self.registry
+            .shards
+            .iter()
+            .map(|shard| shard.rows.lock().rows.len())
+            .sum()
+    }
+}
+
+struct Open {
+    handle: Arc<ConnHandle>,
+    _relay: Relay,
+}
+
+fn address(client: u8) -> IpAddr {
+    [203, 0, 113, client].into()
+}
+
+fn key(client: u8) -> ClientKey {
+    ClientKey::of(address(client), Prefixes::default())
+}
+
+#[test]
+fn an_open_connection_is_listed_with_all_that_is_known_of_it() {
+    let mut fixture = Fixture::new();
+    let _first = fixture.open(1, 0);
+    for _ in 0..8 {
+        fixture.sweep();
+    }
+    let _second = fixture.open(2, 2);
+    fixture.sweep();
+    let connections = fixture.registry.connections(fixture.now);
+    let [first, second] = &connections[..] else {
+        panic!("{connections:?}");
+    };
+    assert_eq!((first.address, second.address), (Some(address(1)), Some(address(2))));
+    assert_ne!(first.id, second.id);
+    assert_eq!(
+        (&*first.zone, &*first.upstream, &*first.server),
+        ("default", "chat", "127.0.0.1:2")
+    );
+    // Counted from the next tick of 50 ms on.
+    let tick = Duration::from_millis(50);
+    assert_eq!(first.open_for, SWEEP * 9 - tick);
+    assert_eq!(second.open_for, SWEEP - tick);
+}
+
+#[test]
+fn a_connection_that_has_closed_is_not_listed_and_is_taken_out_by_the_next_sweep() {
+    let mut fixture = Fixture::new();
+    let (stays, closes) = (fixture.open(1, 0), fixture.open(1, 0));
+    let listed = fixture.listed();
+    drop(closes);
+    assert_eq!((fixture.listed(), fixture.rows()), (vec![listed[0]], 2));
+    fixture.sweep();
+    assert_eq!((fixture.listed(), fixture.rows()), (vec![listed[0]], 1));
+    assert_eq!(fixture.registry.clients.of(fixture.client(1)), [listed[0]]);
+    drop(stays);
+    fixture.sweep();
+    assert_eq!(
+        (fixture.rows(), fixture.registry.clients.of(fixture.client(1))),
+        (0, vec![])
+    );
+}
+
+#[test]
+fn of_many_each_is_listed_once_and_none_is_lost_while_others_close() {
+    let mut fixture = Fixture::new();
+    let mut open: Vec<Open> = (0..3000).map(|nth| fixture.open(1, nth % 2)).collect();
+    let listed = fixture.listed();
+    assert_eq!(listed.len(), 3000);
+    let mut nth = 0;
+    open.retain(|_| {
+        nth += 1;
+        nth % 3 > 0
+    });
+    fixture.sweep();
+    open.extend((0..500).map(|_| fixture.open(1, 0)));
+    let mut left = fixture.listed();
+    assert_eq!((left.len(), fixture.rows()), (2500, 2500));
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left.len(), 2500, "no number is given twice");
+    let mut indexed = fixture.registry.clients.of(fixture.client(1));
+    indexed.sort_unstable();
+    assert_eq!(indexed, left);
+}
+
+#[test]
+fn only_the_connections_of_that_client_are_suspected_on_whatever_worker_they_are() {
+    let mut fixture = Fixture::new();
+    let ours = [fixture.open(1, 0), fixture.open(1, 1), fixture.open(1, 2)];
+    let _others = [fixture.open(2, 0), fixture.open(3, 1)];
+    for _ in 0..40 {
+        fixture.sweep();
+    }
+    let alive_for = fixture.suspects(1).others_alive_for;
+    assert_eq!(alive_for, Duration::from_millis(50), "they opened within a tick");
+    assert!(fixture.suspects(1).pinged.is_empty());
+    fixture.sweep();
+    let young = fixture.open(1, 1);
+    let suspects = fixture.suspects(1);
+    let is_one = |open: &Open| {
+        suspects
+            .pinged
+            .iter()
+            .any(|(handle, _)| Arc::ptr_eq(handle, &open.handle))
+    };
+    assert!(suspects.pinged.len() == 3 && ours.iter().all(is_one) && !is_one(&young));
+    assert_eq!(suspects.others_alive_for, Duration::from_secs(10), "the young one");
+    drop(ours);
+    assert!(
+        fixture.suspects(1).pinged.is_empty(),
+        "none that has closed is a suspect"
+    );
+    assert_eq!(
+        fixture.suspects(4).others_alive_for,
+        Duration::MAX,
+        "a client without connections"
+    );
+}
+
+#[test]
+fn connections_may_open_close_and_be_listed_while_workers_sweep() {
+    let fixture = Fixture::new();
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let fixture = &fixture;
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    let open: Vec<Open> = (0..100).map(|_| fixture.open(1, worker)).collect();
+                    let connections = fixture.registry.connections(fixture.now);
+                    assert!((100..=300).contains(&connections.len()), "{}", connections.len());
+                    assert!(fixture.registry.clients.of(fixture.client(1)).len() >= 100);
+                    drop(open);
+                    let parking = Parking {
+                        after: Duration::MAX,
+                        left: 0,
+                    };
+                    fixture.registry.sweep(worker, fixture.now, fixture.now, SWEEP, parking);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        (fixture.rows(), fixture.registry.clients.of(fixture.client(1))),
+        (0, vec![])
+    );
+}
