@@ -18,6 +18,7 @@ use super::shapes::{self, Attacker, Shape};
 #[derive(Debug)]
 pub struct Flood {
     guard: SocketAddr,
+    lasts: Duration,
     board: Arc<Board>,
 }
 
@@ -61,10 +62,11 @@ struct Inner {
 }
 
 impl Flood {
-    /// None is running.
-    pub fn new(guard: SocketAddr) -> Self {
+    /// None is running; each lasts so long.
+    pub fn new(guard: SocketAddr, lasts: Duration) -> Self {
         Self {
             guard: reachable(guard),
+            lasts,
             board: Arc::default(),
         }
     }
@@ -76,17 +78,17 @@ impl Flood {
             if inner.ends.is_some() {
                 return None;
             }
-            inner.ends = Some(Instant::now() + LASTS);
+            inner.ends = Some(Instant::now() + self.lasts);
             inner.fates = Shape::ALL.map(Fate::of).into();
         }
-        let (guard, board) = (self.guard, Arc::clone(&self.board));
+        let (guard, lasts, board) = (self.guard, self.lasts, Arc::clone(&self.board));
         Some(tokio::spawn(async move {
             let mut tasks = JoinSet::new();
             for (shape, from, nth) in Shape::ALL.into_iter().flat_map(Shape::sockets) {
                 let attacker = Attacker::new(guard, from, shape, Arc::clone(&board));
                 tasks.spawn(shapes::play(attacker, nth));
             }
-            sleep(LASTS).await;
+            sleep(lasts).await;
             tasks.shutdown().await;
             board.inner.lock().ends = None;
         }))
@@ -193,7 +195,8 @@ mod tests {
     #[tokio::test]
     async fn it_is_bounded_in_count_and_time_and_comes_from_loopback_addresses_of_its_own() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let flood = Flood::new(listener.local_addr().unwrap());
+        let lasts = Duration::from_secs(4);
+        let flood = Flood::new(listener.local_addr().unwrap(), lasts);
         assert_eq!((flood.progress().left_ms, flood.progress().shapes.len()), (0, 0));
         let came = Arc::new(Mutex::new(Vec::new()));
         let guard = tokio::spawn(refuses_all(listener, Arc::clone(&came)));
@@ -203,7 +206,7 @@ mod tests {
         assert!(flood.start().is_none(), "one at a time");
         running.await.unwrap();
         assert!(
-            start.elapsed() < LASTS + Duration::from_secs(1),
+            start.elapsed() < lasts + Duration::from_secs(1),
             "{:?}",
             start.elapsed()
         );
@@ -227,7 +230,7 @@ mod tests {
     #[tokio::test]
     async fn a_guard_that_is_gone_is_no_refusal() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let flood = Flood::new(listener.local_addr().unwrap());
+        let flood = Flood::new(listener.local_addr().unwrap(), LASTS);
         drop(listener);
         let _running = flood.start().unwrap();
         sleep(Duration::from_secs(2)).await;

@@ -77,7 +77,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
             per_ip: PER_IP,
             burst: MESSAGES_AT_ONCE,
             rate: MESSAGES_A_SECOND,
-            flood: Flood::new(guard_at),
+            flood: Flood::new(guard_at, flood::LASTS),
             minute: Mutex::default(),
         });
         let flood = async {

@@ -363,13 +363,20 @@ fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
     let rig = Rig::before(&backend)
         .listener("handshake_timeout = \"1m\"\nmax_pending_per_ip = \"off\"")
         .start();
-    let served_at_once = |when: &str| {
+    let served = || {
         let mut took = thread::scope(|scope| {
             let newcomers = [(); 5].map(|()| scope.spawn(|| newcomer(&rig, ip(9))));
             newcomers.map(|newcomer| newcomer.join().unwrap())
         });
         took.sort_unstable();
-        assert!(took[3] < Duration::from_millis(500), "{when}: {took:?}");
+        took[3]
+    };
+    // On a machine that does something else as well, it takes its time without any crowd.
+    let alone = served();
+    let served_at_once = |when: &str| {
+        let took = served();
+        let bound = Duration::from_millis(500) + 4 * alone;
+        assert!(took < bound, "{when}: {took:?}, and {alone:?} before anybody waited");
     };
     let mut crowd: Vec<Socket> = (0..3000).map(|n| rig.connect_from(nth_ip(n))).collect();
     rig.expect(PENDING, 3000);
@@ -388,7 +395,7 @@ fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
         let answer = socket.answer();
         assert_eq!((answer.status(), answer.end), (426, End::Fin), "{answer}");
     }
-    assert_eq!(backend.dials(), 15);
+    assert_eq!(backend.dials(), 20);
     drop(crowd);
     rig.quiet();
 }

@@ -283,14 +283,18 @@ fn small_messages_are_not_held_back() {
     let rig = Rig::start(&backend, "");
     let mut socket = rig.open();
     let message = masked(1, b"small");
-    let start = Instant::now();
-    for _ in 0..50 {
-        socket.send(&message[..6]);
-        socket.send(&message[6..]);
-        assert_eq!(socket.read_exactly(message.len()), message);
-    }
-    let took = start.elapsed();
-    assert!(took < Duration::from_secs(1), "fifty small echoes took {took:?}");
+    let mut took: Vec<Duration> = (0..100)
+        .map(|_| {
+            let start = Instant::now();
+            socket.send(&message[..6]);
+            socket.send(&message[6..]);
+            assert_eq!(socket.read_exactly(message.len()), message);
+            start.elapsed()
+        })
+        .collect();
+    // Where one waits for the other, all but the first few take 40 ms; on a busy machine some do.
+    took.sort_unstable();
+    assert!(took[25] < Duration::from_millis(20), "small echoes took {took:?}");
     drop(socket);
     rig.quiet();
 }

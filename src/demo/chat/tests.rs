@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 use tokio_tungstenite::client_async;
 
 use super::*;
@@ -11,12 +12,19 @@ struct Person(WebSocketStream<TcpStream>);
 
 impl Person {
     async fn connect(chat: SocketAddr) -> Self {
-        let socket = TcpStream::connect(chat).await.unwrap();
+        Self::upgrade(TcpStream::connect(chat).await.unwrap(), chat).await
+    }
+
+    async fn upgrade(socket: TcpStream, chat: SocketAddr) -> Self {
         Self(client_async(format!("ws://{chat}/chat"), socket).await.unwrap().0)
     }
 
     async fn join(chat: SocketAddr, room: &str, nick: &str) -> Self {
-        let mut person = Self::connect(chat).await;
+        Self::connect(chat).await.joined(room, nick).await
+    }
+
+    async fn joined(self, room: &str, nick: &str) -> Self {
+        let mut person = self;
         person.send(&json!({"join": {"room": room, "nick": nick}})).await;
         assert_eq!(person.hears().await["event"], "welcome");
         person
@@ -120,7 +128,11 @@ async fn an_oversized_message_ends_its_sender_only() {
 async fn a_reader_that_never_reads_is_dropped() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
-    let slow = Person::join(chat, "lobby", "slow").await;
+    // Its kernel takes little, so that it doesn't take megabytes until the chat server has to wait.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let slow = Person::upgrade(socket.connect(chat).await.unwrap(), chat).await;
+    let slow = slow.joined("lobby", "slow").await;
     ada.hears().await;
     // Far more than the kernel buffers for one socket.
     let text = "x".repeat(super::super::rooms::TEXT_MAX);
