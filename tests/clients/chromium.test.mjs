@@ -1,6 +1,6 @@
 // Headless Chromium: two people chat on the demo's page through the guard and through a flood, and a page hears why it was
 // refused or thrown out. WSGUARD_SCREENSHOT names a file for a picture of the page under flood: so was made
-// tests/demo/flood.png, which the README shows.
+// tests/clients/flood.png, which the README shows.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

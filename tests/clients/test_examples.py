@@ -1,5 +1,5 @@
 """The times that the files of conf/examples name, waited for in full: all at once, so it takes two minutes. A day, the longest
-life in e-exhaustion.toml, is not waited for; tests/bytes/timeouts.rs ends connections after shorter ones."""
+life in e-exhaustion.toml, is not waited for; tests/promises/timeouts.rs ends connections after shorter ones."""
 
 import concurrent.futures
 import socket

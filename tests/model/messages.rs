@@ -1,7 +1,7 @@
 //! What the limits on messages let pass, read plainly off their manual, and the real relay between real sockets held to it.
 //!
 //! Rates are so slow that nothing comes back while it runs: of every bucket exactly its burst passes, at any split and with
-//! any lengths declared. Shared by `tests/message_limits.rs` and by the fuzz target `messages`.
+//! any lengths declared. Shared by `tests/parsers/messages.rs` and by the fuzz target `messages`.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;

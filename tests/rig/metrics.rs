@@ -87,7 +87,7 @@ fn begins_later(series: &str) -> bool {
         .and_then(|rest| rest.split_once("\",reason=\""))
         .and_then(|(outcome, rest)| Some((outcome, rest.split_once("\",zone=\"")?.0)));
     labels.is_some_and(|(outcome, reason)| {
-        // tests/readme.rs compares these tables with the reasons of the program.
+        // tests/docs/main.rs compares these tables with the reasons of the program.
         let is_explained = include_str!("../../conf/reasons.md").contains(&format!("\n| `{reason}` | "));
         is_explained && ["rejected", "observed", "failed"].contains(&outcome)
     })

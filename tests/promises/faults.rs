@@ -1,15 +1,9 @@
 //! A fault of our own, raised on every stage of the walk and in the loops around it: one connection ends, all is given back,
-//! and nobody else notices. Needs the feature `faults`: `cargo test --features faults --test faults`.
-#![allow(clippy::unwrap_used)]
-
-// It has more to offer than this needs.
-#[allow(dead_code, unused_imports)]
-#[path = "rig/mod.rs"]
-mod rig;
+//! and nobody else notices. Needs the feature `faults`: `cargo test --features faults --test promises faults::`.
 
 use std::time::Duration;
 
-use rig::{Backend, End, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
+use crate::rig::{Backend, End, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
 
 /// What a fault is counted as, beside `wsguard_panics_total`.
 const REJECTED: &str = r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="panic"}"#;

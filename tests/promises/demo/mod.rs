@@ -1,7 +1,5 @@
 //! `wsguard demo` as a program: what it prints, its page, its flood, and the admin server it starts.
 
-#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
-
 mod admin;
 mod page;
 

@@ -1,8 +1,7 @@
 //! The limits on messages as the relay keeps them, and as a plain model reads them: no sequence of frames carries more payload
 //! or more frames past a limit than its bucket allows, at any split and any declared length.
-#![allow(clippy::unwrap_used)]
 
-#[path = "model/messages.rs"]
+#[path = "../model/messages.rs"]
 mod model;
 
 use std::fs;

@@ -1,7 +1,5 @@
 //! What a configuration says, and how its mistakes are told.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -11,11 +9,11 @@ use wsguard::config::{Checked, QuickOptions, compile, defaults, keys, load, quic
 use wsguard::limit::rules::{ClientRules, Rate};
 use wsguard::relay::rules::MessageRules;
 
-const MANUAL: &str = include_str!("../conf/wsguard.toml");
-const MINIMAL: &str = include_str!("../conf/minimal.toml");
-const INSTALLED: &str = include_str!("../conf/installed.toml");
-const SERVICE: &str = include_str!("../systemd/wsguard.service");
-const SOCKET: &str = include_str!("../systemd/wsguard.socket");
+const MANUAL: &str = include_str!("../../conf/wsguard.toml");
+const MINIMAL: &str = include_str!("../../conf/minimal.toml");
+const INSTALLED: &str = include_str!("../../conf/installed.toml");
+const SERVICE: &str = include_str!("../../systemd/wsguard.service");
+const SOCKET: &str = include_str!("../../systemd/wsguard.socket");
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
 
 mod files {

@@ -1,7 +1,5 @@
 //! Which route a request takes, and that no spelling of a path slips past one.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fmt::Write;
 use std::net::IpAddr;
 

@@ -7,8 +7,12 @@ mod rig;
 mod cli;
 mod combinations;
 mod corpus;
+#[cfg(feature = "demo")]
+mod demo;
 mod ends;
 mod examples;
+#[cfg(feature = "faults")]
+mod faults;
 mod identity;
 mod idle;
 mod limits;

@@ -1,6 +1,6 @@
 //! What a configuration is refused for, and where.
 
-#![allow(clippy::unwrap_used, clippy::too_many_lines)] // The tables are long.
+#![allow(clippy::too_many_lines)] // The tables are long.
 
 use wsguard::config::findings::{Finding, Source};
 use wsguard::config::{Rejected, compile};

@@ -1,6 +1,6 @@
 //! What people read who have made a mistake, to the letter.
 
-#![allow(clippy::unwrap_used, clippy::needless_raw_string_hashes)] // One way of quoting for all of them.
+#![allow(clippy::needless_raw_string_hashes)] // One way of quoting for all of them.
 
 use std::fs;
 

@@ -47,7 +47,7 @@ fn the_tables_of_reasons_are_those_of_the_program() {
     } else {
         assert!(
             after == before,
-            "conf/reasons.md differs from the program: `UPDATE_DOCS=1 cargo test --test readme` rewrites its tables"
+            "conf/reasons.md differs from the program: `UPDATE_DOCS=1 cargo test --test docs` rewrites its tables"
         );
     }
 }
@@ -221,7 +221,7 @@ fn it_names_the_oldest_rust_that_the_manifest_allows() {
 
 #[test]
 fn the_readme_is_short_and_shows_the_commands_and_a_picture_first() {
-    let picture = fs::read(root().join("tests/demo/flood.png")).unwrap();
+    let picture = fs::read(root().join("tests/clients/flood.png")).unwrap();
     assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n"));
     assert!(picture.len() < 200 * 1024, "{} bytes", picture.len());
     let text = document("README.md").text;
@@ -230,7 +230,7 @@ fn the_readme_is_short_and_shows_the_commands_and_a_picture_first() {
         "what has more to say is a document of its own"
     );
     let first_screen: String = text.lines().take(25).collect();
-    assert!(first_screen.contains("tests/demo/flood.png") && first_screen.contains("cargo run --release -- demo"));
+    assert!(first_screen.contains("tests/clients/flood.png") && first_screen.contains("cargo run --release -- demo"));
 }
 
 /// A document for people: its path from the root, and its text.

@@ -13,7 +13,7 @@ use crate::rig::{Backend, Began, Gate, PATIENCE, Request, Rig, Socket, frame, ma
 /// By hand for more, best with a release build and nothing else on the machine (a descriptor limit of 10 000 is needed):
 ///
 /// ```text
-/// WSGUARD_PAUSE=90 WSGUARD_PAUSE_CONNECTIONS=2000 cargo test --release --test bytes -- pauses --nocapture
+/// WSGUARD_PAUSE=90 WSGUARD_PAUSE_CONNECTIONS=2000 cargo test --release --test promises -- pauses --nocapture
 /// ```
 #[test]
 fn a_pause_of_our_own_ends_nobody_who_is_alive() {
