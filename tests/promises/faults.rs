@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::rig::{Backend, End, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
+use crate::rig::{Backend, End, Metrics, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
 
 /// What a fault is counted as, beside `wsguard_panics_total`.
 const REJECTED: &str = r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="panic"}"#;
@@ -245,7 +245,7 @@ fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     ] {
         rig.expect(series, number);
     }
-    let panics = |metrics: &rig::Metrics| -> i64 {
+    let panics = |metrics: &Metrics| -> i64 {
         let all = metrics.starting_with("wsguard_");
         let of = all.iter().filter(|(name, _)| name.contains(r#"reason="panic""#));
         of.map(|(_, number)| number.parse::<i64>().unwrap()).sum()
