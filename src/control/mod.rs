@@ -27,8 +27,8 @@ pub mod resolver;
 pub mod systemd;
 
 use crate::admin::{scrape, stats};
-use crate::engine::claims::Claims;
 use crate::engine::conn::Conn;
+use crate::engine::ghosts::claims::Claims;
 use crate::engine::post::Post;
 use crate::engine::registry::Registry;
 use crate::engine::worker::{Common, Share, Worker};

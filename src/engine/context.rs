@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::live::in_force::Live;
 
-use crate::engine::claims::Claims;
+use crate::engine::ghosts::claims::Claims;
 use crate::engine::parked::ParkedSet;
 use crate::engine::registry::Registry;
 

@@ -20,8 +20,8 @@ use crate::walk::walk::{AtCap, Decision, RecordedConn, Step, admit, decide_again
 
 use crate::engine::conn::NewConn;
 use crate::engine::context::Context;
-use crate::engine::ghosts::GhostSearch;
-use crate::engine::suspects::Found;
+use crate::engine::ghosts::search::GhostSearch;
+use crate::engine::ghosts::suspects::Found;
 use crate::engine::tunnel;
 
 /// Gives a connection what it needs next.

@@ -1,7 +1,6 @@
 //! Runs connections: the workers, their listening sockets, and the connections that are parked or open.
 
 pub mod accept;
-pub mod claims;
 mod client_index;
 pub mod conn;
 pub mod context;
@@ -11,7 +10,6 @@ pub mod liveness;
 pub mod parked;
 pub mod post;
 pub mod registry;
-pub mod suspects;
 pub mod sweep;
 mod tick;
 pub mod tunnel;

@@ -14,8 +14,8 @@ use crate::net::accept_socket::AcceptSocket;
 use crate::net::pipe::Pipe;
 
 use crate::engine::accept::accept;
-use crate::engine::claims::Claims;
 use crate::engine::context::Context;
+use crate::engine::ghosts::claims::Claims;
 use crate::engine::parked::{ParkedSet, Wakes};
 use crate::engine::post::Post;
 use crate::engine::registry::Registry;

@@ -13,9 +13,9 @@ use crate::limit::key::ClientKey;
 use crate::live::zone::ZoneState;
 use crate::relay::handle::{Command, ConnHandle};
 
-use crate::engine::claims::{Claim, Claims};
+use crate::engine::ghosts::claims::{Claim, Claims};
+use crate::engine::ghosts::suspects::{Found, Signs, Suspect, SuspectList};
 use crate::engine::registry::Registry;
-use crate::engine::suspects::{Found, Signs, Suspect, SuspectList};
 
 /// The search for a slot on behalf of one newcomer.
 #[derive(Debug)]

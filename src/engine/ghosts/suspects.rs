@@ -3,7 +3,7 @@
 use crate::relay::handle::PingDelivery;
 
 /// An old connection, as a search sees and commands it.
-pub(super) trait Suspect {
+pub(crate) trait Suspect {
     /// What it shows now.
     fn signs(&self) -> Signs;
 
@@ -17,7 +17,7 @@ pub(super) trait Suspect {
 /// What a suspect shows; see the methods of [`ConnHandle`](crate::relay::handle::ConnHandle) of like names.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
-pub(super) struct Signs {
+pub(crate) struct Signs {
     pub(super) is_closed: bool,
     pub(super) activity: u16,
     pub(super) is_unread: bool,
@@ -40,7 +40,7 @@ pub enum Found {
 
 /// The suspects of one search.
 #[derive(Debug)]
-pub(super) struct SuspectList<S> {
+pub(crate) struct SuspectList<S> {
     suspects: Vec<Watched<S>>,
     /// One of them has ended, and its slot is about to be free.
     has_ended: bool,
