@@ -80,6 +80,26 @@ impl ClientKey {
         }
     }
 
+    /// The family (4, 6, or 0 for [`ClientKey::UNIX`]), the network in network order with zeros behind it, the prefix
+    /// length. What is hashed of a client in every build is this.
+    pub fn to_bytes(self) -> [u8; 18] {
+        let mut bytes = [0; 18];
+        match self.0 {
+            Repr::Unix => {}
+            Repr::V4 { network, len } => {
+                bytes[0] = 4;
+                bytes[1..5].copy_from_slice(&network);
+                bytes[17] = len;
+            }
+            Repr::V6 { network, len } => {
+                bytes[0] = 6;
+                bytes[1..17].copy_from_slice(&network);
+                bytes[17] = len;
+            }
+        }
+        bytes
+    }
+
     /// The first address of the key's network and the prefix length; `None` for [`ClientKey::UNIX`].
     pub fn network(&self) -> Option<(IpAddr, u8)> {
         match self.0 {

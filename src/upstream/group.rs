@@ -1,12 +1,15 @@
 //! A named group of servers, and the choice among them.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::Hasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use siphasher::sip::SipHasher13;
 
 use super::lease::Lease;
 use super::rules::{Balance, UpstreamRules};
 use super::server::Server;
+use crate::limit::key::ClientKey;
 
 /// An upstream: its servers and how one of them is chosen.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub struct Upstream {
 pub struct Attempts<'a> {
     upstream: &'a Upstream,
     tried: Vec<usize>,
-    key: u64,
+    client: ClientKey,
     first: usize,
 }
 
@@ -48,17 +51,13 @@ impl Upstream {
         &self.servers
     }
 
-    /// Begins the choice for the client that `client` stands for.
-    pub fn attempts(&self, client: &impl Hash) -> Attempts<'_> {
-        let key = match self.balance {
-            Balance::HashIp => digest(client),
-            Balance::LeastConn | Balance::RoundRobin => 0,
-        };
+    /// Begins the choice for a client.
+    pub fn attempts(&self, client: ClientKey) -> Attempts<'_> {
         let first = self.turn.fetch_add(1, Relaxed) % self.servers.len();
         Attempts {
             upstream: self,
             tried: Vec::new(),
-            key,
+            client,
             first,
         }
     }
@@ -75,25 +74,32 @@ impl Iterator for Attempts<'_> {
         let chosen = match self.upstream.balance {
             Balance::RoundRobin => able.next(),
             Balance::LeastConn => able.min_by_key(|index| servers[*index].open()),
-            // Highest random weight: a server that comes or goes moves only its own share of the clients.
-            Balance::HashIp => able.max_by_key(|index| digest(&(self.key, servers[*index].label()))),
+            Balance::HashIp => able.max_by_key(|index| weight(self.client, &servers[*index])),
         }?;
         self.tried.push(chosen);
         Some(Lease::new(&servers[chosen]))
     }
 }
 
-/// The same for the same value in every thread and run, unlike a map's hash.
-fn digest(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
+/// Rendezvous hashing: the server with the highest weight gets the client, so that a server that comes or goes moves only
+/// its own share of the clients.
+///
+/// The hash is SipHash-1-3 with a key of zeros, over the bytes of the client key and the server as written. It has to be
+/// the same in every thread, run and build: a change of it moves every client.
+fn weight(client: ClientKey, server: &Server) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(&client.to_bytes());
+    hasher.write(server.label().as_bytes());
     hasher.finish()
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
     use super::*;
+    use crate::limit::key::Prefixes;
     use crate::net::address::Target;
 
     fn upstream(balance: Balance, ports: &[u16]) -> Upstream {
@@ -109,6 +115,10 @@ mod tests {
         Upstream::new(&rules, |target| Arc::new(Server::new(target.clone())))
     }
 
+    fn client(number: u32) -> ClientKey {
+        ClientKey::of(Ipv4Addr::from_bits(number).into(), Prefixes::default())
+    }
+
     fn port(lease: &Lease) -> u16 {
         lease.server().addresses()[0].port()
     }
@@ -116,10 +126,10 @@ mod tests {
     #[test]
     fn least_conn_takes_the_emptiest_and_equals_take_turns() {
         let upstream = upstream(Balance::LeastConn, &[1, 2, 3]);
-        let mut held: Vec<Lease> = (0..6).map(|_| upstream.attempts(&0).next().unwrap()).collect();
+        let mut held: Vec<Lease> = (0..6).map(|_| upstream.attempts(client(0)).next().unwrap()).collect();
         assert!(upstream.servers().iter().all(|server| server.open() == 2));
         held.retain(|lease| port(lease) != 2);
-        assert_eq!(port(&upstream.attempts(&0).next().unwrap()), 2);
+        assert_eq!(port(&upstream.attempts(client(0)).next().unwrap()), 2);
         drop(held);
         assert!(upstream.servers().iter().all(|server| server.open() == 0));
     }
@@ -127,7 +137,7 @@ mod tests {
     #[test]
     fn round_robin_ignores_what_is_open() {
         let upstream = upstream(Balance::RoundRobin, &[1, 2, 3]);
-        let leases: Vec<Lease> = (0..6).map(|_| upstream.attempts(&0).next().unwrap()).collect();
+        let leases: Vec<Lease> = (0..6).map(|_| upstream.attempts(client(0)).next().unwrap()).collect();
         assert_eq!(leases.iter().map(port).collect::<Vec<_>>(), [1, 2, 3, 1, 2, 3]);
     }
 
@@ -138,15 +148,32 @@ mod tests {
             upstream(Balance::HashIp, &[1, 2]),
         );
         let mut seen = [0; 4];
-        for client in 0..300 {
-            let before = port(&three.attempts(&client).next().unwrap());
-            assert_eq!(before, port(&three.attempts(&client).next().unwrap()));
+        for number in 0..300 {
+            let before = port(&three.attempts(client(number)).next().unwrap());
+            assert_eq!(before, port(&three.attempts(client(number)).next().unwrap()));
             seen[usize::from(before)] += 1;
             if before != 3 {
-                assert_eq!(before, port(&two.attempts(&client).next().unwrap()));
+                assert_eq!(before, port(&two.attempts(client(number)).next().unwrap()));
             }
         }
         assert!(seen[1..].iter().all(|share| *share > 50), "{seen:?}");
+    }
+
+    /// A change of these numbers moves the clients of everyone who upgrades.
+    #[test]
+    fn the_hash_of_hash_ip_is_the_same_in_every_build() {
+        let server = Server::new(Target::Tcp(([127, 0, 0, 1], 3000).into()));
+        let of = |ip: &str| {
+            weight(
+                ClientKey::of(ip.parse::<IpAddr>().unwrap(), Prefixes::default()),
+                &server,
+            )
+        };
+        assert_eq!(of("192.0.2.1"), 0x4941_812c_40cc_0b62);
+        assert_eq!(of("192.0.2.2"), 0x485c_15eb_1d34_a6f6);
+        assert_eq!(of("2001:db8::1"), 0x61d8_216b_a5ef_627d);
+        assert_eq!(of("2001:db8::2"), of("2001:db8::1"), "one /64 is one client");
+        assert_eq!(weight(ClientKey::UNIX, &server), 0x45e8_2205_6dbd_4e1b);
     }
 
     #[test]
@@ -164,7 +191,7 @@ mod tests {
             });
             rules.servers.push(Target::Tcp(([127, 0, 0, 1], 3).into()));
             let upstream = Upstream::new(&rules, |target| Arc::new(Server::new(target.clone())));
-            let mut attempts = upstream.attempts(&7);
+            let mut attempts = upstream.attempts(client(7));
             let mut tried: Vec<u16> = std::iter::from_fn(|| attempts.next())
                 .map(|lease| port(&lease))
                 .collect();
@@ -176,9 +203,9 @@ mod tests {
     #[test]
     fn only_a_dial_that_failed_is_reported() {
         let upstream = upstream(Balance::LeastConn, &[1]);
-        drop(upstream.attempts(&0).next());
+        drop(upstream.attempts(client(0)).next());
         assert_eq!(upstream.servers()[0].dial_failures(), 0);
-        let mut lease = upstream.attempts(&0).next().unwrap();
+        let mut lease = upstream.attempts(client(0)).next().unwrap();
         lease.failed();
         drop(lease);
         assert_eq!(upstream.servers()[0].dial_failures(), 1);

@@ -148,7 +148,7 @@ async fn dial_any(
     entry: &mut Entry,
     limit: Option<Duration>,
 ) -> Result<(Transport, usize, Lease), Stop> {
-    let attempts = passage.place.upstream.attempts(&passage.client.key);
+    let attempts = passage.place.upstream.attempts(passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
         entry.dialled(lease.server());
