@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::file::{Pipes, Reader};
-use crate::config::load_by;
+use crate::config::load_with;
 use crate::control::descriptors;
 
 use super::config_file::ConfigFile;
@@ -30,7 +30,7 @@ pub(crate) struct Options {
 pub(crate) fn check(options: &Options) -> Exit {
     let path = options.file.as_ref().unwrap_or(&options.config.path);
     let in_color = std::io::stderr().is_terminal();
-    let checked = match load_by(&Reader::default(), path, Pipes::Taken) {
+    let checked = match load_with(&Reader::default(), path, Pipes::Allowed) {
         Ok(checked) => checked,
         Err(rejected) => {
             print_line(rejected.render(in_color));

@@ -1,4 +1,4 @@
-//! Every default in one place. `conf/wsguard.toml` shows the same values, and a test compares the two.
+//! Every default in one place. A test compares them with `conf/wsguard.toml`.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::wire::hops::ForwardHeader;
 
 use crate::config::policy::{RejectWith, ZonePolicy};
 
-/// The file that is read where none is named.
+/// The configuration file, unless another one is named.
 pub const FILE: &str = "/etc/wsguard/wsguard.toml";
 /// `server.table_size`.
 pub const TABLE_SIZE: u32 = 1_000_000;
@@ -39,7 +39,7 @@ pub const CONNECTIONS: u32 = 10_000;
 pub const EXEMPT_CONNECTIONS: u32 = 1000;
 /// `limits.per_ip`.
 pub const PER_IP: u32 = 50;
-/// `limits.per_ip_rate` with `limits.per_ip_burst`: the only rate whose burst is not the number in it.
+/// `limits.per_ip_rate` with `limits.per_ip_burst`: the only rate whose default burst is not its own number.
 pub const PER_IP_RATE: Rate = Rate {
     tokens: NonZeroU32::new(10).expect("10 is not 0"),
     per: Duration::from_secs(1),
@@ -54,7 +54,7 @@ pub const LOG_SAMPLE: Rate = Rate {
     burst: NonZeroU32::new(100).expect("100 is not 0"),
 };
 
-/// `[limits]`, `[limits.timeouts]` and `[limits.messages]` before anything is written, as a zone of this name.
+/// A zone of this name with the defaults of `[limits]`, `[limits.timeouts]` and `[limits.messages]`.
 pub fn zone(name: &str) -> ZonePolicy {
     ZonePolicy {
         name: name.into(),

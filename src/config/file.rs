@@ -1,4 +1,4 @@
-//! The file as it lies on a disk, read in a way that neither hangs nor fills the memory, whatever has been put at its path.
+//! Reads a file without hanging and without filling the memory, whatever is at its path.
 
 use std::fmt;
 use std::fs::{self, File, FileType, OpenOptions};
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Looks at files on a thread of its own. On a network file system that has lost its server a look has no end: it is this
-/// thread that waits for it then, and whoever asked goes on.
+/// Reads files on a thread of its own. A network file system that has lost its server blocks for ever: then only this
+/// thread is blocked.
 #[derive(Debug, Default)]
 pub struct Reader {
     tasks: Mutex<Option<SyncSender<Task>>>,
 }
 
-/// What is to be done on the thread.
+/// A piece of work for the thread.
 struct Task(Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Task {
@@ -28,44 +28,45 @@ impl fmt::Debug for Task {
 }
 
 impl Reader {
-    /// What is found, or `None` where that takes longer than `patience`. While an earlier look still hangs there is no wait.
-    pub fn ask<T: Send + 'static>(&self, patience: Duration, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    /// Runs `task` on the thread. `None` if it takes longer than `timeout`, and at once if two earlier tasks still block.
+    pub fn run<T: Send + 'static>(&self, timeout: Duration, task: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answers) = sync_channel(1);
         let task = Task(Box::new(move || {
-            let _nobody_waits = answer.try_send(look());
+            // After the timeout nobody waits for it.
+            let _ = answer.try_send(task());
         }));
-        self.give(task)?;
-        answers.recv_timeout(patience).ok()
+        self.queue(task)?;
+        answers.recv_timeout(timeout).ok()
     }
 
-    /// What a file says.
+    /// Reads a file.
     ///
     /// # Errors
-    /// It is none that a configuration may be, it can't be read, or not in time.
-    pub fn read(&self, path: &Path, pipes: Pipes) -> Result<Vec<u8>, Unread> {
-        let patience = match pipes {
-            Pipes::Refused => PATIENCE,
-            Pipes::Taken => PATIENCE_WITH_PIPES,
+    /// It can't be read, or not in time; or it is not a regular file (or a pipe, where pipes are allowed) of at most 1 MiB.
+    pub fn read(&self, path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
+        let timeout = match pipes {
+            Pipes::Refused => TIMEOUT,
+            Pipes::Allowed => TIMEOUT_WITH_PIPES,
         };
         let path = path.to_path_buf();
-        self.ask(patience, move || read(&path, pipes))
-            .unwrap_or(Err(Unread::Late(patience)))
+        self.run(timeout, move || read(&path, pipes))
+            .unwrap_or(Err(ReadError::Timeout(timeout)))
     }
 
-    /// Starts the thread where it is not there yet.
-    fn give(&self, task: Task) -> Option<()> {
+    /// Starts the thread if it is not running.
+    fn queue(&self, task: Task) -> Option<()> {
         let mut tasks = self.tasks.lock();
         let task = match tasks.as_ref() {
             None => task,
             Some(queue) => match queue.try_send(task) {
                 Ok(()) => return Some(()),
                 Err(TrySendError::Full(_)) => return None,
-                // It has ended by a panic of a look.
+                // A panic of a task has ended the thread.
                 Err(TrySendError::Disconnected(task)) => task,
             },
         };
-        let (queue, asked) = sync_channel::<Task>(1);
-        let run = move || asked.into_iter().for_each(|Task(look)| look());
+        let (queue, queued) = sync_channel::<Task>(1);
+        let run = move || queued.into_iter().for_each(|Task(task)| task());
         thread::Builder::new().name("files".into()).spawn(run).ok()?;
         queue.try_send(task).ok()?;
         *tasks = Some(queue);
@@ -73,111 +74,111 @@ impl Reader {
     }
 }
 
-/// Whether a pipe will do. It can be read once: by `check`, and not by a guard that reloads.
+/// Whether the file may be a pipe. A pipe can be read once: by `check`, not by a guard that reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipes {
-    /// Regular files alone.
+    /// Only regular files.
     Refused,
     /// Pipes too, and "-" is standard input.
-    Taken,
+    Allowed,
 }
 
 /// Why a file was not read.
 #[derive(Debug)]
-pub enum Unread {
+pub enum ReadError {
     /// It can't be opened or read.
     Io(io::Error),
-    /// It is something else than a regular file.
-    Kind(&'static str),
-    /// It is larger than any configuration.
+    /// It is not a regular file, but this.
+    NotRegular(&'static str),
+    /// It is larger than 1 MiB.
     TooLarge,
-    /// It was not read to its end in time.
-    Late(Duration),
+    /// Reading took longer than this.
+    Timeout(Duration),
 }
 
-impl Unread {
-    /// Whether nothing is there.
+impl ReadError {
+    /// Whether there is no file.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether it may be read later although nothing is written: what is there now is not at fault.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the same file may be readable later.
+    pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Io(_) | Self::Late(_) => !self.is_missing(),
-            Self::Kind(_) | Self::TooLarge => false,
+            Self::Io(_) | Self::Timeout(_) => !self.is_missing(),
+            Self::NotRegular(_) | Self::TooLarge => false,
         }
     }
 }
 
-impl fmt::Display for Unread {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::Kind(kind) => write!(f, "it is {kind}, and a configuration is {RULE}"),
+            Self::NotRegular(kind) => write!(f, "it is {kind}, and a configuration is {RULE}"),
             Self::TooLarge => write!(f, "it is larger than 1 MiB, and a configuration is {RULE}"),
-            Self::Late(patience) => write!(f, "reading it took more than {} s", patience.as_secs()),
+            Self::Timeout(timeout) => write!(f, "reading it took more than {} s", timeout.as_secs()),
         }
     }
 }
 
-impl From<io::Error> for Unread {
+impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, Unread> {
-    if pipes == Pipes::Taken && path == Path::new("-") {
-        return to_its_end(io::stdin());
+fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
+    if pipes == Pipes::Allowed && path == Path::new("-") {
+        return read_to_end(io::stdin());
     }
-    // Asked before it is opened: to open a device may do something, and a FIFO waits for who writes it.
+    // Before it is opened: opening a device can have effects, and opening a FIFO blocks until it has a writer.
     let kind = fs::metadata(path)?.file_type();
-    if pipes == Pipes::Taken && kind.is_fifo() {
-        return to_its_end(File::open(path)?);
+    if pipes == Pipes::Allowed && kind.is_fifo() {
+        return read_to_end(File::open(path)?);
     }
-    refuse_kind(kind)?;
+    check_kind(kind)?;
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    // And again: something else may be there by now.
+    // Again: the path may lead to another file by now.
     let opened = file.metadata()?;
-    refuse_kind(opened.file_type())?;
-    if opened.len() > MOST {
-        return Err(Unread::TooLarge);
+    check_kind(opened.file_type())?;
+    if opened.len() > MAX_SIZE {
+        return Err(ReadError::TooLarge);
     }
-    to_its_end(file)
+    read_to_end(file)
 }
 
-/// It may be larger than it says, or grow.
-fn to_its_end(file: impl Read) -> Result<Vec<u8>, Unread> {
+/// Bounded here as well: a file can be larger than its metadata tells, or grow.
+fn read_to_end(file: impl Read) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
-    file.take(MOST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST {
-        return Err(Unread::TooLarge);
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(ReadError::TooLarge);
     }
     Ok(bytes)
 }
 
-fn refuse_kind(kind: FileType) -> Result<(), Unread> {
+fn check_kind(kind: FileType) -> Result<(), ReadError> {
     let kinds = [
         (kind.is_dir(), "a directory"),
         (kind.is_fifo(), "a FIFO or pipe"),
         (kind.is_socket(), "a socket"),
         (kind.is_char_device(), "a device"),
         (kind.is_block_device(), "a device"),
-        (!kind.is_file(), "no file"),
+        (!kind.is_file(), "not a file"),
     ];
     match kinds.iter().find(|(is_it, _)| *is_it) {
-        Some((_, name)) => Err(Unread::Kind(name)),
+        Some((_, name)) => Err(ReadError::NotRegular(name)),
         None => Ok(()),
     }
 }
 
-const MOST: u64 = 1 << 20;
+const MAX_SIZE: u64 = 1 << 20;
 const RULE: &str = "a regular file of at most 1 MiB";
-const PATIENCE: Duration = Duration::from_secs(5);
-/// What writes a pipe may have to fetch it first.
-const PATIENCE_WITH_PIPES: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The writer of a pipe may have to fetch the configuration first.
+const TIMEOUT_WITH_PIPES: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -187,23 +188,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_that_hangs_holds_nobody_up_for_longer_than_his_patience() {
+    fn a_task_that_blocks_delays_nobody_for_longer_than_the_timeout() {
         let reader = Reader::default();
-        assert_eq!(reader.ask(Duration::from_secs(10), || 1), Some(1));
-        let (release, hung) = channel::<()>();
+        assert_eq!(reader.run(Duration::from_secs(10), || 1), Some(1));
+        let (release, blocked) = channel::<()>();
         let (begins, begun) = channel();
-        let hangs = move || begins.send(()).is_ok() && hung.recv().is_ok();
-        assert_eq!(reader.ask(Duration::from_millis(1), hangs), None);
+        let blocks = move || begins.send(()).is_ok() && blocked.recv().is_ok();
+        assert_eq!(reader.run(Duration::from_millis(1), blocks), None);
         begun.recv().unwrap();
-        // It still hangs. One more waits behind it, and no further thread is made for the others.
-        assert_eq!(reader.ask(Duration::from_millis(1), || true), None);
-        assert_eq!(reader.ask(Duration::from_secs(1000), || true), None);
+        // It still blocks. One more task waits after it, and no further thread is started for the others.
+        assert_eq!(reader.run(Duration::from_millis(1), || true), None);
+        assert_eq!(reader.run(Duration::from_secs(1000), || true), None);
         release.send(()).unwrap();
-        let answers = std::iter::repeat_with(|| reader.ask(Duration::from_secs(10), || 2));
+        let answers = std::iter::repeat_with(|| reader.run(Duration::from_secs(10), || 2));
         assert_eq!(
             answers.flatten().next(),
             Some(2),
-            "it goes on when the look comes to its end"
+            "the thread goes on once the task ends"
         );
     }
 
@@ -212,7 +213,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let reader = Reader::default();
-        let told = |path: &Path| reader.read(path, Pipes::Refused).unwrap_err().to_string();
+        let error = |path: &Path| reader.read(path, Pipes::Refused).unwrap_err().to_string();
         fs::write(at("largest"), vec![b'#'; 1 << 20]).unwrap();
         assert_eq!(reader.read(&at("largest"), Pipes::Refused).unwrap().len(), 1 << 20);
         fs::write(at("larger"), vec![b'#'; (1 << 20) + 1]).unwrap();
@@ -228,7 +229,7 @@ mod tests {
             ("/dev/tty".into(), "a device"),
         ] {
             assert_eq!(
-                told(&path),
+                error(&path),
                 format!("it is {what}, and a configuration is a regular file of at most 1 MiB")
             );
         }
@@ -236,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_size_is_read_no_further_than_that() {
-        assert!(matches!(to_its_end(io::repeat(b'#')), Err(Unread::TooLarge)));
-        assert_eq!(to_its_end(&b"a"[..]).unwrap(), b"a");
+    fn a_file_without_a_size_is_read_no_further_than_that() {
+        assert!(matches!(read_to_end(io::repeat(b'#')), Err(ReadError::TooLarge)));
+        assert_eq!(read_to_end(&b"a"[..]).unwrap(), b"a");
     }
 }

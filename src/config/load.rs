@@ -1,4 +1,4 @@
-//! From a file or a text to a checked policy, or to every mistake in it.
+//! Loads a configuration: from a file or a text to a policy with warnings, or to every mistake in it.
 
 use std::fmt;
 use std::path::Path;
@@ -10,41 +10,41 @@ use crate::config::defaults;
 use crate::config::document::schema;
 use crate::config::document::syntax;
 use crate::config::document::table::{Schema, Table};
-use crate::config::file::{Pipes, Reader, Unread};
+use crate::config::file::{Pipes, ReadError, Reader};
 use crate::config::findings::{Finding, Findings, Severity, Source};
 use crate::config::policy::{LogFormat, Policy};
 
-/// A policy, and what is to be said about the text that it comes from.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Checked {
-    /// What the text says.
+    /// What it says.
     pub policy: Policy,
-    /// What surely isn't meant; `check --deny-warnings` refuses it.
+    /// What is valid and probably not intended; `check --deny-warnings` refuses it.
     pub warnings: Vec<Finding>,
     /// The text.
     pub source: Source,
 }
 
 impl Checked {
-    /// The warnings as people read them: `name:line:column`, the line, a caret and a hint; "" where there are none.
+    /// The warnings as text: each with `name:line:column`, the line, a caret and a hint. "" without warnings.
     pub fn render_warnings(&self, color: bool) -> String {
         self.source.render(&self.warnings, Severity::Warning, color)
     }
 }
 
-/// A text that is no configuration, and every reason why.
+/// An invalid configuration, and every reason why.
 #[derive(Debug)]
 pub struct Rejected {
-    /// What is wrong; at least one.
+    /// At least one.
     pub mistakes: Vec<Finding>,
     /// The text.
     pub source: Source,
-    /// `log.format`, as far as the text says what it is.
+    /// `log.format` if it could be read, else the default: the mistakes are logged in it.
     pub log_format: LogFormat,
 }
 
 impl Rejected {
-    /// The mistakes as people read them: `name:line:column`, the line, a caret and a hint.
+    /// The mistakes as text: each with `name:line:column`, the line, a caret and a hint.
     pub fn render(&self, color: bool) -> String {
         self.source.render(&self.mistakes, Severity::Mistake, color)
     }
@@ -58,19 +58,19 @@ impl fmt::Display for Rejected {
 
 impl std::error::Error for Rejected {}
 
-/// Reads a file and compiles it.
+/// Reads a file and compiles it. Takes at most 5 seconds, whatever the file system does.
 ///
 /// # Errors
-/// The file is missing, unreadable, not UTF-8, or nothing that a configuration may be, or its text is no configuration.
+/// The file can't be read, is not a regular file of at most 1 MiB, or is not UTF-8; or every mistake in its text.
 pub fn load(path: &Path) -> Result<Checked, Rejected> {
-    load_by(&Reader::default(), path, Pipes::Refused)
+    load_with(&Reader::default(), path, Pipes::Refused)
 }
 
-/// The same by a reader that is there already; a pipe may do.
+/// Like [`load`], with a reader that is reused, and optionally from a pipe.
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_by(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Rejected> {
+pub fn load_with(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Rejected> {
     let name = path.display().to_string();
     let refuse = |finding| Rejected {
         mistakes: vec![finding],
@@ -80,7 +80,9 @@ pub fn load_by(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Re
         },
         log_format: LogFormat::default(),
     };
-    let bytes = reader.read(path, pipes).map_err(|error| refuse(unread(path, &error)))?;
+    let bytes = reader
+        .read(path, pipes)
+        .map_err(|error| refuse(read_error(path, &error)))?;
     match String::from_utf8(bytes) {
         Ok(text) => compile(&text, &name),
         Err(error) => {
@@ -93,9 +95,9 @@ pub fn load_by(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Re
     }
 }
 
-fn unread(path: &Path, error: &Unread) -> Finding {
+fn read_error(path: &Path, error: &ReadError) -> Finding {
     let finding = Finding::nowhere(format!("{} can't be read: {error}", path.display()));
-    // Who has named one knows how.
+    // The hint is for those who named no file.
     if error.is_missing() && path == Path::new(defaults::FILE) {
         finding.hint("name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG")
     } else {
@@ -103,10 +105,10 @@ fn unread(path: &Path, error: &Unread) -> Finding {
     }
 }
 
-/// Compiles a text; `name` is what findings call it.
+/// Compiles a text. Findings call it by `name`.
 ///
 /// # Errors
-/// Every mistake in it; where it is no TOML, those alone.
+/// Every mistake in it. If it is not TOML, only its syntax errors.
 pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     let source = Source {
         name: name.to_owned(),
@@ -140,7 +142,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     }
 }
 
-/// Every key that a file may have, with the table it stands in: "limits" is every `zone.*` too, "" the file itself.
+/// Every key with its table: "limits" stands for every `zone.*` too, "" for the file itself.
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     let keys_of = |schema: Schema| schema.keys.iter().map(move |key| (schema.path, *key));
     schema::SCHEMAS.into_iter().flat_map(keys_of)
@@ -153,10 +155,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_has_named_no_file_is_told_how() {
-        let hint = |path: &str, kind: io::ErrorKind| unread(Path::new(path), &Unread::Io(kind.into())).hint;
-        let told = "name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG";
-        assert_eq!(hint(defaults::FILE, io::ErrorKind::NotFound).as_deref(), Some(told));
+    fn only_the_default_file_is_missed_with_a_hint_to_name_one() {
+        let hint = |path: &str, kind: io::ErrorKind| read_error(Path::new(path), &ReadError::Io(kind.into())).hint;
+        let expected = "name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG";
+        assert_eq!(hint(defaults::FILE, io::ErrorKind::NotFound).as_deref(), Some(expected));
         assert_eq!(hint(defaults::FILE, io::ErrorKind::PermissionDenied), None);
         assert_eq!(hint("nosuch.toml", io::ErrorKind::NotFound), None);
     }

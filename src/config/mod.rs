@@ -15,5 +15,5 @@ mod quick;
 pub mod routes;
 
 pub use document::planned;
-pub use load::{Checked, Rejected, compile, keys, load, load_by};
+pub use load::{Checked, Rejected, compile, keys, load, load_with};
 pub use quick::{QuickOptions, quick};

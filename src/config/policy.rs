@@ -1,4 +1,4 @@
-//! The whole configuration, compiled: immutable, no strings left to parse, every name resolved to its place.
+//! The compiled configuration: immutable, fully parsed, each name resolved.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::wire::http::request::SendMode;
 
 use crate::config::routes::Routes;
 
-/// Everything that a configuration says.
+/// A whole configuration.
 #[derive(Debug)]
 pub struct Policy {
     /// `[server]`.
@@ -25,11 +25,12 @@ pub struct Policy {
     pub listeners: Vec<Arc<ListenerPolicy>>,
     /// `[client_ip]`.
     pub identity: IdentityPolicy,
-    /// `default`, `exempt`, then every other zone in the order written. A [`crate::config::routes::Route`] holds indexes into this.
+    /// `default`, `exempt`, then the other zones in the order written. Each [`crate::config::routes::Route`] has an index
+    /// into this list.
     pub zones: Vec<Arc<ZonePolicy>>,
-    /// `[[network]]`: the longest prefix that has the client decides.
+    /// `[[network]]`, by address: the longest prefix that contains the client decides.
     pub networks: NetworkMap<NetworkPolicy>,
-    /// `[[route]]`; where none is written, one that takes everything to zone `default` and the one upstream.
+    /// `[[route]]`; if none is written, one that leads everything to zone `default` and the only upstream.
     pub routes: Routes,
     /// `[upstream.*]`, in the order written; at least one.
     pub upstreams: Vec<UpstreamPolicy>,
@@ -39,96 +40,96 @@ pub struct Policy {
     pub log: LogPolicy,
 }
 
-/// `[server]`. `None` is "auto".
+/// `[server]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerPolicy {
-    /// Worker threads; one per CPU where none are written.
+    /// Worker threads; `None` ("auto"): one per CPU.
     pub workers: Option<u16>,
-    /// The process-wide ceiling.
+    /// Open connections of the process; `None` ("auto"): as many as there are descriptors for.
     pub max_connections: Option<u32>,
-    /// Client keys remembered.
+    /// Client keys that are remembered.
     pub table_size: u32,
-    /// How long, when the process is told to stop, it goes on accepting while /readyz says 503.
+    /// After SIGTERM: how long connections are still accepted while `/readyz` answers 503.
     pub drain_delay: Duration,
-    /// How long it then sees its connections off.
+    /// After that: how long open connections may take to end.
     pub drain_timeout: Duration,
-    /// A changed file is applied by itself.
+    /// Whether a changed file is applied without a signal.
     pub watch_config: bool,
 }
 
 /// `[[listener]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerPolicy {
-    /// Its name; by default its first bind.
+    /// Default: the first bind.
     pub name: Arc<str>,
-    /// Where it binds; at least one.
+    /// The addresses it is bound to; at least one.
     pub bind: Vec<Bind>,
-    /// The accept queue's length.
+    /// The length of the accept queue.
     pub backlog: u32,
-    /// PROXY v1 and v2 are required from trusted proxies, and refused from anyone else.
+    /// Whether connections must come from trusted proxies and begin with a PROXY header (v1 or v2).
     pub accept_proxy_protocol: bool,
-    /// PROXY header, TLS and request head, in total.
+    /// For PROXY header and request head together.
     pub handshake_timeout: Duration,
-    /// Bytes of a request head at most.
+    /// The largest request head, in bytes.
     pub max_head_size: usize,
-    /// Header lines at most.
+    /// The most header lines of a request.
     pub max_headers: usize,
-    /// Pending sockets at most.
+    /// The most pending sockets.
     pub max_pending: u32,
-    /// Pending sockets of one key at most; `None` is "off".
+    /// The most pending sockets of one client key; `None` is "off".
     pub max_pending_per_ip: Option<u32>,
-    /// A GET of this path is answered 200; `None` is "off".
+    /// The path whose GET is answered 200 for load balancers; `None` is "off".
     pub health_path: Option<Arc<str>>,
 }
 
 /// `[client_ip]`.
 #[derive(Debug)]
 pub struct IdentityPolicy {
-    /// Peers whose word on the client's address counts.
+    /// Peers that may name the client's address in a header.
     pub trusted: NetworkSet,
-    /// Whether a Unix peer is trusted.
+    /// Whether peers on Unix sockets may do so.
     pub trust_unix: bool,
-    /// Forwarding headers, in order: the first that is present is read.
+    /// The headers that name the client; the first one that is present is read.
     pub headers: Vec<ForwardHeader>,
-    /// How an address is cut to a key.
+    /// To which prefix an address is cut to be a client key.
     pub prefixes: Prefixes,
-    /// Networks of translators, whose addresses make keys of the IPv4 addresses inside.
+    /// NAT64 prefixes; for the client key, the IPv4 address inside counts.
     pub translations: TranslationPrefixes,
-    /// What servers are told of the client.
+    /// Which forwarding headers go to the server.
     pub send: SendMode,
 }
 
 /// `[upstream.*]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamPolicy {
-    /// Its servers, and the choice among them.
+    /// Its servers, and how one of them is chosen.
     pub rules: UpstreamRules,
-    /// How its connections are relayed.
+    /// How bytes are moved.
     pub relay: RelayMode,
 }
 
-/// `[zone.*]`, with everything it inherits from `[limits]`.
+/// `[zone.*]` with all that it inherits from `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZonePolicy {
-    /// Its name.
+    /// The name in the log and the metrics.
     pub name: Arc<str>,
-    /// Never counted in another zone; its ceiling is set aside from the process ceiling.
+    /// Whether it is an exempt zone: its `connections` are reserved out of the process's.
     pub exempt: bool,
-    /// Limits of the zone as a whole.
+    /// The limits of the zone as a whole.
     pub rules: ZoneRules,
-    /// Limits of one client key in it.
+    /// The limits of one client key in it.
     pub client: ClientRules,
-    /// How a refusal is put.
+    /// The form of a refusal.
     pub reject_with: RejectWith,
-    /// Retry-After, before its jitter of up to as much again.
+    /// The least Retry-After; jitter adds up to as much again.
     pub retry_after: Duration,
-    /// One attempt at one server; `None` is "off".
+    /// Timeout of one attempt to connect to one server; `None` is "off".
     pub dial: Option<Duration>,
-    /// From the request's last byte to the server's 101; `None` is "off".
+    /// Timeout from the request's last byte to the server's 101; `None` is "off".
     pub upgrade: Option<Duration>,
     /// The timeouts of an open connection.
     pub timeouts: Timeouts,
-    /// What its messages are held to, with the liveness of clients; `strict_frames` is resolved.
+    /// The limits on messages, and the pings; `strict_frames` is resolved.
     pub messages: MessageRules,
 }
 
@@ -138,25 +139,25 @@ pub enum RejectWith {
     /// 429 or 503.
     #[default]
     Http,
-    /// 101, then close 1013 with the text.
+    /// 101, then a close frame with 1013 and the reason.
     Close,
-    /// No bytes, reset.
+    /// A reset without a byte.
     Drop,
 }
 
-/// `[[network]]`: what it overrides of [`ClientRules`], in every zone that is not exempt.
+/// `[[network]]`: overrides of [`ClientRules`] in every zone that is not exempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// Its name.
+    /// The name in the log and the metrics.
     pub name: Arc<str>,
-    /// `per_ip`, where written; the inner `None` is "off".
+    /// `per_ip`; `None`: not written; the inner `None` is "off".
     pub per_ip: Option<Option<u32>>,
-    /// `per_ip_rate` with its burst, where written; the inner `None` is "off".
+    /// `per_ip_rate` with its burst; `None`: not written; the inner `None` is "off".
     pub rate: Option<Option<Rate>>,
 }
 
 impl NetworkPolicy {
-    /// The zone's rules for one client, with what this network overrides.
+    /// The `zone`'s rules for one client, with the overrides of this network.
     pub fn over(&self, zone: ClientRules) -> ClientRules {
         ClientRules {
             per_ip: self.per_ip.unwrap_or(zone.per_ip),
@@ -168,9 +169,9 @@ impl NetworkPolicy {
 /// `[admin]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminPolicy {
-    /// Where it listens; `None` is "off".
+    /// The address of the admin server; `None` is "off".
     pub listen: Option<std::net::SocketAddr>,
-    /// Further names under which it may be asked, in lower case.
+    /// Further host names that it answers to, in lower case.
     pub hosts: Vec<String>,
     /// How client addresses are shown.
     pub clients: ShowClients,
@@ -179,7 +180,7 @@ pub struct AdminPolicy {
 /// `admin.clients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ShowClients {
-    /// The key in full.
+    /// In full.
     #[default]
     Show,
     /// Cut to /24 or /48.
@@ -191,13 +192,13 @@ pub enum ShowClients {
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogPolicy {
-    /// How lines are written.
+    /// The form of a line.
     pub format: LogFormat,
-    /// The least level that is written.
+    /// The lowest level that is written.
     pub level: LogLevel,
     /// Which connections get a line.
     pub access: LogAccess,
-    /// Equal lines above this are summed into one; `None` is "off".
+    /// Above this rate equal lines are summed into one; `None` is "off".
     pub sample: Option<Rate>,
 }
 
@@ -207,9 +208,9 @@ pub enum LogFormat {
     /// Text on a terminal, JSON lines otherwise.
     #[default]
     Auto,
-    /// For people.
+    /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -218,12 +219,12 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Everything.
     Debug,
-    /// What happens.
+    /// Events.
     #[default]
     Info,
-    /// What should be looked at.
+    /// What an operator should look at.
     Warn,
-    /// What failed.
+    /// Failures.
     Error,
 }
 
@@ -233,7 +234,7 @@ pub enum LogAccess {
     /// Every connection.
     #[default]
     All,
-    /// Refused and failed ones.
+    /// Refused and failed connections.
     Rejected,
     /// None.
     Off,

@@ -1,11 +1,11 @@
-//! A policy without a file: the options of `wsguard run --listen A --upstream B`, put as the text of a file, so that both
-//! are compiled in one way.
+//! A policy without a file: the options of `wsguard run --listen A --upstream B`. They are turned into the text of a file,
+//! so that there is one way to compile both.
 
 use std::fmt::Write;
 
 use crate::config::load::{Checked, Rejected, compile};
 
-/// What the command line says instead of a file. Values are as they would stand in the file.
+/// The options that replace a file. Values are those of the file, without quotes.
 #[derive(Clone, Debug, Default)]
 pub struct QuickOptions {
     /// `listener.bind`.
@@ -22,10 +22,10 @@ pub struct QuickOptions {
     pub admin: Option<String>,
 }
 
-/// Compiles what the command line says; findings show it as the file it stands for, by the name "command line".
+/// Compiles the options. Findings show the text that they were turned into, under the name "command line".
 ///
 /// # Errors
-/// Every mistake in it.
+/// Every mistake in them.
 pub fn quick(options: &QuickOptions) -> Result<Checked, Rejected> {
     compile(&text(options), "command line")
 }

@@ -10,7 +10,7 @@ use std::{io, thread};
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind, RenameMode};
 use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
 
-use crate::config::file::{Pipes, Reader, Unread};
+use crate::config::file::{Pipes, ReadError, Reader};
 use crate::config::policy::LogLevel;
 
 use crate::control::Guard;
@@ -180,14 +180,14 @@ impl ConfigWatch {
             // The next file is on its way, and its closing will be reported.
             return;
         }
-        self.retries = matches!(&settled, Err(unread) if unread.may_pass());
+        self.retries = matches!(&settled, Err(error) if error.is_temporary());
         let is_changed = match settled {
             Ok(text) => {
                 self.read_error = None;
                 text.is_some_and(|text| !guard.has_read(&text))
             }
             // The next poll logs that it is gone.
-            Err(unread) if unread.is_missing() => false,
+            Err(error) if error.is_missing() => false,
             // The reload, which can't read it either, logs this once.
             Err(unread) => {
                 let error = Some(unread.to_string());
@@ -216,7 +216,7 @@ impl ConfigWatch {
     }
 
     /// Reads the file until two reads in a row are equal; `None` if it keeps changing.
-    fn read_settled(&mut self) -> Result<Option<Vec<u8>>, Unread> {
+    fn read_settled(&mut self) -> Result<Option<Vec<u8>>, ReadError> {
         let mut before = self.reader.read(&self.path, Pipes::Refused)?;
         for _ in 0..READS {
             thread::sleep(APART);
@@ -237,7 +237,7 @@ impl ConfigWatch {
     /// What the path leads to now; `None` if its file system does not answer.
     fn view(&self) -> Option<FileView> {
         let path = self.path.clone();
-        self.reader.ask(ANSWERS, move || FileView::of(&path))
+        self.reader.run(ANSWERS, move || FileView::of(&path))
     }
 
     /// Watches everything on the way of `view`, and nothing else.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::file::Pipes;
 use crate::config::findings::{Finding, Source};
 use crate::config::policy::{LogLevel, Policy};
-use crate::config::{Checked, Rejected, load_by};
+use crate::config::{Checked, Rejected, load_with};
 use crate::net::address::Bind;
 
 use super::{BindError, Guard, Own, bind, resolver, tell_cuts};
@@ -77,7 +77,7 @@ impl Guard {
     pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
         let _told = Reloading::begin(self);
-        let loaded = load_by(&self.reader, path, Pipes::Refused);
+        let loaded = load_with(&self.reader, path, Pipes::Refused);
         last_read.clone_from(match &loaded {
             Ok(checked) => &checked.source.text,
             Err(rejected) => &rejected.source.text,

@@ -414,7 +414,7 @@ proptest! {
         let reading = PathReading::of(path.as_bytes(), false);
         let client = if friend { FRIEND } else { STRANGER };
         let open = |route: &&Route| (reading.plain || !route.exempt)
-            && route.networks.as_ref().is_none_or(|networks| networks.has(client));
+            && route.networks.as_ref().is_none_or(|networks| networks.contains(client));
         let as_sent = routes.iter().filter(open).find(|route| has(route, path.as_bytes(), false));
         let normal = routes.iter().filter(open).find(|route| has(route, &normal_form(path.as_bytes()), true));
         let plain = match (as_sent, normal) {
@@ -429,7 +429,7 @@ proptest! {
             Matched::Route(route) => {
                 let slips = lax(path.as_bytes()).into_iter().any(|lax_path| {
                     let other = routes.iter().filter(|route| route.allow.is_some() || open(route)).find(|route| {
-                        route.networks.as_ref().is_none_or(|networks| networks.has(client))
+                        route.networks.as_ref().is_none_or(|networks| networks.contains(client))
                             && (route.paths.is_empty()
                                 || route.paths.iter().any(|path| is_below(&lax_path, &lax(&path.as_written)[0])))
                     });

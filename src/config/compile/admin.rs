@@ -9,11 +9,11 @@ use crate::config::notation::addresses::is_host_name;
 use crate::config::policy::{AdminPolicy, ListenerPolicy, LogAccess, LogFormat, LogLevel, LogPolicy, ShowClients};
 use crate::net::address::Bind;
 
-pub fn compile(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
+pub fn compile(written: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> AdminPolicy {
     AdminPolicy {
-        listen: listen(raw, listeners, found),
-        hosts: hosts(raw, found),
-        clients: raw
+        listen: listen(written, listeners, found),
+        hosts: hosts(written, found),
+        clients: written
             .clients
             .word(
                 &[
@@ -27,7 +27,7 @@ pub fn compile(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Fi
     }
 }
 
-pub fn compile_log(raw: &schema::Log, found: &mut Findings) -> LogPolicy {
+pub fn compile_log(written: &schema::Log, found: &mut Findings) -> LogPolicy {
     let levels = [
         ("debug", LogLevel::Debug),
         ("info", LogLevel::Info),
@@ -45,26 +45,26 @@ pub fn compile_log(raw: &schema::Log, found: &mut Findings) -> LogPolicy {
         ("off", LogAccess::Off),
     ];
     LogPolicy {
-        format: raw.format.word(&formats, found).unwrap_or_default(),
-        level: raw.level.word(&levels, found).unwrap_or_default(),
-        access: raw.access.word(&access, found).unwrap_or_default(),
-        sample: raw.sample.rate_or_off(found).or(Some(defaults::LOG_SAMPLE)),
+        format: written.format.word(&formats, found).unwrap_or_default(),
+        level: written.level.word(&levels, found).unwrap_or_default(),
+        access: written.access.word(&access, found).unwrap_or_default(),
+        sample: written.sample.rate_or_off(found).or(Some(defaults::LOG_SAMPLE)),
     }
 }
 
-fn listen(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
-    if raw.listen.is("off") {
+fn listen(written: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Findings) -> Option<SocketAddr> {
+    if written.listen.is("off") {
         return None;
     }
-    let written = raw.listen.text(&such_as(&raw.listen.shown()), found);
-    let text = written.as_ref().map_or(defaults::ADMIN_LISTEN, |text| text.text);
-    let span = written.map(|text| text.span);
+    let listen = written.listen.text(&example(&written.listen.shown()), found);
+    let text = listen.as_ref().map_or(defaults::ADMIN_LISTEN, |text| text.text);
+    let span = listen.map(|text| text.span);
     let Ok(address) = text.parse::<SocketAddr>() else {
         let mistake = Finding::at(
             span.unwrap_or_default(),
             format!("\"{text}\" is not an address and port"),
         );
-        found.mistake(mistake.hint(such_as(text)));
+        found.mistake(mistake.hint(example(text)));
         return None;
     };
     let bind = Bind::Tcp(address);
@@ -80,15 +80,15 @@ fn listen(raw: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Finding
     Some(address)
 }
 
-/// With the port that is written, where there is one.
-fn such_as(written: &str) -> String {
+/// An example, with the port that was written if there is one.
+fn example(written: &str) -> String {
     let port = written.rsplit(':').next().and_then(|port| port.parse().ok());
     format!("such as \"127.0.0.1:{}\", or \"off\"", port.unwrap_or(9191_u16))
 }
 
-fn hosts(raw: &schema::Admin, found: &mut Findings) -> Vec<String> {
+fn hosts(written: &schema::Admin, found: &mut Findings) -> Vec<String> {
     let mut hosts = Vec::new();
-    for text in raw.hosts.texts_or_none(found).unwrap_or_default() {
+    for text in written.hosts.texts_or_none(found).unwrap_or_default() {
         let name = text.text.strip_suffix('.').unwrap_or(text.text);
         if is_host_name(name) || name.parse::<std::net::Ipv4Addr>().is_ok() {
             hosts.push(name.to_ascii_lowercase());

@@ -15,22 +15,22 @@ use crate::wire::http::request::SendMode;
 
 use super::clients;
 
-pub fn compile(raw: &schema::ClientIp, found: &mut Findings) -> IdentityPolicy {
-    let trusted = raw.trusted_proxies.texts_or_none(found).unwrap_or_default();
+pub fn compile(written: &schema::ClientIp, found: &mut Findings) -> IdentityPolicy {
+    let trusted = written.trusted_proxies.texts_or_none(found).unwrap_or_default();
     let ClientSet { networks, unix } = clients::set(&trusted, found);
     let empty = "leave it out for [\"x-forwarded-for\"]; headers are read from trusted_proxies only";
-    let headers = raw.headers.header_names(&HEADERS, empty, found);
+    let headers = written.headers.header_names(&HEADERS, empty, found);
     let built_in = Prefixes::default();
     IdentityPolicy {
         trusted: networks,
         trust_unix: unix,
         headers: headers.unwrap_or_else(|| defaults::HEADERS.to_vec()),
         prefixes: Prefixes {
-            v4: raw.ipv4_prefix.number(&(0..=32), found).unwrap_or(built_in.v4),
-            v6: raw.ipv6_prefix.number(&(0..=128), found).unwrap_or(built_in.v6),
+            v4: written.ipv4_prefix.number(&(0..=32), found).unwrap_or(built_in.v4),
+            v6: written.ipv6_prefix.number(&(0..=128), found).unwrap_or(built_in.v6),
         },
-        translations: translations(&raw.translation_prefixes, found),
-        send: raw.send.word(&SEND, found).unwrap_or_default(),
+        translations: translations(&written.translation_prefixes, found),
+        send: written.send.word(&SEND, found).unwrap_or_default(),
     }
 }
 

@@ -27,63 +27,70 @@ pub fn compile(
     }
     let (mut names, mut bound) = (Names::new("listener"), Vec::new());
     let mut policies = Vec::new();
-    for (header, raw) in &listeners.tables {
-        let bind = binds(raw, header, &mut bound, found);
+    for (header, written) in &listeners.tables {
+        let bind = binds(written, header, &mut bound, found);
         let or = bind
             .first()
             .map_or_else(|| format!("listener-{}", policies.len() + 1), ToString::to_string);
-        let name = names.take(&raw.name, or, header.clone(), found);
-        check_proxy_protocol(raw, &bind, client_ip, found);
-        policies.push(one(raw, name, bind, found));
+        let name = names.add(&written.name, or, header.clone(), found);
+        check_proxy_protocol(written, &bind, client_ip, found);
+        policies.push(one(written, name, bind, found));
     }
     policies
 }
 
-fn one(raw: &schema::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
-    // "forward" is to come; there is nothing to keep of the only word.
-    let _: Option<()> = raw.http.word(&[("refuse", ())], found);
+fn one(written: &schema::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
+    // "forward" is planned. Until then there is one word, and nothing to keep of it.
+    let _: Option<()> = written.http.word(&[("refuse", ())], found);
     ListenerPolicy {
         name,
         bind,
-        backlog: raw.backlog.number(&(1..=1_000_000), found).unwrap_or(defaults::BACKLOG),
-        accept_proxy_protocol: raw.accept_proxy_protocol.flag(found).unwrap_or(false),
-        handshake_timeout: raw
+        backlog: written
+            .backlog
+            .number(&(1..=1_000_000), found)
+            .unwrap_or(defaults::BACKLOG),
+        accept_proxy_protocol: written.accept_proxy_protocol.flag(found).unwrap_or(false),
+        handshake_timeout: written
             .handshake_timeout
             .duration(&(Duration::from_millis(1)..=Duration::from_secs(3600)), found)
             .unwrap_or(defaults::HANDSHAKE_TIMEOUT),
-        max_head_size: raw
+        max_head_size: written
             .max_head_size
             .size(&(256..=1 << 20), found)
             .unwrap_or(defaults::MAX_HEAD_SIZE),
-        max_headers: raw
+        max_headers: written
             .max_headers
             .number::<u16>(&(1..=256), found)
             .map_or(defaults::MAX_HEADERS, usize::from),
-        max_pending: raw
+        max_pending: written
             .max_pending
             .number(&(1..=10_000_000), found)
             .unwrap_or(defaults::MAX_PENDING),
-        max_pending_per_ip: raw
+        max_pending_per_ip: written
             .max_pending_per_ip
             .number_or("off", &(1..=10_000_000), found)
             .or(defaults::MAX_PENDING_PER_IP),
-        health_path: health_path(&raw.health_path, found),
+        health_path: health_path(&written.health_path, found),
     }
 }
 
 fn binds(
-    raw: &schema::Listener,
+    written: &schema::Listener,
     header: &Range<usize>,
     bound: &mut Vec<(Bind, Range<usize>)>,
     found: &mut Findings,
 ) -> Vec<Bind> {
-    if !raw.bind.is_written() {
+    if !written.bind.is_written() {
         let mistake = Finding::at(header.clone(), "a listener without `bind`");
         found
             .mistake(mistake.hint("bind = [\"0.0.0.0:8080\"], or [\"127.0.0.1:8080\"] behind a proxy on this machine"));
     }
     let mut binds = Vec::new();
-    for text in raw.bind.texts("such as [\"0.0.0.0:8080\"]", found).unwrap_or_default() {
+    for text in written
+        .bind
+        .texts("such as [\"0.0.0.0:8080\"]", found)
+        .unwrap_or_default()
+    {
         let bind = match addresses::bind(text.text) {
             Ok(bind) => bind,
             Err(wrong) => {
@@ -105,7 +112,7 @@ fn binds(
     binds
 }
 
-/// Whether only this machine can reach it.
+/// Whether only programs on this machine can connect to it.
 pub fn is_local(bind: &Bind) -> bool {
     match bind {
         Bind::Tcp(address) => {
@@ -129,19 +136,20 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
     }
 }
 
-fn check_proxy_protocol(raw: &schema::Listener, bind: &[Bind], client_ip: &schema::ClientIp, found: &mut Findings) {
-    let mut unheard = Findings::default();
-    let is_on = raw.accept_proxy_protocol.flag(&mut unheard).unwrap_or(false);
-    let written = client_ip.trusted_proxies.is_written();
-    let trusted = client_ip.trusted_proxies.texts_or_none(&mut unheard);
-    let nothing = trusted.as_ref().is_some_and(Vec::is_empty);
-    let span = raw.accept_proxy_protocol.span().unwrap_or_default();
-    if is_on && (!written || nothing) {
+fn check_proxy_protocol(written: &schema::Listener, bind: &[Bind], client_ip: &schema::ClientIp, found: &mut Findings) {
+    // Their mistakes are reported where they are compiled.
+    let mut ignored = Findings::default();
+    if written.accept_proxy_protocol.flag(&mut ignored) != Some(true) {
+        return;
+    }
+    let span = written.accept_proxy_protocol.span().unwrap_or_default();
+    let trusted = client_ip.trusted_proxies.texts_or_none(&mut ignored);
+    if !client_ip.trusted_proxies.is_written() || trusted.as_ref().is_some_and(Vec::is_empty) {
         let title = "`accept_proxy_protocol` without trusted proxies: every connection would be refused";
-        found.mistake(Finding::at(span, title).hint(
-            "list the proxies that send the header in [client_ip] trusted_proxies; it is accepted only from them",
-        ));
-    } else if let Some(trusted) = trusted.filter(|_| is_on && written) {
+        let hint =
+            "list the proxies that send the header in [client_ip] trusted_proxies; it is accepted only from them";
+        found.mistake(Finding::at(span, title).hint(hint));
+    } else if let Some(trusted) = trusted {
         let is_trusted = |bind: &&Bind| {
             let is_unix = matches!(bind, Bind::Unix(_));
             trusted.iter().any(|text| (text.text == "unix") == is_unix)

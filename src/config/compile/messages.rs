@@ -8,59 +8,64 @@ use std::time::Duration;
 use crate::config::document::schema::Messages;
 use crate::config::document::setting::Setting;
 use crate::config::document::table::Entry;
-use crate::config::document::value::MOST_BYTES;
+use crate::config::document::value::MAX_BYTES;
 use crate::config::findings::{Finding, Findings};
 use crate::limit::rules::Rate;
 use crate::relay::rules::{MessageRules, OnExceed, Pong};
 
 use super::rate;
 
-/// What is written, over what is inherited; `strict_frames` is for [`settle`], once the zone is complete.
-pub fn overlay(rules: &mut MessageRules, raw: &Messages, found: &mut Findings) {
-    // Above what is inherited and below what is written beside it. For one that is not known another stands in, so that
-    // a burst beside it is not a mistake as well.
-    if raw.preset.is_written() {
-        rules.rate = raw.preset.word(&PRESETS, found).unwrap_or(PRESETS[1].1);
+/// Applies what is written to the inherited `rules`; `strict_frames` is left to [`resolve_strict_frames`].
+pub fn apply(rules: &mut MessageRules, written: &Messages, found: &mut Findings) {
+    // It overrides what is inherited, and is overridden by the keys of the same table. In place of an unknown preset another
+    // one is used, so that a burst in the same table is not a second mistake.
+    if written.preset.is_written() {
+        rules.rate = written.preset.word(&PRESETS, found).unwrap_or(PRESETS[1].1);
         if rules.rate.is_some() {
             rules.on_exceed = OnExceed::Close;
         }
     }
-    rules.rate = rate::over(rules.rate, &raw.rate, &raw.burst, found);
-    rules.per_ip_rate = rate::over(rules.per_ip_rate, &raw.per_ip_rate, &raw.per_ip_burst, found);
-    rules.bytes_rate = rate::bytes_over(rules.bytes_rate, &raw.bytes_rate, &raw.bytes_burst, found);
-    rules.max_size = raw
+    rules.rate = rate::apply(rules.rate, &written.rate, &written.burst, found);
+    rules.per_ip_rate = rate::apply(rules.per_ip_rate, &written.per_ip_rate, &written.per_ip_burst, found);
+    rules.bytes_rate = rate::apply_bytes(rules.bytes_rate, &written.bytes_rate, &written.bytes_burst, found);
+    rules.max_size = written
         .max_size
-        .size_or_off(&(1..=MOST_BYTES.into()), found)
+        .size_or_off(&(1..=MAX_BYTES.into()), found)
         .or(rules.max_size);
-    rules.out_rate = rate::over(rules.out_rate, &raw.out_rate, &raw.out_burst, found);
-    rules.out_per_ip_rate = rate::over(
+    rules.out_rate = rate::apply(rules.out_rate, &written.out_rate, &written.out_burst, found);
+    rules.out_per_ip_rate = rate::apply(
         rules.out_per_ip_rate,
-        &raw.out_per_ip_rate,
-        &raw.out_per_ip_burst,
+        &written.out_per_ip_rate,
+        &written.out_per_ip_burst,
         found,
     );
-    rules.out_bytes_rate = rate::bytes_over(rules.out_bytes_rate, &raw.out_bytes_rate, &raw.out_bytes_burst, found);
-    if let Some(on_exceed) = raw.on_exceed.word(&ON_EXCEED, found) {
+    rules.out_bytes_rate = rate::apply_bytes(
+        rules.out_bytes_rate,
+        &written.out_bytes_rate,
+        &written.out_bytes_burst,
+        found,
+    );
+    if let Some(on_exceed) = written.on_exceed.word(&ON_EXCEED, found) {
         rules.on_exceed = on_exceed;
     }
-    rules.notice = notice(&raw.notice, found).or(rules.notice.take());
-    rules.ping = raw.ping.duration_or_off(&PING, found).or(rules.ping);
-    if let Some(timeout) = raw.pong_timeout.duration(&PONG_TIMEOUT, found) {
+    rules.notice = notice(&written.notice, found).or(rules.notice.take());
+    rules.ping = written.ping.duration_or_off(&PING, found).or(rules.ping);
+    if let Some(timeout) = written.pong_timeout.duration(&PONG_TIMEOUT, found) {
         rules.pong_timeout = timeout;
     }
-    if let Some(pong) = raw.pong.word(&PONG, found) {
+    if let Some(pong) = written.pong.word(&PONG, found) {
         rules.pong = pong;
     }
-    if let Some(replace) = raw.replace_ghosts.flag(found) {
+    if let Some(replace) = written.replace_ghosts.flag(found) {
         rules.replace_ghosts = replace;
     }
 }
 
-/// Resolves `strict_frames` of a zone that is complete; `None` is "auto", which is on: what RFC 6455 forbids helps nobody.
+/// Resolves `strict_frames` of a zone whose other rules are complete. `None` is "auto", which is on.
 ///
-/// In an exempt zone it is only where something limits messages: a limit can be got around by frames that wsguard and the
-/// server read differently.
-pub fn settle(rules: &mut MessageRules, strict: Option<bool>, is_exempt: bool) {
+/// In an exempt zone "auto" is on only if something limits messages: frames that wsguard and the server read differently
+/// could evade that limit.
+pub fn resolve_strict_frames(rules: &mut MessageRules, strict: Option<bool>, is_exempt: bool) {
     let limited = [
         rules.rate,
         rules.per_ip_rate,
@@ -73,7 +78,7 @@ pub fn settle(rules: &mut MessageRules, strict: Option<bool>, is_exempt: bool) {
     rules.strict_frames = strict.unwrap_or(!is_exempt || is_limited);
 }
 
-/// Without what limits messages; who is asked whether it is still there stays so.
+/// The rules without limits on messages. Pings stay.
 pub fn unlimited(rules: MessageRules) -> MessageRules {
     MessageRules {
         rate: None,
@@ -92,14 +97,14 @@ fn notice(entry: &Entry, found: &mut Findings) -> Setting<Arc<str>> {
     if entry.is("off") {
         return Setting::Off;
     }
-    let such = "the text to send to the client, or \"off\"";
-    let Some(text) = entry.text(such, found) else {
+    let example = "the text to send to the client, or \"off\"";
+    let Some(text) = entry.text(example, found) else {
         return Setting::Unwritten;
     };
     let (title, hint) = if text.text.is_empty() {
-        ("`notice` is empty", such.to_owned())
-    } else if text.text.len() > MOST_NOTICE {
-        let hint = format!("it has {} bytes; at most {MOST_NOTICE} are allowed", text.text.len());
+        ("`notice` is empty", example.to_owned())
+    } else if text.text.len() > MAX_NOTICE {
+        let hint = format!("it has {} bytes; at most {MAX_NOTICE} are allowed", text.text.len());
         ("`notice` is too long", hint)
     } else if text.text.contains(char::is_control) {
         let hint = "write one line without tabs or other control characters".to_owned();
@@ -111,7 +116,7 @@ fn notice(entry: &Entry, found: &mut Findings) -> Setting<Arc<str>> {
     Setting::Unwritten
 }
 
-const fn a_second(tokens: u32, burst: u32) -> Rate {
+const fn per_second(tokens: u32, burst: u32) -> Rate {
     Rate {
         tokens: NonZeroU32::new(tokens).expect("a preset is not 0"),
         per: Duration::from_secs(1),
@@ -119,11 +124,11 @@ const fn a_second(tokens: u32, burst: u32) -> Rate {
     }
 }
 
-/// The `rate` of each; all of them close.
+/// The `rate` of each preset. All of them close connections that exceed it.
 const PRESETS: [(&str, Option<Rate>); 3] = [
     ("off", None),
-    ("dead-chat", Some(a_second(5, 5))),
-    ("discord", Some(a_second(2, 120))),
+    ("dead-chat", Some(per_second(5, 5))),
+    ("discord", Some(per_second(2, 120))),
 ];
 
 const ON_EXCEED: [(&str, OnExceed); 2] = [("close", OnExceed::Close), ("delay", OnExceed::Delay)];
@@ -133,5 +138,5 @@ const PONG: [(&str, Pong); 2] = [("required", Pong::Required), ("tcp", Pong::Tcp
 const PING: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const PONG_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// In bytes, `{retry_ms}` as it is written.
-const MOST_NOTICE: usize = 4096;
+/// In bytes, before `{retry_ms}` is replaced.
+const MAX_NOTICE: usize = 4096;

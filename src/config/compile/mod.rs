@@ -1,18 +1,18 @@
-//! Raw to [`Policy`]: one file a table. Each notes its mistakes and goes on, with the default in place of what is wrong,
-//! so that one run tells all of them.
+//! Tables of values to a [`Policy`]: one file per table. Each adds its mistakes and goes on with a default in place of what
+//! is wrong, so that one run finds all of them.
 
 mod admin;
 mod clients;
 mod identity;
 mod listener;
+mod loops;
 mod messages;
 mod names;
 mod network;
-mod own;
 mod rate;
-mod reach;
 mod route;
 mod server;
+mod shadowed;
 mod upstream;
 mod warnings;
 mod zone;
@@ -23,23 +23,23 @@ use crate::config::document::schema::File;
 use crate::config::findings::Findings;
 use crate::config::policy::{LogFormat, Policy};
 
-/// How a file would have things told in the log, whatever else is wrong with it.
-pub fn log_format(raw: &File) -> LogFormat {
-    admin::compile_log(&raw.log, &mut Findings::default()).format
+/// `log.format` of a file that may have mistakes elsewhere.
+pub fn log_format(file: &File) -> LogFormat {
+    admin::compile_log(&file.log, &mut Findings::default()).format
 }
 
-/// The policy, or `None` where mistakes leave none.
-pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
-    let server = server::compile(&raw.server, found);
-    let identity = identity::compile(&raw.client_ip, found);
-    let listeners = listener::compile(&raw.listener, &raw.client_ip, found);
-    let zones = zone::compile(raw, found);
-    let networks = network::compile(&raw.network, found);
-    let upstreams = upstream::compile(&raw.upstream, found);
-    let routes = route::compile(raw, &zones, found);
-    let admin = admin::compile(&raw.admin, &listeners, found);
-    own::refuse(&raw.upstream, &listeners, admin.listen, found);
-    let log = admin::compile_log(&raw.log, found);
+/// The policy; `None` if there are mistakes.
+pub fn policy(file: &File, found: &mut Findings) -> Option<Policy> {
+    let server = server::compile(&file.server, found);
+    let identity = identity::compile(&file.client_ip, found);
+    let listeners = listener::compile(&file.listener, &file.client_ip, found);
+    let zones = zone::compile(file, found);
+    let networks = network::compile(&file.network, found);
+    let upstreams = upstream::compile(&file.upstream, found);
+    let routes = route::compile(file, &zones, found);
+    let admin = admin::compile(&file.admin, &listeners, found);
+    loops::check(&file.upstream, &listeners, admin.listen, found);
+    let log = admin::compile_log(&file.log, found);
     if !found.mistakes.is_empty() {
         return None;
     }
@@ -54,6 +54,6 @@ pub fn policy(raw: &File, found: &mut Findings) -> Option<Policy> {
         admin,
         log,
     };
-    warnings::look(raw, &policy, found);
+    warnings::check(file, &policy, found);
     Some(policy)
 }

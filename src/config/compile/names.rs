@@ -1,4 +1,4 @@
-//! Names: of listeners, networks, routes, zones and upstreams.
+//! Names of listeners, networks, routes, zones and upstreams.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::config::document::table::{Entry, Text};
 use crate::config::findings::{Finding, Findings};
 
-/// The names of one kind so far, each with its place.
+/// The names of one kind of table so far, each with its place.
 pub struct Names {
     kind: &'static str,
     taken: Vec<(Arc<str>, Range<usize>)>,
 }
 
 impl Names {
-    /// None yet.
+    /// No names yet.
     pub fn new(kind: &'static str) -> Self {
         Self {
             kind,
@@ -21,12 +21,12 @@ impl Names {
         }
     }
 
-    /// The name that is written, or else this one; `header` is where the table begins.
-    pub fn take(&mut self, entry: &Entry, or: String, header: Range<usize>, found: &mut Findings) -> Arc<str> {
+    /// Adds the name that is written, or `default`; `header` is where the table begins.
+    pub fn add(&mut self, entry: &Entry, default: String, header: Range<usize>, found: &mut Findings) -> Arc<str> {
         let written = entry.text("such as \"chat\"", found);
         let (name, span): (Arc<str>, _) = match &written {
             Some(text) => (text.text.into(), text.span.clone()),
-            None => (or.into(), header),
+            None => (default.into(), header),
         };
         if let Some(text) = &written {
             check(text, found);
@@ -44,7 +44,7 @@ impl Names {
     }
 }
 
-/// Notes a name that could not stand in a log line or a metric.
+/// Adds a mistake for a name that can't be used in a log line or a metric.
 pub fn check(name: &Text, found: &mut Findings) {
     let Text { text: name, span } = name;
     let why = if name.is_empty() {

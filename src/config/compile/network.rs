@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::config::document::schema;
 use crate::config::document::setting::Setting;
 use crate::config::document::table::List;
-use crate::config::document::value::MOST_TOKENS;
+use crate::config::document::value::MAX_TOKENS;
 use crate::config::findings::{Finding, Findings};
 use crate::config::policy::NetworkPolicy;
 use crate::limit::network::NetworkMap;
@@ -16,22 +16,22 @@ use crate::limit::rules::Rate;
 
 use super::clients;
 use super::names::Names;
-use super::server::MOST_CONNECTIONS;
+use super::server::MAX_CONNECTIONS;
 
 pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> NetworkMap<NetworkPolicy> {
     let mut map = NetworkMap::default();
     let mut names = Names::new("network");
     let mut places: Vec<(IpNet, Range<usize>)> = Vec::new();
-    for (nth, (header, raw)) in networks.tables.iter().enumerate() {
-        if !raw.networks.is_written() {
+    for (nth, (header, written)) in networks.tables.iter().enumerate() {
+        if !written.networks.is_written() {
             let mistake = Finding::at(header.clone(), "a network without `networks`");
             found.mistake(mistake.hint("networks = [\"203.0.113.0/28\"]"));
         }
-        if !raw.per_ip.is_written() && !raw.per_ip_rate.is_written() {
+        if !written.per_ip.is_written() && !written.per_ip_rate.is_written() {
             let mistake = Finding::at(header.clone(), "a network without a limit of its own");
             found.mistake(mistake.hint("per_ip = 400, or per_ip_rate = \"50/s\", or \"off\""));
         }
-        let texts = raw
+        let texts = written
             .networks
             .texts("such as [\"203.0.113.0/28\"]", found)
             .unwrap_or_default();
@@ -39,9 +39,9 @@ pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> Networ
             .first()
             .map_or_else(|| format!("network-{}", nth + 1), |text| text.text.to_owned());
         let policy = NetworkPolicy {
-            name: names.take(&raw.name, or, header.clone(), found),
-            per_ip: raw.per_ip.number_or("off", &(1..=MOST_CONNECTIONS), found).written(),
-            rate: rate(raw, found).written(),
+            name: names.add(&written.name, or, header.clone(), found),
+            per_ip: written.per_ip.number_or("off", &(1..=MAX_CONNECTIONS), found).written(),
+            rate: rate(written, found).written(),
         };
         for text in &texts {
             if text.text == "unix" {
@@ -67,19 +67,19 @@ pub fn compile(networks: &List<schema::Network>, found: &mut Findings) -> Networ
     map
 }
 
-fn rate(raw: &schema::Network, found: &mut Findings) -> Setting<Rate> {
-    let burst = raw
+fn rate(written: &schema::Network, found: &mut Findings) -> Setting<Rate> {
+    let burst = written
         .per_ip_burst
-        .number(&(1..=MOST_TOKENS), found)
+        .number(&(1..=MAX_TOKENS), found)
         .and_then(NonZeroU32::new);
-    if !raw.per_ip_rate.is_written() {
-        if let Some(span) = raw.per_ip_burst.span() {
+    if !written.per_ip_rate.is_written() {
+        if let Some(span) = written.per_ip_burst.span() {
             let title = "`per_ip_burst` has no rate: each zone has its own";
             found.mistake(Finding::at(span, title).hint("set per_ip_rate = \"50/s\" in the same table"));
         }
         return Setting::Unwritten;
     }
-    match raw.per_ip_rate.rate_or_off(found) {
+    match written.per_ip_rate.rate_or_off(found) {
         Setting::Value(rate) => Setting::Value(Rate {
             burst: burst.unwrap_or(rate.burst),
             ..rate
@@ -88,7 +88,7 @@ fn rate(raw: &schema::Network, found: &mut Findings) -> Setting<Rate> {
     }
 }
 
-/// IPv4 may be written as mapped IPv6, and is the same then.
+/// IPv4 and the same network as v4-mapped IPv6 are one network.
 fn same(one: IpNet, other: IpNet) -> bool {
     one.addr().to_canonical() == other.addr().to_canonical()
         && one.max_prefix_len() - one.prefix_len() == other.max_prefix_len() - other.prefix_len()

@@ -1,27 +1,27 @@
-//! A rate and the burst beside it: who writes a rate without its burst gets the number in it, never an inherited one.
+//! A rate and its burst. A rate without a burst has its own number as burst, never an inherited one.
 
 use std::num::NonZeroU32;
 
 use crate::config::document::table::Entry;
-use crate::config::document::value::{MOST_BYTES, MOST_TOKENS};
+use crate::config::document::value::{MAX_BYTES, MAX_TOKENS};
 use crate::config::findings::{Finding, Findings};
 use crate::limit::rules::Rate;
 
-/// The rate that holds where `base` is inherited.
-pub fn over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
-    let most = burst.number(&(1..=MOST_TOKENS), found);
+/// The rate in force if `base` is inherited.
+pub fn apply(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
+    let most = burst.number(&(1..=MAX_TOKENS), found);
     needs_a_rate(base, rate, burst, most.map(|_| "10/s"), found);
     with_burst(rate.rate_or_off(found).or(base), most)
 }
 
-/// The same, where a token is a byte and the burst a size.
-pub fn bytes_over(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
-    let most = burst.size(&(1..=MOST_BYTES.into()), found);
+/// The byte rate in force if `base` is inherited; its burst is a size.
+pub fn apply_bytes(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut Findings) -> Option<Rate> {
+    let most = burst.size(&(1..=MAX_BYTES.into()), found);
     needs_a_rate(base, rate, burst, most.map(|_| "64KiB/s"), found);
     with_burst(rate.byte_rate_or_off(found).or(base), most)
 }
 
-/// `example` is a rate where the burst could be read.
+/// Adds a mistake for a burst without a rate. `example` is a rate to propose; `None` if the burst is a mistake itself.
 fn needs_a_rate(base: Option<Rate>, rate: &Entry, burst: &Entry, example: Option<&str>, found: &mut Findings) {
     if let Some(example) = example.filter(|_| base.is_none() && !rate.is_written()) {
         let title = format!("`{}` has no rate: none is set here or inherited", burst.key);

@@ -17,10 +17,10 @@ use crate::config::routes::{Route, RoutePath, Routes};
 use super::clients;
 use super::names::Names;
 
-pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes {
-    let upstreams: Vec<&str> = raw.upstream.tables.iter().map(|(name, _)| name.text).collect();
-    if raw.route.is_missing {
-        if let Some((second, _)) = raw.upstream.tables.get(1) {
+pub fn compile(file: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes {
+    let upstreams: Vec<&str> = file.upstream.tables.iter().map(|(name, _)| name.text).collect();
+    if file.route.is_missing {
+        if let Some((second, _)) = file.upstream.tables.get(1) {
             let title = "several upstreams and no [[route]] that chooses among them";
             found.mistake(
                 Finding::at(second.span.clone(), title).hint(
@@ -28,17 +28,17 @@ pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes
                 ),
             );
         }
-        return Routes::new(vec![everything(zones)]);
+        return Routes::new(vec![catch_all(zones)]);
     }
     let mut names = Names::new("route");
-    let routes = raw.route.tables.iter().enumerate().map(|(nth, (header, route))| {
+    let routes = file.route.tables.iter().enumerate().map(|(nth, (header, route))| {
         if refuses(route, found) {
-            let name = names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found);
+            let name = names.add(&route.name, format!("route-{}", nth + 1), header.clone(), found);
             return refusing(name, route, found);
         }
         let zone = zone(&route.zone, zones, found);
         Route {
-            name: names.take(&route.name, format!("route-{}", nth + 1), header.clone(), found),
+            name: names.add(&route.name, format!("route-{}", nth + 1), header.clone(), found),
             zone,
             upstream: upstream(&route.upstream, header, &upstreams, found),
             exempt: zones.get(zone).is_some_and(|zone| zone.exempt),
@@ -53,8 +53,8 @@ pub fn compile(raw: &File, zones: &[ZonePolicy], found: &mut Findings) -> Routes
     Routes::new(routes.collect())
 }
 
-/// Where no route is written, everything goes to zone `default` and the one upstream.
-fn everything(zones: &[ZonePolicy]) -> Route {
+/// The route of a file without routes: everything goes to zone `default` and the only upstream.
+fn catch_all(zones: &[ZonePolicy]) -> Route {
     Route {
         name: "default".into(),
         zone: 0,
@@ -69,7 +69,7 @@ fn everything(zones: &[ZonePolicy]) -> Route {
     }
 }
 
-/// Whether `refuse` is written; there is one status only that it may have.
+/// Whether `refuse` is written. 404 is its only value.
 fn refuses(route: &schema::Route, found: &mut Findings) -> bool {
     let status: Option<u32> = route.refuse.number(&(0..=u32::MAX), found);
     if status.is_some_and(|status| status != 404) {
@@ -79,7 +79,7 @@ fn refuses(route: &schema::Route, found: &mut Findings) -> bool {
     route.refuse.is_written()
 }
 
-/// A route that says 404 to what it takes.
+/// A route that answers its requests with 404.
 fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Route {
     for entry in [&route.zone, &route.upstream, &route.allow, &route.origins] {
         if let Some(span) = entry.span() {
@@ -160,7 +160,7 @@ fn origins(route: &schema::Route, found: &mut Findings) -> Option<Vec<Origin>> {
         .then(|| each(&route.origins, hint, Origin::parse, found))
 }
 
-/// The empty list is the default: nobody is refused.
+/// The empty list is the default: no client is refused.
 fn allow(entry: &Entry, found: &mut Findings) -> Option<ClientSet> {
     let texts = entry.texts_or_none(found).filter(|texts| !texts.is_empty());
     texts.map(|texts| clients::set(&texts, found))

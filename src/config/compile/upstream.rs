@@ -18,27 +18,27 @@ pub fn compile(upstreams: &Named<schema::Upstream>, found: &mut Findings) -> Vec
         let hint = "[upstream.chat] and on the next line: servers = [\"127.0.0.1:3000\"]";
         found.mistake(Finding::nowhere("there is no [upstream.NAME]").hint(hint));
     }
-    let compile = |(name, raw): &(Text, schema::Upstream)| {
+    let compile = |(name, written): &(Text, schema::Upstream)| {
         names::check(name, found);
         UpstreamPolicy {
             rules: UpstreamRules {
                 name: name.text.into(),
-                servers: servers(raw, &name.span, found),
-                balance: raw.balance.word(&BALANCE, found).unwrap_or_default(),
+                servers: servers(written, &name.span, found),
+                balance: written.balance.word(&BALANCE, found).unwrap_or_default(),
             },
-            relay: raw.relay.word(&RELAY, found).unwrap_or_default(),
+            relay: written.relay.word(&RELAY, found).unwrap_or_default(),
         }
     };
     upstreams.tables.iter().map(compile).collect()
 }
 
-fn servers(raw: &schema::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {
-    if !raw.servers.is_written() {
+fn servers(written: &schema::Upstream, name: &Range<usize>, found: &mut Findings) -> Vec<Target> {
+    if !written.servers.is_written() {
         let mistake = Finding::at(name.clone(), "an upstream without `servers`");
         found.mistake(mistake.hint("servers = [\"127.0.0.1:3000\"]"));
     }
     let mut servers: Vec<(Target, Range<usize>)> = Vec::new();
-    for text in raw
+    for text in written
         .servers
         .texts("such as [\"127.0.0.1:3000\"]", found)
         .unwrap_or_default()

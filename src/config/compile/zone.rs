@@ -1,4 +1,4 @@
-//! `[limits]` and `[zone.*]`: a zone is what the limits say, with what it names itself.
+//! `[limits]` and `[zone.*]`: a zone is `[limits]` with the overrides of its own table.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use crate::config::findings::{Finding, Findings};
 use crate::config::policy::{RejectWith, ZonePolicy};
 use crate::limit::rules::ClientRules;
 
-use super::server::MOST_CONNECTIONS;
+use super::server::MAX_CONNECTIONS;
 use super::{messages, names, rate};
 
 /// `default`, `exempt`, then the others in the order written.
-pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
-    let limits = &raw.limits;
+pub fn compile(file: &File, found: &mut Findings) -> Vec<ZonePolicy> {
+    let limits = &file.limits;
     if let Some(span) = limits.exempt.span() {
         let hint = "[zone.NAME] exempt = true, and a [[route]] whose `zone` is that name";
         found.mistake(Finding::at(span, "`exempt` is for a zone, not for [limits]").hint(hint));
     }
     let strict = limits.messages.strict_frames.flag_or("auto", found).or(None);
-    let mut common = overlay(defaults::zone("default"), limits, found);
-    messages::settle(&mut common.messages, strict, false);
+    let mut common = apply(defaults::zone("default"), limits, found);
+    messages::resolve_strict_frames(&mut common.messages, strict, false);
     let mut zones = vec![common.clone(), exempt(&common)];
-    for (name, written) in &raw.zone.tables {
+    for (name, written) in &file.zone.tables {
         names::check(name, found);
         let at = zones.iter().position(|zone| *zone.name == *name.text);
         let built_in = at.map(|at| zones[at].clone());
@@ -50,8 +50,8 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
         let base = if is_exempt { unlimited(base) } else { base };
         let strict = if is_exempt { None } else { strict };
         let strict = written.messages.strict_frames.flag_or("auto", found).or(strict);
-        let mut zone = overlay(base, written, found);
-        messages::settle(&mut zone.messages, strict, zone.exempt);
+        let mut zone = apply(base, written, found);
+        messages::resolve_strict_frames(&mut zone.messages, strict, zone.exempt);
         if zone.exempt && zone.rules.connections.is_none() {
             let span = written.connections.span().unwrap_or_else(|| name.span.clone());
             found.mistake(
@@ -74,7 +74,7 @@ pub fn compile(raw: &File, found: &mut Findings) -> Vec<ZonePolicy> {
     zones
 }
 
-/// The built-in zone `exempt`, over what every zone starts from.
+/// The built-in zone `exempt`; `common` is what every zone starts from.
 pub fn exempt(common: &ZonePolicy) -> ZonePolicy {
     let mut zone = common.clone();
     zone.name = Arc::from("exempt");
@@ -82,7 +82,7 @@ pub fn exempt(common: &ZonePolicy) -> ZonePolicy {
     unlimited(zone)
 }
 
-/// A zone that takes over no limit by client and none of messages; timeouts and pings it does.
+/// The zone without limits on clients and messages. Timeouts and pings stay.
 fn unlimited(zone: ZonePolicy) -> ZonePolicy {
     ZonePolicy {
         exempt: true,
@@ -92,29 +92,29 @@ fn unlimited(zone: ZonePolicy) -> ZonePolicy {
     }
 }
 
-/// `base` with what is written over it.
-fn overlay(base: ZonePolicy, raw: &Limits, found: &mut Findings) -> ZonePolicy {
+/// `base` with what is written applied to it.
+fn apply(base: ZonePolicy, written: &Limits, found: &mut Findings) -> ZonePolicy {
     let mut zone = base;
-    if let Some(observe) = raw.mode.word(&[("enforce", false), ("observe", true)], found) {
+    if let Some(observe) = written.mode.word(&[("enforce", false), ("observe", true)], found) {
         zone.rules.observe = observe;
     }
-    let count = |entry: &Entry, found: &mut Findings| entry.number_or("off", &(1..=MOST_CONNECTIONS), found);
-    zone.rules.connections = count(&raw.connections, found).or(zone.rules.connections);
-    zone.rules.rate = raw.rate.rate_or_off(found).or(zone.rules.rate);
-    zone.client.per_ip = count(&raw.per_ip, found).or(zone.client.per_ip);
-    zone.client.rate = rate::over(zone.client.rate, &raw.per_ip_rate, &raw.per_ip_burst, found);
-    if let Some(style) = raw.reject_with.word(&REJECT_WITH, found) {
+    let count = |entry: &Entry, found: &mut Findings| entry.number_or("off", &(1..=MAX_CONNECTIONS), found);
+    zone.rules.connections = count(&written.connections, found).or(zone.rules.connections);
+    zone.rules.rate = written.rate.rate_or_off(found).or(zone.rules.rate);
+    zone.client.per_ip = count(&written.per_ip, found).or(zone.client.per_ip);
+    zone.client.rate = rate::apply(zone.client.rate, &written.per_ip_rate, &written.per_ip_burst, found);
+    if let Some(style) = written.reject_with.word(&REJECT_WITH, found) {
         zone.reject_with = style;
     }
-    // Retry-After counts in whole seconds, and 0 would ask the whole crowd back at once.
+    // Retry-After counts whole seconds, and with 0 all refused clients would come back at once.
     let retry = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    zone.retry_after = raw.retry_after.duration(&retry, found).unwrap_or(zone.retry_after);
-    timeouts(&mut zone, &raw.timeouts, found);
-    messages::overlay(&mut zone.messages, &raw.messages, found);
+    zone.retry_after = written.retry_after.duration(&retry, found).unwrap_or(zone.retry_after);
+    timeouts(&mut zone, &written.timeouts, found);
+    messages::apply(&mut zone.messages, &written.messages, found);
     zone
 }
 
-fn timeouts(zone: &mut ZonePolicy, raw: &schema::Timeouts, found: &mut Findings) {
+fn timeouts(zone: &mut ZonePolicy, written: &schema::Timeouts, found: &mut Findings) {
     let mut set = |slot: &mut Option<Duration>, entry: &Entry, range: RangeInclusive<Duration>| {
         *slot = entry.duration_or_off(&range, found).or(*slot);
     };
@@ -123,15 +123,15 @@ fn timeouts(zone: &mut ZonePolicy, raw: &schema::Timeouts, found: &mut Findings)
         Duration::from_secs(1),
         Duration::from_secs(3600),
     );
-    set(&mut zone.dial, &raw.dial, ms..=hour);
-    set(&mut zone.upgrade, &raw.upgrade, ms..=hour);
-    set(&mut zone.timeouts.idle, &raw.idle, ms..=YEAR);
-    set(&mut zone.timeouts.half_close, &raw.half_close, ms..=YEAR);
-    // TCP_USER_TIMEOUT is a signed number of milliseconds, TCP_KEEPIDLE at most 32 767 s.
-    set(&mut zone.timeouts.stalled, &raw.stalled, ms..=24 * 24 * hour);
-    set(&mut zone.timeouts.keepalive, &raw.keepalive, second..=9 * hour);
-    set(&mut zone.timeouts.lifetime, &raw.lifetime, ms..=YEAR);
-    set(&mut zone.messages.first_message, &raw.first_message, ms..=hour);
+    set(&mut zone.dial, &written.dial, ms..=hour);
+    set(&mut zone.upgrade, &written.upgrade, ms..=hour);
+    set(&mut zone.timeouts.idle, &written.idle, ms..=YEAR);
+    set(&mut zone.timeouts.half_close, &written.half_close, ms..=YEAR);
+    // TCP_USER_TIMEOUT is a signed number of milliseconds, and TCP_KEEPIDLE at most 32 767 s.
+    set(&mut zone.timeouts.stalled, &written.stalled, ms..=24 * 24 * hour);
+    set(&mut zone.timeouts.keepalive, &written.keepalive, second..=9 * hour);
+    set(&mut zone.timeouts.lifetime, &written.lifetime, ms..=YEAR);
+    set(&mut zone.messages.first_message, &written.first_message, ms..=hour);
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);

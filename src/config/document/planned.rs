@@ -1,8 +1,8 @@
-//! What the design promises and this version does not have. Such a key is a mistake, never accepted and ignored.
+//! Keys and values that are planned and not built yet. They are mistakes, never accepted and ignored.
 //!
-//! Whoever builds one of these takes its line out here and puts the key into `schema.rs`.
+//! When one of them is built, its line moves from here to `schema.rs`.
 
-/// Keys by the table they would stand in.
+/// Keys by table.
 pub const KEYS: &[(&str, &[&str])] = &[
     ("listener", &["tls"]),
     (
@@ -23,26 +23,26 @@ pub const KEYS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Values by the key that would take them.
+/// Values by key.
 pub const VALUES: &[(&str, &str)] = &[("http", "forward"), ("balance", "hash-sid")];
 
-/// What there is in the meantime, by how a key begins that one might try: nginx and others have such.
-const MEANWHILE: [(&str, &str); 3] = [("tls", TLS), ("ssl", TLS), ("cert", TLS)];
+/// What to do in the meantime, by the beginning of keys that someone might try: other programs have them.
+const INSTEAD: [(&str, &str); 3] = [("tls", TLS), ("ssl", TLS), ("cert", TLS)];
 
 const TLS: &str = "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md";
 
-/// What to do where this key would be the way.
-pub fn meanwhile(key: &str) -> Option<&'static str> {
-    let found = MEANWHILE.iter().find(|(start, _)| key.starts_with(start));
+/// What to do instead of writing this key.
+pub fn instead_of(key: &str) -> Option<&'static str> {
+    let found = INSTEAD.iter().find(|(start, _)| key.starts_with(start));
     found.map(|(_, instead)| *instead)
 }
 
-/// Whether this key of this table is to come.
+/// Whether this key of this table is planned.
 pub fn has_key(table: &str, key: &str) -> bool {
     KEYS.iter().any(|(name, keys)| *name == table && keys.contains(&key))
 }
 
-/// Whether this value of this key is to come.
+/// Whether this value of this key is planned.
 pub fn has_value(key: &str, value: &str) -> bool {
     VALUES.contains(&(key, value))
 }

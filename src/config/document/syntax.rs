@@ -1,4 +1,4 @@
-//! What is no TOML: where reading ends, and how what was meant is written.
+//! Syntax errors: where the text stops being TOML, and how the line is probably written.
 
 use std::ops::Range;
 
@@ -8,12 +8,12 @@ use crate::config::findings::Finding;
 
 use super::schema::{LISTS, SCHEMAS};
 
-/// What is to be said of a text that is no TOML; `first` is the parser's first error.
+/// The mistakes in a text that is not TOML; `first` is the parser's first error.
 pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
     let mut found = if begins_as_toml(text) {
         by_line(text, first)
     } else {
-        vec![as_told(first).title("this is not TOML").hint(BEGINNING)]
+        vec![as_parsed(first).title("this is not TOML").hint(BEGINNING)]
     };
     if let Some(last) = found.last_mut() {
         last.note = Some("the rest of the file is checked once it is TOML".to_owned());
@@ -21,30 +21,32 @@ pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
     found
 }
 
-/// One for each line, up to the first of which no more is known than the parser says: behind it all may be misread. So it
-/// may be behind a header that is none.
+/// One mistake for each line that can be explained. It ends at the first line that can't, and at a broken header: whatever
+/// follows may be misread.
 fn by_line(text: &str, first: &Error) -> Vec<Finding> {
     let (mut rest, mut found) = (text.to_owned(), Vec::new());
-    while found.len() < MOST_TOLD {
+    while found.len() < MAX_SHOWN {
         let (_, errors) = DeTable::parse_recoverable(&rest);
         let Some(error) = errors.into_iter().min_by_key(start) else {
             break;
         };
         let line = line_at(&rest, start(&error));
-        let Some(finding) = understood(&error, &rest, &line) else {
+        let Some(finding) = explained(&error, &rest, &line) else {
             let is_open = error.message().starts_with("missing comma between array") && header(&rest[line]).is_some();
-            found.push(as_told(&error).maybe_hint(is_open.then(|| "the list before it is missing its `]`".to_owned())));
+            found.push(
+                as_parsed(&error).maybe_hint(is_open.then(|| "the list before it is missing its `]`".to_owned())),
+            );
             break;
         };
         found.push(finding);
         if header(&rest[line.clone()]).is_some() {
             break;
         }
-        // Behind some of them the parser does not read on.
+        // The parser does not always go on after an error: the next round parses the text without this line.
         rest.replace_range(line.clone(), &" ".repeat(line.len()));
     }
     if found.is_empty() {
-        found.push(as_told(first));
+        found.push(as_parsed(first));
     }
     found
 }
@@ -53,19 +55,20 @@ fn start(error: &Error) -> usize {
     error.span().map_or(0, |span| span.start)
 }
 
-/// Where so many lines are wrong, the rest is best looked at after some of them are right.
-const MOST_TOLD: usize = 20;
+/// The most lines that are explained at once.
+const MAX_SHOWN: usize = 20;
 
-fn as_told(error: &Error) -> Finding {
+/// The parser's own words.
+fn as_parsed(error: &Error) -> Finding {
     Finding {
         span: error.span(),
         ..Finding::nowhere(error.message().lines().next().unwrap_or("not TOML"))
     }
 }
 
-/// An error of which more is known than the parser says.
-fn understood(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding> {
-    let finding = as_told(error);
+/// A better explanation than the parser's, if there is one.
+fn explained(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding> {
+    let finding = as_parsed(error);
     if error.message() == "duplicate key" {
         return Some(twice(finding, text, line));
     }
@@ -77,10 +80,10 @@ fn understood(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding>
     Some(finding.title(title).hint(format!("in TOML: `{right}`")))
 }
 
-/// What is told of a line, and how it is put right.
+/// What may be wrong with a line, and how it is repaired.
 struct Repair(&'static str, fn(&str) -> Option<String>);
 
-/// In this order, each on what the one before it has made.
+/// Applied in this order, each to the result of the one before it.
 const REPAIRS: [Repair; 4] = [
     Repair("a key and its value need `=` between them", with_equals),
     Repair("TOML needs straight quotes", with_straight_quotes),
@@ -88,7 +91,7 @@ const REPAIRS: [Repair; 4] = [
     Repair("a value must be a number, true, false, or a text in quotes", in_quotes),
 ];
 
-/// What is wrong with a line, and the line as TOML; `None` where that is not known, or the line is not what is wrong.
+/// What is wrong with a line, and the line as TOML; `None`: no repair helps, or the line is right by itself.
 fn repaired(line: &str) -> Option<(&'static str, String)> {
     let mut line = without_comment(line).trim().to_owned();
     let mut title = None;
@@ -104,14 +107,14 @@ fn repaired(line: &str) -> Option<(&'static str, String)> {
     title.filter(|_| is_toml(&line)).map(|title| (title, line))
 }
 
-/// `per_ip: 5` and `per_ip 5`. Known keys alone: in a list over many lines an address may look like one.
+/// `per_ip: 5` and `per_ip 5`. Only for known keys: in a list over many lines an address can look like a key.
 fn with_equals(line: &str) -> Option<String> {
     let (key, value) = line.split_once([':', ' '])?;
     let is_known = SCHEMAS.iter().any(|schema| schema.keys.contains(&key));
     (is_known && !value.trim_start().starts_with('=')).then(|| format!("{key} = {}", value.trim()))
 }
 
-/// What word processors and web pages make of quotes.
+/// Word processors and web pages curl quotes.
 fn with_straight_quotes(line: &str) -> Option<String> {
     let right = line
         .replace(['“', '”', '„', '‟'], "\"")
@@ -137,7 +140,7 @@ fn in_quotes(line: &str) -> Option<String> {
     Some(format!("{} = {right}", key.trim()))
 }
 
-/// A value as TOML; where a quote is missing on one side, both are.
+/// A value as TOML. Its quotes are written anew: one of them may be missing.
 fn quoted(value: &str) -> String {
     if is_toml(&format!("value = {value}")) {
         return value.to_owned();
@@ -153,7 +156,7 @@ fn is_toml(line: &str) -> bool {
     DeTable::parse(line).is_ok()
 }
 
-/// A key or a table that stands there already, with the first of the two beside it.
+/// A key or a table that is written twice, with the place of the first.
 fn twice(finding: Finding, text: &str, line: &Range<usize>) -> Finding {
     let before = lines(&text[..line.start]);
     let written = &text[line.clone()];
@@ -196,14 +199,18 @@ fn key(line: &str) -> &str {
     line.split('=').next().unwrap_or(line).trim()
 }
 
-/// Whether the first line that says something is a table's header or has a value, as every TOML's is.
+/// Whether the first line with content is a header or has a value, as in any TOML.
 fn begins_as_toml(text: &str) -> bool {
-    let says = |line: &&str| !line.is_empty() && !line.starts_with('#');
-    let first = text.trim_start_matches('\u{feff}').lines().map(str::trim).find(says);
+    let has_content = |line: &&str| !line.is_empty() && !line.starts_with('#');
+    let first = text
+        .trim_start_matches('\u{feff}')
+        .lines()
+        .map(str::trim)
+        .find(has_content);
     first.is_none_or(|line| line.starts_with('[') || line.contains('='))
 }
 
-/// Only where quotes are closed before it: in a text the sign is none.
+/// Cuts a comment off. A `#` inside quotes does not begin one.
 fn without_comment(line: &str) -> &str {
     match line.rfind(" #") {
         Some(at) if line[..at].matches('"').count().is_multiple_of(2) => &line[..at],
@@ -211,7 +218,7 @@ fn without_comment(line: &str) -> &str {
     }
 }
 
-/// The line in which this byte is, without its end.
+/// The line that contains this byte, without its line end.
 fn line_at(text: &str, at: usize) -> Range<usize> {
     let is_end = |byte: &u8| *byte == b'\n';
     let bytes = text.as_bytes();
@@ -221,7 +228,7 @@ fn line_at(text: &str, at: usize) -> Range<usize> {
     start..at + len
 }
 
-/// What stands in each line, and where.
+/// Each line without blanks around it, and where it begins.
 fn lines(text: &str) -> Vec<(usize, &str)> {
     let mut lines = Vec::new();
     let mut end = 0;

@@ -19,13 +19,13 @@ pub fn report(schema: &Schema, table: Option<&DeTable<'_>>, all: &[Schema], foun
 }
 
 fn title_and_hint(schema: &Schema, key: &str, all: &[Schema]) -> (String, String) {
-    let meanwhile = planned::meanwhile(key).map(str::to_owned);
+    let instead = planned::instead_of(key).map(str::to_owned);
     if planned::has_key(schema.path, key) {
         let title = format!("`{key}` is not in this version");
-        return (title, meanwhile.unwrap_or_else(|| PLANNED.to_owned()));
+        return (title, instead.unwrap_or_else(|| PLANNED.to_owned()));
     }
     let kind = if schema.path.is_empty() { "table" } else { "key" };
-    let hint = meanwhile.unwrap_or_else(|| hint(schema, key, all));
+    let hint = instead.unwrap_or_else(|| hint(schema, key, all));
     (format!("unknown {kind} `{key}`"), hint)
 }
 

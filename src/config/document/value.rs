@@ -58,22 +58,22 @@ impl<'t> Entry<'t> {
             examples: "\"10/s\", \"300/min\" or \"1000/h\", a whole number from 1 and its unit",
             parse: units::rate,
             guess: guess::rate,
-            range: ("1/h", &format!("{MOST_TOKENS}/s")),
-            fits: &|rate| rate.tokens.get() <= MOST_TOKENS,
+            range: ("1/h", &format!("{MAX_TOKENS}/s")),
+            fits: &|rate| rate.tokens.get() <= MAX_TOKENS,
         };
         self.unless("off", |entry| entry.quantity(&kind, "off", found))
     }
 
     /// A byte rate, or "off". Its burst is the number of bytes in it.
     pub fn byte_rate_or_off(&self, found: &mut Findings) -> Setting<Rate> {
-        let most = units::show_size(MOST_BYTES.into());
+        let most = units::show_size(MAX_BYTES.into());
         let kind = Kind {
             name: "a byte rate",
             examples: &format!("\"64KiB/s\", \"1MiB/min\" or \"1GiB/h\", a size from 1B to {most} and its time"),
             parse: units::byte_rate,
             guess: guess::byte_rate,
             range: ("1B/h", &format!("{most}/s")),
-            fits: &|rate| rate.tokens.get() <= MOST_BYTES,
+            fits: &|rate| rate.tokens.get() <= MAX_BYTES,
         };
         self.unless("off", |entry| entry.quantity(&kind, "off", found))
     }
@@ -327,7 +327,7 @@ fn decimal(integer: &DeInteger<'_>) -> Option<i64> {
 
 /// The most tokens of a rate, and of its burst. At this rate by the second a token lasts a microsecond; at one an hour this
 /// burst in nanoseconds still fits a `u64`.
-pub const MOST_TOKENS: u32 = 1_000_000;
+pub const MAX_TOKENS: u32 = 1_000_000;
 
 /// The most bytes of a byte rate, of its burst, and of a message: 1 GiB.
-pub const MOST_BYTES: u32 = 1 << 30;
+pub const MAX_BYTES: u32 = 1 << 30;

@@ -2,59 +2,59 @@
 
 use super::finding::Finding;
 
-/// Everything found so far. Reading goes on after a mistake, so that all of them are told at once.
+/// The findings so far. Compiling goes on after a mistake, so that all of them are shown at once.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// What can't work.
+    /// What is invalid.
     pub mistakes: Vec<Finding>,
-    /// What surely isn't meant.
+    /// What is valid and probably not intended.
     pub warnings: Vec<Finding>,
 }
 
 impl Findings {
-    /// Notes what can't work.
+    /// Adds a mistake.
     pub fn mistake(&mut self, finding: Finding) {
         self.mistakes.push(finding);
     }
 
-    /// Puts everything in the order of the text, what is about the file as a whole first. Of more than can be read (what
-    /// stands there may be another program's file) the first are kept, and how many more there are.
+    /// Sorts by place; findings about the file as a whole come first. Of very many (the file may be another program's) only
+    /// the first are kept, and the number of the others.
     pub fn sort(&mut self) {
         for (findings, what) in [(&mut self.mistakes, "mistakes"), (&mut self.warnings, "warnings")] {
             findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
-            let untold = findings.len().saturating_sub(MOST_TOLD);
-            if untold > 0 {
-                findings.truncate(MOST_TOLD);
-                let rest = Finding::nowhere(format!("there are {untold} more {what}"));
+            let more = findings.len().saturating_sub(MAX_SHOWN);
+            if more > 0 {
+                findings.truncate(MAX_SHOWN);
+                let rest = Finding::nowhere(format!("there are {more} more {what}"));
                 findings.push(rest.hint("they are shown once some of the above are fixed"));
             }
         }
     }
 
-    /// Notes what surely isn't meant.
+    /// Adds a warning.
     pub fn warn(&mut self, finding: Finding) {
         self.warnings.push(finding);
     }
 }
 
-/// So many mistakes, or warnings, are told one by one.
-const MOST_TOLD: usize = 100;
+/// The most mistakes, and the most warnings, that are shown.
+const MAX_SHOWN: usize = 100;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn of_more_findings_than_can_be_read_the_first_are_told_and_how_many_more_there_are() {
+    fn of_too_many_findings_the_first_are_shown_and_the_number_of_the_others() {
         let mut found = Findings::default();
-        for at in (0..MOST_TOLD + 7).rev() {
+        for at in (0..MAX_SHOWN + 7).rev() {
             found.mistake(Finding::at(at..at, "wrong"));
         }
         found.warn(Finding::nowhere("odd"));
         found.sort();
-        assert_eq!(found.mistakes.len(), MOST_TOLD + 1);
-        assert_eq!(found.mistakes[MOST_TOLD - 1].span, Some(MOST_TOLD - 1..MOST_TOLD - 1));
-        assert_eq!(found.mistakes[MOST_TOLD].title, "there are 7 more mistakes");
-        assert_eq!(found.warnings.len(), 1, "no word of more where there are none");
+        assert_eq!(found.mistakes.len(), MAX_SHOWN + 1);
+        assert_eq!(found.mistakes[MAX_SHOWN - 1].span, Some(MAX_SHOWN - 1..MAX_SHOWN - 1));
+        assert_eq!(found.mistakes[MAX_SHOWN].title, "there are 7 more mistakes");
+        assert_eq!(found.warnings.len(), 1, "nothing is added where there are no more");
     }
 }

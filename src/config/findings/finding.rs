@@ -2,25 +2,25 @@
 
 use std::ops::Range;
 
-/// One mistake or one warning.
+/// A mistake or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What is wrong, in one line.
     pub title: String,
-    /// Where, in bytes of the text; `None` where something is missing from the file as a whole.
+    /// Where, in bytes of the text; `None`: it is about the file as a whole.
     pub span: Option<Range<usize>>,
-    /// What is said at the caret.
+    /// The label at the caret.
     pub label: Option<String>,
-    /// A second place that has to do with it, and what is said there.
+    /// A second place that matters, and its label.
     pub beside: Option<(Range<usize>, String)>,
-    /// How to put it right.
+    /// How to fix it.
     pub hint: Option<String>,
-    /// What else there is to know.
+    /// A remark.
     pub note: Option<String>,
 }
 
 impl Finding {
-    /// A finding about these bytes of the text.
+    /// A finding at these bytes of the text.
     pub fn at(span: Range<usize>, title: impl Into<String>) -> Self {
         Self {
             span: Some(span),
@@ -40,7 +40,7 @@ impl Finding {
         }
     }
 
-    /// With another title.
+    /// Sets another title.
     #[must_use]
     pub fn title(self, title: impl Into<String>) -> Self {
         Self {
@@ -49,7 +49,7 @@ impl Finding {
         }
     }
 
-    /// With words at the caret.
+    /// Adds a label at the caret.
     #[must_use]
     pub fn label(self, label: impl Into<String>) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Finding {
         }
     }
 
-    /// With a second place.
+    /// Adds a second place.
     #[must_use]
     pub fn beside(self, span: Range<usize>, label: impl Into<String>) -> Self {
         Self {
@@ -67,7 +67,7 @@ impl Finding {
         }
     }
 
-    /// With the way out.
+    /// Sets the hint.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl Finding {
         }
     }
 
-    /// With the way out, where there is one.
+    /// Sets the hint, if there is one.
     #[must_use]
     pub fn maybe_hint(self, hint: Option<String>) -> Self {
         Self {
@@ -86,15 +86,15 @@ impl Finding {
     }
 }
 
-/// Words may quote the file, where a string can hold any character, and as many as the file: one that would break the line is
-/// shown as its escape, and what nobody would read to its end is cut.
-fn in_one_line(mut words: String) -> String {
-    if let Some((cut, _)) = words.char_indices().nth(LONGEST) {
-        words.truncate(cut);
-        words.push('…');
+/// A finding can quote a string of the file, which can hold any character and be as long as the file. Control characters
+/// are escaped, and what is too long is cut.
+fn in_one_line(mut text: String) -> String {
+    if let Some((cut, _)) = text.char_indices().nth(MAX_CHARS) {
+        text.truncate(cut);
+        text.push('…');
     }
-    if !words.contains(char::is_control) {
-        return words;
+    if !text.contains(char::is_control) {
+        return text;
     }
     let escaped = |char: char| {
         if char.is_control() {
@@ -103,21 +103,21 @@ fn in_one_line(mut words: String) -> String {
             char.to_string()
         }
     };
-    words.chars().map(escaped).collect()
+    text.chars().map(escaped).collect()
 }
 
-/// Characters of what is said in one place.
-const LONGEST: usize = 2000;
+/// The most characters of a title, label or hint.
+const MAX_CHARS: usize = 2000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_reads_to_its_end_is_cut_between_two_characters() {
-        let title = Finding::nowhere("ä".repeat(LONGEST + 1)).title;
-        assert_eq!(title.chars().count(), LONGEST + 1);
+    fn a_text_that_is_too_long_is_cut_between_two_characters() {
+        let title = Finding::nowhere("ä".repeat(MAX_CHARS + 1)).title;
+        assert_eq!(title.chars().count(), MAX_CHARS + 1);
         assert!(title.ends_with("ä…"));
-        assert_eq!(Finding::nowhere("ä".repeat(LONGEST)).title, "ä".repeat(LONGEST));
+        assert_eq!(Finding::nowhere("ä".repeat(MAX_CHARS)).title, "ä".repeat(MAX_CHARS));
     }
 }

@@ -1,12 +1,12 @@
-//! The known word that is nearest to a misspelt one.
+//! Which known word was probably meant by a misspelt one.
 
-/// The one of `known` that was probably meant by `written`.
+/// The word of `known` that was probably meant by `written`.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = written.to_ascii_lowercase();
     let most = |name: &str| 1.max(name.len().max(lower.len()) / 3);
     known
         .into_iter()
-        // To compare them takes time by the product of their lengths.
+        // The comparison takes time by the product of the lengths.
         .filter(|name| name.len().abs_diff(lower.len()) <= most(name))
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(distance, name)| *distance <= most(name))
@@ -14,7 +14,7 @@ pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
-/// "did you mean" for [`nearest`], else all that there is (if there is anything).
+/// A hint: "did you mean" with the [`nearest`] word, else all of them. `None` if there are none.
 pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(name) = nearest(written, known.clone()) {
         return Some(format!("did you mean \"{name}\"?"));
@@ -24,7 +24,7 @@ pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clo
     Some(list(known))
 }
 
-/// All that there is.
+/// A hint: all of these words.
 pub fn list<'a>(known: impl IntoIterator<Item = &'a str>) -> String {
     let all: Vec<String> = known.into_iter().map(|name| format!("\"{name}\"")).collect();
     format!("one of {}", all.join(", "))
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_that_is_much_longer_than_all_known_ones_is_compared_with_none() {
+    fn a_name_that_is_much_longer_than_all_known_ones_is_not_compared() {
         let long = "x".repeat(1 << 20);
         let begin = std::time::Instant::now();
         for _ in 0..50 {

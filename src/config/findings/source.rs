@@ -1,4 +1,4 @@
-//! The text that findings are about, and findings as people read them.
+//! The text of a configuration, and findings shown in it.
 
 use std::ops::Range;
 
@@ -6,17 +6,17 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::finding::Finding;
 
-/// A text and the name it goes by: a path, or "command line".
+/// A text and its name: a path, or "command line".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// Shown before line and column.
     pub name: String,
-    /// The text that spans count in; `None` where it could not be read.
+    /// The text that spans refer to; `None`: it could not be read.
     pub text: Option<String>,
 }
 
 impl Source {
-    /// Line and column of a finding, both from 1, the column in characters; 1:1 for one about the file as a whole.
+    /// Line and column of a finding, both from 1; the column counts characters. 1:1 for the file as a whole.
     pub fn place(&self, finding: &Finding) -> (usize, usize) {
         let start = finding.span.as_ref().map_or(0, |span| self.fit(span).start);
         let before = &self.text()[..start];
@@ -24,7 +24,7 @@ impl Source {
         (before.matches('\n').count() + 1, before[line..].chars().count() + 1)
     }
 
-    /// The findings as people read them, one after the other: title, `name:line:column`, the line with a caret, hint.
+    /// The findings as text: each with title, `name:line:column`, the line with a caret, and the hint.
     pub fn render(&self, findings: &[Finding], severity: Severity, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let parts: Vec<String> = findings
@@ -41,7 +41,7 @@ impl Source {
         };
         let title = level.primary_title(finding.title.as_str());
         let mut group = match &finding.span {
-            // An empty text has no line that could be shown.
+            // An empty text has no line to show.
             Some(span) if !self.text().is_empty() => {
                 let caret = AnnotationKind::Primary
                     .span(self.fit(span))
@@ -69,7 +69,7 @@ impl Source {
         self.text.as_deref().unwrap_or_default()
     }
 
-    /// The span within the text, and on the edges of characters: a renderer must not be given anything else.
+    /// Cuts a span to the text and to whole characters, as the renderer requires.
     fn fit(&self, span: &Range<usize>) -> Range<usize> {
         let text = self.text();
         let (mut start, mut end) = (span.start.min(text.len()), span.end.min(text.len()));
@@ -83,7 +83,7 @@ impl Source {
     }
 }
 
-/// How a finding is headed.
+/// The heading of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// `error`.

@@ -1,4 +1,4 @@
-//! Binds, servers and networks as a configuration writes them.
+//! How a configuration writes the addresses of listeners, servers and networks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,17 +7,17 @@ use ipnet::IpNet;
 
 use crate::net::address::{Bind, Target};
 
-/// Why a text is not what it should be, and how to put it right.
+/// Why a text can't be read, and how to fix it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
     /// What is wrong, in one line.
     pub why: String,
-    /// The way out.
+    /// How to fix it.
     pub hint: Option<String>,
 }
 
 impl Wrong {
-    /// With a hint.
+    /// A reason with a hint.
     pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             why: why.into(),
@@ -113,15 +113,15 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
     }
 }
 
-/// What an IPv6 address without its brackets means with a port behind it. It may be an address of its own as well, so
-/// that only a number that looks like a port is taken for one.
+/// An IPv6 address and a port without brackets, as in `::1:8080`. This can be an address without a port as well, so only a
+/// number from 80 on counts as a port.
 fn without_brackets(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port >= 80)?;
     Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), port))
 }
 
-/// `"198.51.100.0/24"`, or a bare address, which is a network of its own.
+/// `"198.51.100.0/24"`, or an address alone, which is a network of one.
 pub fn network(text: &str) -> Result<IpNet, Wrong> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
@@ -151,15 +151,15 @@ pub fn has_host_bits(text: &str) -> bool {
     address_and_prefix(text).is_some_and(|network| network.trunc() != network)
 }
 
-/// Stricter than `IpNet`'s own reading, which takes 010.0.0.0/8 as 10.0.0.0/8 where others see octal.
+/// Stricter than `IpNet`'s own parser, which reads 010.0.0.0/8 as 10.0.0.0/8; other programs read octal there.
 fn address_and_prefix(text: &str) -> Option<IpNet> {
     let (address, prefix) = text.split_once('/')?;
     let is_number = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
     IpNet::new(address.parse().ok()?, prefix.parse().ok().filter(|_| is_number)?).ok()
 }
 
-/// Letters, digits, `-` and `_` in labels of 1 to 63, together at most 253, and not all digits at the end, where it would
-/// be a mistyped address. One final dot passes.
+/// Whether it is a host name: labels of 1 to 63 letters, digits, `-` and `_`, at most 253 bytes in all, and the last label
+/// not a number, which would be a mistyped address. One final dot is allowed.
 pub fn is_host_name(host: &str) -> bool {
     let labels = host.strip_suffix('.').unwrap_or(host);
     let fits = |label: &str| {
@@ -177,8 +177,7 @@ pub fn is_host_name(host: &str) -> bool {
     labels.len() <= 253 && labels.split('.').all(fits) && !last_is_number
 }
 
-/// The address that a browser takes a host for which ends in a number and is none of four: `127.1`, `0x7f.0.0.1`,
-/// `0177.0.0.1`, `2130706433`. It sends the usual spelling of it.
+/// The address that a browser reads in `127.1`, `0x7f.0.0.1`, `0177.0.0.1` or `2130706433`. It sends the usual form of it.
 pub fn odd_ipv4(host: &str) -> Option<Ipv4Addr> {
     let number = |part: &str| match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
         Some("") => Some(0),
@@ -208,13 +207,13 @@ pub fn odd_ipv4(host: &str) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from_bits(high.sum::<u32>() | last))
 }
 
-/// How to write an address that is written in brackets and otherwise than clients send it: with a zone.
+/// The address in `[fe80::1%eth0]` without its zone, which clients don't send.
 pub fn without_zone(bracketed: &str) -> Option<Ipv6Addr> {
     let inner = bracketed.strip_prefix('[')?.strip_suffix(']')?;
     inner.split_once('%')?.0.parse().ok()
 }
 
-/// A Unix socket's path: absolute, and within the 107 bytes that `sun_path` has room for.
+/// The path of a Unix socket: absolute, and at most 107 bytes, as `sun_path` requires.
 fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
         return Err(Wrong::new(
@@ -231,11 +230,11 @@ fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
     Ok(PathBuf::from(path))
 }
 
-/// What "loopback" stands for.
+/// The networks of "loopback".
 pub const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
-/// What "private" stands for: RFC 1918, unique local and link-local IPv6. Not loopback, and not 100.64.0.0/10: behind a
-/// carrier or in a mesh VPN those are other people's machines; who means them names them.
+/// The networks of "private": RFC 1918, unique local and link-local IPv6. Not loopback. Not 100.64.0.0/10 either: behind a
+/// carrier or in a mesh VPN those are other people's machines.
 pub const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"];
 
 #[cfg(test)]
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_address_with_a_port_stands_in_brackets() {
+    fn an_ipv6_address_with_a_port_needs_brackets() {
         for (text, meant) in [
             ("::1:8080", "write IPv6 in brackets: \"[::1]:8080\""),
             ("2001:db8::1:3000", "write IPv6 in brackets: \"[2001:db8::1]:3000\""),

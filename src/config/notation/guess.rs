@@ -1,12 +1,12 @@
-//! What was meant by a value that can't be read: with its unit forgotten, or as other programs write it.
+//! What was probably meant by a value that can't be read: one without its unit, or in the notation of another program.
 //!
-//! `None` where that is not plain. What is given back reads as its kind, but for numbers that are too large for it.
+//! `None` if that is not clear. A guess can be read by [`super::units`], unless its number is too large.
 
 use std::time::Duration;
 
 use crate::config::notation::units::{RATE_UNITS, leading_number, show_duration, show_size};
 
-/// `5 minutes` and `1d`; a number alone is one of seconds.
+/// `5 minutes` and `1d`; a number alone counts seconds.
 pub fn duration(written: &str) -> Option<String> {
     let text = plain(written);
     let (mut rest, mut total) = (text.as_str(), 0_u64);
@@ -26,7 +26,7 @@ pub fn size(written: &str) -> Option<String> {
     bytes(&plain(written)).map(show_size)
 }
 
-/// `5r/s` and `10r/m` as nginx has them, `1/10s` as `HAProxy` does; without a time it is by the second.
+/// `5r/s` and `10r/m` as in nginx, `1/10s` as in `HAProxy`; without a time it is per second.
 pub fn rate(written: &str) -> Option<String> {
     let text = plain(written).replace("per", "/");
     let (count, time) = text.split_once('/').unwrap_or((&text, "s"));
@@ -36,7 +36,7 @@ pub fn rate(written: &str) -> Option<String> {
     Some(format!("{count}/{unit}"))
 }
 
-/// `1MB/s`; without a time it is by the second.
+/// `1MB/s`; without a time it is per second.
 pub fn byte_rate(written: &str) -> Option<String> {
     let text = plain(written).replace("per", "/");
     let (size, time) = text.split_once('/').unwrap_or((&text, "s"));
@@ -44,7 +44,7 @@ pub fn byte_rate(written: &str) -> Option<String> {
     Some(format!("{}/{unit}", show_size(count)))
 }
 
-/// As much in one of the times that a rate may have: in its own, or in the shortest in which it is a whole number.
+/// The same rate per second, minute or hour: with its own time, or with the shortest that gives a whole number.
 fn in_one(count: u64, time: &str) -> Option<(u64, &'static str)> {
     let (times, unit) = leading_number(time).unwrap_or((1, time));
     let seconds = u64::from(times).checked_mul(millis(unit)?)? / 1000;
@@ -56,7 +56,7 @@ fn in_one(count: u64, time: &str) -> Option<(u64, &'static str)> {
     own.into_iter().chain(RATE_UNITS).find_map(in_unit)
 }
 
-/// Sizes go by powers of 1024 here, however they are spelled. A small number alone may be one of anything.
+/// All units are powers of 1024, however they are spelled. A small number alone may count anything.
 fn bytes(text: &str) -> Option<u64> {
     let (count, unit) = leading_number(text)?;
     let shift = match unit {
@@ -81,7 +81,7 @@ fn millis(unit: &str) -> Option<u64> {
     })
 }
 
-/// Without blanks, and in lower case.
+/// Without blanks and in lower case.
 fn plain(written: &str) -> String {
     let text: String = written.chars().filter(|c| !c.is_whitespace()).collect();
     text.to_ascii_lowercase()
@@ -94,7 +94,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_other_programs_write_is_understood_and_what_is_not_plain_is_not() {
+    fn the_notation_of_other_programs_is_understood_where_it_is_clear() {
         for (guess, written, expected) in [
             (duration as fn(&str) -> Option<String>, "1d", Some("24h")),
             (duration, "5 minutes", Some("5m")),
@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_given_back_reads_as_its_kind(
+        fn a_guess_can_be_read(
             count in 1..=1_000_000_u32,
             blank in "[ ]?",
             kind in "[a-zA-Z]{0,4}",

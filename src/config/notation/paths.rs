@@ -1,9 +1,9 @@
-//! Paths as a configuration writes them: as clients send them.
+//! How a configuration writes paths: as clients send them.
 
 use crate::config::notation::addresses::Wrong;
 
-/// Whether a text is the path of a request: it begins with `/`, is ASCII without blanks and controls, is percent-encoded
-/// properly, and has neither query nor fragment.
+/// Checks that a text is the path of a request: it begins with `/`, is printable ASCII without blanks and properly
+/// percent-encoded, and has no query or fragment.
 pub fn check(text: &str) -> Result<(), Wrong> {
     let why = |what: &str| format!("\"{text}\" {what}");
     if !text.starts_with('/') {

@@ -1,21 +1,21 @@
-//! Who is meant by a list of networks: addresses, and the one client that every Unix peer is.
+//! Which clients a list of networks contains.
 
 use std::net::IpAddr;
 
 use crate::limit::network::NetworkSet;
 
-/// Clients by their address; a Unix peer has none.
+/// A set of clients, by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientSet {
-    /// By address.
+    /// Clients with an address.
     pub networks: NetworkSet,
-    /// Peers of a Unix socket without an address.
+    /// Clients without one: peers on a Unix socket.
     pub unix: bool,
 }
 
 impl ClientSet {
-    /// Whether this client is in it; `None` is a Unix peer without an address.
-    pub fn has(&self, client: Option<IpAddr>) -> bool {
+    /// Whether this client is in the set; `None` is a Unix peer without an address.
+    pub fn contains(&self, client: Option<IpAddr>) -> bool {
         client.map_or(self.unix, |ip| self.networks.contains(ip))
     }
 }

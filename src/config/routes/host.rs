@@ -1,19 +1,19 @@
-//! Host patterns of routes.
+//! Which hosts a route is for.
 
 use std::net::IpAddr;
 
 use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 use crate::wire::authority::address_of;
 
-/// What `hosts` lists, in lower case.
+/// One item of `hosts`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// This address, however it is written; a v4-mapped one is the IPv4 address.
+    /// This address, however it is written. A v4-mapped address is the IPv4 one.
     Address(IpAddr),
     /// This host.
     Exact(Box<str>),
-    /// One or more labels before this, which begins with a dot.
-    Below(Box<str>),
+    /// Hosts with one or more labels before this suffix, which begins with a dot.
+    Subdomains(Box<str>),
 }
 
 impl HostPattern {
@@ -27,7 +27,7 @@ impl HostPattern {
         }
         if let Some(rest) = name.strip_prefix("*.") {
             return if is_host_name(rest) {
-                Ok(Self::Below(format!(".{rest}").into()))
+                Ok(Self::Subdomains(format!(".{rest}").into()))
             } else {
                 Err(Wrong::new(why(), STAR))
             };
@@ -62,36 +62,36 @@ impl HostPattern {
         Err(Wrong::new(why(), hint))
     }
 
-    /// Whether this host is meant, in any case, with or without one final dot; `host` is without its port.
+    /// Whether it is this host, in any case, with or without one final dot. `host` has no port.
     pub fn matches(&self, host: &[u8]) -> bool {
         let host = host.strip_suffix(b".").unwrap_or(host);
         match self {
             Self::Address(meant) => address_of(host) == Some(*meant),
             Self::Exact(name) => host.eq_ignore_ascii_case(name.as_bytes()),
-            Self::Below(suffix) => {
+            Self::Subdomains(suffix) => {
                 labels_before(host, suffix).is_some_and(|front| !front.starts_with(b".") && !front.ends_with(b"."))
             }
         }
     }
 
-    /// Whether every host that `other` has is one of these.
+    /// Whether it matches every host that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Address(wide), Self::Address(narrow)) => wide == narrow,
             (_, Self::Exact(name)) => self.matches(name.as_bytes()),
-            (_, Self::Address(_)) | (Self::Address(_) | Self::Exact(_), Self::Below(_)) => false,
-            (Self::Below(wide), Self::Below(narrow)) => narrow.ends_with(&**wide),
+            (_, Self::Address(_)) | (Self::Address(_) | Self::Exact(_), Self::Subdomains(_)) => false,
+            (Self::Subdomains(wide), Self::Subdomains(narrow)) => narrow.ends_with(&**wide),
         }
     }
 }
 
-/// What stands before this end of a host, in any case; `None` where it ends otherwise, or nothing does.
+/// The part of a host before this suffix, in any case; `None`: another suffix, or nothing before it.
 pub(crate) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
     let (front, end) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
     (end.eq_ignore_ascii_case(suffix.as_bytes()) && !front.is_empty()).then_some(front)
 }
 
-/// How an address with fewer numbers, or others than decimal, is written.
+/// The hint for an address with fewer numbers, or with other than decimal ones.
 pub(crate) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
     format!("an IPv4 address has four numbers: \"{meant}\"")
 }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_compared_as_one_however_it_is_written() {
+    fn an_address_matches_however_it_is_written() {
         for (written, same) in [
             ("[2001:0db8::1]", "[2001:db8::1]"),
             ("[2001:db8::1]", "[2001:DB8:0:0::0001]"),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn a_text_that_is_not_a_host_is_refused() {
         for text in [
             "",
             "*",

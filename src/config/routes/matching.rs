@@ -1,8 +1,9 @@
-//! Which route a request takes: the first whose host, path and client network match (design, section 6 "Routes").
+//! Which route a request takes: the first whose host, path and client network match.
 //!
-//! A path is read twice, as sent and in normal form, because the backend may read it either way: where the two lead to
-//! different routes, no limit or `allow` of one may be slipped by a spelling that the other sees. Where a route guards
-//! something, it is read as the laxest servers do, too. Only that allocates, and only for a path that reads otherwise there.
+//! A path is matched twice, as sent and in normal form, because a server may read it either way. If the two lead to different
+//! routes, the request is refused: otherwise a spelling could evade the limits or the `allow` of one of them. If there is a
+//! sensitive route, the path is matched a third time, as the most lenient servers read it. Only that reading allocates, and
+//! only for a path that differs in it.
 
 use std::net::IpAddr;
 
@@ -14,34 +15,35 @@ use super::route::{Route, RoutePath};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     list: Vec<Route>,
-    /// One of several guards something.
-    is_guarded: bool,
-    /// Every path of theirs reads the same in lax servers, so that a request's that does too leads to the same route.
+    /// There are several, and one of them is sensitive.
+    is_sensitive: bool,
+    /// Lenient servers read each path of theirs as it is written. Then a request whose path they read as sent needs no
+    /// third look.
     is_settled: bool,
 }
 
 impl Routes {
-    /// These, the first of which is asked first.
+    /// Routes in the order in which they are tried.
     pub fn new(routes: Vec<Route>) -> Self {
         let settled = |path: &RoutePath| path.lax == path.as_written;
         Self {
-            is_guarded: routes.len() > 1 && routes.iter().any(Route::guards),
+            is_sensitive: routes.len() > 1 && routes.iter().any(Route::is_sensitive),
             is_settled: routes.iter().flat_map(|route| &route.paths).all(settled),
             list: routes,
         }
     }
 
-    /// In order.
+    /// The routes in order.
     pub fn iter(&self) -> std::slice::Iter<'_, Route> {
         self.list.iter()
     }
 
-    /// The route of a request. `host` is without its port, `None` where none was sent; `client` is `None` for a Unix
-    /// peer without an address.
+    /// The route of a request. `host` has no port, and is `None` if the request has no Host; `client` is `None` for a Unix peer
+    /// without an address.
     pub fn matching(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Matched<'_> {
         let (mut as_sent, mut normal) = (None, None);
         for route in &self.list {
-            // A proxy or backend may read a path that is not plain in its own way: no limits are lifted on its account.
+            // Another server may read a path that is not plain in its own way, so such a path never lifts limits.
             if (route.exempt && !path.plain) || !route.selects(host, client) {
                 continue;
             }
@@ -56,10 +58,10 @@ impl Routes {
             }
         }
         match (as_sent, normal) {
-            // Whatever it reads as, it is refused.
+            // Refused in either reading.
             (one, other) if [one, other].iter().flatten().all(|route| route.refuses) => Matched::None,
             (Some(one), Some(other))
-                if std::ptr::eq(one, other) && !self.lead_lax_servers_past(one, host, path, client) =>
+                if std::ptr::eq(one, other) && !self.is_misread_by_lenient_servers(one, host, path, client) =>
             {
                 Matched::Route(one)
             }
@@ -67,31 +69,31 @@ impl Routes {
         }
     }
 
-    /// Whether a server that reads paths laxly takes this one for another route's, and one of the two guards something.
-    fn lead_lax_servers_past(
+    /// Whether a lenient server reads this path as one of another route, and one of the two routes is sensitive.
+    fn is_misread_by_lenient_servers(
         &self,
         found: &Route,
         host: Option<&[u8]>,
         path: &PathReading<'_>,
         client: Option<IpAddr>,
     ) -> bool {
-        if !self.is_guarded || (self.is_settled && path.is_settled()) {
+        if !self.is_sensitive || (self.is_settled && path.is_settled()) {
             return false;
         }
-        let leads_past = |lax: &[u8]| {
+        let is_misread = |lax: &[u8]| {
             let other = self.list.iter().find(|route| {
-                // A route that is skipped because it lifts limits still turns away.
-                (path.plain || !route.exempt || route.turns_away())
+                // A route that is skipped because its zone is exempt may still refuse clients.
+                (path.plain || !route.exempt || route.restricts())
                     && route.selects(host, client)
                     && route.has_path(|prefix| is_below(lax, &prefix.lax))
             });
-            other.is_some_and(|other| !std::ptr::eq(other, found) && (other.guards() || found.guards()))
+            other.is_some_and(|other| !std::ptr::eq(other, found) && (other.is_sensitive() || found.is_sensitive()))
         };
         let (cut, without) = lax_forms(path.as_sent);
-        leads_past(&cut) || without.is_some_and(|without| leads_past(&without))
+        is_misread(&cut) || without.is_some_and(|without| is_misread(&without))
     }
 
-    /// Why a request is [`Matched::None`]: what the route that comes closest to it asks for, and it lacks.
+    /// Why a request is [`Matched::None`]: what keeps it from the route that is closest to it.
     pub fn missed(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Missed<'_> {
         let mut closest = Missed::Host;
         for route in self.list.iter().filter(|route| route.is_for_host(host)) {
@@ -121,29 +123,29 @@ impl<'a> IntoIterator for &'a Routes {
     }
 }
 
-/// Where a request belongs.
+/// The result of matching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matched<'a> {
-    /// The readings of its path lead to different routes, or one of the first two nowhere: 400.
+    /// The readings of the path lead to different routes, or one of the first two to none: 400.
     Ambiguous,
-    /// Nowhere, or to a route that refuses: 404.
+    /// No route, or one that refuses: 404.
     None,
-    /// Here.
+    /// This route.
     Route(&'a Route),
 }
 
-/// What a request has that no route matches, from the farthest to the closest miss.
+/// Why no route matches, from the farthest to the closest miss.
 #[derive(Clone, Copy, Debug)]
 pub enum Missed<'a> {
     /// No route is for its host.
     Host,
-    /// Some are, and none has its path.
+    /// No route for its host has its path.
     Path,
-    /// Some have both, for clients of other networks.
+    /// The routes with its host and path are for clients of other networks.
     Network,
-    /// One has all, but leads into an exempt zone, and the path is not plain.
+    /// A route matches, but leads into an exempt zone, and the path is not plain.
     Spelling,
-    /// This one takes it, and refuses.
+    /// This route takes it and refuses.
     Refused(&'a Route),
 }
 

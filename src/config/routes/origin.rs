@@ -1,4 +1,4 @@
-//! Origins of pages and applications (RFC 6454): scheme, host and port, and nothing behind them.
+//! Which origins a route allows (RFC 6454): scheme, host and port.
 
 use std::net::IpAddr;
 
@@ -6,36 +6,36 @@ use super::host::{four_numbers, labels_before};
 use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
 use crate::wire::authority::{Authority, address_of};
 
-/// What `origins` lists.
+/// One item of `origins`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// `null`, as pages without an origin send.
+    /// `null`, which pages without an origin send.
     Null,
-    /// One that has a scheme.
-    Of {
+    /// An origin with a scheme.
+    Url {
         /// In lower case.
         scheme: Box<str>,
-        /// Where it comes from.
-        place: Place,
-        /// ":8443" and the like; none where it is the one that its scheme has anyway.
+        /// The host.
+        host: OriginHost,
+        /// The port with its colon; "" for the default port of the scheme.
         port: Box<str>,
     },
 }
 
-/// What stands between an origin's scheme and its port.
+/// The host of an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum OriginHost {
     /// This address, however it is written.
     Address(IpAddr),
-    /// One or more labels before this, which begins with a dot, in lower case.
-    Below(Box<str>),
-    /// This, in lower case; of an application's own scheme all that is behind it, with its port.
+    /// Hosts with one or more labels before this suffix, which begins with a dot and is in lower case.
+    Subdomains(Box<str>),
+    /// This host, in lower case. For a scheme without a default port: everything after the scheme, with the port.
     Exact(Box<str>),
 }
 
 impl Origin {
-    /// `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Any scheme: apps have
-    /// their own, and behind it whatever they like, which is compared whole.
+    /// `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Apps have schemes of
+    /// their own; whatever follows those is compared as a whole.
     pub fn parse(text: &str) -> Result<Self, Wrong> {
         if text == "null" {
             return Ok(Self::Null);
@@ -59,31 +59,31 @@ impl Origin {
             ));
         }
         let (host, port) = host_and_port(scheme, authority);
-        let place = if !is_scheme(scheme) {
+        let origin_host = if !is_scheme(scheme) {
             None
         } else if let Some(rest) = host.strip_prefix("*.") {
-            (is_host_name(rest) && is_port(port)).then(|| Place::Below(format!(".{rest}").into()))
+            (is_host_name(rest) && is_port(port)).then(|| OriginHost::Subdomains(format!(".{rest}").into()))
         } else if let Some(address) = address_of(host.as_bytes()) {
-            is_port(port).then_some(Place::Address(address))
+            is_port(port).then_some(OriginHost::Address(address))
         } else if default_port(scheme).is_none() {
             let is_whole = authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
-            // Nothing is known of it, so that nothing of it is taken for a port.
+            // Its syntax is unknown, so it is not searched for a port.
             return if is_whole {
-                Ok(Self::Of {
+                Ok(Self::Url {
                     scheme: scheme.into(),
-                    place: Place::Exact(authority.into()),
+                    host: OriginHost::Exact(authority.into()),
                     port: "".into(),
                 })
             } else {
                 Err(Wrong::new(why(), SUCH))
             };
         } else {
-            (odd_ipv4(host).is_none() && is_host_name(host) && is_port(port)).then(|| Place::Exact(host.into()))
+            (odd_ipv4(host).is_none() && is_host_name(host) && is_port(port)).then(|| OriginHost::Exact(host.into()))
         };
-        match place {
-            Some(place) => Ok(Self::Of {
+        match origin_host {
+            Some(host) => Ok(Self::Url {
                 scheme: scheme.into(),
-                place,
+                host,
                 port: port.into(),
             }),
             None => Err(Wrong::new(
@@ -101,9 +101,14 @@ impl Origin {
         }
     }
 
-    /// Whether a request's Origin is this one: exact, but for case, the default port, and how an address is written.
-    pub fn is(&self, sent: &[u8]) -> bool {
-        let Self::Of { scheme, place, port } = self else {
+    /// Whether a request's Origin is this one. Only case, the default port and the notation of an address may differ.
+    pub fn matches(&self, sent: &[u8]) -> bool {
+        let Self::Url {
+            scheme,
+            host: meant,
+            port,
+        } = self
+        else {
             return sent == b"null";
         };
         let Some((named, rest)) = sent.split_at_checked(scheme.len()) else {
@@ -120,10 +125,10 @@ impl Origin {
             Some(host) if port.is_empty() => Some(host),
             _ => authority.strip_suffix(port.as_bytes()),
         };
-        host.is_some_and(|host| match place {
-            Place::Address(meant) => address_of(host) == Some(*meant),
-            Place::Exact(whole) => host.eq_ignore_ascii_case(whole.as_bytes()),
-            Place::Below(suffix) => labels_before(host, suffix).is_some_and(are_labels),
+        host.is_some_and(|host| match meant {
+            OriginHost::Address(address) => address_of(host) == Some(*address),
+            OriginHost::Exact(whole) => host.eq_ignore_ascii_case(whole.as_bytes()),
+            OriginHost::Subdomains(suffix) => labels_before(host, suffix).is_some_and(are_labels),
         })
     }
 }
@@ -143,7 +148,7 @@ fn is_port(port: &str) -> bool {
     !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
-/// Labels of letters, digits, `-` and `_`, with a dot between two.
+/// Whether it is labels of letters, digits, `-` and `_`, separated by dots.
 fn are_labels(front: &[u8]) -> bool {
     front.split(|byte| *byte == b'.').all(|label| {
         !label.is_empty()
@@ -185,7 +190,7 @@ mod tests {
                 "https://CHAT.example.org:443",
                 "Https://chat.example.org",
             ] {
-                assert!(origin.is(same.as_bytes()), "{same}");
+                assert!(origin.matches(same.as_bytes()), "{same}");
             }
             for other in [
                 "http://chat.example.org",
@@ -200,17 +205,17 @@ mod tests {
                 "null",
                 "",
             ] {
-                assert!(!origin.is(other.as_bytes()), "{other}");
+                assert!(!origin.matches(other.as_bytes()), "{other}");
             }
         }
         let other_port = Origin::parse("http://localhost:3000").unwrap();
-        assert!(other_port.is(b"http://localhost:3000") && !other_port.is(b"http://localhost"));
-        assert!(Origin::parse("null").unwrap().is(b"null"));
-        assert!(!Origin::parse("null").unwrap().is(b"NULL"));
+        assert!(other_port.matches(b"http://localhost:3000") && !other_port.matches(b"http://localhost"));
+        assert!(Origin::parse("null").unwrap().matches(b"null"));
+        assert!(!Origin::parse("null").unwrap().matches(b"NULL"));
     }
 
     #[test]
-    fn origins_of_applications_are_compared_whole() {
+    fn origins_of_applications_are_compared_as_a_whole() {
         for (written, same) in [
             ("app://.", "app://."),
             ("app://-", "app://-"),
@@ -242,7 +247,7 @@ mod tests {
             ("ms-appx-web://a.b_c!d", "ms-appx-web://a.b_c!d"),
         ] {
             let origin = Origin::parse(written).unwrap_or_else(|wrong| panic!("{written}: {wrong:?}"));
-            assert!(origin.is(same.as_bytes()), "{written} {same}");
+            assert!(origin.matches(same.as_bytes()), "{written} {same}");
             for other in [
                 "null",
                 "",
@@ -252,10 +257,10 @@ mod tests {
                 "http://localhost",
                 "x-app://.",
             ] {
-                assert!(!origin.is(other.as_bytes()), "{written} {other}");
+                assert!(!origin.matches(other.as_bytes()), "{written} {other}");
             }
-            assert!(!origin.is(format!("{same}/").as_bytes()), "{written}");
-            assert!(!origin.is(format!("{same}.evil.example").as_bytes()), "{written}");
+            assert!(!origin.matches(format!("{same}/").as_bytes()), "{written}");
+            assert!(!origin.matches(format!("{same}.evil.example").as_bytes()), "{written}");
         }
     }
 
@@ -268,7 +273,7 @@ mod tests {
             "HTTPS://A.EXAMPLE.org:443",
             "https://xn--bcher-kva.example.org",
         ] {
-            assert!(origin.is(inside.as_bytes()), "{inside}");
+            assert!(origin.matches(inside.as_bytes()), "{inside}");
         }
         for outside in [
             "https://example.org",
@@ -288,16 +293,16 @@ mod tests {
             "wss://a.example.org",
             "null",
         ] {
-            assert!(!origin.is(outside.as_bytes()), "{outside}");
+            assert!(!origin.matches(outside.as_bytes()), "{outside}");
         }
         let with_port = Origin::parse("https://*.example.org:8443").unwrap();
-        assert!(with_port.is(b"https://a.example.org:8443") && !with_port.is(b"https://a.example.org"));
+        assert!(with_port.matches(b"https://a.example.org:8443") && !with_port.matches(b"https://a.example.org"));
         let app = Origin::parse("capacitor://*.example.org").unwrap();
-        assert!(app.is(b"capacitor://a.example.org") && !app.is(b"capacitor://example.org"));
+        assert!(app.matches(b"capacitor://a.example.org") && !app.matches(b"capacitor://example.org"));
     }
 
     #[test]
-    fn an_address_is_compared_as_one() {
+    fn an_address_matches_however_it_is_written() {
         for (written, same) in [
             ("https://[2001:0db8::1]", "https://[2001:db8::1]"),
             ("https://[2001:DB8::1]:443", "https://[2001:db8:0:0:0:0:0:1]"),
@@ -305,7 +310,10 @@ mod tests {
             ("http://[::ffff:203.0.113.1]", "http://[::ffff:cb00:7101]"),
             ("http://203.0.113.1:3000", "http://203.0.113.1:3000"),
         ] {
-            assert!(Origin::parse(written).unwrap().is(same.as_bytes()), "{written} {same}");
+            assert!(
+                Origin::parse(written).unwrap().matches(same.as_bytes()),
+                "{written} {same}"
+            );
         }
         let origin = Origin::parse("https://[2001:db8::1]").unwrap();
         for other in [
@@ -316,12 +324,12 @@ mod tests {
             "https://[2001:db8::1%eth0]",
             "https://[2001:db8::1]x",
         ] {
-            assert!(!origin.is(other.as_bytes()), "{other}");
+            assert!(!origin.matches(other.as_bytes()), "{other}");
         }
     }
 
     #[test]
-    fn what_is_no_origin_is_refused() {
+    fn a_text_that_is_not_an_origin_is_refused() {
         for text in [
             "",
             "*",

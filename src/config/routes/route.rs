@@ -9,7 +9,7 @@ use super::clients::ClientSet;
 use super::host::HostPattern;
 use super::origin::Origin;
 
-/// `[[route]]`, its names resolved.
+/// `[[route]]` with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Its name.
@@ -18,53 +18,53 @@ pub struct Route {
     pub zone: usize,
     /// Index into [`crate::config::policy::Policy::upstreams`].
     pub upstream: usize,
-    /// Whether that zone is exempt: only a plain path leads there.
+    /// Whether that zone is exempt: only plain paths lead there.
     pub exempt: bool,
-    /// Hosts it is for; empty: any, and requests without one.
+    /// The hosts it is for; empty: any, and requests without a host.
     pub hosts: Vec<HostPattern>,
-    /// Paths it is for; empty: any.
+    /// The paths it is for; empty: any.
     pub paths: Vec<RoutePath>,
-    /// Clients it is for; `None`: any. It only selects.
+    /// The clients it is for; `None`: any. Other clients go to the next route.
     pub networks: Option<ClientSet>,
-    /// Clients that may use it; `None`: all. It refuses.
+    /// The clients that may use it; `None`: all. Other clients are refused.
     pub allow: Option<ClientSet>,
-    /// Origins that may use it; `None`: all.
+    /// The origins that may use it; `None`: all. Others are refused.
     pub origins: Option<Vec<Origin>>,
-    /// `refuse`: what it takes gets 404, and zone and upstream mean nothing.
+    /// `refuse`: its requests get 404, and its zone and upstream mean nothing.
     pub refuses: bool,
 }
 
 impl Route {
-    /// Whether `allow` lets this client in; else it gets 403 network.
+    /// Whether this client may use it; if not, it gets 403 `network`.
     pub fn allows(&self, client: Option<IpAddr>) -> bool {
-        self.allow.as_ref().is_none_or(|allowed| allowed.has(client))
+        self.allow.as_ref().is_none_or(|allowed| allowed.contains(client))
     }
 
-    /// Whether `origins` lets this Origin in; else it gets 403 origin. A request without one passes: browsers always
-    /// send it, apps need not.
+    /// Whether this origin may use it; if not, the request gets 403 `origin`. A request without an Origin passes: browsers
+    /// always send one, and apps need not.
     pub fn allows_origin(&self, origin: Option<&[u8]>) -> bool {
         match (&self.origins, origin) {
-            (Some(allowed), Some(sent)) => allowed.iter().any(|origin| origin.is(sent)),
+            (Some(allowed), Some(sent)) => allowed.iter().any(|origin| origin.matches(sent)),
             _ => true,
         }
     }
 
-    /// Whether what it takes goes to this zone.
+    /// Whether its requests go to the zone with this index.
     pub fn leads_to(&self, zone: usize) -> bool {
         !self.refuses && self.zone == zone
     }
 
-    /// Whether it takes every request: no host, path or network is asked for.
+    /// Whether it takes every request: it is not restricted to hosts, paths or networks.
     pub fn is_unconditional(&self) -> bool {
         self.hosts.is_empty() && self.paths.is_empty() && self.networks.is_none()
     }
 
-    /// Whether it treats some requests or clients otherwise than the route that another spelling would lead to.
-    pub(crate) fn guards(&self) -> bool {
-        self.exempt || self.networks.is_some() || self.turns_away()
+    /// Whether it matters that a request reaches this route and no other: it has a limit on clients, or none at all.
+    pub(crate) fn is_sensitive(&self) -> bool {
+        self.exempt || self.networks.is_some() || self.restricts()
     }
 
-    pub(crate) fn turns_away(&self) -> bool {
+    pub(crate) fn restricts(&self) -> bool {
         self.refuses || self.allow.is_some() || self.origins.is_some()
     }
 
@@ -77,7 +77,7 @@ impl Route {
     }
 
     pub(crate) fn is_for_client(&self, client: Option<IpAddr>) -> bool {
-        self.networks.as_ref().is_none_or(|networks| networks.has(client))
+        self.networks.as_ref().is_none_or(|networks| networks.contains(client))
     }
 
     pub(crate) fn has_path(&self, matches: impl Fn(&RoutePath) -> bool) -> bool {
@@ -88,18 +88,18 @@ impl Route {
 /// One of a route's `paths`: that path and everything below it, by whole segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePath {
-    /// As written, which is as clients send it; without a final slash.
+    /// As written, without a final slash.
     pub as_written: Box<[u8]>,
     /// In normal form.
     pub normal: Box<[u8]>,
-    /// As lax servers read it.
+    /// As lenient servers read it.
     pub lax: Box<[u8]>,
 }
 
 impl RoutePath {
     /// `path` begins with `/`, and is ASCII and properly percent-encoded.
     pub fn new(path: &str) -> Self {
-        // "/ws/" is meant as "/ws": a segment, and what is below it.
+        // "/ws/" means the same as "/ws": a segment, and everything below it.
         let as_written = match path.trim_end_matches('/') {
             "" => "/",
             trimmed => trimmed,
@@ -112,7 +112,7 @@ impl RoutePath {
         }
     }
 
-    /// Whether a request's path can be below it and plain, which is what leads into an exempt zone.
+    /// Whether a request's path can be below it and plain. Only plain paths lead into exempt zones.
     pub fn is_plain(&self) -> bool {
         PathReading::of(&self.as_written, false).plain
     }

@@ -1,4 +1,4 @@
-//! Of `[limits.messages]`: what has no effect, and what hits where it should not.
+//! Warnings about `[limits.messages]`: keys without effect, and limits that end connections by mistake.
 
 use std::time::Duration;
 
@@ -12,47 +12,48 @@ use crate::relay::rules::{MessageRules, OnExceed};
 
 use super::places::first_span;
 
-pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
+/// Adds every warning about messages.
+pub fn check(file: &File, policy: &Policy, found: &mut Findings) {
     let nothing = Limits::empty();
-    let limits = &raw.limits;
-    let mut told: Vec<Finding> = Vec::new();
-    let mut is_heard = false;
+    let limits = &file.limits;
+    let mut shown: Vec<Finding> = Vec::new();
+    let mut is_sent = false;
     for (nth, zone) in policy.zones.iter().enumerate() {
         if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             continue;
         }
-        let name_and_table = raw.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
+        let name_and_table = file.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
         let written = name_and_table.map_or(&nothing, |(_, table)| table);
         let tables = [written, limits];
         let warnings = [
-            larger_than_the_burst(zone, tables),
-            asked_after_the_end(zone, tables),
-            ghosts_that_nobody_asks(zone, &written.messages),
+            size_above_burst(zone, tables),
+            ping_after_idle(zone, tables),
+            ghosts_without_ping(zone, &written.messages),
         ];
         let notice = &written.messages.notice;
-        let unheard = (is_on(notice) && !is_limited(&zone.messages)).then(|| unheard(notice));
-        let warnings = warnings.into_iter().flatten().chain(unheard);
-        // Zones that inherit one number need not all be told of it.
-        for warning in warnings.chain(delays_that_end(zone, tables)) {
-            if !told.contains(&warning) {
-                told.push(warning);
+        let never_sent = (is_on(notice) && !is_limited(&zone.messages)).then(|| never_sent(notice));
+        let warnings = warnings.into_iter().flatten().chain(never_sent);
+        // Zones that inherit one number need one warning.
+        for warning in warnings.chain(delays_that_close(zone, tables)) {
+            if !shown.contains(&warning) {
+                shown.push(warning);
             }
         }
-        is_heard |= zone.messages.notice.is_some() && is_limited(&zone.messages);
+        is_sent |= zone.messages.notice.is_some() && is_limited(&zone.messages);
     }
     let notice = &limits.messages.notice;
-    if is_on(notice) && !is_heard {
-        told.push(unheard(notice));
+    if is_on(notice) && !is_sent {
+        shown.push(never_sent(notice));
     }
-    let tables = raw.zone.tables.iter().map(|(_, table)| table).chain([limits]);
-    told.extend(tables.filter_map(|table| overruled(&table.messages)));
-    for warning in told {
+    let tables = file.zone.tables.iter().map(|(_, table)| table).chain([limits]);
+    shown.extend(tables.filter_map(|table| preset_overridden(&table.messages)));
+    for warning in shown {
         found.warn(warning);
     }
 }
 
-/// The messages a second, rounded up, that one client key may send on `per_ip` connections; `None`: as many as it likes.
-pub fn a_second(per_ip: u32, rules: &MessageRules) -> Option<u64> {
+/// How many messages one client key may send per second on `per_ip` connections, rounded up; `None`: without a limit.
+pub fn max_per_second(per_ip: u32, rules: &MessageRules) -> Option<u64> {
     let most = |connections: u32, rate: Rate| {
         let seconds = rate.per.as_secs().max(1);
         (u64::from(connections) * u64::from(rate.tokens.get())).div_ceil(seconds)
@@ -62,7 +63,7 @@ pub fn a_second(per_ip: u32, rules: &MessageRules) -> Option<u64> {
     each.into_iter().chain(together).min()
 }
 
-fn larger_than_the_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
+fn size_above_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
     let rules = &zone.messages;
     let (most, burst) = (rules.max_size?, rules.bytes_rate?.burst.get());
     if rules.on_exceed != OnExceed::Close || most <= u64::from(burst) {
@@ -81,8 +82,8 @@ fn larger_than_the_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> 
     Some(Finding::at(first_span(entries)?, title).hint(hint))
 }
 
-/// Of a connection that is silent both ways, which most are where pings are needed.
-fn asked_after_the_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
+/// For a connection that is silent both ways; those are the ones that need pings.
+fn ping_after_idle(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
     let (ping, idle) = (zone.messages.ping?, zone.timeouts.idle?);
     if ping < idle {
         return None;
@@ -99,8 +100,8 @@ fn asked_after_the_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Op
     Some(Finding::at(first_span(entries)?, title).hint(hint))
 }
 
-/// In a zone's own table only: in `[limits]` it may be there to say what the default is.
-fn ghosts_that_nobody_asks(zone: &ZonePolicy, own: &Messages) -> Option<Finding> {
+/// Only in a zone's own table: in `[limits]` it may be written to show the default.
+fn ghosts_without_ping(zone: &ZonePolicy, own: &Messages) -> Option<Finding> {
     if !zone.messages.replace_ghosts {
         return None;
     }
@@ -115,7 +116,7 @@ fn ghosts_that_nobody_asks(zone: &ZonePolicy, own: &Messages) -> Option<Finding>
     Some(Finding::at(own.replace_ghosts.span()?, title).hint(hint))
 }
 
-fn delays_that_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Finding> {
+fn delays_that_close(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Finding> {
     let rules = &zone.messages;
     let (own, common) = (&written.messages, &limits.messages);
     let rates = [
@@ -137,8 +138,8 @@ fn delays_that_end(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<Fi
     rates.into_iter().filter_map(warning).collect()
 }
 
-/// In the same table, as happens to who adds a preset to a file that has every key.
-fn overruled(table: &Messages) -> Option<Finding> {
+/// In the same table, as happens when a preset is added to a file that has every key.
+fn preset_overridden(table: &Messages) -> Option<Finding> {
     let rate = table.rate.span().filter(|_| is_on(&table.preset))?;
     let title = if is_on(&table.rate) {
         "`preset` has no effect: `rate` in the same table overrides it"
@@ -149,7 +150,7 @@ fn overruled(table: &Messages) -> Option<Finding> {
     Some(warning.hint("remove one of the two; a preset is a `rate` with its `burst`"))
 }
 
-fn unheard(notice: &Entry) -> Finding {
+fn never_sent(notice: &Entry) -> Finding {
     let title = "`notice` is never sent: no rate limits what clients send";
     Finding::at(notice.span().unwrap_or_default(), title)
         .hint("it is sent before `rate`, `per_ip_rate` or `bytes_rate` acts; set rate = \"10/s\" in the same table")
@@ -164,5 +165,5 @@ fn is_on(entry: &Entry) -> bool {
     entry.is_written() && !entry.is("off")
 }
 
-/// What the relay waits for at most.
+/// The longest that the relay delays a message.
 const LONGEST_DELAY: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! What surely isn't meant. Only a policy without mistakes is looked at.
+//! Warnings: what is valid and probably not intended. Only a policy without mistakes is checked.
 
 mod messages;
 mod places;
@@ -13,29 +13,29 @@ use crate::config::policy::{Policy, RejectWith, ZonePolicy};
 use crate::config::routes::{Route, RoutePath};
 use crate::net::address::Bind;
 
-use super::{listener, reach, zone};
-use places::{first_span, is_news};
+use super::{listener, shadowed, zone};
+use places::{first_span, is_first};
 
-/// Notes every warning, each at what it is about.
-pub fn look(raw: &File, policy: &Policy, found: &mut Findings) {
-    trust(raw, policy, found);
-    routes(raw, policy, found);
-    zones(raw, policy, found);
-    messages::look(raw, policy, found);
-    known_networks(raw, policy, found);
-    ceiling(raw, policy, found);
+/// Adds every warning.
+pub fn check(file: &File, policy: &Policy, found: &mut Findings) {
+    trust(file, policy, found);
+    routes(file, policy, found);
+    zones(file, policy, found);
+    messages::check(file, policy, found);
+    known_networks(file, policy, found);
+    ceiling(file, policy, found);
 }
 
-fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
-    let client_ip = &raw.client_ip;
-    // Nothing is wrong with the lists any more: there is nothing to be heard.
-    let mut unheard = Findings::default();
+fn trust(file: &File, policy: &Policy, found: &mut Findings) {
+    let client_ip = &file.client_ip;
+    // The lists were read before, without a mistake.
+    let mut ignored = Findings::default();
     for text in client_ip
         .trusted_proxies
-        .texts_or_none(&mut unheard)
+        .texts_or_none(&mut ignored)
         .unwrap_or_default()
     {
-        // As a set, so that IPv4 written as mapped IPv6 is seen as what it is.
+        // As a set, so that IPv4 in v4-mapped notation counts as IPv4.
         let set = super::clients::set(std::slice::from_ref(&text), &mut Findings::default());
         if set.networks.iter().any(|network| network.prefix_len() == 0) {
             found.warn(
@@ -47,7 +47,7 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
             );
         }
     }
-    let headers = client_ip.headers.texts_or_none(&mut unheard).unwrap_or_default();
+    let headers = client_ip.headers.texts_or_none(&mut ignored).unwrap_or_default();
     if let [_, second, ..] = headers.as_slice() {
         found.warn(
             Finding::at(second.span.clone(), "several headers are read for the client's address")
@@ -60,7 +60,7 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
         .flat_map(|listener| &listener.bind)
         .all(listener::is_local);
     if is_local && policy.identity.trusted.is_empty() && !policy.identity.trust_unix {
-        let bind = raw
+        let bind = file
             .listener
             .tables
             .iter()
@@ -83,9 +83,9 @@ fn trust(raw: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
+fn routes(file: &File, policy: &Policy, found: &mut Findings) {
     let routes: Vec<&Route> = policy.routes.iter().collect();
-    if let Some((header, _)) = raw
+    if let Some((header, _)) = file
         .route
         .tables
         .first()
@@ -96,8 +96,8 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
         );
     }
     let mut last_header = None;
-    for (nth, ((header, written), route)) in raw.route.tables.iter().zip(&routes).enumerate() {
-        if reach::is_shadowed(route, &routes[..nth]) {
+    for (nth, ((header, written), route)) in file.route.tables.iter().zip(&routes).enumerate() {
+        if shadowed::is_shadowed(route, &routes[..nth]) {
             found.warn(
                 Finding::at(header.clone(), format!("route \"{}\" can't be reached", route.name))
                     .hint("earlier routes take all of its requests; the first match wins"),
@@ -132,12 +132,12 @@ fn routes(raw: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
+fn zones(file: &File, policy: &Policy, found: &mut Findings) {
     let proxied = !policy.identity.trusted.is_empty() || policy.identity.trust_unix;
     let nothing = Limits::empty();
-    let mut told: Vec<Range<usize>> = Vec::new();
+    let mut shown: Vec<Range<usize>> = Vec::new();
     for (nth, zone) in policy.zones.iter().enumerate() {
-        let name_and_table = raw.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
+        let name_and_table = file.zone.tables.iter().find(|(name, _)| *name.text == *zone.name);
         let written = name_and_table.map_or(&nothing, |(_, table)| table);
         if !policy.routes.iter().any(|route| route.leads_to(nth)) {
             if let Some((name, _)) = name_and_table.filter(|_| !is_as_built_in(zone, policy)) {
@@ -150,8 +150,8 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
             }
             continue;
         }
-        let limits = &raw.limits;
-        if let Some(warning) = per_ip(zone, &[written, limits]).filter(|warning| is_news(warning, &mut told)) {
+        let limits = &file.limits;
+        if let Some(warning) = per_ip(zone, &[written, limits]).filter(|warning| is_first(warning, &mut shown)) {
             found.warn(warning);
         }
         if proxied && zone.reject_with == RejectWith::Drop {
@@ -163,11 +163,11 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
             .hint(
                 "clients get a 502 from the proxy, which may mark wsguard as down; \"http\" and \"close\" name the reason",
             );
-            if is_news(&warning, &mut told) {
+            if is_first(&warning, &mut shown) {
                 found.warn(warning);
             }
         }
-        if name_and_table.is_some() && zone.exempt && raw.route.tables.is_empty() {
+        if name_and_table.is_some() && zone.exempt && file.route.tables.is_empty() {
             let span = written.exempt.span().unwrap_or_default();
             found.warn(
                 Finding::at(span, "an exempt zone is open to everyone")
@@ -177,7 +177,7 @@ fn zones(raw: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-/// One budget that few addresses can use up is no protection.
+/// A zone whose budget a few addresses can exhaust.
 fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
     let per_ip = zone.client.per_ip?;
     let entries = written.iter().flat_map(|limits| [&limits.per_ip, &limits.connections]);
@@ -196,7 +196,7 @@ fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
     })
 }
 
-/// `table` is where a smaller `per_ip` belongs.
+/// The finding, if they can; `table` is where a smaller `per_ip` belongs.
 fn few_exhaust(per_ip: u32, zone: &ZonePolicy, table: &str) -> Option<Finding> {
     let budget = zone.rules.connections?;
     if per_ip < budget.div_ceil(4) {
@@ -219,7 +219,7 @@ fn few_exhaust(per_ip: u32, zone: &ZonePolicy, table: &str) -> Option<Finding> {
             units::show_number(most)
         ),
     };
-    let send = match messages::a_second(per_ip, &zone.messages) {
+    let send = match messages::max_per_second(per_ip, &zone.messages) {
         None => "they may send without a limit: [limits.messages] rate = \"10/s\"".to_owned(),
         Some(1) => "each may send 1 message a second".to_owned(),
         Some(most) => format!("each may send {most} messages a second"),
@@ -227,7 +227,7 @@ fn few_exhaust(per_ip: u32, zone: &ZonePolicy, table: &str) -> Option<Finding> {
     Some(Finding::nowhere(title).hint(format!("{cure}; {send}")))
 }
 
-fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
+fn known_networks(file: &File, policy: &Policy, found: &mut Findings) {
     let in_use = policy
         .routes
         .iter()
@@ -240,7 +240,7 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
     let Some(zone) = least else {
         return;
     };
-    for (_, network) in &raw.network.tables {
+    for (_, network) in &file.network.tables {
         let per_ip = network
             .per_ip
             .number_or::<u32>("off", &(1..=u32::MAX), &mut Findings::default());
@@ -256,7 +256,7 @@ fn known_networks(raw: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
+fn ceiling(file: &File, policy: &Policy, found: &mut Findings) {
     let Some(most) = policy.server.max_connections else {
         return;
     };
@@ -267,7 +267,7 @@ fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
         .map(u64::from)
         .sum();
     if sum > u64::from(most) {
-        let span = raw.server.max_connections.span().unwrap_or_default();
+        let span = file.server.max_connections.span().unwrap_or_default();
         found.warn(
             Finding::at(
                 span,
@@ -278,7 +278,7 @@ fn ceiling(raw: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-/// Whether a zone says what it would say unwritten, so that nothing is lost where no route leads to it.
+/// Whether a zone is written as it is built in, so that nothing is lost if no route leads to it.
 fn is_as_built_in(written: &ZonePolicy, policy: &Policy) -> bool {
     *written.name == *"exempt" && {
         let built_in = zone::exempt(&policy.zones[0]);

@@ -5,17 +5,17 @@ use std::ops::Range;
 use crate::config::document::table::Entry;
 use crate::config::findings::Finding;
 
-/// The place of the first that is written.
+/// The place of the first entry that is written.
 pub fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry<'a>>) -> Option<Range<usize>> {
     entries.into_iter().find_map(Entry::span)
 }
 
-/// Whether nothing was said about this place: zones that inherit one number need not all be told of it.
-pub fn is_news(warning: &Finding, told: &mut Vec<Range<usize>>) -> bool {
+/// Whether no other warning is at this place: zones that inherit one number need one warning.
+pub fn is_first(warning: &Finding, shown: &mut Vec<Range<usize>>) -> bool {
     match &warning.span {
-        Some(span) if told.contains(span) => false,
+        Some(span) if shown.contains(span) => false,
         Some(span) => {
-            told.push(span.clone());
+            shown.push(span.clone());
             true
         }
         None => true,

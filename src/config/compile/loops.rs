@@ -1,4 +1,4 @@
-//! Servers that are wsguard itself: whoever is let in would be dialled to it again.
+//! Servers that are wsguard itself: their connections would come back to it.
 
 use std::fs::canonicalize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,18 +11,18 @@ use crate::config::notation::addresses;
 use crate::config::policy::ListenerPolicy;
 use crate::net::address::{Bind, Target, host_name, is_of_this_machine};
 
-/// Notes every server at an address of a listener or of the admin listener, as far as that is known without a resolver.
-pub fn refuse(
+/// Adds a mistake for each server at an address of a listener or of the admin server, as far as that is known without DNS.
+pub fn check(
     upstreams: &Named<schema::Upstream>,
     listeners: &[ListenerPolicy],
     admin: Option<SocketAddr>,
     found: &mut Findings,
 ) {
     let admin = admin.map(Bind::Tcp);
-    // What is wrong with the lists was told where they were compiled.
-    let mut unheard = Findings::default();
+    // Mistakes in the lists were reported where they were compiled.
+    let mut ignored = Findings::default();
     for (_, upstream) in &upstreams.tables {
-        for text in upstream.servers.texts_or_none(&mut unheard).unwrap_or_default() {
+        for text in upstream.servers.texts_or_none(&mut ignored).unwrap_or_default() {
             let Ok(server) = addresses::target(text.text) else {
                 continue;
             };
@@ -42,18 +42,18 @@ pub fn refuse(
     }
 }
 
-/// Whether a dial of this server ends at what is bound here.
+/// Whether a connection to this server ends at this bind.
 fn is_at(server: &Target, bind: &Bind) -> bool {
     match (server, bind) {
-        (Target::Tcp(server), Bind::Tcp(bind)) => server.port() == bind.port() && takes(bind.ip(), server.ip()),
-        (Target::Name { host, port }, Bind::Tcp(bind)) => *port == bind.port() && names(host, bind.ip()),
+        (Target::Tcp(server), Bind::Tcp(bind)) => server.port() == bind.port() && accepts(bind.ip(), server.ip()),
+        (Target::Name { host, port }, Bind::Tcp(bind)) => *port == bind.port() && name_leads_to(host, bind.ip()),
         (Target::Unix(server), Bind::Unix(bind)) => server == bind || resolved(server) == resolved(bind),
         _ => false,
     }
 }
 
-/// Whether a listener at `bind` takes what is dialled to `server`. A dial of "any address" goes to this machine.
-fn takes(bind: IpAddr, server: IpAddr) -> bool {
+/// Whether a listener at `bind` accepts connections to `server`. A connection to "any address" goes to this machine.
+fn accepts(bind: IpAddr, server: IpAddr) -> bool {
     let (bind, server) = (bind.to_canonical(), server.to_canonical());
     let server = match server {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -64,17 +64,17 @@ fn takes(bind: IpAddr, server: IpAddr) -> bool {
     bind == server || (any && is_of_this_machine(server))
 }
 
-/// Whether this name leads to a listener at `bind`, known without a resolver: "localhost" is loopback (RFC 6761), and the
-/// machine's own name one of its addresses.
-fn names(host: &str, bind: IpAddr) -> bool {
+/// Whether this name leads to a listener at `bind`, without asking DNS: "localhost" is loopback (RFC 6761), and the machine's
+/// own name is one of its addresses.
+fn name_leads_to(host: &str, bind: IpAddr) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if host == "localhost" || host.ends_with(".localhost") {
-        return takes(bind, Ipv4Addr::LOCALHOST.into()) || takes(bind, Ipv6Addr::LOCALHOST.into());
+        return accepts(bind, Ipv4Addr::LOCALHOST.into()) || accepts(bind, Ipv6Addr::LOCALHOST.into());
     }
     bind.is_unspecified() && host_name().is_some_and(|own| own.eq_ignore_ascii_case(&host))
 }
 
-/// The path without links and dots, as far as it is there.
+/// The path without links and dot segments, as far as it exists.
 fn resolved(socket: &Path) -> PathBuf {
     let beside = || Some(canonicalize(socket.parent()?).ok()?.join(socket.file_name()?));
     let whole = canonicalize(socket).ok();

@@ -1,4 +1,4 @@
-//! Whether a route can be reached past the routes before it.
+//! Whether the routes before a route leave it any request.
 
 use ipnet::IpNet;
 
@@ -7,19 +7,19 @@ use crate::config::routes::host::HostPattern;
 use crate::config::routes::{Route, RoutePath};
 use crate::wire::path::is_below;
 
-/// Whether every request that this route would take has been taken by the routes before it.
+/// Whether the routes `before` take every request that this route would take.
 ///
-/// Every combination of its hosts, paths and networks is looked for among them, so that several that together have it
-/// count as well; one that only many narrower ones add up to is not seen.
+/// Each combination of its hosts, paths and networks is looked up among them, so different routes may take different
+/// combinations. A combination that only several narrower routes together take is not found.
 pub fn is_shadowed(route: &Route, before: &[&Route]) -> bool {
-    // An exempt route leaves what is not plain to those behind it.
+    // An exempt route leaves paths that are not plain to the routes after it.
     let before: Vec<&Route> = before
         .iter()
         .copied()
         .filter(|earlier| !earlier.exempt || route.exempt)
         .collect();
-    let clients = asked(route.networks.as_ref());
-    if route.hosts.len().max(1) * route.paths.len().max(1) * clients.len() > MOST_LOOKED_AT {
+    let clients = parts(route.networks.as_ref());
+    if route.hosts.len().max(1) * route.paths.len().max(1) * clients.len() > MAX_COMBINATIONS {
         return false;
     }
     options(&route.hosts).all(|host| {
@@ -33,30 +33,30 @@ pub fn is_shadowed(route: &Route, before: &[&Route]) -> bool {
     })
 }
 
-/// More combinations than this are not gone through: a warning is not worth the wait.
-const MOST_LOOKED_AT: usize = 1000;
+/// With more combinations than this nothing is looked up: the warning is not worth the wait.
+const MAX_COMBINATIONS: usize = 1000;
 
-/// One part of what a route's `networks` ask for.
+/// A part of a route's `networks`.
 #[derive(Clone, Copy)]
-enum Asked {
+enum Clients {
     Anyone,
     Network(IpNet),
     Unix,
 }
 
-fn asked(set: Option<&ClientSet>) -> Vec<Asked> {
+fn parts(set: Option<&ClientSet>) -> Vec<Clients> {
     match set {
-        None => vec![Asked::Anyone],
+        None => vec![Clients::Anyone],
         Some(set) => set
             .networks
             .iter()
-            .map(Asked::Network)
-            .chain(set.unix.then_some(Asked::Unix))
+            .map(Clients::Network)
+            .chain(set.unix.then_some(Clients::Unix))
             .collect(),
     }
 }
 
-/// Each of them, or one `None` that stands for any.
+/// Each item, or one `None` for "any" if there are none.
 fn options<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
     list.iter().map(Some).chain(list.is_empty().then_some(None))
 }
@@ -72,11 +72,11 @@ fn has_path(earlier: &Route, path: Option<&RoutePath>) -> bool {
     earlier.paths.is_empty() || path.is_some_and(|path| earlier.paths.iter().any(|wide| covers(wide, path)))
 }
 
-fn has_client(earlier: &Route, client: Asked) -> bool {
+fn has_client(earlier: &Route, client: Clients) -> bool {
     match (&earlier.networks, client) {
         (None, _) => true,
-        (Some(_), Asked::Anyone) => false,
-        (Some(set), Asked::Unix) => set.unix,
-        (Some(set), Asked::Network(network)) => set.networks.iter().any(|wide| wide.contains(&network)),
+        (Some(_), Clients::Anyone) => false,
+        (Some(set), Clients::Unix) => set.unix,
+        (Some(set), Clients::Network(network)) => set.networks.iter().any(|wide| wide.contains(&network)),
     }
 }
