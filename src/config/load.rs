@@ -70,7 +70,7 @@ pub fn load(path: &Path) -> Result<Checked, Rejected> {
 ///
 /// # Errors
 /// As for [`load`].
-pub fn load_with(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Rejected> {
+pub(crate) fn load_with(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Checked, Rejected> {
     let name = path.display().to_string();
     let refuse = |finding| Rejected {
         mistakes: vec![finding],

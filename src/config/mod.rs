@@ -6,14 +6,15 @@
 mod compile;
 pub mod defaults;
 mod document;
-pub mod file;
+pub(crate) mod file;
 pub mod findings;
 mod load;
-pub mod notation;
+pub(crate) mod notation;
 pub mod policy;
 mod quick;
 pub mod routes;
 
 pub use document::planned;
-pub use load::{Checked, Rejected, compile, keys, load, load_with};
+pub(crate) use load::load_with;
+pub use load::{Checked, Rejected, compile, keys, load};
 pub use quick::{QuickOptions, quick};

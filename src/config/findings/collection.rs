@@ -4,7 +4,7 @@ use super::finding::Finding;
 
 /// The findings so far. Compiling goes on after a mistake, so that all of them are shown at once.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// What is invalid.
     pub mistakes: Vec<Finding>,
     /// What is valid and probably not intended.

@@ -21,7 +21,7 @@ pub struct Finding {
 
 impl Finding {
     /// A finding at these bytes of the text.
-    pub fn at(span: Range<usize>, title: impl Into<String>) -> Self {
+    pub(crate) fn at(span: Range<usize>, title: impl Into<String>) -> Self {
         Self {
             span: Some(span),
             ..Self::nowhere(title)
@@ -29,7 +29,7 @@ impl Finding {
     }
 
     /// A finding about the file as a whole.
-    pub fn nowhere(title: impl Into<String>) -> Self {
+    pub(crate) fn nowhere(title: impl Into<String>) -> Self {
         Self {
             title: in_one_line(title.into()),
             span: None,
@@ -42,7 +42,7 @@ impl Finding {
 
     /// Sets another title.
     #[must_use]
-    pub fn title(self, title: impl Into<String>) -> Self {
+    pub(crate) fn title(self, title: impl Into<String>) -> Self {
         Self {
             title: in_one_line(title.into()),
             ..self
@@ -51,7 +51,7 @@ impl Finding {
 
     /// Adds a label at the caret.
     #[must_use]
-    pub fn label(self, label: impl Into<String>) -> Self {
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
         Self {
             label: Some(in_one_line(label.into())),
             ..self
@@ -60,7 +60,7 @@ impl Finding {
 
     /// Adds a second place.
     #[must_use]
-    pub fn beside(self, span: Range<usize>, label: impl Into<String>) -> Self {
+    pub(crate) fn beside(self, span: Range<usize>, label: impl Into<String>) -> Self {
         Self {
             beside: Some((span, in_one_line(label.into()))),
             ..self
@@ -69,7 +69,7 @@ impl Finding {
 
     /// Sets the hint.
     #[must_use]
-    pub fn hint(self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(in_one_line(hint.into())),
             ..self
@@ -78,7 +78,7 @@ impl Finding {
 
     /// Sets the hint, if there is one.
     #[must_use]
-    pub fn maybe_hint(self, hint: Option<String>) -> Self {
+    pub(crate) fn maybe_hint(self, hint: Option<String>) -> Self {
         Self {
             hint: hint.map(in_one_line).or(self.hint),
             ..self

@@ -5,7 +5,8 @@ mod finding;
 mod nearest;
 mod source;
 
-pub use collection::Findings;
+pub(crate) use collection::Findings;
 pub use finding::Finding;
-pub use nearest::{list, nearest, suggest};
-pub use source::{Severity, Source};
+pub(crate) use nearest::{list, nearest, suggest};
+pub(crate) use source::Severity;
+pub use source::Source;

@@ -25,7 +25,7 @@ impl Source {
     }
 
     /// The findings as text: each with title, `name:line:column`, the line with a caret, and the hint.
-    pub fn render(&self, findings: &[Finding], severity: Severity, color: bool) -> String {
+    pub(crate) fn render(&self, findings: &[Finding], severity: Severity, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let parts: Vec<String> = findings
             .iter()
@@ -85,7 +85,7 @@ impl Source {
 
 /// The heading of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// `error`.
     Mistake,
     /// `warning`.

@@ -1,9 +1,9 @@
 //! Routes: which request goes to which zone and upstream.
 
-pub mod clients;
-pub mod host;
+pub(crate) mod clients;
+pub(crate) mod host;
 mod matching;
-pub mod origin;
+pub(crate) mod origin;
 mod route;
 
 pub use matching::{Matched, Missed, Routes};
