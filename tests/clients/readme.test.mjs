@@ -187,7 +187,7 @@ describe('set up from the documents', { concurrency: 2 }, () => {
         await settled(front);
       });
 
-      await t.test('the server hears what conf/deploy/what-your-server-hears.md says', async () => {
+      await t.test('the server gets what conf/deploy/headers.md says', async () => {
         await hearsAsTold(name, app, { plain, secure }, '127.0.0.5', '127.0.0.5');
         await settled(front);
       });
@@ -522,6 +522,7 @@ describe('each command of the documents', { concurrency: 1 }, () => {
     await output('systemctl', words('systemctl enable --now wsguard', [['--now', `--root=${root}`]]));
     assert.equal(readlinkSync(join(root, 'etc/systemd/system/multi-user.target.wants/wsguard.service')), '/usr/lib/systemd/system/wsguard.service');
     await output('journalctl', words('journalctl -u wsguard'));
+    await output('journalctl', words('journalctl -u wsguard -o cat --since 14:02 --until 14:05'));
     // These two need a systemd that runs.
     const help = await output('systemctl', ['--help']);
     for (const text of ['systemctl status wsguard', 'systemctl edit wsguard.socket']) {
@@ -658,12 +659,12 @@ async function chatServer(t) {
 }
 
 /**
- * Asks for an upgrade from `address` with every header that conf/deploy/what-your-server-hears.md says a client sends, and
+ * Asks for an upgrade from `address` with every header that conf/deploy/headers.md says a client sends, and
  * compares what the server hears with the column of this name. `client` is whom it is to hear of; `instead` are headers that
  * come otherwise.
  */
 async function hearsAsTold(column, app, ports, address, client, instead = {}) {
-  const text = readFileSync(join(ROOT, 'conf/deploy/what-your-server-hears.md'), 'utf8');
+  const text = readFileSync(join(ROOT, 'conf/deploy/headers.md'), 'utf8');
   const [head, , ...rows] = text.match(/^\| header \|[^]*?\n\n/m)[0].trim().split('\n').map((row) => row.split('|').slice(1, -1).map((cell) => cell.trim()));
   const at = head.indexOf(column);
   assert.ok(at > 1 && rows.length > 12, `a column ${column} in ${head}`);

@@ -1,6 +1,6 @@
 //! The documents as a map: what they name and link to exists, each is linked from the README or from another one, and the
 //! tables of reasons match the program. `tests/clients/readme.test.mjs` runs their commands and blocks, and compares the
-//! table of what a server hears.
+//! table of the headers that a server gets.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
