@@ -273,30 +273,17 @@ const CIRCLES_TO_CUT: &[&str] = &[
     "control/systemd.rs",
     "demo/flood.rs",
     "demo/shapes.rs",
-    "relay/close_handshake.rs",
-    "relay/closing.rs",
-    "relay/flow.rs",
-    "relay/inject.rs",
-    "relay/inspect.rs",
-    "relay/relay.rs",
-    "relay/splice.rs",
 ];
 
 const FILES_MAX: usize = 18;
 
 /// Folders with more files than that, still to be cut.
-const FOLDERS_TO_CUT: &[&str] = &["relay"];
+const FOLDERS_TO_CUT: &[&str] = &[];
 
 const LINES_MAX: usize = 400;
 
 /// Files with more lines than that, still to be cut.
-const FILES_TO_CUT: &[&str] = &[
-    "control/reload.rs",
-    "relay/inspect.rs",
-    "relay/policer.rs",
-    "telemetry/advice.rs",
-    "walk/record.rs",
-];
+const FILES_TO_CUT: &[&str] = &["control/reload.rs", "telemetry/advice.rs", "walk/record.rs"];
 
 struct Source {
     /// Below `src/`.

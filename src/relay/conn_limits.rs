@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::limit::bucket::{ByteMeter, Charge, Meter, Moment};
 use crate::limit::rules::Rate;
+use crate::wire::ws::frame::server_frame;
+use crate::wire::ws::header::FrameKind;
 
 use super::clock::Clock;
 use super::rules::{MessageRules, OnExceed, Pong};
@@ -131,6 +133,15 @@ impl ConnLimits {
     /// Whether a silent client is ever asked.
     pub(super) fn pings(&self) -> bool {
         self.liveness.ping.is_some() || self.liveness.first_message.is_some()
+    }
+
+    /// The frame of the configured notice, for a client that may go on after `wait`.
+    pub(super) fn notice_frame(&self, wait: Duration) -> Option<Vec<u8>> {
+        let text = self.notice.as_ref()?;
+        // Rounded up: who comes back in that very millisecond would be a fraction too early.
+        let retry_ms = wait.as_nanos().div_ceil(1_000_000).to_string();
+        let text = text.replace("{retry_ms}", &retry_ms);
+        Some(server_frame(FrameKind::Text, text.as_bytes()))
     }
 
     pub(super) fn moment(&self, now: Instant) -> Moment {

@@ -1,70 +1,68 @@
-//! What we say to the client ourselves, between two frames of the server's.
+//! Frames of our own for the client, inserted between the server's.
 
-use std::task::Context;
-use std::time::Duration;
-
-use crate::wire::ws::frame::server_frame;
-use crate::wire::ws::header::FrameKind;
-
-use super::flow::Progress;
-use super::legs::Legs;
-use super::ping::ExpectedPong;
-use super::relay::Relay;
-
-/// What we have to say to the client between the server's frames.
+/// What waits for its place between two of the server's frames.
 #[derive(Debug, Default)]
 pub(super) struct InjectedFrames {
-    /// Questions.
     pings: Vec<u8>,
-    /// A message, which has no place between the fragments of another.
+    /// A text message, which must not come between the fragments of another (RFC 6455 section 5.4).
     notice: Vec<u8>,
 }
 
-impl Relay {
-    /// The configured text as a frame.
-    pub(super) fn notice(&self, lacks: Duration) -> Option<Vec<u8>> {
-        let text = self.env.limits.notice.as_ref()?;
-        // Whoever comes back in the very millisecond would be a fraction too early.
-        let retry_ms = lacks.as_nanos().div_ceil(1_000_000).to_string();
-        let text = text.replace("{retry_ms}", &retry_ms);
-        Some(server_frame(FrameKind::Text, text.as_bytes()))
+/// Frames whose place has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReadyFrames {
+    pub(super) bytes: Vec<u8>,
+    pub(super) has_ping: bool,
+}
+
+impl InjectedFrames {
+    /// Adds a ping frame.
+    pub(super) fn add_ping(&mut self, frame: &[u8]) {
+        self.pings.extend_from_slice(frame);
     }
 
-    /// Puts in what we have to say to the client, where there is room between two frames of the server's.
-    pub(super) fn inject(&mut self, legs: &Legs, cx: &mut Context<'_>) {
-        if let Some(lacks) = self.inbound.take_first_delay()
-            && let Some(notice) = self.notice(lacks)
-        {
-            self.injected.get_or_insert_default().notice = notice;
+    /// Sets the frame of the notice.
+    pub(super) fn set_notice(&mut self, frame: Vec<u8>) {
+        self.notice = frame;
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pings.is_empty() && self.notice.is_empty()
+    }
+
+    /// Takes what may be inserted now: between two frames, and perhaps between two messages.
+    pub(super) fn take_ready(&mut self, is_between_frames: bool, is_between_messages: bool) -> ReadyFrames {
+        let mut bytes = Vec::new();
+        if is_between_frames {
+            bytes.append(&mut self.pings);
         }
-        if self.handle.take_ping()
-            && let Some(policer) = self.inbound.policer_mut()
-        {
-            let expected = policer.pong.get_or_insert_with(|| Box::new(ExpectedPong::random()));
-            self.injected.get_or_insert_default().pings.extend(expected.ask());
+        let has_ping = !bytes.is_empty();
+        if is_between_messages {
+            bytes.append(&mut self.notice);
         }
-        let Some(injected) = &mut self.injected else { return };
-        let mut frames = Vec::new();
-        if self.outbound.is_between_frames() {
-            frames.append(&mut injected.pings);
-        }
-        let pings = !frames.is_empty();
-        if self.outbound.is_between_messages() {
-            frames.append(&mut injected.notice);
-        }
-        if injected.pings.is_empty() && injected.notice.is_empty() {
-            self.injected = None;
-        }
-        if frames.is_empty() {
-            return;
-        }
-        let mut outward = Progress::default();
-        self.outbound.append(&frames);
-        let _as_far_as_it_takes_it = self.outbound.poll_flush(&legs.client, &mut outward, cx);
-        self.count(Progress::default(), outward);
-        if pings {
-            self.handle.mark_unacked();
-            self.handle.mark_pinged();
-        }
+        ReadyFrames { bytes, has_ping }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ping_waits_for_a_frame_to_end_and_a_notice_for_a_message() {
+        let mut injected = InjectedFrames::default();
+        injected.set_notice(b"notice".to_vec());
+        injected.add_ping(b"ping");
+        injected.add_ping(b"ping");
+        let ready = |bytes: &[u8], has_ping| ReadyFrames {
+            bytes: bytes.to_vec(),
+            has_ping,
+        };
+        assert_eq!(injected.take_ready(false, false), ready(b"", false));
+        assert_eq!(injected.take_ready(true, false), ready(b"pingping", true));
+        assert!(!injected.is_empty(), "the notice waits");
+        assert_eq!(injected.take_ready(true, true), ready(b"notice", false));
+        assert!(injected.is_empty());
     }
 }

@@ -1,26 +1,26 @@
 //! Two sockets in, totals out.
 //!
-//! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. What it may take its time over is
-//! [`timeouts::Timeouts`], by [`clock::Clock`]; how others look at it and end it is [`handle::ConnHandle`]; what it counts as it goes is [`counters::RelayCounters`]. What its
-//! messages are held to is [`rules::MessageRules`].
+//! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. [`conn_limits::ConnLimits`] is
+//! what it is held to, [`timeouts::Timeouts`] and [`rules::MessageRules`] among them, by the time of [`clock::Clock`]. Others see
+//! and steer it through its [`handle::ConnHandle`]. What it moves is counted in [`counters::RelayCounters`].
+//!
+//! `flow` is one direction, `police` decides which frames may pass, `close` is how a connection ends.
 
 pub mod clock;
-pub mod close_handshake;
-mod closing;
+mod close;
 pub mod conn_limits;
 pub mod counters;
-pub mod flow;
+mod env;
+mod flow;
+mod flows;
 pub mod handle;
-mod heartbeat;
 mod inject;
-mod inspect;
 pub mod legs;
 pub mod mode;
-mod ping;
-mod policer;
+pub mod params;
+mod police;
 #[allow(clippy::module_inception)]
 pub mod relay;
 pub mod rules;
-pub mod splice;
 pub mod timeouts;
-pub mod write_buffer;
+pub mod totals;

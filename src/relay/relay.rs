@@ -1,97 +1,49 @@
-//! The relay of one open connection: both directions, no buffer while idle.
+//! The relay of one open connection: both directions, and how it ends.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use crate::limit::shares::Shares;
 use crate::reason::close::CloseReason;
-use crate::wire::ws::extensions::Extensions;
-use crate::wire::ws::header::Sender;
-use crate::wire::ws::scanner::FrameScanner;
 
-use super::closing::Closing;
-use super::conn_limits::ConnLimits;
-use super::counters::{MessageLimit, RelayCounters};
-use super::flow::{Flow, Progress, StreamEnd};
+use super::close::closing::Closing;
+use super::close::deadlines::{CloseStage, HANDSHAKE};
+use super::close::handshake::CloseHandshake;
+use super::env::RelayEnv;
+use super::flow::flow::Flow;
+use super::flow::progress::Progress;
+use super::flows::Flows;
 use super::handle::{Command, ConnHandle, PingDelivery, SILENCE};
 use super::inject::InjectedFrames;
 use super::legs::Legs;
-use super::mode::RelayMode;
-use super::policer::{FramePolicer, RelayEnv};
+use super::params::{EarlyBytes, RelayParams};
+use super::police::verdict::Violation;
+use super::totals::Totals;
 
-/// Everything that was read of both legs before the tunnel opened.
-#[derive(Debug)]
-pub struct EarlyBytes {
-    /// What the client sent behind its request.
-    pub from_client: Vec<u8>,
-    /// The server's 101, and what it sent behind it.
-    pub from_server: Vec<u8>,
-    /// How much of `from_server` is the 101.
-    pub reply_size: usize,
-    /// Which extensions it agrees on.
-    pub extensions: Extensions,
-}
-
-/// What a relay is held to, and who looks at it.
-#[derive(Debug)]
-pub struct RelayParams {
-    /// The way bytes take.
-    pub mode: RelayMode,
-    /// What the connection is held to.
-    pub limits: Arc<ConnLimits>,
-    /// What all connections of its client share, where its terms have them share anything.
-    pub shares: Option<Arc<Shares>>,
-    /// What others see of it.
-    pub handle: Arc<ConnHandle>,
-    /// Where it counts.
-    pub counters: Arc<RelayCounters>,
-}
-
-/// What a relay knows of its connection, but for the legs themselves. It is over when both sides are, or when it is told to
-/// end; whoever drops it closes the legs first.
+/// The state of an open connection, apart from its legs. It is over when both sides have ended, or on command; the owner drops
+/// the legs before the relay.
 #[derive(Debug)]
 pub struct Relay {
-    pub(super) inbound: Flow,
-    pub(super) outbound: Flow,
-    pub(super) env: RelayEnv,
-    /// Frames of ours that wait for their place between two of the server's.
-    pub(super) injected: Option<Box<InjectedFrames>>,
-    /// The server's leg has been made ready for staying.
-    is_prepared: bool,
-    pub(super) handle: Arc<ConnHandle>,
+    flows: Flows,
+    env: RelayEnv,
+    handle: Arc<ConnHandle>,
+    /// Only while frames of ours wait for their place between two of the server's.
+    injected: Option<Box<InjectedFrames>>,
+    /// Only while the connection is ending.
+    closing: Option<Box<Closing>>,
+    /// Why the connection will have been closed, once a side has ended or announced it.
+    reason: Option<CloseReason>,
+    /// The handle knows the task's waker.
     is_waker_set: bool,
+    /// The client has sent nothing yet.
     is_silent: bool,
-    /// Who began to end it, as the log and the metric name it.
-    cause: Option<CloseReason>,
-    /// Only while it is ending: an open connection holds no timer.
-    pub(super) closing: Option<Box<Closing>>,
-}
-
-/// What a connection moved in all, and why it is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Totals {
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-    /// Messages from the client.
-    pub messages_in: u64,
-    /// Messages to the client.
-    pub messages_out: u64,
-    /// How often a limit on messages was hit, and the last one that was.
-    pub limit_hits: u32,
-    /// See `limit_hits`.
-    pub last_limit: Option<MessageLimit>,
-    /// Messages from the client that looked like heartbeats, where its messages are looked at.
-    pub heartbeats: u32,
-    /// Why it is over.
-    pub reason: CloseReason,
-    /// It was closed as a ghost because another connection of the same client needed its slot.
-    pub was_replaced: bool,
+    /// The server's leg has the options that only connections that stay need.
+    is_prepared: bool,
 }
 
 impl Relay {
-    /// One that begins with `early`. To `half_close` and `keepalive` of its pace it sees itself, to the rest the sweep does.
+    /// A relay that first delivers `early`. Of its timeouts it keeps `half_close` and `keepalive` itself; the worker's sweep
+    /// keeps the others.
     pub fn new(early: EarlyBytes, params: RelayParams) -> Self {
         let RelayParams {
             mode,
@@ -100,258 +52,326 @@ impl Relay {
             handle,
             counters,
         } = params;
-        let client_policer = limits.polices_client().then(|| FramePolicer::new(Sender::Client));
-        let server_policer = limits.polices_server().then(|| FramePolicer::new(Sender::Server));
-        let has_frame = !early.from_client.is_empty();
-        let from_client = if limits.is_strict() {
-            FrameScanner::strict(Sender::Client, early.extensions)
-        } else {
-            FrameScanner::new(Sender::Client)
-        };
-        let inbound = Flow::new(from_client, early.from_client, 0, mode, client_policer);
-        let outbound = Flow::new(
-            FrameScanner::new(Sender::Server),
-            early.from_server,
-            early.reply_size,
-            mode,
-            server_policer,
-        );
+        let has_sent = !early.from_client.is_empty();
+        let flows = Flows::new(early, mode, &limits);
         counters.opened.add(1);
         let mut relay = Self {
+            flows,
             env: RelayEnv {
                 limits,
                 shares,
                 counters,
             },
+            handle,
             injected: None,
-            is_prepared: false,
+            closing: None,
+            reason: None,
             is_waker_set: false,
             is_silent: true,
-            cause: None,
-            closing: None,
-            handle,
-            inbound,
-            outbound,
+            is_prepared: false,
         };
         let first = |flow: &Flow, received| Progress {
-            read: flow.bytes,
-            messages: flow.messages,
-            frames: 0,
+            read: flow.bytes(),
+            messages: flow.messages(),
             received,
-            has_frame: false,
-            written: false,
+            ..Progress::default()
         };
-        let (inward, outward) = (first(&relay.inbound, has_frame), first(&relay.outbound, false));
-        relay.count(inward, outward);
+        let (inward, outward) = (
+            first(&relay.flows.inbound, has_sent),
+            first(&relay.flows.outbound, false),
+        );
+        relay.record(inward, outward);
         relay
     }
 
-    /// Goes on for as far as it can.
+    /// Goes on as far as it can; ready once the connection is over.
     pub fn poll(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Totals> {
         if !std::mem::replace(&mut self.is_waker_set, true) {
             self.handle.set_waker(cx.waker());
         }
-        if let Some(order) = self.handle.command()
-            && let Some(cause) = self.begin_close(order, legs, cx)
+        if let Some(command) = self.handle.command()
+            && let Some(reason) = self.execute(command, legs, cx)
         {
             return Poll::Ready(Totals {
-                was_replaced: order == Command::Replace,
-                ..self.totals(cause)
+                was_replaced: command == Command::Replace,
+                ..self.flows.totals(reason)
             });
         }
         if self.handle.take_probe() {
-            self.look(legs);
+            self.probe(legs);
         }
-        let cause = if self.is_closing() {
+        let reason = if self.handshake().is_some() {
             self.poll_handshake(legs, cx)
         } else {
             self.poll_open(legs, cx)
         };
-        cause.map(|cause| self.totals(cause))
+        reason.map(|reason| self.flows.totals(reason))
     }
 
-    /// Whether it was told to rest, and can: nothing is under way but the next word of either side.
+    /// Whether the connection is to be parked, and can be: nothing is under way. The request is taken only then.
     pub fn take_park(&self) -> bool {
         self.handle.wants_park()
-            && self.cause.is_none()
+            && self.reason.is_none()
             && self.closing.is_none()
             && self.injected.is_none()
-            && self.inbound.is_idle()
-            && self.outbound.is_idle()
+            && self.flows.are_idle()
             && !self.handle.has_unacked()
             && self.handle.ping_delivery() == PingDelivery::None
-            // Last: who can't yet has not forgotten it when it can.
             && self.handle.take_park()
     }
 
-    /// Has `waker` woken for what it is told from here on, until it is polled again. False where it was told something
-    /// before that.
+    /// Has `waker` woken for requests from here on, until the relay is polled again. False if one came before that.
     pub fn set_parked_waker(&mut self, waker: &Waker) -> bool {
         self.is_waker_set = false;
         self.handle.set_waker(waker);
         !self.handle.has_request()
     }
 
-    /// What it moved in all, where a socket of it is lost to an error of our own machine.
+    /// The totals of a connection whose socket is lost to an error of this machine.
     pub fn totals_on_io_error(&self) -> Totals {
-        self.totals(CloseReason::Io)
+        self.flows.totals(CloseReason::Io)
+    }
+
+    /// Whether the server has ended, even if the client has not taken everything from it: it no longer holds a connection.
+    pub fn server_has_ended(&self) -> bool {
+        self.flows.server_has_ended()
     }
 
     fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let inward = self.inbound.pump(&legs.client, &legs.server, &self.env, cx);
-        // Whoever could not be written to was reset, and the error that said so is taken: reading shows a mere end.
-        self.outbound.early_end = self.inbound.sink_end.or(self.outbound.early_end);
-        let outward = self.outbound.pump(&legs.server, &legs.client, &self.env, cx);
-        self.count(inward, outward);
-        self.forward_ends(legs);
-        if self.outbound.sink_end.is_some() && !self.inbound.has_died() {
-            self.inbound.early_end = self.outbound.sink_end;
-            let more = self.inbound.pump(&legs.client, &legs.server, &self.env, cx);
-            self.count(more, Progress::default());
-            self.forward_ends(legs);
+        let inward = self.flows.inbound.pump(&legs.client, &legs.server, &self.env, cx);
+        // A failed write takes the socket's error: reading would see an orderly end.
+        if let Some(end) = self.flows.inbound.ends().sink() {
+            self.flows.outbound.ends_mut().set_early(end);
         }
-        if let Some(violation) = self.inbound.violation() {
+        let outward = self.flows.outbound.pump(&legs.server, &legs.client, &self.env, cx);
+        self.record(inward, outward);
+        self.flows.forward_ends(legs);
+        if let Some(end) = self.flows.outbound.ends().sink()
+            && !self.flows.inbound.ends().has_died()
+        {
+            self.flows.inbound.ends_mut().set_early(end);
+            let inward = self.flows.inbound.pump(&legs.client, &legs.server, &self.env, cx);
+            self.record(inward, Progress::default());
+            self.flows.forward_ends(legs);
+        }
+        if let Some(violation) = self.flows.inbound.gate().violation() {
             self.close_for(violation);
             return self.poll_handshake(legs, cx);
         }
         self.inject(legs, cx);
-        self.note_close_cause(legs);
-        let Some(cause) = self.cause else { return Poll::Pending };
-        self.poll_ended(legs, cause, cx)
-    }
-
-    /// Passes an end on, unless both sides have ended: then the close that follows does it.
-    fn forward_ends(&mut self, legs: &Legs) {
-        let is_all = self.inbound.is_done && self.outbound.is_done;
-        for (flow, sink) in [(&mut self.inbound, &legs.server), (&mut self.outbound, &legs.client)] {
-            if std::mem::take(&mut flow.owes_fin) && !is_all {
-                sink.shutdown_write();
-            }
+        self.reason = self.reason.or_else(|| self.flows.close_reason(legs));
+        match self.reason {
+            Some(reason) => self.poll_ended(legs, reason, cx),
+            None => Poll::Pending,
         }
     }
 
-    /// Asked for by the sweep: what only system calls tell.
-    fn look(&mut self, legs: &Legs) {
-        let unacknowledged = u64::from(legs.client.unacknowledged());
-        let took = self.outbound.bytes_accepted().saturating_sub(unacknowledged);
+    /// Looks for what only system calls tell.
+    fn probe(&mut self, legs: &Legs) {
+        let unacked = legs.client.unacknowledged();
+        let acked = self.flows.outbound.bytes_written().saturating_sub(unacked.into());
         self.handle
-            .record_acked(took, unacknowledged > 0 || self.outbound.has_buffered());
-        let is_asked = self.handle.ping_delivery() == PingDelivery::InFlight;
+            .record_acked(acked, unacked > 0 || self.flows.outbound.has_buffered());
+        let is_pinged = self.handle.ping_delivery() == PingDelivery::InFlight;
         self.handle
-            .set_host_silent(is_asked && legs.client.is_unanswered_for(SILENCE));
+            .set_host_silent(is_pinged && legs.client.is_unanswered_for(SILENCE));
         if !std::mem::replace(&mut self.is_prepared, true) {
             legs.server.set_lasting_options(self.env.limits.timeouts.keepalive);
         }
-        self.inbound.check_pipe();
-        self.outbound.check_pipe();
-        self.inbound.probe_for_end(&legs.client);
-        self.outbound.probe_for_end(&legs.server);
+        self.flows.inbound.probe(&legs.client);
+        self.flows.outbound.probe(&legs.server);
     }
 
-    /// The first to end names the reason; a close frame counts as the beginning of its sender's end.
-    fn note_close_cause(&mut self, legs: &Legs) {
-        if self.cause.is_some() {
+    /// Writes pings and the notice to the client where there is room between two of the server's frames.
+    fn inject(&mut self, legs: &Legs, cx: &mut Context<'_>) {
+        if let Some(wait) = self.flows.inbound.gate_mut().take_first_delay()
+            && let Some(notice) = self.env.limits.notice_frame(wait)
+        {
+            self.injected.get_or_insert_default().set_notice(notice);
+        }
+        if self.handle.take_ping()
+            && let Some(policer) = self.flows.inbound.gate_mut().policer_mut()
+        {
+            self.injected.get_or_insert_default().add_ping(&policer.ping());
+        }
+        let Some(injected) = &mut self.injected else { return };
+        let between_frames = self.flows.outbound.is_between_frames();
+        let between_messages = between_frames && !self.flows.outbound.gate().is_within_message();
+        let ready = injected.take_ready(between_frames, between_messages);
+        if injected.is_empty() {
+            self.injected = None;
+        }
+        if ready.bytes.is_empty() {
             return;
         }
-        let dead = |end: StreamEnd| end == StreamEnd::TimedOut || end == StreamEnd::Failed;
-        self.cause = if let Some(end) = self.inbound.ended().or(self.outbound.sink_end) {
-            Some(if !dead(end) {
-                CloseReason::Client
-            } else if end == StreamEnd::TimedOut && !legs.client.is_acknowledged() {
-                CloseReason::Stalled
-            } else {
-                CloseReason::Io
-            })
-        } else if let Some(end) = self.outbound.ended().or(self.inbound.sink_end) {
-            Some(if dead(end) {
-                CloseReason::Io
-            } else {
-                CloseReason::Upstream
-            })
-        } else if self.inbound.scanner.saw_close() {
-            Some(CloseReason::Client)
-        } else if self.outbound.scanner.saw_close() {
-            Some(CloseReason::Upstream)
-        } else {
-            None
-        };
-    }
-
-    /// Whether the server has ended, be it behind bytes that the client has yet to take: it has this connection no more.
-    pub fn server_has_ended(&self) -> bool {
-        self.outbound.ended().is_some() || self.inbound.sink_end.is_some()
-    }
-
-    pub(super) fn client_died(&self) -> bool {
-        self.outbound.sink_end.is_some() || self.inbound.has_died()
-    }
-
-    pub(super) fn server_died(&self) -> bool {
-        self.inbound.sink_end.is_some() || self.outbound.has_died()
-    }
-
-    pub(super) fn count(&mut self, inward: Progress, outward: Progress) {
-        if inward.read > 0 {
-            self.env.counters.bytes_in.add(inward.read);
-            self.env.counters.messages_in.add(inward.messages);
+        let mut outward = Progress::default();
+        self.flows.outbound.append(&ready.bytes);
+        let _as_far_as_possible = self.flows.outbound.poll_flush(&legs.client, &mut outward, cx);
+        self.record(Progress::default(), outward);
+        if ready.has_ping {
+            self.handle.mark_unacked();
+            self.handle.mark_pinged();
         }
-        if inward.received {
-            self.end_silence();
+    }
+
+    /// Executes a command: begins to close the connection, or, if that returns a reason, closes it at once.
+    fn execute(&mut self, command: Command, legs: &Legs, cx: &mut Context<'_>) -> Option<CloseReason> {
+        match command {
+            Command::Close(reason) => match CloseHandshake::of(reason) {
+                // However long a frame takes: the one who drains decides when to cut it.
+                Some(handshake) if reason == CloseReason::Drain => self.begin_handshake(handshake, None),
+                Some(handshake) => self.begin_handshake(handshake, Some(HANDSHAKE)),
+                None => {
+                    legs.client.reset_on_close();
+                    return Some(reason);
+                }
+            },
+            Command::Replace => {
+                if let Some(handshake) = CloseHandshake::of(CloseReason::Ghost) {
+                    self.begin_handshake(handshake, Some(HANDSHAKE));
+                }
+                let _as_far_as_possible = self.poll_handshake(legs, cx);
+                legs.server.shutdown_write();
+                legs.client.reset_on_close();
+                return Some(CloseReason::Ghost);
+            }
+            Command::Cut => {
+                // Where no frame is incomplete there is still room for a close frame, had there been no time for it before.
+                if let Some(handshake) = CloseHandshake::of(CloseReason::Drain) {
+                    self.begin_handshake(handshake, None);
+                }
+                let _as_far_as_possible = self.poll_handshake(legs, cx);
+                legs.client.shutdown_write();
+                legs.server.shutdown_write();
+                return Some(CloseReason::Drain);
+            }
+        }
+        None
+    }
+
+    /// Closes the connection for what its client has done. Bytes that are buffered for either side are delivered first.
+    fn close_for(&mut self, violation: Violation) {
+        let (reason, fault) = match violation {
+            Violation::Rate(..) => (CloseReason::MessageRate, None),
+            Violation::Size => (CloseReason::MessageSize, None),
+            Violation::Fault(fault) => (CloseReason::Protocol, Some(fault.to_string())),
+        };
+        let notice = match violation {
+            // A client that was delayed has had its notice.
+            Violation::Rate(_, wait) if !self.flows.inbound.gate().has_delayed() => self.env.limits.notice_frame(wait),
+            Violation::Rate(..) | Violation::Size | Violation::Fault(_) => None,
+        };
+        // Each of the three has a close frame: a test of theirs says so.
+        if let Some(frame) = reason.frame() {
+            let text = fault.as_deref().unwrap_or(frame.text);
+            let handshake = CloseHandshake::new(reason, frame.code, text, notice.unwrap_or_default());
+            self.begin_handshake(handshake, Some(DELIVERY));
+        }
+    }
+
+    /// Begins a close handshake, which may take so long, unless one has begun.
+    fn begin_handshake(&mut self, handshake: CloseHandshake, timeout: Option<Duration>) {
+        if self.handshake().is_none() {
+            let closing = self.closing.get_or_insert_with(Closing::new);
+            closing.begin_handshake(handshake, timeout, &self.env.limits.clock);
+        }
+    }
+
+    fn handshake(&self) -> Option<&CloseHandshake> {
+        self.closing.as_ref()?.handshake()
+    }
+
+    fn poll_handshake(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let Some(closing) = &mut self.closing else {
+            return Poll::Pending;
+        };
+        let flows = (&mut self.flows.inbound, &mut self.flows.outbound);
+        let Some(turn) = closing.poll_handshake(flows, legs, &self.env, cx) else {
+            return Poll::Pending;
+        };
+        self.record(turn.inward, turn.outward);
+        if turn.is_over {
+            return Poll::Ready(turn.reason);
+        }
+        self.poll_ended(legs, turn.reason, cx).map(|_deadline| turn.reason)
+    }
+
+    /// Waits for what is still to happen once a side has ended. Ready with why the connection was closed: `reason`, unless a
+    /// deadline passed that says more.
+    fn poll_ended(&mut self, legs: &Legs, reason: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
+        let sides = self.flows.sides(self.handshake());
+        if sides.are_over() {
+            return Poll::Ready(reason);
+        }
+        let Some(stage) = Closing::stage(self.closing.as_deref(), sides, legs) else {
+            return match &mut self.closing {
+                Some(closing) => closing
+                    .poll_deadlines(false, &self.env.limits.clock, cx)
+                    .map(|()| reason),
+                None => Poll::Pending,
+            };
+        };
+        if stage == CloseStage::Answer && sides.server_died {
+            legs.client.reset_on_close();
+            return Poll::Ready(reason);
+        }
+        if stage == CloseStage::Acknowledgement && legs.server.is_acknowledged() {
+            self.flows.reset_undelivered(legs, self.handshake());
+            return Poll::Ready(reason);
+        }
+        let checks_acks =
+            stage == CloseStage::Acknowledgement || stage == CloseStage::Delivery && sides.is_all_sent_to_client;
+        let closing = self.closing.get_or_insert_with(Closing::new);
+        let expired = std::task::ready!(closing.poll_stage(stage, sides, checks_acks, reason, &self.env, cx));
+        self.flows.reset_undelivered(legs, self.handshake());
+        if expired.resets_client {
+            legs.client.reset_on_close();
+        }
+        Poll::Ready(expired.reason)
+    }
+
+    /// Counts what moved, and shows it to those who look at the handle.
+    fn record(&mut self, inward: Progress, outward: Progress) {
+        let (counters, handle) = (&self.env.counters, &self.handle);
+        if inward.read > 0 {
+            counters.bytes_in.add(inward.read);
+            counters.messages_in.add(inward.messages);
+        }
+        if inward.received && std::mem::take(&mut self.is_silent) {
+            counters.no_longer_silent.add(1);
         }
         if (inward.received || inward.has_frame) && self.env.limits.pings() && self.is_activity(inward) {
-            self.handle.mark_client_activity();
+            handle.mark_client_activity();
         }
         if outward.read > 0 {
-            self.env.counters.bytes_out.add(outward.read);
-            self.env.counters.messages_out.add(outward.messages);
+            counters.bytes_out.add(outward.read);
+            counters.messages_out.add(outward.messages);
         }
         if inward.received || outward.read > 0 || inward.written || outward.written {
-            self.handle.mark_moved();
+            handle.mark_moved();
         }
         if outward.written {
-            self.handle.mark_unacked();
+            handle.mark_unacked();
         }
-        self.handle
-            .set_client_unread(self.inbound.is_delayed() || self.inbound.has_buffered());
-        self.handle.set_server_delayed(self.outbound.is_delayed());
-        self.handle
-            .set_blocked(!self.outbound.is_read() || !self.inbound.is_read());
+        handle.set_client_unread(self.flows.inbound.gate().is_delayed() || self.flows.inbound.has_buffered());
+        handle.set_server_delayed(self.flows.outbound.gate().is_delayed());
+        handle.set_blocked(!self.flows.outbound.is_read() || !self.flows.inbound.is_read());
     }
 
-    /// Whether what came tells that the client is there: where a first message is awaited of it, no byte does before a frame.
+    /// Whether what came shows that the client is there. While its first message is awaited, only a frame does.
     fn is_activity(&self, inward: Progress) -> bool {
         inward.has_frame || self.handle.client_activity() != 0 || self.env.limits.liveness().first_message.is_none()
-    }
-
-    fn end_silence(&mut self) {
-        if std::mem::take(&mut self.is_silent) {
-            self.env.counters.no_longer_silent.add(1);
-        }
-    }
-
-    fn totals(&self, cause: CloseReason) -> Totals {
-        let policers = || {
-            [&self.inbound, &self.outbound]
-                .into_iter()
-                .filter_map(|flow| flow.policer())
-        };
-        Totals {
-            bytes_in: self.inbound.bytes,
-            bytes_out: self.outbound.bytes,
-            messages_in: self.inbound.messages,
-            messages_out: self.outbound.messages,
-            limit_hits: policers().fold(0, |hits, policer| policer.hits.saturating_add(hits)),
-            last_limit: policers().find_map(|policer| policer.last_hit),
-            heartbeats: self.inbound.policer().map_or(0, FramePolicer::heartbeats),
-            reason: cause,
-            was_replaced: false,
-        }
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        self.end_silence();
+        if self.is_silent {
+            self.env.counters.no_longer_silent.add(1);
+        }
         self.handle.mark_closed();
     }
 }
+
+/// The time to deliver what was buffered before a violation.
+const DELIVERY: Duration = Duration::from_secs(5);

@@ -8,7 +8,8 @@ use crate::net::fault;
 use crate::net::options::SocketOptions;
 use crate::relay::handle::ConnHandle;
 use crate::relay::legs::{IdleLegs, Legs};
-use crate::relay::relay::{EarlyBytes, Relay, RelayParams};
+use crate::relay::params::{EarlyBytes, RelayParams};
+use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
 use crate::walk::decide::Passage;

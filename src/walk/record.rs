@@ -10,7 +10,7 @@ use crate::config::notation::units::show_rate;
 use crate::config::policy::LogLevel;
 use crate::limit::admission::{Granted, Lack, Limit, Permit};
 use crate::limit::key::ClientKey;
-use crate::relay::relay::Totals;
+use crate::relay::totals::Totals;
 use crate::upstream::server::Server;
 
 use crate::live::listener::Listener;

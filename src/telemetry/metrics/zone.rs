@@ -6,7 +6,7 @@ use enum_map::EnumMap;
 use prometheus::{Histogram, IntCounter};
 
 use crate::reason::close::CloseReason;
-use crate::relay::relay::Totals;
+use crate::relay::totals::Totals;
 
 use super::handshakes::Handshakes;
 use super::register::seconds;

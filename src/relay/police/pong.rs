@@ -1,4 +1,4 @@
-//! Questions of ours to a silent client, and how their answers are told from everybody else's.
+//! Our pings to a silent client, and how their pongs are told from those to the server's pings.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,8 +7,7 @@ use crate::wire::ws::header::FrameKind;
 
 /// The payload of a connection's pings, and how many are unanswered.
 ///
-/// It is the same for all of them, as an endpoint may answer only the last of several (RFC 6455, 5.5.3), and tells its
-/// pongs from those of the server's own pings.
+/// All pings of a connection have the same payload, as an endpoint may answer only the last of several (RFC 6455, 5.5.3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExpectedPong {
     payload: [u8; LENGTH],
@@ -16,7 +15,7 @@ pub(super) struct ExpectedPong {
 }
 
 impl ExpectedPong {
-    /// Nothing was asked yet. Nobody can guess what will be.
+    /// No ping was sent yet. The payload is one that nobody can guess.
     pub(super) fn random() -> Self {
         let mut payload = *b"wsguard-????????";
         let number = RandomState::new().hash_one(());
@@ -24,19 +23,19 @@ impl ExpectedPong {
         Self { payload, unanswered: 0 }
     }
 
-    /// A ping to be sent.
-    pub(super) fn ask(&mut self) -> Vec<u8> {
+    /// A ping frame to be sent.
+    pub(super) fn ping(&mut self) -> Vec<u8> {
         self.unanswered += 1;
         server_frame(FrameKind::Ping, &self.payload)
     }
 
-    /// Whether a pong of this length might be an answer to us.
+    /// Whether a pong with a payload of this length could be an answer.
     pub(super) fn may_match(&self, length: u64) -> bool {
         self.unanswered > 0 && length == LENGTH as u64
     }
 
-    /// Whether this pong, masked, is an answer to us; and from here on one less is awaited. The client may answer all of our
-    /// pings with one pong, so those that are left are not waited for.
+    /// Whether this masked payload is that of an answer, which then counts as given. The client may answer several pings with
+    /// one pong; the others stay unanswered, and nothing waits for them.
     pub(super) fn matches(&mut self, payload: &[u8], mask: [u8; 4]) -> bool {
         let unmasked = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
         let is_ours = unmasked.eq(self.payload);

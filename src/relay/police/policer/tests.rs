@@ -1,14 +1,18 @@
 use super::*;
 use crate::limit::rules::Rate;
+use crate::limit::shares::Shares;
 use crate::relay::clock::Clock;
+use crate::relay::conn_limits::ConnLimits;
+use crate::relay::counters::RelayCounters;
 use crate::relay::rules::MessageRules;
+use crate::relay::rules::OnExceed;
 use crate::relay::timeouts::Timeouts;
 use crate::wire::ws::extensions::Extensions;
 use crate::wire::ws::frame::server_frame;
 use proptest::prelude::*;
 use std::time::Instant;
 
-const PACE: Timeouts = Timeouts {
+const NO_TIMEOUTS: Timeouts = Timeouts {
     idle: None,
     half_close: None,
     stalled: None,
@@ -46,7 +50,7 @@ impl Court {
     fn sharing(sender: Sender, rules: &MessageRules, observe: bool, shares: Option<Arc<Shares>>) -> Self {
         let (epoch, counters) = (Instant::now(), Arc::<RelayCounters>::default());
         let limits = Arc::new(ConnLimits::new(
-            PACE,
+            NO_TIMEOUTS,
             rules,
             observe,
             epoch,
@@ -501,7 +505,7 @@ fn exactly_our_pong_is_swallowed() {
         ..MessageRules::OFF
     };
     let mut expected = ExpectedPong::random();
-    let ping = expected.ask();
+    let ping = expected.ping();
     let answer = |payload: &[u8]| {
         let mask = [1, 2, 3, 4];
         let masked = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
@@ -746,8 +750,8 @@ fn a_turn_ends_after_so_many_frames_however_small_they_are() {
     let stream = frame(TEXT, 0).repeat(10_000);
     let now = Moment::since(court.epoch, court.epoch);
     let verdict = court.policer.police(&mut court.scanner, &stream, &court.env, now);
-    let most = MOST_FRAMES as usize * 6;
-    assert_eq!((verdict.frames, verdict.remainder), (MOST_FRAMES, Remainder::TurnOver));
+    let most = MAX_FRAMES as usize * 6;
+    assert_eq!((verdict.frames, verdict.remainder), (MAX_FRAMES, Remainder::TurnOver));
     assert_eq!((verdict.passes, verdict.rest), (most, most));
     court.hear(&stream[most..], 0);
     assert_eq!(
@@ -773,8 +777,8 @@ fn nobody_gets_ahead_of_those_who_wait_for_what_they_share() {
         matches!(second.remainder, Remainder::Defer(_)),
         "though a token is there"
     );
-    assert!(second.policer.lacks_share);
-    first.policer.has_turn = true;
+    assert!(second.policer.lacks_shared());
+    first.policer.set_turn(true);
     first.hear(&message, 0);
     assert_eq!(first.passed, message);
     drop(place);

@@ -1,0 +1,27 @@
+//! What a relay works with, beside its own state.
+
+use std::sync::Arc;
+
+use crate::limit::bucket::Moment;
+use crate::limit::shares::Shares;
+
+use super::conn_limits::ConnLimits;
+use super::counters::RelayCounters;
+
+/// What both directions of a connection work with; most of it is common to many connections.
+#[derive(Debug)]
+pub(super) struct RelayEnv {
+    /// What the connection is held to, and the clock that tells how long its peers take.
+    pub(super) limits: Arc<ConnLimits>,
+    /// The buckets that all connections of its client key share, if it has any.
+    pub(super) shares: Option<Arc<Shares>>,
+    /// Where it counts.
+    pub(super) counters: Arc<RelayCounters>,
+}
+
+impl RelayEnv {
+    /// The time, as buckets count it.
+    pub(super) fn moment(&self) -> Moment {
+        self.limits.moment(self.limits.clock.monotonic_now())
+    }
+}

@@ -1,0 +1,362 @@
+//! Frames that are policed before they pass: what may not pass yet is deferred, and nothing more is read meanwhile; what may
+//! not pass at all closes the connection.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use crate::limit::line::Place;
+use crate::wire::ws::scanner::FrameScanner;
+
+use super::super::clock::Clock;
+use super::super::counters::MessageLimit;
+use super::super::env::RelayEnv;
+use super::super::police::policer::{FramePolicer, MAX_FRAMES, in_progress};
+use super::super::police::verdict::{Remainder, Verdict, Violation};
+use super::buffer::BUFFER_SIZE;
+
+/// A policer, and what it defers.
+#[derive(Debug)]
+pub(super) struct Inspection {
+    policer: FramePolicer,
+    /// Only while something is deferred.
+    deferred: Option<Box<Deferred>>,
+    has_delayed: bool,
+    /// How many bytes are read at once: what can't be decided or passed on soon stays in the kernel.
+    max_read: u32,
+}
+
+/// What was read and does not pass yet.
+#[derive(Debug, Default)]
+struct Deferred {
+    /// From `from` on. Begins where the scanner is: at a frame boundary, or within a payload that waits.
+    bytes: Vec<u8>,
+    from: usize,
+    /// The bytes can be policed without reading more.
+    resumes: bool,
+    delay: Option<Delay>,
+    /// This is the first delay of the connection; what was lacking then, not yet reported.
+    first_delay: Option<Duration>,
+    violation: Option<Violation>,
+}
+
+/// A wait for a rate limit. Its instants are those of the pausing [`Clock`].
+#[derive(Debug)]
+pub(super) struct Delay {
+    since: Instant,
+    until: Option<Instant>,
+    /// Wakes the task at `until`. `None`: the delay has run out, and the bytes are policed again.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// The place in the line for a shared bucket.
+    place: Option<Place>,
+    /// Others are before it in the line: the timer only ends its patience.
+    queues: bool,
+}
+
+impl Inspection {
+    /// Begins with `first`, bytes that nobody has policed.
+    pub(super) fn new(policer: FramePolicer, first: Vec<u8>) -> Self {
+        let deferred = (!first.is_empty()).then(|| {
+            Box::new(Deferred {
+                bytes: first,
+                resumes: true,
+                ..Deferred::default()
+            })
+        });
+        Self {
+            policer,
+            deferred,
+            has_delayed: false,
+            max_read: LARGEST_READ,
+        }
+    }
+
+    pub(super) fn policer(&self) -> &FramePolicer {
+        &self.policer
+    }
+
+    pub(super) fn policer_mut(&mut self) -> &mut FramePolicer {
+        &mut self.policer
+    }
+
+    /// Whether it has nothing to remember, so that the next bytes can do with a new one.
+    pub(super) fn is_disposable(&self, env: &RelayEnv) -> bool {
+        let is_needed = self.deferred.is_some() || !self.policer.is_untouched() || env.limits.polices_client();
+        self.policer.is_of_client() && !is_needed
+    }
+
+    /// Whether something waits for a rate limit.
+    pub(super) fn is_delayed(&self) -> bool {
+        self.deferred.as_ref().is_some_and(|deferred| deferred.delay.is_some())
+    }
+
+    /// Whether anything was ever delayed.
+    pub(super) fn has_delayed(&self) -> bool {
+        self.has_delayed
+    }
+
+    /// How much was lacking when the first delay began; returned once.
+    pub(super) fn take_first_delay(&mut self) -> Option<Duration> {
+        self.deferred.as_mut()?.first_delay.take()
+    }
+
+    /// What the connection is to be closed for.
+    pub(super) fn violation(&self) -> Option<Violation> {
+        self.deferred.as_ref()?.violation
+    }
+
+    /// Whether bytes are deferred.
+    pub(super) fn has_deferred(&self) -> bool {
+        self.deferred.is_some()
+    }
+
+    /// Whether nothing is read because of what is deferred.
+    pub(super) fn is_paused(&self) -> bool {
+        self.deferred
+            .as_ref()
+            .is_some_and(|deferred| deferred.resumes || deferred.delay.is_some() || deferred.violation.is_some())
+    }
+
+    /// How much is read at once, the deferred bytes included.
+    pub(super) fn max_read(&self) -> usize {
+        self.max_read as usize
+    }
+
+    /// Copies the deferred bytes to the front of `buffer`, and returns how many these are: what is read goes behind them.
+    pub(super) fn copy_deferred(&self, buffer: &mut [u8]) -> usize {
+        let rest = self.rest();
+        buffer[..rest.len()].copy_from_slice(rest);
+        rest.len()
+    }
+
+    /// The deferred bytes that can be policed now without reading more, with the position where they begin; `None` if reading
+    /// may go on, `Pending` if it may not.
+    pub(super) fn poll_resume(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<Option<(Vec<u8>, usize)>> {
+        let Some(deferred) = &mut self.deferred else {
+            return Poll::Ready(None);
+        };
+        if deferred.violation.is_some() {
+            return Poll::Pending;
+        }
+        ready!(deferred.poll_delay(clock, cx));
+        if deferred.rest().is_empty() {
+            self.deferred = None;
+            return Poll::Ready(None);
+        }
+        if !deferred.resumes {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some((std::mem::take(&mut deferred.bytes), deferred.from)))
+    }
+
+    /// Decides on `bytes`, the deferred ones included; with the verdict comes the delay of the first of them.
+    pub(super) fn police(
+        &mut self,
+        scanner: &mut FrameScanner,
+        bytes: &[u8],
+        env: &RelayEnv,
+    ) -> (Verdict, Option<Delay>) {
+        let delay = self.deferred.take().and_then(|deferred| deferred.delay);
+        self.policer.set_turn(
+            delay
+                .as_ref()
+                .is_some_and(|delay| delay.place.is_some() && !delay.queues),
+        );
+        let verdict = self.policer.police(scanner, bytes, env, env.moment());
+        self.adapt_read(&verdict, bytes.len());
+        (verdict, delay)
+    }
+
+    /// Defers what does not pass yet, `bytes` from `from` on. `delay` is that of the bytes the verdict was about.
+    pub(super) fn defer(
+        &mut self,
+        bytes: Vec<u8>,
+        from: usize,
+        verdict: &Verdict,
+        delay: Option<Delay>,
+        env: &RelayEnv,
+    ) {
+        // Once anything has passed, the next delay has a time and a place in the line of its own.
+        let waits = matches!(verdict.remainder, Remainder::Defer(_));
+        let delay = delay.filter(|_| waits && verdict.passes == 0);
+        if from < bytes.len() {
+            self.deferred = Some(Box::new(Deferred {
+                bytes,
+                from,
+                resumes: matches!(
+                    verdict.remainder,
+                    Remainder::Swallowed | Remainder::TurnOver | Remainder::Defer(_)
+                ),
+                delay,
+                ..Deferred::default()
+            }));
+        }
+        match verdict.remainder {
+            Remainder::None | Remainder::Unfinished | Remainder::Swallowed | Remainder::TurnOver => {}
+            Remainder::Defer(wait) => self.delay(wait, env),
+            Remainder::Reject(violation) => self.reject(violation, env),
+        }
+    }
+
+    /// How much of the payload in progress may be read now, where it is limited; `Pending` until some may.
+    pub(super) fn poll_allowance(
+        &mut self,
+        scanner: &FrameScanner,
+        env: &RelayEnv,
+        cx: &mut Context<'_>,
+    ) -> Poll<usize> {
+        let left = in_progress(scanner);
+        if left == 0 || !self.policer.meters_payload(env) {
+            return Poll::Ready(usize::MAX);
+        }
+        loop {
+            if let Some(deferred) = &mut self.deferred {
+                if deferred.violation.is_some() {
+                    return Poll::Pending;
+                }
+                ready!(deferred.poll_delay(&env.limits.clock, cx));
+            }
+            match self.policer.allowance(left, env, env.moment()) {
+                Ok(max) => {
+                    self.deferred.take_if(|deferred| deferred.rest().is_empty());
+                    return Poll::Ready(usize::try_from(max).unwrap_or(usize::MAX));
+                }
+                Err(wait) => self.delay(wait, env),
+            }
+        }
+    }
+
+    /// Counts that `bytes` of the payload in progress passed without being policed, with so many `left` before them.
+    pub(super) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv) {
+        if self.policer.meters_payload(env) {
+            self.policer.spend(bytes, left, env, env.moment());
+        }
+    }
+
+    /// Takes deferred bytes of the payload in progress, `max` at most.
+    pub(super) fn take_deferred(&mut self, scanner: &FrameScanner, max: usize) -> Vec<u8> {
+        let left = usize::try_from(scanner.payload_left()).unwrap_or(usize::MAX);
+        let Some(deferred) = &mut self.deferred else {
+            return Vec::new();
+        };
+        let rest = deferred.rest();
+        let taken = rest[..rest.len().min(max).min(left)].to_vec();
+        deferred.from += taken.len();
+        taken
+    }
+
+    /// The deferred bytes.
+    pub(super) fn rest(&self) -> &[u8] {
+        self.deferred.as_ref().map_or(&[], |deferred| deferred.rest())
+    }
+
+    /// Gives up the deferred bytes without policing them.
+    pub(super) fn release(&mut self) -> Option<Vec<u8>> {
+        let mut deferred = self.deferred.take()?;
+        Some(deferred.bytes.split_off(deferred.from))
+    }
+
+    /// Gives up the place in the line for a shared bucket: the sink is full, so that nothing could be passed on.
+    pub(super) fn leave_line(&mut self) {
+        let delay = self.deferred.as_mut().and_then(|deferred| deferred.delay.as_mut());
+        if let Some(delay) = delay
+            && delay.place.take().is_some()
+        {
+            // The bytes are policed again once they can pass.
+            (delay.queues, delay.timer) = (false, None);
+        }
+    }
+
+    /// Reads less at once where it would take several turns to deal with it, because frames are small or much has to wait;
+    /// and more again, step by step, once everything that was read was dealt with.
+    fn adapt_read(&mut self, verdict: &Verdict, len: usize) {
+        let stays = matches!(verdict.remainder, Remainder::TurnOver | Remainder::Defer(_));
+        if stays && len - verdict.rest > SMALLEST_READ as usize || verdict.frames >= MAX_FRAMES {
+            self.max_read = SMALLEST_READ;
+        } else if !stays && len >= self.max_read as usize {
+            self.max_read = (self.max_read * 2).min(LARGEST_READ);
+        }
+    }
+
+    fn reject(&mut self, violation: Violation, env: &RelayEnv) {
+        self.policer.reject(violation, env);
+        self.deferred.get_or_insert_default().violation = Some(violation);
+    }
+
+    /// Delays what is deferred for as long as the limit says; a client's for no more than [`PATIENCE`] in all.
+    fn delay(&mut self, wait: Duration, env: &RelayEnv) {
+        let clock = &env.limits.clock;
+        let now = clock.now();
+        let patience = self.policer.is_of_client().then_some(PATIENCE);
+        let limit = self.policer.last_hit().unwrap_or(MessageLimit::Rate);
+        let deferred = self.deferred.get_or_insert_default();
+        let delay = deferred.delay.get_or_insert(Delay {
+            since: now,
+            until: None,
+            timer: None,
+            place: None,
+            queues: false,
+        });
+        let end = patience.map(|patience| delay.since + patience);
+        if end.is_some_and(|end| now >= end) {
+            return self.reject(Violation::Rate(limit, wait), env);
+        }
+        if !self.policer.lacks_shared() {
+            delay.place = None;
+        } else if let (None, Some((line, price))) = (&delay.place, self.policer.line(env)) {
+            delay.place = Some(line.join(price));
+        }
+        // Only the first in a line waits for the token; the others wait until they are first.
+        delay.queues = delay.place.as_ref().is_some_and(|place| !place.is_first());
+        delay.until = if delay.queues {
+            end
+        } else {
+            Some(end.map_or(now + wait, |end| end.min(now + wait)))
+        };
+        delay.timer = delay
+            .until
+            .map(|until| Box::pin(tokio::time::sleep_until(clock.monotonic(until).into())));
+        if !std::mem::replace(&mut self.has_delayed, true) {
+            deferred.first_delay = Some(wait);
+        }
+    }
+}
+
+impl Deferred {
+    /// Ready when nothing is delayed any more.
+    fn poll_delay(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(delay) = &mut self.delay else {
+            return Poll::Ready(());
+        };
+        if delay.queues {
+            if delay.place.as_ref().is_none_or(|place| place.poll_first(cx).is_ready()) {
+                (delay.queues, delay.timer) = (false, None);
+                return Poll::Ready(());
+            }
+            if delay.timer.is_none() {
+                return Poll::Pending;
+            }
+        }
+        if let Some(timer) = &mut delay.timer {
+            if timer.as_mut().poll(cx).is_pending() && delay.until.is_some_and(|until| clock.now() < until) {
+                return Poll::Pending;
+            }
+            delay.timer = None;
+        }
+        Poll::Ready(())
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.from..]
+    }
+}
+
+#[allow(clippy::cast_possible_truncation)]
+const LARGEST_READ: u32 = BUFFER_SIZE as u32;
+/// Two hundred small messages, and ten times what is deferred of an unfinished header or pong.
+const SMALLEST_READ: u32 = 4096;
+
+/// How long a client's messages are delayed without interruption before its connection is closed.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,34 @@
+//! What one turn of a flow has done.
+
+use super::buffer::BUFFER_SIZE;
+
+/// What a flow moved in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::relay) struct Progress {
+    /// Bytes from the source that count as passed.
+    pub(in crate::relay) read: u64,
+    /// Data messages that began in these bytes.
+    pub(in crate::relay) messages: u64,
+    /// Frames that the policer decided on.
+    pub(in crate::relay) frames: u64,
+    /// The sink took bytes.
+    pub(in crate::relay) written: bool,
+    /// The source sent bytes, including those that are not passed on.
+    pub(in crate::relay) received: bool,
+    /// Where frames are policed: a frame with a valid header arrived.
+    pub(in crate::relay) has_frame: bool,
+}
+
+impl Progress {
+    /// Whether this is so much work that other connections go first.
+    pub(super) fn is_turn_over(&self) -> bool {
+        self.read + self.messages * MESSAGE_COST + self.frames * FRAME_COST >= (MAX_READS * BUFFER_SIZE) as u64
+    }
+}
+
+/// Reads of a whole buffer in one turn.
+pub(super) const MAX_READS: usize = 8;
+
+/// What counting a message costs, and policing a frame, in bytes that could be copied in the same time.
+const MESSAGE_COST: u64 = 32;
+const FRAME_COST: u64 = 512;
