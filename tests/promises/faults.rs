@@ -271,7 +271,7 @@ fn told(rig: &Rig) {
     assert_eq!(line["level"], "error");
     let message = line["message"].as_str().unwrap();
     assert!(
-        message.contains("a fault on stage") && message.contains(" at src/") && message.contains("worker-0"),
+        message.contains("a planned fault at stage") && message.contains(" at src/") && message.contains("worker-0"),
         "{message}"
     );
     std::thread::sleep(Duration::from_millis(20));
