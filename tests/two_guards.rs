@@ -10,7 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use wsguard::config;
-use wsguard::control::{Environment, Guard, descriptors};
+use wsguard::control::descriptors;
+use wsguard::control::guard::{Environment, Guard};
 use wsguard::net::address::Bind;
 use wsguard::wire::ws::upgrade::accept_for;
 
@@ -154,7 +155,7 @@ fn refused(guard: &Guard) -> u32 {
 }
 
 fn metric(guard: &Guard, name: &str) -> u32 {
-    let text = guard.metrics_text();
+    let text = wsguard::admin::metrics_text(guard);
     let value = text.lines().find_map(|line| line.strip_prefix(name));
     value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }

@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 
 use self::judge::Verdict;
 use self::serve::{Asked, Response, text};
-use crate::control::Guard;
+use crate::control::guard::Guard;
 
 /// The running admin server. Dropping it ends its thread and every connection to it.
 #[derive(Debug)]
 pub struct AdminServer {
-    in_force: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] lets pass;
@@ -50,7 +50,7 @@ pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io
         });
     })?;
     Ok(AdminServer {
-        in_force: Some((stop, thread)),
+        running: Some((stop, thread)),
     })
 }
 
@@ -63,7 +63,7 @@ impl AdminServer {
 
 impl Drop for AdminServer {
     fn drop(&mut self) {
-        let Some((stop, thread)) = self.in_force.take() else {
+        let Some((stop, thread)) = self.running.take() else {
             return;
         };
         drop(stop);
@@ -95,12 +95,24 @@ fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
     match asked.head.uri.path() {
         "/" => text(StatusCode::OK, INDEX),
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/metrics" => typed(guard.metrics_text(), "text/plain; version=0.0.4"),
+        "/metrics" => typed(metrics_text(guard), "text/plain; version=0.0.4"),
         "/readyz" if guard.is_ready() => text(StatusCode::OK, "ready\n"),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        "/stats" => typed(guard.stats_json(), "application/json"),
+        "/stats" => typed(stats_json(guard), "application/json"),
         _ => text(StatusCode::NOT_FOUND, "Not found\n"),
     }
+}
+
+/// The page `/metrics`, in Prometheus' text format.
+pub fn metrics_text(guard: &Guard) -> String {
+    guard.scrape(scrape::metrics_text)
+}
+
+/// The page `/stats`: JSON, on one line.
+pub fn stats_json(guard: &Guard) -> String {
+    let mut json = serde_json::to_string(&stats::Stats::of(&guard.in_force())).unwrap_or_default();
+    json.push('\n');
+    json
 }
 
 fn typed(body: String, content_type: &'static str) -> Response {

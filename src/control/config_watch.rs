@@ -13,8 +13,8 @@ use notify::{Event, INotifyWatcher, RecursiveMode, Watcher};
 use crate::config::file::{Pipes, ReadError, Reader};
 use crate::config::policy::LogLevel;
 
-use crate::control::Guard;
 use crate::control::file_view::{FileId, FileView};
+use crate::control::guard::Guard;
 use crate::telemetry::log::{Line, Log};
 use crate::telemetry::survive::survive;
 

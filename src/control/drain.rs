@@ -9,7 +9,7 @@ use crate::config::policy::LogLevel;
 use crate::reason::close::CloseReason;
 use crate::relay::handle::Command;
 
-use crate::control::Guard;
+use crate::control::guard::Guard;
 use crate::engine::post::Post;
 use crate::live::phase::Phase;
 use crate::telemetry::log::Line;

@@ -14,10 +14,11 @@ use crate::config::policy::{LogLevel, Policy};
 use crate::config::{Checked, Rejected, load_with};
 use crate::net::address::Bind;
 
-use super::{BindError, Guard, Own, bind, resolver, tell_cuts};
+use crate::control::bind::{BindError, Own, bind};
 use crate::control::descriptors::{self, TooFew};
-use crate::control::memory;
+use crate::control::guard::{Guard, log_cuts};
 use crate::control::systemd::Reloading;
+use crate::control::{memory, resolver};
 use crate::engine::post::Post;
 use crate::live::in_force::InForce;
 use crate::live::phase::Phase;
@@ -162,7 +163,7 @@ impl Guard {
             let said = descriptors::cuts(&before.policy, &room, process.descriptors);
             cuts.retain(|cut| !said.contains(cut));
         }
-        tell_cuts(cuts, &process.log);
+        log_cuts(cuts, &process.log);
         let changes = changes(&before.policy, &policy);
         let after = InForce::build(policy, Arc::clone(&process), &room.capacity, Some(&before));
         resolver::resolve_new(&after);

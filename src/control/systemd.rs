@@ -1,11 +1,7 @@
 //! What systemd is told (`sd_notify(3)`): that we serve, reload or stop, how it goes, and that every worker still answers.
 
-use std::env;
 use std::fmt::Write;
-use std::io::{self, ErrorKind};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -13,63 +9,8 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::control::Guard;
+use crate::control::guard::Guard;
 use crate::live::phase::Phase;
-
-/// A way to tell systemd how we are. Without one (the default) nothing is said, and nothing fails.
-#[derive(Debug, Default)]
-pub struct Notifier(Option<Manager>);
-
-/// The socket is kept: `sd_notify::notify` makes one for each message, and when descriptors have run out the watchdog must
-/// still be told that all is well.
-#[derive(Debug)]
-struct Manager {
-    socket: UnixDatagram,
-    address: SocketAddr,
-    watchdog: Option<Duration>,
-}
-
-impl Notifier {
-    /// The one that `NOTIFY_SOCKET` names, if it names one.
-    pub fn from_env() -> io::Result<Self> {
-        let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
-            return Ok(Self::default());
-        };
-        let address = match name.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-            [b'/', ..] => SocketAddr::from_pathname(&name),
-            _ => Err(io::Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "NOTIFY_SOCKET is {}, and no Unix socket",
-                    String::from_utf8_lossy(&name.into_vec())
-                ),
-            )),
-        }?;
-        let socket = UnixDatagram::unbound()?;
-        // Somebody who does not read holds nobody up for good. Where the kernel refuses the option, a message is lost instead.
-        if socket.set_write_timeout(Some(PATIENCE)).is_err() {
-            socket.set_nonblocking(true)?;
-        }
-        Ok(Self(Some(Manager {
-            socket,
-            address,
-            watchdog: sd_notify::watchdog_enabled().filter(|watchdog| !watchdog.is_zero()),
-        })))
-    }
-
-    /// Sends one message that says all of this.
-    fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
-        let Some(manager) = &self.0 else { return Ok(()) };
-        let mut message = String::new();
-        for state in states {
-            // Writing to a string does not fail.
-            let _never = writeln!(message, "{state}");
-        }
-        manager.socket.send_to_addr(message.as_bytes(), &manager.address)?;
-        Ok(())
-    }
-}
 
 /// A reload that systemd has been told of; it hears the end of it when this is dropped, whichever way it went.
 #[derive(Debug)]
@@ -94,13 +35,13 @@ impl Drop for Reloading<'_> {
 
 /// Tells that everything is up; from then on a thread of its own tells how it goes, as long as the guard lives.
 pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
-    let Notifier(Some(manager)) = &guard.notifier else {
+    if !guard.notifier.is_there() {
         return Ok(());
-    };
+    }
     guard.notify_with_status(NotifyState::Ready);
     let watch = Watch {
         guard: Arc::downgrade(guard),
-        watchdog: manager.watchdog,
+        watchdog: guard.notifier.watchdog(),
         status: guard.status(),
         is_stuck: false,
     };
@@ -206,5 +147,3 @@ impl Watch {
 
 /// A status that changes all the time is told so often.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
-/// How long a message may wait for systemd to take it.
-const PATIENCE: Duration = Duration::from_secs(1);

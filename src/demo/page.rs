@@ -15,9 +15,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::flood::{self, Flood, Progress};
 use super::minute::{Minute, Second};
 use super::numbers::Numbers;
+use crate::admin;
 use crate::admin::judge::{Verdict, name_of};
 use crate::admin::serve::{self, Asked, Response, text, value};
-use crate::control::Guard;
+use crate::control::guard::Guard;
 use crate::limit::key::{ClientKey, Prefixes};
 
 /// What the page server needs to know.
@@ -131,8 +132,8 @@ impl Page {
     pub fn numbers(&self, asker: IpAddr) -> Numbers {
         let key = ClientKey::of(asker, Prefixes::default()).to_string();
         Numbers::pick(
-            &self.guard.metrics_text(),
-            &self.guard.stats_json(),
+            &admin::metrics_text(&self.guard),
+            &admin::stats_json(&self.guard),
             &key,
             self.per_ip.into(),
         )

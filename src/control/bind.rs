@@ -1,0 +1,74 @@
+//! Binds the addresses of a policy's listeners.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::config::policy::Policy;
+use crate::net::address::Bind;
+use crate::net::bound::BoundSockets;
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot bind {bind}{}: {error}", beside(.own.as_ref()))]
+pub struct BindError {
+    listener: Arc<str>,
+    bind: Bind,
+    /// What of ours is in its way.
+    own: Option<Own>,
+    error: io::Error,
+}
+
+/// An address that a listener of ours has.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) listener: Arc<str>,
+    pub(super) address: Bind,
+    pub(super) is_inherited: bool,
+    /// It closes when the policy at hand is in force.
+    pub(super) leaves: bool,
+}
+
+fn beside(own: Option<&Own>) -> String {
+    let Some(own) = own else { return String::new() };
+    let systemds = if own.is_inherited {
+        ", a socket from systemd"
+    } else {
+        ""
+    };
+    format!(
+        " in place of {}, which wsguard's own listener {} has{systemds}; a restart does it",
+        own.address, own.listener
+    )
+}
+
+/// Binds what the policy's listeners ask for and is not there yet; the number is the listener's place. `own` tells what of ours
+/// is in the way of an address. In place of one that leaves it is bound all the same, and listens when everything is bound.
+pub(super) fn bind(
+    policy: &Policy,
+    is_there: impl Fn(&Bind) -> bool,
+    own: impl Fn(&Bind) -> Option<Own>,
+    workers: usize,
+) -> Result<Vec<(usize, Bind, BoundSockets)>, BindError> {
+    let mut all = Vec::new();
+    let failed = |at: usize, bind: &Bind, own: Option<Own>, error: io::Error| BindError {
+        listener: Arc::clone(&policy.listeners[at].name),
+        bind: bind.clone(),
+        own: own.filter(|_| error.kind() == io::ErrorKind::AddrInUse),
+        error,
+    };
+    for (at, listener) in policy.listeners.iter().enumerate() {
+        for asked in listener.bind.iter().filter(|asked| !is_there(asked)) {
+            let own = own(asked);
+            let bound = match &own {
+                None => BoundSockets::bind(asked, listener.backlog, workers),
+                Some(own) if own.leaves => BoundSockets::join(asked, listener.backlog, workers),
+                Some(_) => Err(io::ErrorKind::AddrInUse.into()),
+            };
+            all.push((at, asked.clone(), bound.map_err(|error| failed(at, asked, own, error))?));
+        }
+    }
+    for (at, asked, bound) in &mut all {
+        bound.listen().map_err(|error| failed(*at, asked, own(asked), error))?;
+    }
+    Ok(all)
+}

@@ -1,0 +1,266 @@
+//! A running guard: how it starts, what it holds, and how it stops.
+
+use std::cmp::Reverse;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::file::Reader;
+use crate::config::policy::{LogLevel, Policy};
+use crate::engine::conn::Conn;
+use crate::engine::ghosts::claims::Claims;
+use crate::engine::post::Post;
+use crate::engine::registry::Registry;
+use crate::engine::worker::{Common, Share, Worker};
+use crate::live::in_force::{InForce, Live};
+use crate::live::phase::Phase;
+use crate::live::process::ProcessState;
+use crate::net::address::Bind;
+use crate::net::bound::BoundSockets;
+use crate::net::inherit::Inherited;
+use crate::net::options::refused_options;
+use crate::relay::handle::ConnHandle;
+use crate::telemetry::log::{Line, Log};
+
+use crate::control::bind::{BindError, bind};
+use crate::control::descriptors::{self, TooFew};
+use crate::control::inherited::{ShareError, share};
+use crate::control::memory;
+use crate::control::notifier::Notifier;
+use crate::control::resolver;
+
+/// A guard that is running.
+#[derive(Debug)]
+pub struct Guard {
+    pub(super) live: Arc<Live>,
+    registry: Arc<Registry>,
+    pub(super) posts: Mutex<Vec<Arc<Post>>>,
+    workers: Mutex<Vec<Worker>>,
+    /// One reload at a time; the text that the last one read.
+    pub(super) reloading: Mutex<Option<String>>,
+    /// Reads the file for it.
+    pub(super) reader: Reader,
+    /// One scrape at a time: it writes the gauges before it reads them.
+    scraping: Mutex<()>,
+    pub(super) notifier: Notifier,
+}
+
+/// The part of its process that a guard may use. It changes nothing else of the process: no limit, no panic hook, no signal
+/// handler.
+#[derive(Debug)]
+pub struct Environment {
+    /// So many descriptors may be open: see [`descriptors::limit`] and [`descriptors::raise_limit`].
+    pub descriptors: u64,
+    /// Sockets that systemd has bound.
+    pub sockets: Vec<Inherited>,
+    /// Reports the state to systemd.
+    pub notifier: Notifier,
+}
+
+impl Environment {
+    /// So many `descriptors`, and no systemd.
+    pub fn new(descriptors: u64) -> Self {
+        Self {
+            descriptors,
+            sockets: Vec::new(),
+            notifier: Notifier::default(),
+        }
+    }
+}
+
+/// Why a guard could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A socket from systemd could not be given to a listener.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// The descriptor limit is too low.
+    #[error(transparent)]
+    TooFewDescriptors(#[from] TooFew),
+    /// A thread or a runtime could not be made.
+    #[error("cannot start: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Guard {
+    /// Binds every listener that systemd has not bound already, starts the workers and serves. One process may run several
+    /// guards.
+    ///
+    /// # Errors
+    /// An address can't be bound, the descriptors do not suffice, or a thread can't be made. Nothing is served then.
+    pub fn start(policy: Policy, environment: Environment) -> Result<Arc<Self>, StartError> {
+        let Environment {
+            descriptors: limit,
+            sockets,
+            notifier,
+        } = environment;
+        let log = Log::start(policy.log.clone())?;
+        let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
+        let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
+        log_cuts(descriptors::cuts(&policy, &room, limit), &log);
+        for refused in refused_options() {
+            log.warn("socket_option", &refused.to_string());
+        }
+        let mut bound = share(&policy, sockets, workers)?;
+        let missing = bind(
+            &policy,
+            |asked| bound.iter().any(|(_, given, _)| given == asked),
+            |_| None,
+            workers,
+        )?;
+        bound.extend(missing);
+        let process = Arc::new(ProcessState::begin(&policy, &room.capacity, workers, limit, log));
+        let live = Arc::new(Live::new(InForce::build(policy, process, &room.capacity, None)));
+        resolver::start(&live)?;
+        let guard = Arc::new(Self {
+            live,
+            registry: Arc::new(Registry::new(workers, Instant::now())),
+            posts: Mutex::default(),
+            workers: Mutex::default(),
+            reloading: Mutex::default(),
+            reader: Reader::default(),
+            scraping: Mutex::default(),
+            notifier,
+        });
+        let common = Common {
+            live: Arc::clone(&guard.live),
+            registry: Arc::clone(&guard.registry),
+            claims: Arc::new(Claims::default()),
+            pipes: descriptors::pipes_a_worker(limit, workers),
+        };
+        for index in 0..workers {
+            let worker = Worker::start(index, common.clone())?;
+            guard.workers.lock().push(worker);
+        }
+        guard.man(bound);
+        Ok(guard)
+    }
+
+    /// The policy in force, and its state.
+    pub fn in_force(&self) -> Arc<InForce> {
+        self.live.in_force()
+    }
+
+    /// Where each listener is bound; a port 0 has become the real one.
+    pub fn addresses(&self) -> Vec<(Arc<str>, Bind)> {
+        let posts = self.posts.lock();
+        posts
+            .iter()
+            .map(|post| (Arc::clone(&post.listener().policy.name), post.address().clone()))
+            .collect()
+    }
+
+    /// Reads what is in force, for a scrape: one at a time, since a scrape writes the gauges before it reads them. It is also
+    /// given whether the series of what is gone may be forgotten: while a reload is under way it may come back.
+    pub fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
+        let _one_at_a_time = self.scraping.lock();
+        let no_reload = self.reloading.try_lock();
+        read(&self.in_force(), no_reload.is_some())
+    }
+
+    /// The open connections, in no order.
+    pub fn connections(&self) -> Vec<Conn> {
+        self.registry.connections(Instant::now())
+    }
+
+    /// Whether load balancers should send clients here.
+    pub fn is_ready(&self) -> bool {
+        self.live.process().phase.is(Phase::Serving)
+    }
+
+    /// The log.
+    pub fn log(&self) -> Log {
+        self.live.log()
+    }
+
+    /// Ends the workers and every connection.
+    pub fn stop(&self) {
+        // Connections that end with their worker have an outcome then: the process is stopping.
+        self.live.process().phase.enter(Phase::Draining);
+        let workers = std::mem::take(&mut *self.workers.lock());
+        workers.into_iter().for_each(Worker::stop);
+        for post in self.posts.lock().drain(..) {
+            post.close();
+        }
+        self.log().flush();
+    }
+
+    /// Connections that hold a permit.
+    pub(super) fn alive(&self) -> i64 {
+        self.live.process().alive.load(Relaxed)
+    }
+
+    /// The open connections, the longest silent first.
+    pub(super) fn open(&self) -> Vec<Arc<ConnHandle>> {
+        let mut open: Vec<(Duration, Arc<ConnHandle>)> = self.registry.view(Instant::now(), |row, now| {
+            Some((row.silence(now), Arc::clone(row.handle())))
+        });
+        open.sort_by_key(|(silence, _)| Reverse(*silence));
+        open.into_iter().map(|(_, handle)| handle).collect()
+    }
+
+    /// The number of a worker that has done nothing for longer than `limit`.
+    pub(super) fn silent_worker(&self, limit: Duration, now: Instant) -> Option<usize> {
+        let workers = self.workers.lock();
+        let silent = workers.iter().find(|worker| worker.silent_for(now) > limit)?;
+        Some(silent.index())
+    }
+
+    /// Has the workers accept on what was bound for the policy in force.
+    pub(super) fn man(&self, bound: Vec<(usize, Bind, BoundSockets)>) {
+        let in_force = self.in_force();
+        let workers = self.workers.lock();
+        for (at, asked, bound) in bound {
+            let post = Post::new(
+                asked,
+                &bound,
+                Arc::clone(&in_force.listeners[at]),
+                Arc::clone(&in_force),
+            );
+            let line = Line {
+                listener: Some(Arc::clone(&in_force.policy.listeners[at].name)),
+                address: Some(bound.address.to_string()),
+                message: bound.is_inherited.then(|| "a socket from systemd".to_owned()),
+                ..Line::default()
+            };
+            in_force.process.log.event(LogLevel::Info, "listening", line);
+            for (worker, socket) in workers.iter().zip(bound.into_sockets()) {
+                worker.serve(Share {
+                    post: Arc::clone(&post),
+                    closes: post.closes(),
+                    socket,
+                });
+            }
+            let mut posts = self.posts.lock();
+            // The process may have begun to drain while a reload was under way, and closed every post there was.
+            if in_force.process.phase.is(Phase::Draining) {
+                post.close();
+            }
+            posts.push(post);
+        }
+    }
+}
+
+/// What was asked for and does not fit is cut, and said. Pending seats are so by default on a machine with few
+/// descriptors, which is no reason to worry anybody.
+pub(super) fn log_cuts(cuts: Vec<descriptors::Cut>, log: &Log) {
+    for cut in cuts {
+        let level = if cut.listener.is_some() {
+            LogLevel::Info
+        } else {
+            LogLevel::Warn
+        };
+        let line = Line {
+            listener: cut.listener,
+            message: Some(cut.message),
+            ..Line::default()
+        };
+        log.event(level, "lowered", line);
+    }
+}

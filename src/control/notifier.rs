@@ -1,0 +1,79 @@
+//! The socket by which systemd is notified (`sd_notify(3)`).
+
+use std::env;
+use std::fmt::Write;
+use std::io::{self, ErrorKind};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// A way to tell systemd how we are. Without one (the default) nothing is said, and nothing fails.
+#[derive(Debug, Default)]
+pub struct Notifier(Option<Manager>);
+
+/// The socket is kept: `sd_notify::notify` makes one for each message, and when descriptors have run out the watchdog must
+/// still be told that all is well.
+#[derive(Debug)]
+struct Manager {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    watchdog: Option<Duration>,
+}
+
+impl Notifier {
+    /// The one that `NOTIFY_SOCKET` names, if it names one.
+    pub fn from_env() -> io::Result<Self> {
+        let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let address = match name.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+            [b'/', ..] => SocketAddr::from_pathname(&name),
+            _ => Err(io::Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "NOTIFY_SOCKET is {}, and no Unix socket",
+                    String::from_utf8_lossy(&name.into_vec())
+                ),
+            )),
+        }?;
+        let socket = UnixDatagram::unbound()?;
+        // Somebody who does not read holds nobody up for good. Where the kernel refuses the option, a message is lost instead.
+        if socket.set_write_timeout(Some(PATIENCE)).is_err() {
+            socket.set_nonblocking(true)?;
+        }
+        Ok(Self(Some(Manager {
+            socket,
+            address,
+            watchdog: sd_notify::watchdog_enabled().filter(|watchdog| !watchdog.is_zero()),
+        })))
+    }
+
+    /// Sends one message that says all of this.
+    pub(super) fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
+        let Some(manager) = &self.0 else { return Ok(()) };
+        let mut message = String::new();
+        for state in states {
+            // Writing to a string does not fail.
+            let _never = writeln!(message, "{state}");
+        }
+        manager.socket.send_to_addr(message.as_bytes(), &manager.address)?;
+        Ok(())
+    }
+
+    /// The interval of systemd's watchdog; `None` where nothing is notified or no watchdog is set.
+    pub(super) fn watchdog(&self) -> Option<Duration> {
+        self.0.as_ref()?.watchdog
+    }
+
+    /// Whether there is a socket at all.
+    pub(super) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// How long a message may wait for systemd to take it.
+const PATIENCE: Duration = Duration::from_secs(1);
