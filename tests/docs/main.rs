@@ -158,7 +158,7 @@ fn every_configuration_in_the_documents_has_neither_mistakes_nor_warnings() {
 fn every_key_that_the_words_of_nginx_and_haproxy_lead_to_is_one() {
     let text = document("conf/deploy/from-nginx-and-haproxy.md").text;
     let mut checked = 0;
-    for heading in ["nginx, word by word", "HAProxy, word by word"] {
+    for heading in ["nginx, directive by directive", "HAProxy, keyword by keyword"] {
         for row in table_after(&text, &format!("## {heading}")) {
             assert_eq!(row.len(), 3, "{row:?}");
             let there: Vec<&str> = spans(row[1]).collect();
