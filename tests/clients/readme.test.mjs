@@ -489,9 +489,12 @@ describe('each command of the documents', { concurrency: 1 }, () => {
     const file = join(folder(t), 'minimal.toml');
     writeFileSync(file, readFileSync(join(ROOT, 'conf/minimal.toml'), 'utf8').replace('127.0.0.1:8080', '127.0.0.1:0').replace('127.0.0.1:3000', `127.0.0.1:${app.port}`) + '[admin]\nlisten = "127.0.0.1:0"\n');
     const front = await running(t, words('wsguard run -c conf/minimal.toml', [['conf/minimal.toml', file]]));
-    const { socket } = await dial(`${front.url}/ws`, '127.0.0.5', {});
+    const { socket } = await dial(`${front.url}/ws`, '127.0.0.1', { 'X-Forwarded-For': '203.0.113.7' });
     const stats = JSON.parse(await output('curl', ['-sS', ...words('curl 127.0.0.1:9191/stats', [['127.0.0.1:9191', front.admin]])]));
+    // The first sign that it works: the client is counted by its own address, and nothing is amiss.
     assert.equal(stats.connections, 1);
+    assert.deepEqual(stats.top.map(({ key, open }) => [key, open]), [['203.0.113.7', 1]]);
+    assert.deepEqual(stats.advice, []);
     await ended(socket);
   });
 
