@@ -178,7 +178,7 @@ fn greet(page: SocketAddr, guard: SocketAddr, admin: SocketAddr) {
          metrics http://{admin}/metrics\n\
          stats http://{admin}/stats\n\
          \n\
-         Open the page in two tabs and chat. Each address may have {PER_IP} connections: the sixth tab hears 429\n\
+         Open the page in two tabs and chat. Each address may have {PER_IP} connections: the sixth tab gets 429\n\
          until one of the others is closed. The page's button floods the guard from other loopback addresses, and\n\
          the chat goes on. Ctrl-C ends the demo.\n"
     ));
