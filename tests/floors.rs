@@ -265,10 +265,7 @@ const ROOF: &str = "";
 const EDGES_TO_CUT: &[(&str, &str)] = &[("telemetry/advice.rs", "walk")];
 
 /// Files that are still to be taken out of the circle they are in.
-const CIRCLES_TO_CUT: &[&str] = &[
-    "demo/flood.rs",
-    "demo/shapes.rs",
-];
+const CIRCLES_TO_CUT: &[&str] = &["demo/flood.rs", "demo/shapes.rs"];
 
 const FILES_MAX: usize = 18;
 

@@ -41,7 +41,7 @@ fn beside(own: Option<&Own>) -> String {
     )
 }
 
-/// Binds what the policy's listeners ask for and is not there yet; the number is the listener's place. `own` tells what of ours
+/// Binds what the policy's listeners ask for and is not there yet, each with its listener's position. `own` says what of ours
 /// is in the way of an address. In place of one that leaves it is bound all the same, and listens when everything is bound.
 pub(super) fn bind(
     policy: &Policy,

@@ -10,7 +10,7 @@ use crate::reason::close::CloseReason;
 use crate::relay::handle::Command;
 
 use crate::control::guard::Guard;
-use crate::engine::post::Post;
+use crate::engine::bound_listener::BoundListener;
 use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
 
@@ -30,20 +30,20 @@ impl Guard {
         sleep(delay).await;
         phase.enter(Phase::Draining);
         let begin = Instant::now();
-        self.close_posts().await;
+        self.close_listeners().await;
         self.all_gone_by(begin + span / 2).await;
         self.see_off(begin + span / 2, begin + span).await;
     }
 
-    /// Closes every post. Whoever stood in a queue is answered before anybody looks at how many are open.
-    async fn close_posts(&self) {
-        let posts: Vec<Arc<Post>> = self.posts.lock().drain(..).collect();
-        for post in &posts {
-            post.close();
+    /// Closes every listener. Connections that are queued are answered before the open ones are counted.
+    async fn close_listeners(&self) {
+        let listeners: Vec<Arc<BoundListener>> = self.listeners.lock().drain(..).collect();
+        for listener in &listeners {
+            listener.close();
         }
         let all_left = async {
-            for post in &posts {
-                post.left().await;
+            for listener in &listeners {
+                listener.all_closed().await;
             }
             // Who has sent a head is answered now, and who has not has no claim to be waited for longer than this.
             let answered_by = Instant::now() + ANSWERS;

@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use crate::config::file::Reader;
 use crate::config::policy::{LogLevel, Policy};
+use crate::engine::bound_listener::BoundListener;
 use crate::engine::conn::Conn;
 use crate::engine::ghosts::claims::Claims;
-use crate::engine::post::Post;
 use crate::engine::registry::Registry;
-use crate::engine::worker::{Common, Share, Worker};
+use crate::engine::worker::{Common, Worker, WorkerSocket};
 use crate::live::in_force::{InForce, Live};
 use crate::live::phase::Phase;
 use crate::live::process::ProcessState;
@@ -37,7 +37,7 @@ use crate::control::resolver;
 pub struct Guard {
     pub(super) live: Arc<Live>,
     registry: Arc<Registry>,
-    pub(super) posts: Mutex<Vec<Arc<Post>>>,
+    pub(super) listeners: Mutex<Vec<Arc<BoundListener>>>,
     workers: Mutex<Vec<Worker>>,
     /// One reload at a time; the text that the last one read.
     pub(super) reloading: Mutex<Option<String>>,
@@ -121,7 +121,7 @@ impl Guard {
         let guard = Arc::new(Self {
             live,
             registry: Arc::new(Registry::new(workers, Instant::now())),
-            posts: Mutex::default(),
+            listeners: Mutex::default(),
             workers: Mutex::default(),
             reloading: Mutex::default(),
             reader: Reader::default(),
@@ -138,7 +138,7 @@ impl Guard {
             let worker = Worker::start(index, common.clone())?;
             guard.workers.lock().push(worker);
         }
-        guard.man(bound);
+        guard.attach(bound);
         Ok(guard)
     }
 
@@ -149,10 +149,10 @@ impl Guard {
 
     /// Where each listener is bound; a port 0 has become the real one.
     pub fn addresses(&self) -> Vec<(Arc<str>, Bind)> {
-        let posts = self.posts.lock();
-        posts
+        let listeners = self.listeners.lock();
+        listeners
             .iter()
-            .map(|post| (Arc::clone(&post.listener().policy.name), post.address().clone()))
+            .map(|listener| (Arc::clone(&listener.listener().policy.name), listener.address().clone()))
             .collect()
     }
 
@@ -185,8 +185,8 @@ impl Guard {
         self.live.process().phase.enter(Phase::Draining);
         let workers = std::mem::take(&mut *self.workers.lock());
         workers.into_iter().for_each(Worker::stop);
-        for post in self.posts.lock().drain(..) {
-            post.close();
+        for listener in self.listeners.lock().drain(..) {
+            listener.close();
         }
         self.log().flush();
     }
@@ -213,11 +213,11 @@ impl Guard {
     }
 
     /// Has the workers accept on what was bound for the policy in force.
-    pub(super) fn man(&self, bound: Vec<(usize, Bind, BoundSockets)>) {
+    pub(super) fn attach(&self, bound: Vec<(usize, Bind, BoundSockets)>) {
         let in_force = self.in_force();
         let workers = self.workers.lock();
         for (at, asked, bound) in bound {
-            let post = Post::new(
+            let listener = BoundListener::new(
                 asked,
                 &bound,
                 Arc::clone(&in_force.listeners[at]),
@@ -231,24 +231,24 @@ impl Guard {
             };
             in_force.process.log.event(LogLevel::Info, "listening", line);
             for (worker, socket) in workers.iter().zip(bound.into_sockets()) {
-                worker.serve(Share {
-                    post: Arc::clone(&post),
-                    closes: post.closes(),
+                worker.serve(WorkerSocket {
+                    bound: Arc::clone(&listener),
+                    closes: listener.closing(),
                     socket,
                 });
             }
-            let mut posts = self.posts.lock();
-            // The process may have begun to drain while a reload was under way, and closed every post there was.
+            let mut listeners = self.listeners.lock();
+            // The process may have begun to drain while a reload was under way, and closed every listener there was.
             if in_force.process.phase.is(Phase::Draining) {
-                post.close();
+                listener.close();
             }
-            posts.push(post);
+            listeners.push(listener);
         }
     }
 }
 
-/// What was asked for and does not fit is cut, and said. Pending seats are so by default on a machine with few
-/// descriptors, which is no reason to worry anybody.
+/// Logs each number of the policy that was lowered because it does not fit. Of pending seats that is only worth an info:
+/// the default is lowered on every machine with few descriptors.
 pub(super) fn log_cuts(cuts: Vec<descriptors::Cut>, log: &Log) {
     for cut in cuts {
         let level = if cut.listener.is_some() {

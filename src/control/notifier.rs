@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// A way to tell systemd how we are. Without one (the default) nothing is said, and nothing fails.
+/// Notifies systemd. The default has no socket: it sends nothing, and nothing fails.
 #[derive(Debug, Default)]
 pub struct Notifier(Option<Manager>);
 
@@ -41,7 +41,8 @@ impl Notifier {
             )),
         }?;
         let socket = UnixDatagram::unbound()?;
-        // Somebody who does not read holds nobody up for good. Where the kernel refuses the option, a message is lost instead.
+        // A reader that has stopped reading must not block us for good. Where the kernel refuses the option, a message is lost
+        // instead.
         if socket.set_write_timeout(Some(PATIENCE)).is_err() {
             socket.set_nonblocking(true)?;
         }

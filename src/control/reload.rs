@@ -19,7 +19,7 @@ use crate::control::descriptors::{self, TooFew};
 use crate::control::guard::{Guard, log_cuts};
 use crate::control::systemd::Reloading;
 use crate::control::{memory, resolver};
-use crate::engine::post::Post;
+use crate::engine::bound_listener::BoundListener;
 use crate::live::in_force::InForce;
 use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
@@ -137,31 +137,31 @@ impl Guard {
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
         let room = descriptors::deal(&policy, process.descriptors, process.workers, memory::limit())?;
-        let posts = self.posts.lock().clone();
-        let heirs: Vec<_> = posts.iter().map(|post| post.heir(&policy)).collect();
-        let is_manned = |asked: &Bind| heirs.iter().flatten().any(|(_, bind)| *bind == asked);
+        let listeners = self.listeners.lock().clone();
+        let successors: Vec<_> = listeners.iter().map(|listener| listener.successor(&policy)).collect();
+        let is_there = |asked: &Bind| successors.iter().flatten().any(|(_, bind)| *bind == asked);
         let own = |asked: &Bind| {
-            let in_the_way = posts
+            let in_the_way = listeners
                 .iter()
-                .zip(&heirs)
-                .filter(|(post, _)| post.is_found() && post.address().collides_with(asked));
-            let own = in_the_way.map(|(post, heir)| Own {
-                listener: Arc::clone(&post.listener().policy.name),
-                address: post.address().clone(),
-                is_inherited: post.is_inherited(),
-                leaves: heir.is_none(),
+                .zip(&successors)
+                .filter(|(listener, _)| listener.is_reachable() && listener.address().collides_with(asked));
+            let own = in_the_way.map(|(listener, successor)| Own {
+                listener: Arc::clone(&listener.listener().policy.name),
+                address: listener.address().clone(),
+                is_inherited: listener.is_inherited(),
+                leaves: successor.is_none(),
             });
             // One that stays can't be got past.
             own.min_by_key(|own| own.leaves)
         };
-        let bound = bind(&policy, is_manned, own, process.workers)?;
-        // Whoever holds one looks later whether the others have left it.
-        drop((heirs, posts));
+        let bound = bind(&policy, is_there, own, process.workers)?;
+        // A listener counts as unused once nothing else holds it.
+        drop((successors, listeners));
         let mut cuts = descriptors::cuts(&policy, &room, process.descriptors);
-        // What was said of the policy before need not be said again.
+        // What was logged for the policy before is not logged again.
         if let Ok(room) = descriptors::deal(&before.policy, process.descriptors, process.workers, memory::limit()) {
-            let said = descriptors::cuts(&before.policy, &room, process.descriptors);
-            cuts.retain(|cut| !said.contains(cut));
+            let logged = descriptors::cuts(&before.policy, &room, process.descriptors);
+            cuts.retain(|cut| !logged.contains(cut));
         }
         log_cuts(cuts, &process.log);
         let changes = changes(&before.policy, &policy);
@@ -172,35 +172,35 @@ impl Guard {
         }
         process.adopt(&after.policy, &room.capacity);
         self.live.put_in_force(Arc::new(after));
-        let leaving = self.relieve();
-        self.man(bound);
-        see_left(&leaving);
+        let leaving = self.retire_unused();
+        self.attach(bound);
+        wait_until_unused(&leaving);
         Ok(changes)
     }
 
-    /// Hands each address that is kept to its new listener, and closes those that nobody asks for any more; these.
-    fn relieve(&self) -> Vec<Arc<Post>> {
+    /// Gives each address that is kept to its new listener, and closes those that the policy no longer names. Returns these.
+    fn retire_unused(&self) -> Vec<Arc<BoundListener>> {
         let in_force = self.in_force();
         let mut leaving = Vec::new();
-        self.posts.lock().retain(|post| {
-            let heir = post.heir(&in_force.policy);
-            if let Some((at, _)) = heir {
-                post.hand_over(Arc::clone(&in_force.listeners[at]), Arc::clone(&in_force));
+        self.listeners.lock().retain(|listener| {
+            let successor = listener.successor(&in_force.policy);
+            if let Some((at, _)) = successor {
+                listener.set_policy(Arc::clone(&in_force.listeners[at]), Arc::clone(&in_force));
             } else {
-                post.close();
-                leaving.push(Arc::clone(post));
+                listener.close();
+                leaving.push(Arc::clone(listener));
             }
-            heir.is_some()
+            successor.is_some()
         });
         leaving
     }
 }
 
-/// Waits until the workers have closed what nobody asks for any more: the next reload may ask for it again, and would find
+/// Waits until the workers have closed what the policy no longer names: the next reload may name it again, and would find
 /// the address in use. A worker that is too busy for that is not waited for long.
-fn see_left(leaving: &[Arc<Post>]) {
+fn wait_until_unused(leaving: &[Arc<BoundListener>]) {
     let late = Instant::now() + LEAVING;
-    while !leaving.iter().all(Post::is_left) && Instant::now() < late {
+    while !leaving.iter().all(BoundListener::is_unused) && Instant::now() < late {
         thread::sleep(LOOKS);
     }
 }

@@ -1,4 +1,4 @@
-//! The way in: sockets are accepted, given a pending seat, and sent on their walk.
+//! Accepts sockets, and starts each on its walk.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,28 +11,33 @@ use crate::config::policy::LogLevel;
 use crate::net::accept_socket::{AcceptFault, AcceptSocket, Readiness, SpareDescriptor};
 use crate::net::accepted::AcceptedSocket;
 use crate::net::transport::Unregistered;
-
-use crate::engine::context::Context;
-use crate::engine::drive::drive;
-use crate::engine::post::Post;
 use crate::telemetry::log::Line;
 use crate::telemetry::survive::survive;
 use crate::walk::walk;
 
-/// Accepts on one socket until its post closes; then accepts what is queued there, so that nobody who had connected is
-/// reset, and closes it.
-pub async fn accept(door: AcceptSocket, post: Arc<Post>, mut closes: watch::Receiver<bool>, cx: Arc<Context>) {
+use crate::engine::bound_listener::BoundListener;
+use crate::engine::context::Context;
+use crate::engine::drive::drive;
+
+/// Accepts on one socket until its listener closes. Then it accepts what is queued there, so that no client that has
+/// connected is reset, and closes the socket.
+pub async fn accept(
+    socket: AcceptSocket,
+    bound: Arc<BoundListener>,
+    mut closes: watch::Receiver<bool>,
+    cx: Arc<Context>,
+) {
     let mut spare = SpareDescriptor::new();
     let mut back_off = FIRST_BACK_OFF;
-    // Asked each time: where the next one always waits already, the select below would never come to it.
+    // Checked each time: while the next connection always waits already, the select below never gets to it.
     while !*closes.borrow() {
-        let knock = tokio::select! {
+        let readiness = tokio::select! {
             biased;
-            knock = door.readable() => knock,
+            readiness = socket.readable() => readiness,
             _ = closes.wait_for(|closes| *closes) => break,
         };
-        let (accepted, fault) = match knock {
-            Ok(knock) => accept_batch(&door, knock, &post, &cx),
+        let (accepted, fault) = match readiness {
+            Ok(readiness) => accept_batch(&socket, readiness, &bound, &cx),
             Err(error) => (0, Some(error)),
         };
         if accepted > 0 {
@@ -40,86 +45,90 @@ pub async fn accept(door: AcceptSocket, post: Arc<Post>, mut closes: watch::Rece
             spare.replenish();
         }
         let fault = fault.map(|error| {
-            survive(|| complain(&error, &post, &cx));
+            survive(|| log_error(&error, &bound, &cx));
             AcceptFault::of(&error)
         });
         match fault {
-            // Whoever is in already has its turn, however many knock.
+            // The worker's other tasks have their turn, however many connections wait here.
             None | Some(AcceptFault::Connection) => {
                 tokio::task::yield_now().await;
                 continue;
             }
-            // Whoever waits hears at once that there is no room, instead of nothing.
-            Some(AcceptFault::Descriptors) => spare.refuse_one(&door),
+            // A client that waits gets an end at once, instead of nothing.
+            Some(AcceptFault::Descriptors) => spare.refuse_one(&socket),
             Some(AcceptFault::Machine) => {}
         }
         tokio::time::sleep(back_off).await;
         back_off = (back_off * 2).min(LONGEST_BACK_OFF);
     }
-    // A socket from systemd stays open behind us: newcomers wait there for whoever takes it next.
-    if !post.is_inherited() {
-        if let Err(error) = door.refuse_new_syns() {
-            let log = cx.live.log();
+    // A socket from systemd stays open behind us: new connections wait there for the program that takes it next.
+    if !bound.is_inherited() {
+        if let Err(error) = socket.refuse_new_syns() {
             let message = format!(
                 "{} closes, and can't turn newcomers away before: {error}",
-                post.address()
+                bound.address()
             );
-            log.warn("listener", &message);
+            cx.live.log().warn("listener", &message);
         }
-        tokio::time::sleep(HAS_BEGUN).await;
+        tokio::time::sleep(HANDSHAKE_ROUND_TRIP).await;
     }
-    // No more than can have been queued when it closed: a flood goes on knocking.
-    for _ in 0..=post.listener().policy.backlog {
-        match door.accept() {
-            Ok(Some((newcomer, peer))) => receive(newcomer, peer, &post, &cx),
+    // No more than can have been queued when it closed: during a flood the queue never becomes empty.
+    for _ in 0..=bound.listener().policy.backlog {
+        match socket.accept() {
+            Ok(Some((accepted, peer))) => start_walk(accepted, peer, &bound, &cx),
             Ok(None) => break,
             Err(error) => {
-                complain(&error, &post, &cx);
+                log_error(&error, &bound, &cx);
                 if AcceptFault::of(&error) != AcceptFault::Connection {
                     break;
                 }
             }
         }
     }
-    // Before the post is let go of: whoever waits for that binds the address anew.
-    drop(door);
+    // Before `bound` is dropped: a reload that waits for that binds the address anew.
+    drop(socket);
 }
 
-/// Accepts whoever waits, at most [`BATCH`]; says how many that were, and what stopped it short of that.
+/// Accepts the connections that wait, at most [`BATCH`]. Returns how many that were, and the error that stopped it.
 fn accept_batch(
-    door: &AcceptSocket,
+    socket: &AcceptSocket,
     readiness: Readiness<'_>,
-    post: &Arc<Post>,
+    bound: &Arc<BoundListener>,
     cx: &Arc<Context>,
 ) -> (usize, Option<io::Error>) {
-    for accepted in 0..BATCH {
-        match door.accept() {
-            Ok(Some((newcomer, peer))) => receive(newcomer, peer, post, cx),
+    for count in 0..BATCH {
+        match socket.accept() {
+            Ok(Some((accepted, peer))) => start_walk(accepted, peer, bound, cx),
             Ok(None) => {
                 readiness.clear();
-                return (accepted, None);
+                return (count, None);
             }
-            Err(error) => return (accepted, Some(error)),
+            Err(error) => return (count, Some(error)),
         }
     }
     (BATCH, None)
 }
 
-/// Gives a socket its seat and sends it on its walk. A panic in here ends that one socket, and not the loop.
-fn receive(newcomer: AcceptedSocket<Unregistered>, peer: Option<SocketAddr>, post: &Arc<Post>, cx: &Arc<Context>) {
+/// Starts an accepted socket on its walk. A panic in here ends that one socket, and not the loop.
+fn start_walk(
+    socket: AcceptedSocket<Unregistered>,
+    peer: Option<SocketAddr>,
+    bound: &Arc<BoundListener>,
+    cx: &Arc<Context>,
+) {
     survive(|| {
-        let (listener, in_force) = post.in_force();
+        let (listener, in_force) = bound.in_force();
         let peer = peer.map(|peer| peer.ip().to_canonical());
-        let step = walk::accept(newcomer, peer, listener, in_force, &cx.live, Instant::now());
+        let step = walk::accept(socket, peer, listener, in_force, &cx.live, Instant::now());
         drive(step, cx);
     });
 }
 
-fn complain(error: &io::Error, post: &Post, cx: &Context) {
-    let process = Arc::clone(&cx.live.in_force().process);
+fn log_error(error: &io::Error, bound: &BoundListener, cx: &Context) {
+    let process = cx.live.process();
     process.metrics.accept_errors.inc();
     let line = Line {
-        listener: Some(Arc::clone(&post.listener().policy.name)),
+        listener: Some(Arc::clone(&bound.listener().policy.name)),
         message: Some(error.to_string()),
         ..Line::default()
     };
@@ -127,8 +136,8 @@ fn complain(error: &io::Error, post: &Post, cx: &Context) {
 }
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
-/// Whoever has begun to connect when a socket is about to close has a round trip to finish it.
-const HAS_BEGUN: Duration = Duration::from_millis(150);
-/// Sockets that are accepted before others have their turn.
-const BATCH: usize = 64;
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);
+/// A client whose TCP handshake has begun when a socket is about to close has a round trip to finish it.
+const HANDSHAKE_ROUND_TRIP: Duration = Duration::from_millis(150);
+/// Connections that are accepted before other tasks have their turn.
+const BATCH: usize = 64;

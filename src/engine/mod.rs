@@ -1,6 +1,7 @@
 //! Runs connections: the workers, their listening sockets, and the connections that are parked or open.
 
 pub mod accept;
+pub mod bound_listener;
 mod client_index;
 pub mod conn;
 pub mod context;
@@ -8,7 +9,6 @@ pub mod drive;
 pub mod ghosts;
 pub mod liveness;
 pub mod parked;
-pub mod post;
 pub mod registry;
 pub mod sweep;
 mod tick;

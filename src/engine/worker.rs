@@ -14,10 +14,10 @@ use crate::net::accept_socket::AcceptSocket;
 use crate::net::pipe::Pipe;
 
 use crate::engine::accept::accept;
+use crate::engine::bound_listener::BoundListener;
 use crate::engine::context::Context;
 use crate::engine::ghosts::claims::Claims;
 use crate::engine::parked::{ParkedSet, Wakes};
-use crate::engine::post::Post;
 use crate::engine::registry::Registry;
 use crate::engine::sweep::{LastSweep, expire, sweep};
 use crate::engine::unpark::unpark;
@@ -27,7 +27,7 @@ use crate::engine::unpark::unpark;
 pub struct Worker {
     index: usize,
     last_sweep: Arc<LastSweep>,
-    shares: UnboundedSender<Share>,
+    sockets: UnboundedSender<WorkerSocket>,
     thread: JoinHandle<()>,
 }
 
@@ -44,12 +44,12 @@ pub struct Common {
     pub pipes: usize,
 }
 
-/// A post's socket for one worker.
+/// The socket of a bound listener for one worker.
 #[derive(Debug)]
-pub struct Share {
-    /// The post.
-    pub post: Arc<Post>,
-    /// Becomes true when the post closes.
+pub struct WorkerSocket {
+    /// The bound listener.
+    pub bound: Arc<BoundListener>,
+    /// Becomes true when the listener closes.
     pub closes: watch::Receiver<bool>,
     /// Its socket.
     pub socket: Socket,
@@ -71,7 +71,7 @@ impl Worker {
             pipes,
         } = common;
         let cx = Arc::new(Context::new(index, live, registry, claims, parked));
-        let (shares, receives) = unbounded_channel();
+        let (sockets, receives) = unbounded_channel();
         let swept = Arc::clone(&last_sweep);
         let thread = std::thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -82,15 +82,15 @@ impl Worker {
         Ok(Self {
             index,
             last_sweep,
-            shares,
+            sockets,
             thread,
         })
     }
 
     /// Has the worker accept on one more socket.
-    pub fn serve(&self, share: Share) {
+    pub fn serve(&self, socket: WorkerSocket) {
         // It fails for a worker whose thread has ended, which it does when the guard does.
-        let _ended = self.shares.send(share);
+        let _ended = self.sockets.send(socket);
     }
 
     /// The worker's number.
@@ -105,26 +105,26 @@ impl Worker {
 
     /// Ends the worker and all its connections.
     pub fn stop(self) {
-        drop(self.shares);
+        drop(self.sockets);
         // A panic of the worker is in the log already.
         let _panicked = self.thread.join();
     }
 }
 
-/// Accepts on the sockets it is given, until nobody can give it more.
-async fn run(cx: Arc<Context>, mut shares: UnboundedReceiver<Share>, wakes: Wakes, swept: Arc<LastSweep>) {
+/// Accepts on the sockets it is given, until the handle is gone.
+async fn run(cx: Arc<Context>, mut sockets: UnboundedReceiver<WorkerSocket>, wakes: Wakes, swept: Arc<LastSweep>) {
     if cx.index() == 0 {
         tokio::spawn(expire(Arc::clone(&cx)));
     }
     tokio::spawn(sweep(Arc::clone(&cx), swept));
     tokio::spawn(unpark(Arc::clone(&cx), wakes));
-    while let Some(Share { post, closes, socket }) = shares.recv().await {
-        match AcceptSocket::register(socket, post.is_inherited()) {
-            Ok(door) => {
-                tokio::spawn(accept(door, post, closes, Arc::clone(&cx)));
+    while let Some(WorkerSocket { bound, closes, socket }) = sockets.recv().await {
+        match AcceptSocket::register(socket, bound.is_inherited()) {
+            Ok(socket) => {
+                tokio::spawn(accept(socket, bound, closes, Arc::clone(&cx)));
             }
             Err(error) => {
-                let message = format!("{} is not served: {error}", post.address());
+                let message = format!("{} is not served: {error}", bound.address());
                 cx.live.log().warn("listener", &message);
             }
         }
