@@ -12,7 +12,7 @@ use crate::telemetry::reason::Reason;
 use crate::walk::decide::{Admitted, Passage};
 use crate::walk::open::open;
 use crate::walk::pending_conn::PendingConn;
-use crate::walk::record::Entry;
+use crate::walk::record::Record;
 use crate::walk::refuse::deliver;
 use crate::walk::stop::Stop;
 use crate::walk::upgrade;
@@ -91,11 +91,11 @@ fn connect_and_open(
     mut client: AcceptedSocket,
     listener: Arc<Listener>,
     clock: Arc<Clock>,
-    mut record: Entry,
+    mut record: Record,
     cx: Arc<Context>,
 ) -> impl Future<Output = ()> {
     async move {
-        match upgrade::connect(&passage, &client, &mut record).await {
+        match upgrade::connect(&passage, &client, record.dials()).await {
             Ok(connected) => {
                 let now = Instant::now();
                 let server = Arc::clone(connected.lease.server());

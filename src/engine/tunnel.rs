@@ -54,7 +54,7 @@ fn with_legs<L, M>(open: OpenConn<L>, change: impl FnOnce(L) -> io::Result<M>, c
         Err(error) => {
             let message = format!("a connection is lost: {error}");
             cx.live.log().warn("lobby", &message);
-            record.over(relay.totals_on_io_error());
+            record.closed(relay.totals_on_io_error());
             None
         }
     }
@@ -76,7 +76,7 @@ impl Future for Tunnel {
             return Poll::Ready(());
         };
         if let Poll::Ready(totals) = open.relay.poll(&open.legs, task) {
-            open.record.over(totals);
+            open.record.closed(totals);
             return Poll::Ready(());
         }
         if open.relay.server_has_ended() {

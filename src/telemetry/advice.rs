@@ -13,8 +13,6 @@ use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
 
-use crate::walk::identify::Forwarded;
-
 /// Something that surely isn't meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -28,6 +26,19 @@ pub enum Hint {
     MessageLimits,
     /// Most dials of a server fail.
     ServerFails,
+}
+
+/// What became of forwarding headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    /// They were read.
+    Read,
+    /// A trusted hop sent none.
+    Missing,
+    /// Sent by a hop that is not trusted, and ignored.
+    Ignored,
+    /// None were sent, and none expected.
+    None,
 }
 
 /// A client as it was identified.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::policy::IdentityPolicy;
 use crate::limit::key::ClientKey;
+use crate::telemetry::advice::Forwarded;
 use crate::wire::hops::{ForwardHeader, client_from};
 use crate::wire::http::head::Head;
 
@@ -30,19 +31,6 @@ pub struct Client {
     pub hop_is_trusted: bool,
     /// What the hop's forwarding headers were worth.
     pub forwarded: Forwarded,
-}
-
-/// What became of forwarding headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forwarded {
-    /// They were read.
-    Read,
-    /// A trusted hop sent none.
-    Missing,
-    /// Sent by a hop that is not trusted, and ignored.
-    Ignored,
-    /// None were sent, and none expected.
-    None,
 }
 
 impl IdentityPolicy {

@@ -1,6 +1,8 @@
 //! The life of a connection, from its first byte to its record. Read [`walk`] first.
 
+mod counted_permit;
 pub mod decide;
+pub mod dials;
 pub mod identify;
 pub mod open;
 pub mod pending_conn;

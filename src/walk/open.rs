@@ -13,7 +13,7 @@ use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
 use crate::walk::decide::Passage;
-use crate::walk::record::Entry;
+use crate::walk::record::Record;
 use crate::walk::upgrade::Connected;
 
 /// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
@@ -26,7 +26,7 @@ pub struct OpenConn<L> {
     /// Its right to its server, until the server has ended.
     pub lease: Option<Lease>,
     /// Its record, which is written when it is over.
-    pub record: Entry,
+    pub record: Record,
 }
 
 /// An open connection that the runtime does not know.
@@ -37,7 +37,7 @@ pub fn open(
     passage: &Passage,
     connected: Connected,
     client: AcceptedSocket,
-    mut record: Entry,
+    mut record: Record,
     worker: usize,
     now: Instant,
 ) -> (OpenConn<Legs>, Arc<ConnHandle>) {

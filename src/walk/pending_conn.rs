@@ -12,9 +12,10 @@ use crate::telemetry::reason::Reason;
 use crate::wire::http::head::HeadCaps;
 use crate::wire::proxy::Source;
 
+use crate::telemetry::connection::Exceeded;
 use crate::walk::identify::Hop;
 use crate::walk::preread::Preread;
-use crate::walk::stop::{Numbers, Stop};
+use crate::walk::stop::Stop;
 
 /// An accepted socket that has a pending seat and is not decided on yet. Its fields are dropped in this order: the seat is
 /// free once the socket is closed.
@@ -89,9 +90,9 @@ impl PendingConn {
         let is_named = self.preread.has_proxy_header() && self.hop.may_forward;
         let is_silent = !has_begun && !is_named;
         match why {
-            BrokenOff::GaveWay => Stop::new(Reason::PendingFull).counting(Numbers::Open {
+            BrokenOff::GaveWay => Stop::new(Reason::PendingFull).exceeding(Exceeded::Count {
                 open: self.listener.room.taken(),
-                of: self.listener.room.rules().max,
+                limit: self.listener.room.rules().max,
             }),
             BrokenOff::Gone if is_silent => Stop::silent(Reason::ClientGone),
             BrokenOff::Gone => Stop::new(Reason::ClientGone),

@@ -1,485 +1,378 @@
-//! The one entry a connection leaves: made when it arrives, written when it is dropped, whatever ended it. While it waits in
-//! the lobby there is none; one is made anew whenever it goes on.
+//! The record of a connection: begun when it arrives, written when it is dropped, whatever ended it. A parked connection has
+//! none; it begins another one whenever it continues.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::config::notation::units::show_rate;
 use crate::config::policy::LogLevel;
-use crate::limit::admission::{Granted, Lack, Limit, Permit};
+use crate::limit::admission::{Granted, Limit};
 use crate::limit::key::ClientKey;
-use crate::relay::totals::Totals;
-use crate::upstream::server::Server;
-
 use crate::live::listener::Listener;
 use crate::live::phase::Phase;
 use crate::live::process::ProcessState;
 use crate::live::zone::ZoneState;
-use crate::telemetry::advice::{Hint, Identified};
+use crate::reason::close::CloseReason;
+use crate::reason::reject::RejectReason;
+use crate::relay::counters::MessageLimit;
+use crate::relay::totals::Totals;
+use crate::telemetry::advice::{Forwarded, Hint, Identified};
 use crate::telemetry::class::Class;
+use crate::telemetry::connection::{ConnectionFacts, Exceeded, RequestTarget};
 use crate::telemetry::log::Line;
 use crate::telemetry::metrics::seconds;
-use crate::telemetry::reason::{CloseReason, Reason};
+use crate::upstream::server::Server;
+use crate::walk::counted_permit::CountedPermit;
 use crate::walk::decide::Passage;
-use crate::walk::identify::{Client, Forwarded, Hop};
-use crate::walk::stop::{Asked, Cause, Numbers, Place, Stop};
+use crate::walk::dials::Dials;
+use crate::walk::identify::{Client, Hop};
+use crate::walk::stop::{Cause, Place, Stop};
 
-/// A connection's entry. While it holds a permit the connection counts as alive.
+/// A connection's record. While it holds a permit the connection counts as alive.
 #[derive(Debug)]
-pub struct Entry {
-    standing: Standing,
+pub struct Record {
+    counted: CountedPermit,
+    known: Known,
+}
+
+/// What is known of a connection, and how far it has come.
+#[derive(Debug)]
+struct Known {
     listener: Arc<Listener>,
     arrived: Instant,
-    /// When the tunnel opened: milliseconds after the arrival. It takes seconds at most.
-    opened: Option<u32>,
-    who: Who,
-    place: Option<Named>,
+    /// From the arrival to the tunnel, in milliseconds. It takes seconds at most.
+    opened_after: Option<u32>,
+    peer: Peer,
+    routed: Option<Routed>,
     /// The server that was dialled last.
     server: Option<Arc<Server>>,
     state: State,
 }
 
+/// As much as is known of the peer.
 #[derive(Clone, Copy, Debug)]
-enum Who {
-    /// All that is known is the near end.
+enum Peer {
     Hop(Hop),
     Client {
         /// Its key follows from it.
         address: Option<IpAddr>,
-        /// It came by a proxy of our own network, by all appearance, whose word does not count.
+        /// It seems to come by a proxy of our own network that is not trusted.
         seems_forwarded: bool,
     },
 }
 
 #[derive(Debug)]
-struct Named {
+struct Routed {
     route: Arc<str>,
     zone: Arc<ZoneState>,
 }
 
+/// How far it has come. What is large is boxed, so that the many that are open do not pay for it.
 #[derive(Debug)]
 enum State {
-    /// On its way, perhaps past a limit that was only observed. An entry that is dropped so was cut off: by a panic, or
+    /// On its way, perhaps past a limit that is only observed. A record that is dropped so was cut off: by a panic, or
     /// because the process ends.
     Walking(Option<Box<Observed>>),
-    /// Parked until more comes: another entry is made for it then.
+    /// Parked until more comes.
     Parked,
-    /// Boxed, so that the many that are open do not pay for it.
     Stopped(Box<Stopped>),
-    /// Answered a health check: no line, no count.
+    /// A health check was answered: no line, no count.
     Health,
-    /// Said nothing: a count, and no line.
-    Silent(Reason),
-    /// Open, and perhaps the limit that was only observed.
+    /// The client sent nothing: a count, and no line.
+    Silent(RejectReason),
+    /// Open, perhaps past a limit that is only observed.
     Open(Option<Box<Observed>>),
-    /// Boxed for the same reason.
-    Over(Box<Totals>),
+    Closed(Box<Totals>),
 }
 
 #[derive(Debug)]
 struct Stopped {
-    reason: Reason,
+    reason: RejectReason,
     status: Option<u16>,
-    numbers: Option<Numbers>,
-    asked: Option<Asked>,
-    note: Option<String>,
+    exceeded: Option<Exceeded>,
+    target: Option<RequestTarget>,
+    message: Option<String>,
 }
 
-/// A limit that was only observed.
+/// A limit that was exceeded, and is only observed.
 #[derive(Debug)]
 struct Observed {
     limit: Limit,
-    numbers: Numbers,
+    exceeded: Exceeded,
 }
 
-/// Where a connection counts, and its permit once it has one, counted once more by the walk itself: the drift metric compares
-/// the two.
-#[derive(Debug)]
-struct Standing {
-    process: Arc<ProcessState>,
-    permit: Option<Permit>,
-}
-
-impl Entry {
-    /// Begins the entry of a socket that `arrived` from `hop`.
+impl Record {
+    /// Begins the record of a connection that `arrived` from `hop`.
     pub fn begin(process: &Arc<ProcessState>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
-            standing: Standing {
-                process: Arc::clone(process),
-                permit: None,
+            counted: CountedPermit::none(process),
+            known: Known {
+                listener: Arc::clone(listener),
+                arrived,
+                opened_after: None,
+                peer: Peer::Hop(hop),
+                routed: None,
+                server: None,
+                state: State::Walking(None),
             },
-            listener: Arc::clone(listener),
-            arrived,
-            opened: None,
-            who: Who::Hop(hop),
-            place: None,
-            server: None,
-            state: State::Walking(None),
         }
     }
 
-    /// The near end that the connection's greeting has told of; a PROXY header puts another in the peer's place.
-    pub fn came_from(&mut self, hop: Hop) {
-        self.who = Who::Hop(hop);
+    /// A PROXY header may have put another hop in the peer's place.
+    pub fn set_hop(&mut self, hop: Hop) {
+        self.known.peer = Peer::Hop(hop);
     }
 
-    /// The client was admitted: from here on its permit is the entry's to give back.
+    /// The client was admitted. The record gives its permit back.
     pub fn admitted(&mut self, passage: &Passage, granted: Granted) {
         self.identified(passage.client, true);
-        self.placed(&passage.place);
+        self.routed(&passage.place);
         let observed = granted.observed.map(|full| Observed {
             limit: full.limit,
-            numbers: Numbers::of(full, passage.lack.as_deref().copied()),
+            exceeded: Exceeded::new(full, passage.lack.as_deref().copied()),
         });
-        self.state = State::Walking(observed.map(Box::new));
-        self.standing.take(granted.permit);
+        self.known.state = State::Walking(observed.map(Box::new));
+        self.counted.take(granted.permit);
     }
 
-    /// The server that was dialled last.
-    pub fn dialled(&mut self, server: &Arc<Server>) {
-        self.server = Some(Arc::clone(server));
+    /// Reports its dials.
+    pub fn dials(&mut self) -> Dials<'_> {
+        Dials::new(self.counted.process(), &mut self.known.server)
     }
 
-    /// It answered the dial.
-    pub fn reached(&self) {
-        if let Some(server) = &self.server {
-            self.standing
-                .process
-                .advice
-                .dial_succeeded(server.label(), Instant::now());
-        }
-    }
-
-    /// It did not.
-    pub fn not_reached(&self, reason: Reason, why: String) {
-        let Some(server) = &self.server else { return };
-        let process = &self.standing.process;
-        let Some(count) = process.advice.dial_failed(server.label(), Instant::now()) else {
-            return;
-        };
-        let line = Line {
-            server: Some(Arc::clone(server.label())),
-            reason: Some(reason.word()),
-            count: Some(count.into()),
-            message: Some(why),
-            ..Line::default()
-        };
-        process.log.event(LogLevel::Warn, "dial_failed", line);
-    }
-
-    /// The walk stopped before a tunnel.
+    /// It was stopped before its tunnel, and the client gets this status.
     pub fn stopped(&mut self, stop: &Stop, status: Option<u16>) {
         let known = stop.known();
         if let Some(client) = known.client
-            && matches!(self.who, Who::Hop(_))
+            && matches!(self.known.peer, Peer::Hop(_))
         {
             self.identified(client, false);
         }
         if let Some(place) = &known.place {
-            self.placed(place);
+            self.routed(place);
         }
         let Some(reason) = stop.reason() else {
-            self.state = State::Health;
+            self.known.state = State::Health;
             return;
         };
         let status = match &stop.cause {
             Cause::Silent(reason) => {
-                self.state = State::Silent(*reason);
+                self.known.state = State::Silent(*reason);
                 return;
             }
             Cause::Server { status, .. } => Some(*status),
             Cause::Health { .. } | Cause::Refused(_) | Cause::Wordless(_) => status,
         };
-        let note = known
-            .note
-            .as_ref()
-            .or(known.rule.as_ref())
-            .cloned()
-            .or_else(|| known.seen.as_ref().map(|seen| what_was_seen(reason, seen)));
-        self.state = State::Stopped(Box::new(Stopped {
+        self.known.state = State::Stopped(Box::new(Stopped {
             reason,
             status,
-            numbers: known.numbers,
-            asked: known.asked.clone(),
-            note,
+            exceeded: known.exceeded,
+            target: known.target.clone(),
+            message: stop.message(),
         }));
     }
 
-    /// More must come: the entry ends here and leaves nothing.
+    /// It is parked until more comes. The record ends here and leaves nothing.
     pub fn parked(mut self) {
-        self.state = State::Parked;
+        self.known.state = State::Parked;
     }
 
-    /// The tunnel is open.
+    /// Its tunnel is open.
     pub fn opened(&mut self, now: Instant) {
-        let took = now - self.arrived;
-        self.opened = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
-        let observed = match &mut self.state {
+        let took = now - self.known.arrived;
+        self.known.opened_after = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
+        let observed = match &mut self.known.state {
             State::Walking(observed) => observed.take(),
             _ => None,
         };
         let limit = observed.as_ref().map(|observed| observed.limit);
-        self.state = State::Open(observed);
-        if let Some(Named { zone, .. }) = &self.place {
-            zone.metrics.handshake_duration.observe(seconds(took));
-            match limit {
-                Some(limit) => {
-                    let class = Class::Observed(limit.into());
-                    self.standing
-                        .process
-                        .metrics
-                        .count_handshake(class, Some(&zone.metrics));
-                    self.write(class);
-                }
-                None => zone.metrics.admitted.inc(),
-            }
-        }
+        self.known.state = State::Open(observed);
+        let Some(Routed { zone, .. }) = &self.known.routed else {
+            return;
+        };
+        zone.metrics.handshake_duration.observe(seconds(took));
+        let Some(limit) = limit else {
+            zone.metrics.admitted.inc();
+            return;
+        };
+        let facts = self.known.facts(Class::Observed(limit.into()), self.counted.process());
+        facts.count(&self.counted.process().metrics);
+        facts.log(&self.counted.process().log, None);
     }
 
-    /// The tunnel is over.
-    pub fn over(&mut self, totals: Totals) {
-        self.state = State::Over(Box::new(totals));
+    /// Its tunnel ended.
+    pub fn closed(&mut self, totals: Totals) {
+        self.known.state = State::Closed(Box::new(totals));
     }
 
     fn identified(&mut self, client: Client, is_admitted: bool) {
-        self.who = Who::Client {
+        let is_local = client.hop.is_none_or(is_local);
+        self.known.peer = Peer::Client {
             address: client.address,
-            seems_forwarded: client.forwarded == Forwarded::Ignored && client.hop.is_none_or(is_local),
+            seems_forwarded: client.forwarded == Forwarded::Ignored && is_local,
         };
         if client.forwarded == Forwarded::Ignored {
-            self.listener.untrusted_forwarded.inc();
+            self.known.listener.untrusted_forwarded.inc();
         }
         let identified = Identified {
             forwarded: client.forwarded,
-            is_local: client.hop.is_none_or(is_local),
+            is_local,
             key: client.key,
             is_admitted,
         };
-        if let Some(hint) = self.standing.process.advice.identified(identified, Instant::now()) {
-            self.advise(hint);
-        }
+        let hint = self.counted.process().advice.identified(identified, Instant::now());
+        self.log_hint(hint);
     }
 
-    fn advise(&self, hint: Hint) {
-        let line = Line {
-            reason: Some(hint.word()),
-            message: Some(hint.text().to_owned()),
-            ..Line::default()
-        };
-        self.standing.process.log.event(LogLevel::Warn, "advice", line);
-    }
-
-    fn placed(&mut self, place: &Place) {
-        self.place = Some(Named {
+    fn routed(&mut self, place: &Place) {
+        self.known.routed = Some(Routed {
             route: Arc::clone(&place.route),
             zone: Arc::clone(&place.zone.state),
         });
     }
 
-    /// Counts and writes what became of the connection.
-    fn close(&mut self) {
-        let had_permit = self.standing.permit.is_some();
+    /// What became of the connection; `None` where it leaves no line.
+    fn class(&self) -> Option<Class> {
         let is_panic = std::thread::panicking();
-        // Without a panic only the end of the process may drop an entry that has no outcome yet. All else is a fault of
-        // ours, and is counted as a panic is.
-        let is_cut = !is_panic && self.standing.process.phase.is(Phase::Draining);
-        let class = match &self.state {
-            State::Over(totals) => Class::Closed(totals.reason),
+        // Without a panic only the end of the process may drop a record that has no outcome yet. All else is a fault of ours,
+        // and counts as a panic.
+        let is_cut = !is_panic && self.counted.process().phase.is(Phase::Draining);
+        let before_the_tunnel = |reason| {
+            if self.counted.is_held() {
+                Class::Failed(reason)
+            } else {
+                Class::Rejected(reason)
+            }
+        };
+        Some(match &self.known.state {
+            State::Closed(totals) => Class::Closed(totals.reason),
             State::Open(_) if is_cut => Class::Closed(CloseReason::Drain),
             State::Open(_) => Class::Closed(CloseReason::Panic),
-            // Whatever else it was to hear: nobody knows whether it did.
-            _ if is_panic && had_permit => Class::Failed(Reason::Panic),
-            _ if is_panic => Class::Rejected(Reason::Panic),
-            State::Stopped(stopped) if had_permit => Class::Failed(stopped.reason),
-            State::Stopped(stopped) => Class::Rejected(stopped.reason),
-            State::Walking(_) => {
-                let reason = if is_cut { Reason::Draining } else { Reason::Panic };
-                if had_permit {
-                    Class::Failed(reason)
-                } else {
-                    Class::Rejected(reason)
-                }
-            }
-            State::Silent(reason) => {
-                self.listener.silent_closes.inc();
-                // Who went by itself was not refused.
-                if *reason != Reason::ClientGone {
-                    self.count(Class::Rejected(*reason));
-                }
-                return;
-            }
-            // A health check leaves nothing; nor does one that has more to say.
-            State::Health | State::Parked => return,
+            // Whatever the client was to get, it may not have got it.
+            _ if is_panic => before_the_tunnel(RejectReason::Panic),
+            State::Stopped(stopped) => before_the_tunnel(stopped.reason),
+            State::Walking(_) if is_cut => before_the_tunnel(RejectReason::Draining),
+            State::Walking(_) => before_the_tunnel(RejectReason::Panic),
+            State::Silent(_) | State::Health | State::Parked => return None,
+        })
+    }
+
+    /// Counts and writes what became of the connection.
+    fn end(&mut self) {
+        let Some(class) = self.class() else {
+            return self.end_without_a_line();
         };
-        self.count(class);
-        if let State::Over(totals) = &self.state
-            && self
-                .standing
-                .process
+        let facts = self.known.facts(class, self.counted.process());
+        facts.count(&self.counted.process().metrics);
+        if let Some(totals) = facts.totals {
+            let is_due = self
+                .counted
+                .process()
                 .advice
-                .closed(totals.limit_hits > 0, Instant::now())
-        {
-            self.advise(Hint::MessageLimits);
+                .closed(totals.limit_hits > 0, Instant::now());
+            self.log_hint(is_due.then_some(Hint::MessageLimits));
         }
-        // Given back before the line is written, so that whoever reads the line may use the slot.
-        self.standing.give_back();
-        self.write(class);
+        // Given back before the line is written, so that the slot is free once somebody reads the line.
+        self.counted.give_back();
+        facts.log(&self.counted.process().log, self.hint(class));
     }
 
-    fn count(&self, class: Class) {
-        let zone = self.place.as_ref().map(|place| &place.zone.metrics);
-        let Class::Closed(reason) = class else {
-            return self.standing.process.metrics.count_handshake(class, zone);
+    fn end_without_a_line(&self) {
+        if let State::Silent(reason) = self.known.state {
+            self.known.listener.silent_closes.inc();
+            // A client that left by itself was not refused.
+            if reason != RejectReason::ClientGone {
+                let zone = self.known.routed.as_ref().map(|routed| &routed.zone.metrics);
+                let metrics = &self.counted.process().metrics;
+                metrics.count_handshake(Class::Rejected(reason), zone);
+            }
+        }
+    }
+
+    /// The hint for a refusal by client key of a peer that seems to be a proxy, while no proxy is trusted.
+    fn hint(&self, class: Class) -> Option<Hint> {
+        let (Class::Rejected(reason), Peer::Client { seems_forwarded, .. }) = (class, self.known.peer) else {
+            return None;
         };
-        let totals = match &self.state {
-            State::Over(totals) => Some(&**totals),
-            _ => None,
+        let process = self.counted.process();
+        (reason.is_by_client()
+            && process.trusts_nobody.load(Relaxed)
+            && process.advice.refused(seems_forwarded, Instant::now()))
+        .then_some(Hint::UntrustedProxy)
+    }
+
+    fn log_hint(&self, hint: Option<Hint>) {
+        let Some(hint) = hint else { return };
+        let line = Line {
+            reason: Some(hint.word()),
+            message: Some(hint.text().to_owned()),
+            ..Line::default()
         };
-        if let (Some(zone), Some(opened)) = (zone, self.opened) {
-            let since_arrival = self.arrived.elapsed();
-            zone.closed(
-                reason,
-                totals,
-                since_arrival.saturating_sub(Duration::from_millis(opened.into())),
-            );
+        self.counted.process().log.event(LogLevel::Warn, "advice", line);
+    }
+}
+
+impl Known {
+    fn facts(&self, class: Class, process: &ProcessState) -> ConnectionFacts<'_> {
+        let mut facts = ConnectionFacts {
+            class,
+            listener: &self.listener.policy.name,
+            client: match self.peer {
+                Peer::Hop(hop) => hop.address,
+                Peer::Client { address, .. } => address,
+            },
+            key: self.key(process),
+            route: self.routed.as_ref().map(|routed| &routed.route),
+            zone: self
+                .routed
+                .as_ref()
+                .map(|Routed { zone, .. }| (&zone.name, &zone.metrics)),
+            server: self.server.as_ref().map(|server| server.label()),
+            status: None,
+            exceeded: None,
+            target: None,
+            totals: None,
+            message: None,
+            arrived: self.arrived,
+            opened_after: self.opened_after.map(|ms| Duration::from_millis(ms.into())),
+        };
+        match &self.state {
+            State::Stopped(stopped) => {
+                facts.status = stopped.status;
+                facts.exceeded = stopped.exceeded;
+                facts.target = stopped.target.as_ref();
+                facts.message = stopped.message.as_deref();
+            }
+            State::Open(observed) => {
+                facts.status = Some(SWITCHING_PROTOCOLS);
+                facts.exceeded = observed.as_ref().map(|observed| observed.exceeded);
+            }
+            State::Closed(totals) => {
+                facts.status = Some(SWITCHING_PROTOCOLS);
+                facts.totals = Some(&**totals);
+                facts.message = totals.last_limit.map(MessageLimit::word);
+            }
+            State::Walking(_) | State::Parked | State::Health | State::Silent(_) => {}
         }
+        facts
     }
 
-    fn write(&self, class: Class) {
-        let hint = self.hint(class);
-        let process = &self.standing.process;
-        // Once a minute, and worth more than what is summed or switched off.
-        if hint.is_some() {
-            process.log.event(class.level(), class.event(), self.line(class, hint));
-            return;
-        }
-        let zone = self.place.as_ref().map(|place| &place.zone.name);
-        process.log.access(class, self.key(), zone, || self.line(class, None));
-    }
-
-    /// As `identify` made it: what it is cut to stays the same for the life of the process.
-    fn key(&self) -> Option<ClientKey> {
-        match self.who {
-            Who::Hop(_) => None,
-            Who::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
-                let process = &self.standing.process;
+    /// The key that `identify` made: the prefixes stay the same for the life of the process.
+    fn key(&self, process: &ProcessState) -> Option<ClientKey> {
+        match self.peer {
+            Peer::Hop(_) => None,
+            Peer::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
                 ClientKey::of(process.translations.undone(address), process.prefixes)
             })),
         }
     }
-
-    /// A refusal by client key of a peer that is a proxy by all appearance, while nobody is trusted.
-    fn hint(&self, class: Class) -> Option<Hint> {
-        let (Class::Rejected(reason), Who::Client { seems_forwarded, .. }) = (class, self.who) else {
-            return None;
-        };
-        (reason.is_by_client()
-            && self.standing.process.trusts_nobody.load(Relaxed)
-            && self.standing.process.advice.refused(seems_forwarded, Instant::now()))
-        .then_some(Hint::UntrustedProxy)
-    }
-
-    fn line(&self, class: Class, hint: Option<Hint>) -> Line {
-        let mut line = Line {
-            listener: Some(Arc::clone(&self.listener.policy.name)),
-            reason: Some(class.reason()),
-            server: self.server.as_ref().map(|server| Arc::clone(server.label())),
-            duration_ms: u64::try_from(self.arrived.elapsed().as_millis()).ok(),
-            ..Line::default()
-        };
-        line.client = match self.who {
-            Who::Hop(hop) => Some(address(hop.address)),
-            Who::Client { address: client, .. } => Some(address(client)),
-        };
-        line.key = self.key().map(|key| key.to_string());
-        if let Some(place) = &self.place {
-            line.route = Some(Arc::clone(&place.route));
-            line.zone = Some(Arc::clone(&place.zone.name));
-        }
-        let mut numbers = None;
-        match &self.state {
-            State::Stopped(stopped) => {
-                line.status = stopped.status;
-                line.message.clone_from(&stopped.note);
-                numbers = stopped.numbers;
-                if let Some(asked) = &stopped.asked {
-                    line.host = Some(asked.host.clone());
-                    line.path = Some(asked.path.clone());
-                }
-            }
-            State::Over(totals) => {
-                line.status = Some(101);
-                line.bytes_in = Some(totals.bytes_in);
-                line.bytes_out = Some(totals.bytes_out);
-                line.messages_in = Some(totals.messages_in);
-                line.messages_out = Some(totals.messages_out);
-                line.limit_hits = Some(totals.limit_hits).filter(|hits| *hits > 0);
-                line.heartbeats = Some(totals.heartbeats).filter(|heartbeats| *heartbeats > 0);
-                line.message = totals.last_limit.map(|limit| limit.word().to_owned());
-            }
-            State::Open(observed) => {
-                line.status = Some(101);
-                numbers = observed.as_ref().map(|observed| observed.numbers);
-            }
-            State::Walking(_) | State::Parked | State::Health | State::Silent(_) => {}
-        }
-        match numbers {
-            Some(Numbers::Open { open, of }) => {
-                line.open = Some(open);
-                line.limit = Some(of).filter(|of| *of != u32::MAX);
-            }
-            Some(Numbers::Rate(Lack { rate, wait })) => {
-                line.rate = Some(show_rate(rate));
-                line.burst = Some(rate.burst.get());
-                line.wait_ms = u64::try_from(wait.as_micros().div_ceil(1000)).ok();
-            }
-            None => {}
-        }
-        if let Some(hint) = hint {
-            line.message = Some(hint.text().to_owned());
-        }
-        line
-    }
 }
 
-impl Drop for Entry {
+impl Drop for Record {
     fn drop(&mut self) {
-        self.close();
+        self.end();
     }
-}
-
-impl Standing {
-    fn take(&mut self, permit: Permit) {
-        self.give_back();
-        self.process.alive.fetch_add(1, Relaxed);
-        self.permit = Some(permit);
-    }
-
-    fn give_back(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.process.alive.fetch_sub(1, Relaxed);
-            drop(permit);
-        }
-    }
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        self.give_back();
-    }
-}
-
-fn what_was_seen(reason: Reason, seen: &str) -> String {
-    match reason {
-        Reason::Origin => format!("origin {seen}"),
-        _ => seen.to_owned(),
-    }
-}
-
-fn address(address: Option<IpAddr>) -> String {
-    address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
 }
 
 fn is_local(address: IpAddr) -> bool {
@@ -488,3 +381,5 @@ fn is_local(address: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
+
+const SWITCHING_PROTOCOLS: u16 = 101;

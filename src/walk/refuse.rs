@@ -22,7 +22,7 @@ use crate::wire::ws::scanner::FrameScanner;
 
 use crate::live::listener::Listener;
 use crate::telemetry::reason::Reason;
-use crate::walk::record::Entry;
+use crate::walk::record::Record;
 use crate::walk::stop::{Cause, Stop};
 
 /// What to do with a socket that gets no tunnel.
@@ -266,7 +266,7 @@ pub async fn deliver(
     seat: Option<Pending>,
     listener: Arc<Listener>,
     clock: Arc<Clock>,
-    record: Entry,
+    record: Record,
 ) {
     let record = (!refusal.is_held()).then_some(record);
     refusal.deliver(client, seat, &listener.room, &clock).await;

@@ -10,6 +10,7 @@ use crate::upstream::group::Upstream;
 use crate::wire::http::head::Head;
 
 use crate::live::zone::Zone;
+use crate::telemetry::connection::{Exceeded, RequestTarget};
 use crate::telemetry::log::shown;
 use crate::telemetry::reason::Reason;
 use crate::walk::identify::Client;
@@ -70,29 +71,6 @@ pub enum Cause {
     Silent(Reason),
 }
 
-/// The numbers of a limit that said no.
-#[derive(Clone, Copy, Debug)]
-pub enum Numbers {
-    /// So many were open.
-    Open {
-        /// How many.
-        open: u32,
-        /// How many may be; `u32::MAX` is off.
-        of: u32,
-    },
-    /// They came faster than this.
-    Rate(Lack),
-}
-
-/// What a request asked for, as the log has it.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// Its Host, without the port.
-    pub host: String,
-    /// Its path, without the query.
-    pub path: String,
-}
-
 /// What was known of the client when it stopped.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -100,10 +78,10 @@ pub struct Known {
     pub client: Option<Client>,
     /// Where it was routed.
     pub place: Option<Place>,
-    /// The numbers of the limit that said no.
-    pub numbers: Option<Numbers>,
-    /// What it asked for.
-    pub asked: Option<Asked>,
+    /// The limit that it exceeded.
+    pub exceeded: Option<Exceeded>,
+    /// What it requested.
+    pub target: Option<RequestTarget>,
     /// What the log says of it.
     pub note: Option<String>,
     /// The rule that was broken, as the client hears it.
@@ -114,19 +92,6 @@ pub struct Known {
     pub offer: Option<Offer>,
     /// It asked by HEAD, and reads no body.
     pub by_head: bool,
-}
-
-impl Numbers {
-    /// Those of a limit; a rate has a lack.
-    pub fn of(full: Full, lack: Option<Lack>) -> Self {
-        match lack {
-            Some(lack) => Self::Rate(lack),
-            None => Self::Open {
-                open: full.open,
-                of: full.of,
-            },
-        }
-    }
 }
 
 impl Stop {
@@ -181,7 +146,7 @@ impl Stop {
     /// Stops because no route takes it, and says in the log what the closest one asks for.
     pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
         let mut stop = Self::new(Reason::NoRoute).asking(head);
-        let Some(Asked { host, path }) = &stop.known.asked else {
+        let Some(RequestTarget { host, path }) = &stop.known.target else {
             return stop;
         };
         stop.known.note = Some(match missed {
@@ -198,28 +163,28 @@ impl Stop {
 
     /// Stops at a limit; a rate has a lack.
     pub fn full(full: Full, lack: Option<Lack>) -> Self {
-        Self::new(full.limit.into()).counting(Numbers::of(full, lack))
+        Self::new(full.limit.into()).exceeding(Exceeded::new(full, lack))
     }
 
     /// Stops as its key has too many pending.
     pub fn pending_per_ip(full: PerIpFull) -> Self {
-        Self::new(Reason::PendingPerIp).counting(Numbers::Open {
+        Self::new(Reason::PendingPerIp).exceeding(Exceeded::Count {
             open: full.open,
-            of: full.of,
+            limit: full.of,
         })
     }
 
-    /// Says which numbers were too many.
+    /// Names the limit that was exceeded.
     #[must_use]
-    pub fn counting(mut self, numbers: Numbers) -> Self {
-        self.known.numbers = Some(numbers);
+    pub fn exceeding(mut self, exceeded: Exceeded) -> Self {
+        self.known.exceeded = Some(exceeded);
         self
     }
 
     /// Says what it asked for.
     #[must_use]
     pub fn asking(mut self, head: &Head<'_>) -> Self {
-        self.known.asked = Some(Asked {
+        self.known.target = Some(RequestTarget {
             host: shown(head.authority.map(|authority| authority.host).unwrap_or_default()),
             path: shown(head.path()),
         });
@@ -266,6 +231,18 @@ impl Stop {
             Cause::Server { .. } => Some(Reason::UpstreamStatus),
             Cause::Refused(reason) | Cause::Wordless(reason) | Cause::Silent(reason) => Some(reason),
         }
+    }
+
+    /// What the log says of it beyond its reason.
+    pub fn message(&self) -> Option<String> {
+        let known = &self.known;
+        let seen = || {
+            known.seen.as_ref().map(|seen| match self.reason() {
+                Some(Reason::Origin) => format!("origin {seen}"),
+                _ => seen.clone(),
+            })
+        };
+        known.note.clone().or_else(|| known.rule.clone()).or_else(seen)
     }
 
     fn of(cause: Cause) -> Self {

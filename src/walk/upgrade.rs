@@ -19,7 +19,7 @@ use crate::wire::ws::extensions::Extensions;
 
 use crate::telemetry::reason::Reason;
 use crate::walk::decide::Passage;
-use crate::walk::record::Entry;
+use crate::walk::dials::Dials;
 use crate::walk::stop::Stop;
 
 /// A server that has switched protocols.
@@ -55,10 +55,10 @@ struct Other {
 }
 
 /// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
-pub async fn connect(passage: &Passage, client: &AcceptedSocket, entry: &mut Entry) -> Result<Connected, Stop> {
+pub async fn connect(passage: &Passage, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
-        connected = connect_patiently(passage, entry) => connected,
+        connected = connect_patiently(passage, &mut dials) => connected,
         () = client.transport().ended() => Err(Stop::new(Reason::ClientGone)),
     };
     connected.map_err(|stop| {
@@ -68,11 +68,11 @@ pub async fn connect(passage: &Passage, client: &AcceptedSocket, entry: &mut Ent
     })
 }
 
-async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Connected, Stop> {
+async fn connect_patiently(passage: &Passage, dials: &mut Dials<'_>) -> Result<Connected, Stop> {
     let zone = &passage.place.zone.policy;
     let clock = &passage.place.zone.limits.clock;
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
-    let asking = pin!(ask(passage, entry, zone.dial));
+    let asking = pin!(ask(passage, dials, zone.dial));
     match clock.within(deadline, asking).await {
         None => Err(Stop::new(Reason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
@@ -83,8 +83,8 @@ async fn connect_patiently(passage: &Passage, entry: &mut Entry) -> Result<Conne
 }
 
 /// Hands the request to a server, and reads its reply.
-async fn ask(passage: &Passage, entry: &mut Entry, dial: Option<Duration>) -> Result<Answered, Stop> {
-    let (server, sent, lease) = dial_any(passage, entry, dial).await?;
+async fn ask(passage: &Passage, dials: &mut Dials<'_>, dial: Option<Duration>) -> Result<Answered, Stop> {
+    let (server, sent, lease) = dial_any(passage, dials, dial).await?;
     server
         .write_all(&passage.request[sent..])
         .await
@@ -145,13 +145,13 @@ fn bad_reply(what: impl Into<String>) -> Stop {
 /// it goes how much of the request the one that was reached has been sent.
 async fn dial_any(
     passage: &Passage,
-    entry: &mut Entry,
+    dials: &mut Dials<'_>,
     limit: Option<Duration>,
 ) -> Result<(Transport, usize, Lease), Stop> {
     let attempts = passage.place.upstream.attempts(passage.client.key);
     let mut reason = Reason::UpstreamDown;
     for mut lease in attempts {
-        entry.dialled(lease.server());
+        dials.begin(lease.server());
         match dial_within(
             limit,
             lease.server(),
@@ -165,20 +165,20 @@ async fn dial_any(
                 sent,
             })) => {
                 fault::point("dial");
-                entry.reached();
+                dials.succeeded();
                 return Ok((stream, sent, lease));
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => {
                 return Err(Stop::because(Reason::ProcessFull, error.to_string()));
             }
             Some(Err(error)) => {
-                entry.not_reached(Reason::UpstreamRefused, error.to_string());
+                dials.failed(Reason::UpstreamRefused, error.to_string());
                 if reason != Reason::UpstreamTimeout {
                     reason = Reason::UpstreamRefused;
                 }
             }
             None => {
-                entry.not_reached(Reason::UpstreamTimeout, "no answer within `dial`".to_owned());
+                dials.failed(Reason::UpstreamTimeout, "no answer within `dial`".to_owned());
                 reason = Reason::UpstreamTimeout;
             }
         }

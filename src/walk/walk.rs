@@ -32,7 +32,7 @@ use crate::walk::decide::{Admitted, Passage, Peer, decide};
 use crate::walk::identify::Hop;
 use crate::walk::pending_conn::{BrokenOff, PendingConn};
 use crate::walk::preread::{Part, Preread, PrereadFault};
-use crate::walk::record::Entry;
+use crate::walk::record::Record;
 use crate::walk::refuse::Refusal;
 use crate::walk::stop::Stop;
 
@@ -43,7 +43,7 @@ pub struct RecordedConn {
     /// The connection.
     pub conn: PendingConn,
     /// Its record.
-    pub record: Entry,
+    pub record: Record,
 }
 
 /// What a connection needs next.
@@ -102,7 +102,7 @@ pub fn accept(
         address: peer,
         may_forward: true,
     };
-    let mut record = Entry::begin(&in_force.process, &listener, hop, now);
+    let mut record = Record::begin(&in_force.process, &listener, hop, now);
     listener.accepted.inc();
     let accept_proxy_protocol = listener.policy.accept_proxy_protocol;
     if accept_proxy_protocol && !identity.trusts(peer) {
@@ -137,7 +137,7 @@ pub fn accept(
 
 /// Goes on with a connection that was parked: more of it has come, its peer `has_ended`, or its seat was ended.
 pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
-    let record = Entry::begin(&conn.in_force.process, &conn.listener, conn.hop, conn.arrived);
+    let record = Record::begin(&conn.in_force.process, &conn.listener, conn.hop, conn.arrived);
     let mut recorded = RecordedConn { conn, record };
     fault::point("lobby");
     let conn = &mut recorded.conn;
@@ -154,7 +154,7 @@ pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
 
 /// `None`: more must come.
 fn next(mut recorded: RecordedConn, decision: Option<Decision>) -> Step {
-    recorded.record.came_from(recorded.conn.hop);
+    recorded.record.set_hop(recorded.conn.hop);
     match decision {
         None => Step::Park(recorded),
         Some(Decision::Admit(admitted)) => Step::Connect(recorded, admitted),
@@ -267,7 +267,7 @@ fn stop_for(fault: PrereadFault) -> Stop {
 }
 
 /// The record takes over the permit of a client that was admitted: it gives it back when all is over.
-pub fn admit(admitted: Admitted, record: &mut Entry) -> Passage {
+pub fn admit(admitted: Admitted, record: &mut Record) -> Passage {
     let Admitted {
         mut granted,
         mut passage,
@@ -293,7 +293,7 @@ pub fn refuse_admitted(
     passage: &Passage,
     client: &mut AcceptedSocket,
     listener: &Listener,
-    record: &mut Entry,
+    record: &mut Record,
 ) -> (Refusal, Option<Pending>) {
     client.check_unread();
     let refusal = Refusal::of(stop);

@@ -1,0 +1,155 @@
+//! What becomes of a connection, as facts: from them its counters are counted and its line is written.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::notation::units::show_rate;
+use crate::limit::admission::{Full, Lack};
+use crate::limit::key::ClientKey;
+use crate::relay::totals::Totals;
+use crate::telemetry::advice::Hint;
+use crate::telemetry::class::Class;
+use crate::telemetry::log::{Line, Log};
+use crate::telemetry::metrics::{Metrics, ZoneMetrics};
+
+/// The facts of a connection that ended, or that was let in past a limit.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionFacts<'a> {
+    /// What became of it.
+    pub class: Class,
+    /// The listener that accepted it.
+    pub listener: &'a Arc<str>,
+    /// Its client's address as far as it is known; `None` for a Unix peer without one.
+    pub client: Option<IpAddr>,
+    /// Its client key, once it is known.
+    pub key: Option<ClientKey>,
+    /// Its route, once it is known.
+    pub route: Option<&'a Arc<str>>,
+    /// The name of its zone and the zone's metrics, once the route is known.
+    pub zone: Option<(&'a Arc<str>, &'a ZoneMetrics)>,
+    /// The server that was dialled last.
+    pub server: Option<&'a Arc<str>>,
+    /// The status that the client got.
+    pub status: Option<u16>,
+    /// The limit that it exceeded.
+    pub exceeded: Option<Exceeded>,
+    /// What it requested, where the line shows that.
+    pub target: Option<&'a RequestTarget>,
+    /// The traffic of its tunnel.
+    pub totals: Option<&'a Totals>,
+    /// What else there is to say.
+    pub message: Option<&'a str>,
+    /// When it was accepted.
+    pub arrived: Instant,
+    /// From its accept to its tunnel.
+    pub opened_after: Option<Duration>,
+}
+
+/// The limit that a connection exceeded.
+#[derive(Clone, Copy, Debug)]
+pub enum Exceeded {
+    /// So many were open.
+    Count {
+        /// How many.
+        open: u32,
+        /// How many may be; `u32::MAX` is off.
+        limit: u32,
+    },
+    /// They came faster than this rate.
+    Rate(Lack),
+}
+
+/// What a request asked for, as the log shows it.
+#[derive(Clone, Debug)]
+pub struct RequestTarget {
+    /// Its Host, without the port.
+    pub host: String,
+    /// Its path, without the query.
+    pub path: String,
+}
+
+impl Exceeded {
+    /// The limit that is full; a rate comes with what it lacks.
+    pub fn new(full: Full, lack: Option<Lack>) -> Self {
+        match lack {
+            Some(lack) => Self::Rate(lack),
+            None => Self::Count {
+                open: full.open,
+                limit: full.of,
+            },
+        }
+    }
+}
+
+impl ConnectionFacts<'_> {
+    /// Counts it.
+    pub fn count(&self, metrics: &Metrics) {
+        let zone = self.zone.map(|(_, metrics)| metrics);
+        match (self.class, zone, self.opened_after) {
+            (Class::Closed(reason), Some(zone), Some(opened_after)) => {
+                zone.closed(reason, self.totals, self.arrived.elapsed().saturating_sub(opened_after));
+            }
+            (Class::Closed(_), ..) => {}
+            (Class::Rejected(_) | Class::Failed(_) | Class::Observed(_), zone, _) => {
+                metrics.count_handshake(self.class, zone);
+            }
+        }
+    }
+
+    /// Writes its line. A `hint` is worth more than what is summed or switched off: it is always written, in place of the
+    /// message.
+    pub fn log(&self, log: &Log, hint: Option<Hint>) {
+        match hint {
+            Some(hint) => log.event(self.class.level(), self.class.event(), self.line(Some(hint))),
+            None => log.access(self.class, self.key, self.zone.map(|(name, _)| name), || {
+                self.line(None)
+            }),
+        }
+    }
+
+    fn line(&self, hint: Option<Hint>) -> Line {
+        let mut line = Line {
+            client: Some(
+                self.client
+                    .map_or_else(|| "unix".to_owned(), |address| address.to_string()),
+            ),
+            key: self.key.map(|key| key.to_string()),
+            listener: Some(Arc::clone(self.listener)),
+            route: self.route.cloned(),
+            zone: self.zone.map(|(name, _)| Arc::clone(name)),
+            server: self.server.cloned(),
+            reason: Some(self.class.reason()),
+            status: self.status,
+            host: self.target.map(|target| target.host.clone()),
+            path: self.target.map(|target| target.path.clone()),
+            duration_ms: u64::try_from(self.arrived.elapsed().as_millis()).ok(),
+            message: self.message.map(str::to_owned),
+            ..Line::default()
+        };
+        match self.exceeded {
+            Some(Exceeded::Count { open, limit }) => {
+                line.open = Some(open);
+                line.limit = Some(limit).filter(|limit| *limit != u32::MAX);
+            }
+            Some(Exceeded::Rate(Lack { rate, wait })) => {
+                line.rate = Some(show_rate(rate));
+                line.burst = Some(rate.burst.get());
+                line.wait_ms = u64::try_from(wait.as_micros().div_ceil(1000)).ok();
+            }
+            None => {}
+        }
+        if let Some(totals) = self.totals {
+            line.bytes_in = Some(totals.bytes_in);
+            line.bytes_out = Some(totals.bytes_out);
+            line.messages_in = Some(totals.messages_in);
+            line.messages_out = Some(totals.messages_out);
+            line.limit_hits = Some(totals.limit_hits).filter(|hits| *hits > 0);
+            line.heartbeats = Some(totals.heartbeats).filter(|heartbeats| *heartbeats > 0);
+        }
+        if let Some(hint) = hint {
+            line.message = Some(hint.text().to_owned());
+        }
+        line
+    }
+}

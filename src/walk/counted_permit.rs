@@ -1,0 +1,55 @@
+//! A permit that is counted once more: the drift metric compares the two counts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::limit::admission::Permit;
+use crate::live::process::ProcessState;
+
+/// The permit of a connection, once there is one. It is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct CountedPermit {
+    process: Arc<ProcessState>,
+    permit: Option<Permit>,
+}
+
+impl CountedPermit {
+    /// No permit yet.
+    pub(super) fn none(process: &Arc<ProcessState>) -> Self {
+        Self {
+            process: Arc::clone(process),
+            permit: None,
+        }
+    }
+
+    /// The state of the process that counts it.
+    pub(super) fn process(&self) -> &ProcessState {
+        &self.process
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_held(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// Takes one over.
+    pub(super) fn take(&mut self, permit: Permit) {
+        self.give_back();
+        self.process.alive.fetch_add(1, Relaxed);
+        self.permit = Some(permit);
+    }
+
+    /// Gives it back, where there is one.
+    pub(super) fn give_back(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.process.alive.fetch_sub(1, Relaxed);
+            drop(permit);
+        }
+    }
+}
+
+impl Drop for CountedPermit {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
