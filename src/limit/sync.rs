@@ -1,17 +1,17 @@
-//! What the counters are made of: std and `parking_lot`, or under `cfg(loom)` what loom offers in their place, so that
-//! `tests/loom` checks this very code. Nothing else may differ.
+//! What several threads share is made of this: std and `parking_lot`, or under `cfg(loom)` what loom offers in their place, so
+//! that `tests/loom` checks this very code. Nothing else may differ.
 
 #[cfg(not(loom))]
 pub(crate) use {
     parking_lot::{Mutex, MutexGuard},
     std::hash::RandomState,
-    std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
 
 #[cfg(loom)]
 pub(crate) use {
     loom::sync::MutexGuard,
-    loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     seeded::RandomState,
     unpoisoned::Mutex,
 };

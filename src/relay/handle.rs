@@ -1,141 +1,146 @@
-//! What the rest of the process sees of an open connection, and how it tells it to end.
+//! The control block of an open connection: what other threads see of it, and what they ask of it.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed};
 use std::task::Waker;
 use std::time::Duration;
 
 use enum_map::Enum;
-use parking_lot::Mutex;
 
+use crate::limit::sync::{AtomicU16, AtomicU32, Mutex, Ordering::Relaxed};
 use crate::reason::close::CloseReason;
 
-/// Shared by a relay and the sweep that looks at it a few times a second. The relay reads no clock: it only leaves a mark
-/// that something moved.
+/// Shared by a relay and those who look at it, such as the sweep a few times a second. The relay reads no clock: it only
+/// leaves a flag that something moved.
+///
+/// Requests are flags that the relay takes; each one wakes it. Flags are relaxed: the lock of the waker orders them. Either the
+/// relay has set its waker before a request locks it, and is woken, or it sees the request once it has set it.
 #[derive(Debug, Default)]
 pub struct ConnHandle {
-    marks: Marks,
-    /// Goes up whenever something comes from the client, where it may be asked; never back to 0.
-    received: AtomicU16,
-    /// Bytes that the client has taken, as of the last look, modulo 2^32.
-    client_took: AtomicU32,
+    flags: Flags,
+    /// Goes up with whatever comes from the client, where that matters; never back to 0.
+    client_activity: AtomicU16,
+    /// Bytes that the client's host has acknowledged as of the last probe, modulo 2^32.
+    client_acked: AtomicU32,
     waker: Mutex<Option<Waker>>,
 }
 
-/// Marks, and the order in the upper bits. In two bytes, for every open connection has a pulse.
+/// Flags, and the command in the upper bits: two bytes, as every open connection has them.
 #[derive(Debug, Default)]
-struct Marks(AtomicU16);
+struct Flags(AtomicU16);
 
-/// What a relay is told from outside.
+/// How a relay is to close its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum Command {
-    /// End it for this reason: by close frames at the next frame boundary, or by a reset where the reason has none.
+    /// For this reason: by close frames at the next frame boundary, or by a reset where the reason has no close frame.
     Close(CloseReason),
-    /// The client's host does not answer either, and somebody waits for its slot: close it as a ghost, and do not wait.
+    /// As a ghost whose slot another connection of the client needs: without waiting for a frame boundary.
     Replace,
-    /// The process ends: half-close now, boundary or not.
+    /// As the process ends: half-close both legs now, at a frame boundary or not.
     Cut,
 }
 
-/// What has become of a question to the client.
+/// What has become of the last ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PingDelivery {
     /// It is not written yet, or something has come from the client since.
     None,
-    /// Its host has not acknowledged it, as far as the last [`ConnHandle::probe`] knows.
+    /// As of the last probe, the client's host has not acknowledged it.
     InFlight,
-    /// Its host has acknowledged it, and nothing has come since.
+    /// The client's host has acknowledged it, and nothing has come since.
     Acknowledged,
 }
 
+/// For those who look at the connection.
 impl ConnHandle {
     /// Whether any byte moved since the last call.
     pub fn take_moved(&self) -> bool {
-        self.marks.take(MOVED)
+        self.flags.take(MOVED)
     }
 
-    /// Whether the client may still have to take some of what was written to it; only a [`ConnHandle::probe`] settles it.
+    /// Whether bytes may wait for the client or for its acknowledgement; only a [`ConnHandle::probe`] finds that none do.
     pub fn has_unacked(&self) -> bool {
-        self.marks.has(CLIENT_OWES)
+        self.flags.has(UNACKED)
     }
 
-    /// Bytes that the client has taken, as of the last [`ConnHandle::probe`]: enough of the number to see that it has changed.
+    /// Bytes that the client's host has acknowledged as of the last [`ConnHandle::probe`], modulo 2^32: enough to see that
+    /// the number has changed.
     pub fn client_acked(&self) -> u32 {
-        self.client_took.load(Relaxed)
+        self.client_acked.load(Relaxed)
     }
 
-    /// Whether a side is not read, because what it sent waits or because it has ended: only a [`ConnHandle::probe`] finds out that it
-    /// ends, or is reset, meanwhile.
+    /// Whether a side is not read, because what it sent waits or because it has ended: only a [`ConnHandle::probe`] finds
+    /// that it ends or is reset meanwhile.
     pub fn is_blocked(&self) -> bool {
-        self.marks.has(BLOCKED)
+        self.flags.has(BLOCKED)
     }
 
-    /// Whether the relay has ended.
+    /// Whether the relay is gone.
     pub fn is_closed(&self) -> bool {
-        self.marks.has(OVER)
+        self.flags.has(CLOSED)
     }
 
-    /// Tells the relay to end. The first order stands, but for the last one that there is.
-    pub fn send(&self, order: Command) {
-        self.marks.send(order);
+    /// Has the relay close the connection. The first command counts, but [`Command::Cut`] overrides it.
+    pub fn send(&self, command: Command) {
+        self.flags.send(command);
         self.wake();
     }
 
-    /// Has the relay look at what the kernel tells nobody of: how much the client has taken, and the end of a side that is not
-    /// read.
+    /// Has the relay look for what the kernel reports to nobody: how much the client's host has acknowledged, and the end of a
+    /// side that is not read.
     pub fn probe(&self) {
-        self.marks.set(LOOK);
+        self.flags.set(PROBE);
         self.wake();
     }
 
-    /// Has the relay look, and rest if nothing is under way: until something comes, or it is told something.
+    /// Has the relay probe, and be parked if nothing is under way.
     pub fn park(&self) {
-        self.marks.set(REST);
+        self.flags.set(PARK);
         self.probe();
     }
 
-    /// Has the relay ask the client whether it is still there, as soon as there is room between two frames.
+    /// Has the relay send a ping to the client as soon as there is room between two frames.
     pub fn ping(&self) {
-        self.marks.take(ASKED);
-        self.marks.set(ASK);
+        self.flags.take(PINGED);
+        self.flags.set(PING);
         self.wake();
     }
 
-    /// Changes whenever something has come from the client; only where its terms have it asked. 0 until then.
+    /// A number that changes with whatever comes from the client, where its limits ping it; 0 until something does.
     pub fn client_activity(&self) -> u16 {
-        self.received.load(Relaxed)
+        self.client_activity.load(Relaxed)
     }
 
-    /// Whether the last [`ConnHandle::probe`] found that the client's host owes the kernel an answer to what was sent to it, and has
-    /// not acknowledged anything for half a second. Only where a question is on its way.
+    /// Whether, as of the last [`ConnHandle::probe`], the client's host owes an acknowledgement and has sent none for half a
+    /// second. Only while a ping is in flight.
     pub fn is_host_silent(&self) -> bool {
-        self.marks.has(HOST_SILENT)
+        self.flags.has(HOST_SILENT)
     }
 
-    /// Whether the relay has looked since it was last told to.
+    /// Whether the relay has probed since the last request for it.
     pub fn has_probed(&self) -> bool {
-        !self.marks.has(LOOK)
+        !self.flags.has(PROBE)
     }
 
-    /// What has become of the question.
+    /// What has become of the last ping.
     pub fn ping_delivery(&self) -> PingDelivery {
-        if !self.marks.has(ASKED) {
+        let flags = self.flags.load();
+        if flags & PINGED == 0 {
             PingDelivery::None
-        } else if self.has_unacked() {
+        } else if flags & UNACKED != 0 {
             PingDelivery::InFlight
         } else {
             PingDelivery::Acknowledged
         }
     }
 
-    /// Whether the client is not read, because a limit holds up something of it or the server does not take it: it can't be
-    /// heard.
+    /// Whether the client is not read, because a limit delays its messages or the server does not take them: no activity of
+    /// its can show.
     pub fn is_client_unread(&self) -> bool {
-        self.marks.has(UNREAD)
+        self.flags.has(UNREAD)
     }
 
-    /// Whether a limit holds up something of the server's.
+    /// Whether a limit delays messages of the server.
     pub fn is_server_delayed(&self) -> bool {
-        self.marks.has(DELAYED)
+        self.flags.has(DELAYED)
     }
 
     fn wake(&self) {
@@ -143,147 +148,153 @@ impl ConnHandle {
             waker.wake_by_ref();
         }
     }
+}
 
+/// For the relay.
+impl ConnHandle {
     pub(super) fn mark_moved(&self) {
-        self.marks.set(MOVED);
+        self.flags.set(MOVED);
     }
 
     pub(super) fn mark_unacked(&self) {
-        self.marks.set(CLIENT_OWES);
+        self.flags.set(UNACKED);
     }
 
-    pub(super) fn record_acked(&self, client_took: u64, client_owes: bool) {
-        let low = u32::try_from(client_took & u64::from(u32::MAX)).unwrap_or_default();
-        self.client_took.store(low, Relaxed);
-        self.marks.put(CLIENT_OWES, client_owes);
+    pub(super) fn record_acked(&self, acked: u64, has_unacked: bool) {
+        let low = u32::try_from(acked & u64::from(u32::MAX)).unwrap_or_default();
+        self.client_acked.store(low, Relaxed);
+        self.flags.put(UNACKED, has_unacked);
     }
 
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        self.marks.put(BLOCKED, blocked);
+    pub(super) fn set_blocked(&self, is_blocked: bool) {
+        self.flags.put(BLOCKED, is_blocked);
     }
 
-    pub(super) fn set_host_silent(&self, silent: bool) {
-        self.marks.put(HOST_SILENT, silent);
+    pub(super) fn set_host_silent(&self, is_silent: bool) {
+        self.flags.put(HOST_SILENT, is_silent);
     }
 
     pub(super) fn mark_closed(&self) {
-        self.marks.set(OVER);
+        self.flags.set(CLOSED);
         *self.waker.lock() = None;
     }
 
-    /// Whom to wake from here on. A task's waker stays the same for its life, so it is named once.
+    /// Has `waker` woken by requests from here on. One that came before is not lost: [`ConnHandle::has_request`] and
+    /// [`ConnHandle::command`] tell of it afterwards.
     pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }
 
     pub(super) fn take_probe(&self) -> bool {
-        self.marks.take(LOOK)
+        self.flags.take(PROBE)
     }
 
     pub(super) fn wants_park(&self) -> bool {
-        self.marks.has(REST)
+        self.flags.has(PARK)
     }
 
     pub(super) fn take_park(&self) -> bool {
-        self.marks.take(REST)
+        self.flags.take(PARK)
     }
 
-    /// Whether it is told anything that it has not taken note of.
+    /// Whether there is a request that the relay has not taken.
     pub(super) fn has_request(&self) -> bool {
-        self.marks.has(LOOK | ASK | ORDER)
+        self.flags.has(PROBE | PING | COMMAND)
     }
 
     pub(super) fn command(&self) -> Option<Command> {
-        self.marks.command()
+        self.flags.command()
     }
 
     pub(super) fn take_ping(&self) -> bool {
-        self.marks.take(ASK)
+        self.flags.take(PING)
     }
 
-    /// After [`ConnHandle::mark_unacked`]: whoever sees this sees that too, for they are in one byte.
+    /// To be called after [`ConnHandle::mark_unacked`]: whoever sees this sees that too, as both are in one word.
     pub(super) fn mark_pinged(&self) {
-        self.marks.set(ASKED);
+        self.flags.set(PINGED);
     }
 
     pub(super) fn mark_client_activity(&self) {
-        // Only the relay writes it, so this needs no more than a load and a store.
-        self.received
-            .store(self.received.load(Relaxed).wrapping_add(1).max(1), Relaxed);
-        self.marks.take(ASKED);
+        // Only the relay writes it, so a load and a store will do.
+        let next = self.client_activity.load(Relaxed).wrapping_add(1).max(1);
+        self.client_activity.store(next, Relaxed);
+        self.flags.take(PINGED);
     }
 
-    pub(super) fn set_client_unread(&self, unread: bool) {
-        self.marks.put(UNREAD, unread);
+    pub(super) fn set_client_unread(&self, is_unread: bool) {
+        self.flags.put(UNREAD, is_unread);
     }
 
-    pub(super) fn set_server_delayed(&self, delayed: bool) {
-        self.marks.put(DELAYED, delayed);
+    pub(super) fn set_server_delayed(&self, is_delayed: bool) {
+        self.flags.put(DELAYED, is_delayed);
     }
 }
 
-// A write that changes nothing would still take the cache line from whoever reads it, so each looks first.
-impl Marks {
-    fn has(&self, mark: u16) -> bool {
-        self.0.load(Relaxed) & mark != 0
+// A write that changes nothing would still take the cache line from its readers, so each looks first.
+impl Flags {
+    fn load(&self) -> u16 {
+        self.0.load(Relaxed)
     }
 
-    fn set(&self, mark: u16) {
-        if !self.has(mark) {
-            self.0.fetch_or(mark, Relaxed);
+    fn has(&self, flag: u16) -> bool {
+        self.load() & flag != 0
+    }
+
+    fn set(&self, flag: u16) {
+        if !self.has(flag) {
+            self.0.fetch_or(flag, Relaxed);
         }
     }
 
-    fn take(&self, mark: u16) -> bool {
-        self.has(mark) && self.0.fetch_and(!mark, Relaxed) & mark != 0
+    fn take(&self, flag: u16) -> bool {
+        self.has(flag) && self.0.fetch_and(!flag, Relaxed) & flag != 0
     }
 
-    fn put(&self, mark: u16, is_set: bool) {
+    fn put(&self, flag: u16, is_set: bool) {
         if is_set {
-            self.set(mark);
+            self.set(flag);
         } else {
-            self.take(mark);
+            self.take(flag);
         }
     }
 
-    #[allow(clippy::cast_possible_truncation)] // Small: see the assertion below `ORDER`.
-    fn send(&self, order: Command) {
-        let code = (order.into_usize() as u16 + 1) << ORDER.trailing_zeros();
-        let _already = self.0.fetch_update(Relaxed, Relaxed, |marks| {
-            (order == Command::Cut || marks & ORDER == 0).then_some(marks & !ORDER | code)
+    #[allow(clippy::cast_possible_truncation)] // Small: see the assertion below `COMMAND`.
+    fn send(&self, command: Command) {
+        let code = (command.into_usize() as u16 + 1) << COMMAND.trailing_zeros();
+        let _has_one = self.0.fetch_update(Relaxed, Relaxed, |flags| {
+            (command == Command::Cut || flags & COMMAND == 0).then_some(flags & !COMMAND | code)
         });
     }
 
     fn command(&self) -> Option<Command> {
-        let code = (self.0.load(Relaxed) & ORDER) >> ORDER.trailing_zeros();
-        code.checked_sub(1).map(|order| Command::from_usize(order.into()))
+        let code = (self.load() & COMMAND) >> COMMAND.trailing_zeros();
+        code.checked_sub(1).map(|command| Command::from_usize(command.into()))
     }
 }
 
-/// Something moved.
 const MOVED: u16 = 1;
-/// The client may still have to take some of what was written to it.
-const CLIENT_OWES: u16 = 2;
-/// A side is not read.
+const UNACKED: u16 = 2;
 const BLOCKED: u16 = 4;
-const OVER: u16 = 8;
-const LOOK: u16 = 16;
-const ASK: u16 = 32;
-/// A question of ours is written, and nothing has come from the client since.
-const ASKED: u16 = 64;
-/// The client is not read.
+const CLOSED: u16 = 8;
+/// A request to probe.
+const PROBE: u16 = 16;
+/// A request to ping the client.
+const PING: u16 = 32;
+/// A ping is written, and nothing has come from the client since.
+const PINGED: u16 = 64;
 const UNREAD: u16 = 128;
-/// It is to rest if it can.
-const REST: u16 = 256;
-/// Something of the server's is held up by a limit.
+/// A request to be parked.
+const PARK: u16 = 256;
 const DELAYED: u16 = 512;
 const HOST_SILENT: u16 = 1024;
-/// The number of an order, from 1; 0 is none.
-const ORDER: u16 = 0xf800;
-/// Every order has a number that fits.
-const _: () = assert!(Command::LENGTH < 1 << ORDER.count_ones());
+/// The number of the command, from 1; 0 is none.
+const COMMAND: u16 = 0xf800;
+/// Every command has a number that fits.
+const _: () = assert!(Command::LENGTH < 1 << COMMAND.count_ones());
 
-/// So much longer than the time between two looks of a search that none of it misses an acknowledgement.
+/// For how long a host that owes an acknowledgement must have sent none to count as silent: so much longer than the time
+/// between two probes of a ghost search that none of them misses an acknowledgement.
 pub(super) const SILENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -297,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_order_stands_until_the_connection_is_cut() {
+    fn the_first_command_counts_until_the_connection_is_cut() {
         for reason in CloseReason::ALL {
             let handle = ConnHandle::default();
             assert_eq!(handle.command(), None);
@@ -312,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn one_mark_leaves_the_others_alone() {
+    fn one_flag_leaves_the_others_alone() {
         let handle = ConnHandle::default();
         handle.mark_moved();
         handle.set_blocked(true);

@@ -1,4 +1,5 @@
-//! The code of `src/limit/`, the same files, with loom's atomics and locks in place of std's (`src/limit/sync.rs`):
+//! The code of `src/limit/`, and what else several threads share, the same files, with loom's atomics and locks in place of
+//! std's (`src/limit/sync.rs`):
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --manifest-path tests/loom/Cargo.toml --locked
@@ -14,8 +15,11 @@ use std::sync::Arc;
 
 use loom::thread;
 
+pub mod engine;
 #[path = "../../../src/limit/mod.rs"]
 pub mod limit;
+pub mod reason;
+pub mod relay;
 
 /// Runs `run` in every order of its threads' steps; where there are too many, in those with at most so many preemptions.
 pub fn model(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {

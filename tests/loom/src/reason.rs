@@ -1,0 +1,6 @@
+//! What a handle is told.
+
+#[path = "../../../src/reason/close.rs"]
+pub mod close;
+#[path = "../../../src/reason/table.rs"]
+mod table;

@@ -1,0 +1,62 @@
+//! Ghost searches: at most one for a client at a time, and every place of a zone comes back.
+
+#![cfg(loom)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wsguard_loom::engine::claims::Claims;
+use wsguard_loom::engine::zone_client::ZoneClient;
+use wsguard_loom::limit::budget::Budget;
+use wsguard_loom::{model, of_all};
+
+const A: ZoneClient = ZoneClient::of_hash(1);
+const B: ZoneClient = ZoneClient::of_hash(2);
+
+/// Three arrive at the same client's cap at once.
+#[test]
+fn a_client_is_searched_for_once_at_a_time() {
+    let now = Instant::now();
+    model(Some(3), move || {
+        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(100)))));
+        let held = of_all(3, &shared, move |_, shared| shared.0.claim(A, &shared.1, now));
+        assert_eq!(held.iter().flatten().count(), 1);
+        assert_eq!(shared.1.used(), 1);
+        drop(held);
+        assert_eq!(shared.1.used(), 0);
+    });
+}
+
+/// A search ends while another newcomer asks: it begins beside none, and no earlier than it may.
+#[test]
+fn a_search_that_ends_leaves_its_client_to_the_next_and_not_at_once() {
+    let now = Instant::now();
+    model(Some(3), move || {
+        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(100)))));
+        let held = of_all(2, &shared, move |thread, shared| {
+            let claim = shared.0.claim(A, &shared.1, now);
+            // The first one's search is over at once.
+            claim.filter(|_| thread == 1)
+        });
+        drop(held);
+        let (claims, zone) = &*shared;
+        assert_eq!(zone.used(), 0);
+        assert!(claims.claim(A, zone, now).is_none(), "a second has not passed");
+        assert!(claims.claim(A, zone, now + Duration::from_secs(1)).is_some());
+    });
+}
+
+/// Two clients of a zone that has one place for a search.
+#[test]
+fn a_zone_has_no_more_searches_than_it_may_and_none_is_counted_for_ever() {
+    let now = Instant::now();
+    model(Some(3), move || {
+        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(1)))));
+        let held = of_all(2, &shared, move |thread, shared| {
+            shared.0.claim([A, B][thread], &shared.1, now)
+        });
+        assert_eq!(held.iter().flatten().count(), 1);
+        drop(held);
+        assert_eq!(shared.1.used(), 0);
+    });
+}
