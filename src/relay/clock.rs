@@ -13,6 +13,9 @@ use parking_lot::Mutex;
 #[derive(Debug)]
 pub struct Clock {
     state: Mutex<State>,
+    /// What the monotonic clock says, in a test that sets it.
+    #[cfg(test)]
+    manual: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,30 @@ impl Clock {
                 paused: Duration::ZERO,
                 was_pause: false,
             }),
+            #[cfg(test)]
+            manual: Mutex::default(),
+        }
+    }
+
+    /// A clock that says `now` until [`Clock::advance`].
+    #[cfg(test)]
+    pub(crate) fn manual(now: Instant) -> Self {
+        let clock = Self::begin(now);
+        *clock.manual.lock() = Some(now);
+        clock
+    }
+
+    /// Goes on by `span`, in steps that are no pauses.
+    #[cfg(test)]
+    pub(crate) fn advance(&self, span: Duration) {
+        let mut left = span;
+        while left > Duration::ZERO {
+            let step = left.min(LONGEST_RUN / 2);
+            if let Some(manual) = &mut *self.manual.lock() {
+                *manual += step;
+            }
+            self.now();
+            left -= step;
         }
     }
 
@@ -44,6 +71,10 @@ impl Clock {
 
     /// What the monotonic clock says now. Nothing else in this folder reads a clock.
     pub(super) fn monotonic_now(&self) -> Instant {
+        #[cfg(test)]
+        if let Some(manual) = *self.manual.lock() {
+            return manual;
+        }
         Instant::now()
     }
 

@@ -375,3 +375,7 @@ impl Drop for Relay {
 
 /// The time to deliver what was buffered before a violation.
 const DELIVERY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
