@@ -8,7 +8,7 @@
 //! |---|---|---|---|
 //! | 12 | `main.rs`, `lib.rs` | the entry and this map | cli |
 //! | 11 | `cli/` | one file a command; `probe/` tries a guard from outside | demo admin control engine live telemetry config relay upstream net limit wire |
-//! | 10 | `demo/` | a chat server, its page and a flood | admin control live telemetry config net limit wire |
+//! | 10 | `demo/` | a chat server, its page and a flood | admin control live telemetry config reason net limit wire |
 //! | 9 | `admin/` | the admin server: health, metrics, statistics | control live telemetry config relay upstream reason net limit wire |
 //! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors, names | engine walk live telemetry config relay upstream reason net limit |
 //! | 7 | `engine/` | what runs connections: workers, listening sockets, parked and open connections | walk live telemetry config relay upstream reason net limit |

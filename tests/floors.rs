@@ -14,7 +14,7 @@ const FLOORS: &[(u8, &str, &str)] = &[
         "cli",
         "demo admin control engine live telemetry config relay upstream net limit wire",
     ),
-    (10, "demo", "admin control live telemetry config net limit wire"),
+    (10, "demo", "admin control live telemetry config reason net limit wire"),
     (
         9,
         "admin",

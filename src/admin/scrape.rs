@@ -1,6 +1,6 @@
 //! Reads the state off for whoever asks: /metrics and /stats.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -127,7 +127,7 @@ pub fn census(in_force: &InForce) -> Vec<ZoneCensus> {
 
 /// The larger of alive less table and alive less zones. The three are read one after the other while connections come
 /// and go, so a reading other than 0 is repeated, and the smallest counts.
-fn drift(in_force: &InForce) -> i64 {
+pub fn drift(in_force: &InForce) -> i64 {
     let mut least = i64::MAX;
     for _ in 0..READINGS {
         let alive = in_force.process.alive.load(Relaxed);
@@ -243,6 +243,19 @@ pub fn silent(all: &[Arc<RelayCounters>]) -> u64 {
 /// How often this limit was hit, with this outcome.
 pub fn limit_hits(all: &[Arc<RelayCounters>], limit: MessageLimit, action: LimitAction) -> u64 {
     all.iter().map(|counters| counters.hits(limit, action).value()).sum()
+}
+
+/// How often each outcome was that of a limit, whichever limit.
+pub fn hits_by_action(all: &[Arc<RelayCounters>]) -> BTreeMap<&'static str, u64> {
+    let hits = |action| {
+        MessageLimit::ALL
+            .into_iter()
+            .map(move |limit| limit_hits(all, limit, action))
+    };
+    LimitAction::ALL
+        .into_iter()
+        .map(|action| (action.word(), hits(action).sum()))
+        .collect()
 }
 
 /// One of the tallies' numbers, over all workers.

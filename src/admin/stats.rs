@@ -1,7 +1,6 @@
 //! What /stats says: the same state as /metrics, for people and scripts, with the busiest clients by name.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -9,9 +8,8 @@ use serde::Serialize;
 
 use crate::config::policy::ShowClients;
 use crate::limit::key::{ClientKey, Prefixes};
-use crate::relay::counters::{LimitAction, MessageLimit, RelayCounters};
 
-use crate::admin::scrape::{census, limit_hits, open_in_zones, silent, stamp, sum};
+use crate::admin::scrape::{census, hits_by_action, open_in_zones, silent, stamp, sum};
 use crate::live::in_force::InForce;
 use crate::telemetry::advice::{MOST_TOLD, few_descriptors, silent_zone};
 
@@ -127,18 +125,6 @@ impl Stats {
             advice: advice(in_force, last.error),
         }
     }
-}
-
-fn hits_by_action(all: &[Arc<RelayCounters>]) -> BTreeMap<&'static str, u64> {
-    let hits = |action| {
-        MessageLimit::ALL
-            .into_iter()
-            .map(move |limit| limit_hits(all, limit, action))
-    };
-    LimitAction::ALL
-        .into_iter()
-        .map(|action| (action.word(), hits(action).sum()))
-        .collect()
 }
 
 fn advice(in_force: &InForce, refused: Option<String>) -> Vec<String> {

@@ -23,7 +23,7 @@ pub struct Second {
     /// Not let in at its end.
     pub pending: u64,
     /// Refused or ended by the guard within it, by reason.
-    pub turned_away: BTreeMap<String, u64>,
+    pub turned_away: BTreeMap<&'static str, u64>,
     /// Messages within it.
     pub messages: Traffic,
 }
@@ -65,10 +65,13 @@ impl Second {
     }
 }
 
-fn news(before: &BTreeMap<String, u64>, now: &BTreeMap<String, u64>) -> impl Iterator<Item = (String, u64)> {
+fn news<'n>(
+    before: &'n BTreeMap<&'static str, u64>,
+    now: &'n BTreeMap<&'static str, u64>,
+) -> impl Iterator<Item = (&'static str, u64)> + 'n {
     now.iter().filter_map(|(reason, total)| {
         let more = total.saturating_sub(before.get(reason).copied().unwrap_or(0));
-        (more > 0).then(|| (reason.clone(), more))
+        (more > 0).then_some((*reason, more))
     })
 }
 
@@ -78,17 +81,22 @@ pub const SECONDS: usize = 60;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
+    use super::super::numbers::Share;
     use super::*;
 
-    fn numbers(admitted: u64, refused: u64, ghosts: u64) -> Numbers {
-        let metrics = format!(
-            "wsguard_connections{{zone=\"default\"}} {admitted}\n\
-             wsguard_handshakes_total{{zone=\"default\",outcome=\"rejected\",reason=\"per_ip\"}} {refused}\n\
-             wsguard_closes_total{{zone=\"default\",reason=\"ghost\"}} {ghosts}\n\
-             wsguard_pending{{listener=\"l\"}} 3\n\
-             wsguard_messages_total{{zone=\"default\",direction=\"in\"}} {refused}\n"
-        );
-        Numbers::pick(&metrics, r#"{"zones":{"default":{"silent":2}}}"#, "127.0.0.1", 5)
+    fn numbers(open: u64, refused: u64, ghosts: u64) -> Numbers {
+        Numbers {
+            connections: Share { open, limit: 100 },
+            silent: 2,
+            pending: 3,
+            reasons: BTreeMap::from([("per_ip", refused)]),
+            ended: BTreeMap::from([("ghost", ghosts)]),
+            messages: Traffic {
+                inwards: refused,
+                outwards: 0,
+            },
+            ..Numbers::default()
+        }
     }
 
     #[test]
@@ -105,7 +113,7 @@ mod tests {
                 speaking: 4,
                 silent: 2,
                 pending: 3,
-                turned_away: BTreeMap::from([("ghost".to_owned(), 1), ("per_ip".to_owned(), 3)]),
+                turned_away: BTreeMap::from([("ghost", 1), ("per_ip", 3)]),
                 messages: Traffic {
                     inwards: 3,
                     outwards: 0

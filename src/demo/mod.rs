@@ -1,13 +1,15 @@
 //! `wsguard demo`: the real guard before an embedded chat server, with a page to chat on and
 //! to flood it from. Needs no file and no network.
 
-pub mod chat;
-pub mod flood;
-pub mod minute;
-pub mod numbers;
-pub mod page;
-pub mod rooms;
-mod shapes;
+mod attacker;
+mod chat;
+mod flood;
+mod minute;
+mod numbers;
+mod page;
+mod rooms;
+mod scoreboard;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -191,11 +193,11 @@ async fn flood_and_tell(page: &Page) {
     if flood.await.is_err() {
         return;
     }
-    for fate in page.flood.progress().shapes {
-        say(&format!("flood {}\n", fate.line()));
+    for result in page.flood.progress().shapes {
+        say(&format!("flood {}\n", result.line()));
     }
     let now = page.numbers(page.guard_at.ip());
-    let by_reason = |counts: &BTreeMap<String, u64>| {
+    let by_reason = |counts: &BTreeMap<&'static str, u64>| {
         let each: Vec<_> = counts.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         format!("{} ({})", counts.values().sum::<u64>(), each.join(", "))
     };

@@ -12,10 +12,10 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::flood::{self, Flood, Progress};
+use super::flood::{self, Flood};
 use super::minute::{Minute, Second};
 use super::numbers::Numbers;
-use crate::admin;
+use super::scoreboard::Progress;
 use crate::admin::judge::{Verdict, name_of};
 use crate::admin::serve::{self, Asked, Response, text, value};
 use crate::control::guard::Guard;
@@ -130,13 +130,8 @@ impl Page {
 
     /// The asker's own share is that of its address on this port, which is its address on the guard's as well.
     pub fn numbers(&self, asker: IpAddr) -> Numbers {
-        let key = ClientKey::of(asker, Prefixes::default()).to_string();
-        Numbers::pick(
-            &admin::metrics_text(&self.guard),
-            &admin::stats_json(&self.guard),
-            &key,
-            self.per_ip.into(),
-        )
+        let asker = ClientKey::of(asker, Prefixes::default());
+        Numbers::of(&self.guard.in_force(), asker, self.per_ip)
     }
 
     /// Writes down each second, whether somebody looks or not: a page that is opened later shows it.

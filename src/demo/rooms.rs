@@ -131,6 +131,7 @@ impl Rooms {
     }
 
     /// Rooms with someone in them.
+    #[cfg(test)]
     pub fn count(&self) -> usize {
         self.inner.lock().rooms.len()
     }

@@ -28,6 +28,11 @@ pub struct ZoneMetrics {
 }
 
 impl ZoneMetrics {
+    /// How many tunnels ended so far, by reason.
+    pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        self.closes.iter().map(|(reason, counter)| (reason, counter.get()))
+    }
+
     /// Counts a tunnel that ended for `reason` and was `open` for so long; `totals` are there unless it was cut off.
     pub fn closed(&self, reason: CloseReason, totals: Option<&Totals>, open: Duration) {
         self.closes[reason].inc();

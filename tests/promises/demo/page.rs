@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::rig::Metrics;
 
 fn numbers(demo: &Demo) -> Value {
     let response = ask(demo.page, "GET /numbers HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -39,7 +40,7 @@ fn upgrade(demo: &Demo, headers: &str) -> (TcpStream, u16) {
     (socket, code)
 }
 
-fn eventually(what: &str, is_so: impl Fn() -> bool) {
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < Duration::from_secs(10), "never: {what}");
@@ -252,6 +253,82 @@ fn a_flood_is_turned_away_by_reason_while_two_people_go_on_chatting() {
             .sum()
     };
     assert_eq!((turned_away("per_ip"), turned_away("ghost")), (7, 35));
+    // A ping may pass between two readings.
+    eventually("the page shows what /metrics and /stats say", || {
+        let differences = differences_from_the_admin_server(&demo);
+        println!("{differences:?}");
+        differences.is_empty()
+    });
+}
+
+/// What the page shows and /metrics or /stats say otherwise.
+fn differences_from_the_admin_server(demo: &Demo) -> Vec<String> {
+    let now = numbers(demo);
+    let get = |path: &str| {
+        let answer = ask(demo.admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    };
+    let metrics = Metrics::parse(&get("/metrics"));
+    let by_series = [
+        (&now["connections"]["open"], r#"wsguard_connections{zone="default"}"#),
+        (
+            &now["connections"]["limit"],
+            r#"wsguard_connections_limit{zone="default"}"#,
+        ),
+        (&now["silent"], r#"wsguard_silent_connections{zone="default"}"#),
+        (
+            &now["admitted"],
+            r#"wsguard_handshakes_total{zone="default",outcome="admitted",reason="-"}"#,
+        ),
+        (
+            &now["reasons"]["per_ip"],
+            r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
+        ),
+        (
+            &now["reasons"]["head_timeout"],
+            r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="head_timeout"}"#,
+        ),
+        (
+            &now["ended"]["ghost"],
+            r#"wsguard_closes_total{zone="default",reason="ghost"}"#,
+        ),
+        (
+            &now["messages"]["in"],
+            r#"wsguard_messages_total{zone="default",direction="in"}"#,
+        ),
+        (
+            &now["messages"]["out"],
+            r#"wsguard_messages_total{zone="default",direction="out"}"#,
+        ),
+        (
+            &now["bytes"]["in"],
+            r#"wsguard_bytes_total{zone="default",direction="in"}"#,
+        ),
+        (
+            &now["bytes"]["out"],
+            r#"wsguard_bytes_total{zone="default",direction="out"}"#,
+        ),
+    ];
+    let mut differences: Vec<String> = by_series
+        .into_iter()
+        .filter(|(shown, series)| shown.as_i64() != Some(metrics.count(series)))
+        .map(|(shown, series)| format!("{series}: {shown}"))
+        .collect();
+    let stats: Value = serde_json::from_str(&get("/stats")).unwrap();
+    let zone = &stats["zones"]["default"];
+    let mut rejected = stats["rejected"].clone();
+    rejected.as_object_mut().unwrap().retain(|_, count| *count != 0);
+    for (shown, said) in [
+        (&now["limit_hits"], &zone["limit_hits"]),
+        (&now["ghosts"], &zone["ghosts"]),
+        (&now["heartbeats"], &zone["suspected_heartbeats"]),
+        (&now["reasons"], &rejected),
+    ] {
+        if shown != said {
+            differences.push(format!("{said}: {shown}"));
+        }
+    }
+    differences
 }
 
 #[test]

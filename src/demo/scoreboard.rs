@@ -1,0 +1,123 @@
+//! What the sockets of a flood have come to.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::shape::Shape;
+
+/// The results of the flood that is running, or of the last one; shared by its tasks.
+#[derive(Debug, Default)]
+pub(super) struct Scoreboard {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// When the running flood ends.
+    ends: Option<Instant>,
+    results: Vec<ShapeResult>,
+}
+
+/// How far a flood has come.
+#[derive(Clone, Debug, Serialize)]
+pub struct Progress {
+    /// Milliseconds until it is over; 0 when none is running.
+    pub left_ms: u64,
+    /// One for each shape; none before the first flood.
+    pub shapes: Vec<ShapeResult>,
+}
+
+/// What the sockets of one shape have come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShapeResult {
+    /// The shape's word.
+    pub shape: &'static str,
+    /// The addresses that its sockets come from.
+    pub from: String,
+    /// Sockets dialled.
+    pub dialled: u32,
+    /// Sockets that got a tunnel.
+    pub admitted: u32,
+    /// Tunnels that are open now.
+    pub open: u32,
+    /// How sockets were refused or ended, and how many of each: the status with its reason, or the close code with its own.
+    pub heard: BTreeMap<String, u32>,
+}
+
+impl Scoreboard {
+    /// Begins a flood that ends then. `false`: one is running.
+    pub(super) fn begin(&self, ends: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.ends.is_some() {
+            return false;
+        }
+        inner.ends = Some(ends);
+        inner.results = Shape::ALL.map(ShapeResult::of).into();
+        true
+    }
+
+    /// The running flood is over.
+    pub(super) fn end(&self) {
+        self.inner.lock().ends = None;
+    }
+
+    pub(super) fn record(&self, shape: Shape, change: impl FnOnce(&mut ShapeResult)) {
+        if let Some(result) = self.inner.lock().results.get_mut(shape as usize) {
+            change(result);
+        }
+    }
+
+    pub(super) fn progress(&self, now: Instant) -> Progress {
+        let inner = self.inner.lock();
+        let left = inner
+            .ends
+            .map_or(Duration::ZERO, |ends| ends.saturating_duration_since(now));
+        Progress {
+            left_ms: match inner.ends {
+                // At its end it still has to close its sockets.
+                Some(_) => u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
+                None => 0,
+            },
+            shapes: inner.results.clone(),
+        }
+    }
+}
+
+impl ShapeResult {
+    fn of(shape: Shape) -> Self {
+        let sources: Vec<IpAddr> = shape.sockets().map(|(_, from, _)| from.into()).collect();
+        let from = match (sources.first(), sources.last()) {
+            (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
+            (first, _) => first.map_or_else(String::new, ToString::to_string),
+        };
+        Self {
+            shape: shape.word(),
+            from,
+            dialled: 0,
+            admitted: 0,
+            open: 0,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// As a line of text.
+    pub fn line(&self) -> String {
+        let heard: Vec<_> = self
+            .heard
+            .iter()
+            .map(|(what, n)| format!(", {n} heard {what}"))
+            .collect();
+        format!(
+            "{} from {}: {} dialled, {} let in{}",
+            self.shape,
+            self.from,
+            self.dialled,
+            self.admitted,
+            heard.concat()
+        )
+    }
+}
