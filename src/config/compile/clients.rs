@@ -33,14 +33,15 @@ pub fn networks(text: &Text<'_>, found: &mut Findings) -> Vec<(IpNet, Range<usiz
     for one in spelled {
         match addresses::network(one) {
             Ok(network) => networks.push((network, text.span.clone())),
-            Err(wrong) => {
+            Err(invalid) => {
                 let word = if *one == "localhost" {
                     Some("loopback")
                 } else {
                     nearest(one, WORDS)
                 };
                 let word = word.map(|word| format!("did you mean \"{word}\"?"));
-                found.mistake(Finding::at(text.span.clone(), wrong.why).maybe_hint(word.or(wrong.hint)));
+                let hint = word.unwrap_or(invalid.hint);
+                found.mistake(Finding::at(text.span.clone(), invalid.reason).hint(hint));
             }
         }
     }

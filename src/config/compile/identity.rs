@@ -5,8 +5,9 @@ use ipnet::IpNet;
 use crate::config::defaults;
 use crate::config::document::schema;
 use crate::config::document::table::Entry;
-use crate::config::findings::{Finding, Findings};
-use crate::config::notation::addresses::{self, Wrong};
+use crate::config::findings::Findings;
+use crate::config::notation::addresses;
+use crate::config::notation::invalid::Invalid;
 use crate::config::policy::IdentityPolicy;
 use crate::config::routes::clients::ClientSet;
 use crate::limit::key::{Prefixes, TranslationPrefix, TranslationPrefixes};
@@ -39,31 +40,31 @@ fn translations(entry: &Entry, found: &mut Findings) -> TranslationPrefixes {
     for text in entry.texts_or_none(found).unwrap_or_default() {
         match translation(text.text) {
             Ok(prefix) => prefixes.push(prefix),
-            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+            Err(invalid) => found.invalid(text.span, invalid),
         }
     }
     TranslationPrefixes::new(prefixes)
 }
 
-fn translation(text: &str) -> Result<TranslationPrefix, Wrong> {
+fn translation(text: &str) -> Result<TranslationPrefix, Invalid> {
     let why = || format!("\"{text}\" is not a NAT64 prefix");
     let network = match addresses::network(text) {
         Ok(IpNet::V6(network)) => network,
         Ok(IpNet::V4(_)) => {
-            return Err(Wrong::new(
+            return Err(Invalid::new(
                 why(),
                 "NAT64 prefixes are IPv6, such as \"2001:db8:64::/96\"",
             ));
         }
-        Err(wrong) if addresses::has_host_bits(text) => return Err(wrong),
-        Err(_) => return Err(Wrong::new(why(), "an IPv6 network, such as \"2001:db8:64::/96\"")),
+        Err(invalid) if addresses::has_host_bits(text) => return Err(invalid),
+        Err(_) => return Err(Invalid::new(why(), "an IPv6 network, such as \"2001:db8:64::/96\"")),
     };
     TranslationPrefix::new(network).ok_or_else(|| {
         let hint = match network.prefix_len() {
             96 => "bits 64 to 71 of a translated address are 0 (RFC 6052, section 2.2)",
             _ => "its length is 32, 40, 48, 56, 64 or 96 (RFC 6052, section 2.2)",
         };
-        Wrong::new(why(), hint)
+        Invalid::new(why(), hint)
     })
 }
 

@@ -93,8 +93,8 @@ fn binds(
     {
         let bind = match addresses::bind(text.text) {
             Ok(bind) => bind,
-            Err(wrong) => {
-                found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint));
+            Err(invalid) => {
+                found.invalid(text.span, invalid);
                 continue;
             }
         };
@@ -129,8 +129,8 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
     let text = entry.text("such as \"/healthz\", or \"off\"", found)?;
     match paths::check(text.text) {
         Ok(()) => Some(text.text.into()),
-        Err(wrong) => {
-            found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint));
+        Err(invalid) => {
+            found.invalid(text.span, invalid);
             None
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::document::schema::{self, File};
 use crate::config::document::table::Entry;
 use crate::config::findings::{Finding, Findings, list, suggest};
-use crate::config::notation::addresses::Wrong;
+use crate::config::notation::invalid::Invalid;
 use crate::config::notation::paths;
 use crate::config::policy::ZonePolicy;
 use crate::config::routes::clients::ClientSet;
@@ -166,12 +166,12 @@ fn allow(entry: &Entry, found: &mut Findings) -> Option<ClientSet> {
     texts.map(|texts| clients::set(&texts, found))
 }
 
-fn each<T>(entry: &Entry, empty: &str, parse: impl Fn(&str) -> Result<T, Wrong>, found: &mut Findings) -> Vec<T> {
+fn each<T>(entry: &Entry, empty: &str, parse: impl Fn(&str) -> Result<T, Invalid>, found: &mut Findings) -> Vec<T> {
     let mut values = Vec::new();
     for text in entry.texts(empty, found).unwrap_or_default() {
         match parse(text.text) {
             Ok(value) => values.push(value),
-            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+            Err(invalid) => found.invalid(text.span, invalid),
         }
     }
     values

@@ -51,7 +51,7 @@ fn servers(written: &schema::Upstream, name: &Range<usize>, found: &mut Findings
                 }
                 servers.push((target, text.span));
             }
-            Err(wrong) => found.mistake(Finding::at(text.span, wrong.why).maybe_hint(wrong.hint)),
+            Err(invalid) => found.invalid(text.span, invalid),
         }
     }
     servers.into_iter().map(|(target, _)| target).collect()

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml::map::Map;
 
 use crate::config::findings::{Finding, Findings};
 
@@ -145,7 +146,7 @@ impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
         }
         Self {
             tables,
-            is_missing: value.is_none() || table.is_some_and(|table| table.is_empty()),
+            is_missing: value.is_none() || table.is_some_and(Map::is_empty),
         }
     }
 }

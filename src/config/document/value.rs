@@ -139,13 +139,12 @@ impl<'t> Entry<'t> {
             return None;
         };
         let mut texts = Vec::with_capacity(array.len());
-        for item in array.iter() {
-            match text_of(item) {
-                Some(text) => texts.push(text),
-                None => {
-                    let title = format!("`{}` may hold only texts in quotes", self.key);
-                    found.mistake(Finding::at(item.span(), title));
-                }
+        for item in &**array {
+            if let Some(text) = text_of(item) {
+                texts.push(text);
+            } else {
+                let title = format!("`{}` may hold only texts in quotes", self.key);
+                found.mistake(Finding::at(item.span(), title));
             }
         }
         Some(texts)

@@ -1,5 +1,9 @@
 //! Everything found in one configuration.
 
+use std::ops::Range;
+
+use crate::config::notation::invalid::Invalid;
+
 use super::finding::Finding;
 
 /// The findings so far. Compiling goes on after a mistake, so that all of them are shown at once.
@@ -29,6 +33,11 @@ impl Findings {
                 findings.push(rest.hint("they are shown once some of the above are fixed"));
             }
         }
+    }
+
+    /// Adds a mistake about a text that can't be read.
+    pub fn invalid(&mut self, span: Range<usize>, text: Invalid) {
+        self.mistake(Finding::at(span, text.reason).hint(text.hint));
     }
 
     /// Adds a warning.

@@ -7,27 +7,10 @@ use ipnet::IpNet;
 
 use crate::net::address::{Bind, Target};
 
-/// Why a text can't be read, and how to fix it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
-    /// What is wrong, in one line.
-    pub why: String,
-    /// How to fix it.
-    pub hint: Option<String>,
-}
-
-impl Wrong {
-    /// A reason with a hint.
-    pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            why: why.into(),
-            hint: Some(hint.into()),
-        }
-    }
-}
+use super::invalid::Invalid;
 
 /// `"0.0.0.0:8080"`, `"[::]:8080"` or `"unix:/run/x.sock"`. Port 0 lets the kernel choose.
-pub fn bind(text: &str) -> Result<Bind, Wrong> {
+pub fn bind(text: &str) -> Result<Bind, Invalid> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(Bind::Unix);
     }
@@ -36,30 +19,30 @@ pub fn bind(text: &str) -> Result<Bind, Wrong> {
     }
     let why = format!("\"{text}\" is not an address to bind");
     if let Some(address) = without_brackets(text) {
-        return Err(Wrong::new(why, format!("write IPv6 in brackets: \"{address}\"")));
+        return Err(Invalid::new(why, format!("write IPv6 in brackets: \"{address}\"")));
     }
     let port = text
         .strip_prefix("*:")
         .or_else(|| text.strip_prefix(':'))
         .unwrap_or(text);
     if port.parse::<u16>().is_ok() {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why,
             format!("for every IPv4 address: \"0.0.0.0:{port}\"; for IPv6: \"[::]:{port}\""),
         ));
     }
     if let Some(port) = text.strip_prefix("localhost:") {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why,
             format!("names are not resolved here: \"127.0.0.1:{port}\" or \"[::1]:{port}\""),
         ));
     }
     match text.parse::<IpAddr>() {
-        Ok(ip) => Err(Wrong::new(
+        Ok(ip) => Err(Invalid::new(
             why,
             format!("add a port: \"{}\"", SocketAddr::new(ip, 8080)),
         )),
-        Err(_) => Err(Wrong::new(
+        Err(_) => Err(Invalid::new(
             why,
             "write \"ADDRESS:PORT\", \"[IPV6]:PORT\" or \"unix:/PATH\"",
         )),
@@ -67,35 +50,35 @@ pub fn bind(text: &str) -> Result<Bind, Wrong> {
 }
 
 /// `"host:3000"`, `"192.0.2.1:3000"`, `"[2001:db8::1]:3000"` or `"unix:/run/x.sock"`.
-pub fn target(text: &str) -> Result<Target, Wrong> {
+pub fn target(text: &str) -> Result<Target, Invalid> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(Target::Unix);
     }
     let why = format!("\"{text}\" is not a server");
     if let Some((_, rest)) = text.split_once("://") {
         let authority = rest.split('/').next().unwrap_or(rest);
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why,
             format!("host and port only, without scheme and path: \"{authority}\""),
         ));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return match address.port() {
-            0 => Err(Wrong::new(why, "a server has a port from 1 to 65535")),
+            0 => Err(Invalid::new(why, "a server has a port from 1 to 65535")),
             _ => Ok(Target::Tcp(address)),
         };
     }
     if let Some(address) = without_brackets(text) {
-        return Err(Wrong::new(why, format!("write IPv6 in brackets: \"{address}\"")));
+        return Err(Invalid::new(why, format!("write IPv6 in brackets: \"{address}\"")));
     }
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why,
             format!("add its port: \"{}\"", SocketAddr::new(ip, 3000)),
         ));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why,
             "write \"HOST:PORT\", \"[IPV6]:PORT\" or \"unix:/PATH\"",
         ));
@@ -105,11 +88,11 @@ pub fn target(text: &str) -> Result<Target, Wrong> {
             host: host.to_owned(),
             port,
         }),
-        Ok(port) if port > 0 => Err(Wrong::new(
+        Ok(port) if port > 0 => Err(Invalid::new(
             why,
             format!("\"{host}\" is neither an address nor a host name"),
         )),
-        _ => Err(Wrong::new(why, "a server has a port from 1 to 65535")),
+        _ => Err(Invalid::new(why, "a server has a port from 1 to 65535")),
     }
 }
 
@@ -122,7 +105,7 @@ fn without_brackets(text: &str) -> Option<SocketAddr> {
 }
 
 /// `"198.51.100.0/24"`, or an address alone, which is a network of one.
-pub fn network(text: &str) -> Result<IpNet, Wrong> {
+pub fn network(text: &str) -> Result<IpNet, Invalid> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
     }
@@ -134,13 +117,13 @@ pub fn network(text: &str) -> Result<IpNet, Wrong> {
         } else {
             such.to_owned()
         };
-        return Err(Wrong::new(format!("\"{text}\" is not a network"), hint));
+        return Err(Invalid::new(format!("\"{text}\" is not a network"), hint));
     };
     if net.trunc() == net {
         return Ok(net);
     }
     let alone = IpNet::from(net.addr());
-    Err(Wrong::new(
+    Err(Invalid::new(
         format!("\"{text}\" has bits set after its prefix"),
         format!("the network is \"{}\"; the address alone is \"{alone}\"", net.trunc()),
     ))
@@ -214,15 +197,15 @@ pub fn without_zone(bracketed: &str) -> Option<Ipv6Addr> {
 }
 
 /// The path of a Unix socket: absolute, and at most 107 bytes, as `sun_path` requires.
-fn socket_path(path: &str) -> Result<PathBuf, Wrong> {
+fn socket_path(path: &str) -> Result<PathBuf, Invalid> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             format!("\"unix:{path}\" is not the path of a socket"),
             "such as \"unix:/run/app.sock\"",
         ));
     }
     if path.len() > 107 {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             "the path of a socket has at most 107 bytes",
             "this one is longer",
         ));
@@ -311,11 +294,11 @@ mod tests {
             ),
             (":::8080", "write IPv6 in brackets: \"[::]:8080\""),
         ] {
-            assert_eq!(bind(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));
-            assert_eq!(target(text).map_err(|wrong| wrong.hint), Err(Some(meant.to_owned())));
+            assert_eq!(bind(text).map_err(|invalid| invalid.hint), Err(meant.to_owned()));
+            assert_eq!(target(text).map_err(|invalid| invalid.hint), Err(meant.to_owned()));
         }
         for text in ["::1", "fd00::a:1", "2001:db8::ff", "::"] {
-            let hint = bind(text).map_err(|wrong| wrong.hint.unwrap_or_default());
+            let hint = bind(text).map_err(|invalid| invalid.hint);
             assert_eq!(hint, Err(format!("add a port: \"[{text}]:8080\"")));
         }
     }
@@ -359,12 +342,10 @@ mod tests {
         ] {
             assert_eq!(network(text).map(|net| net.to_string()), Ok(net.to_owned()));
         }
-        let hint = network("10.0.0.1/8").map_err(|wrong| wrong.hint);
+        let hint = network("10.0.0.1/8").map_err(|invalid| invalid.hint);
         assert_eq!(
             hint,
-            Err(Some(
-                "the network is \"10.0.0.0/8\"; the address alone is \"10.0.0.1/32\"".to_owned()
-            ))
+            Err("the network is \"10.0.0.0/8\"; the address alone is \"10.0.0.1/32\"".to_owned())
         );
         for text in [
             "",

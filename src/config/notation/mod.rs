@@ -2,5 +2,6 @@
 
 pub mod addresses;
 pub mod guess;
+pub mod invalid;
 pub mod paths;
 pub mod units;

@@ -1,22 +1,25 @@
 //! How a configuration writes paths: as clients send them.
 
-use crate::config::notation::addresses::Wrong;
+use super::invalid::Invalid;
 
 /// Checks that a text is the path of a request: it begins with `/`, is printable ASCII without blanks and properly
 /// percent-encoded, and has no query or fragment.
-pub fn check(text: &str) -> Result<(), Wrong> {
+pub fn check(text: &str) -> Result<(), Invalid> {
     let why = |what: &str| format!("\"{text}\" {what}");
     if !text.starts_with('/') {
-        return Err(Wrong::new(why("does not begin with `/`"), format!("write \"/{text}\"")));
+        return Err(Invalid::new(
+            why("does not begin with `/`"),
+            format!("write \"/{text}\""),
+        ));
     }
     if let Some(end) = text.find(['?', '#']) {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why("has a query or a fragment"),
             format!("only the path is matched: \"{}\"", &text[..end]),
         ));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Wrong::new(
+        return Err(Invalid::new(
             why("has characters that no client sends"),
             format!("percent-encode it, as clients do: \"{}\"", encode(text)),
         ));
@@ -24,7 +27,7 @@ pub fn check(text: &str) -> Result<(), Wrong> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
         if after.len() < 2 || !after.bytes().take(2).all(|b| b.is_ascii_hexdigit()) {
-            return Err(Wrong::new(
+            return Err(Invalid::new(
                 why("has a `%` without two hex digits after it"),
                 "a percent sign itself is written `%25`",
             ));
@@ -59,7 +62,7 @@ mod tests {
         ] {
             assert!(check(text).is_err(), "{text}");
         }
-        let hint = check("/café x").map_err(|wrong| wrong.hint.unwrap_or_default());
+        let hint = check("/café x").map_err(|invalid| invalid.hint);
         assert_eq!(
             hint,
             Err("percent-encode it, as clients do: \"/caf%C3%A9%20x\"".to_owned())

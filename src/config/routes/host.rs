@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use crate::config::notation::addresses::{is_host_name, odd_ipv4, without_zone};
+use crate::config::notation::invalid::Invalid;
 use crate::wire::authority::address_of;
 
 /// One item of `hosts`, in lower case.
@@ -18,18 +19,18 @@ pub enum HostPattern {
 
 impl HostPattern {
     /// `"chat.example.org"`, `"*.example.org"`, `"203.0.113.1"` or `"[2001:db8::1]"`.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
         let lower = text.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
         let why = || format!("\"{text}\" is not a host");
         if name == "*" {
-            return Err(Wrong::new(why(), "to match any host, leave `hosts` out"));
+            return Err(Invalid::new(why(), "to match any host, leave `hosts` out"));
         }
         if let Some(rest) = name.strip_prefix("*.") {
             return if is_host_name(rest) {
                 Ok(Self::Subdomains(format!(".{rest}").into()))
             } else {
-                Err(Wrong::new(why(), STAR))
+                Err(Invalid::new(why(), STAR))
             };
         }
         if let Some(address) = address_of(name.as_bytes()) {
@@ -59,7 +60,7 @@ impl HostPattern {
         } else {
             "such as \"chat.example.org\" or \"*.example.org\"".to_owned()
         };
-        Err(Wrong::new(why(), hint))
+        Err(Invalid::new(why(), hint))
     }
 
     /// Whether it is this host, in any case, with or without one final dot. `host` has no port.
@@ -196,8 +197,8 @@ mod tests {
                 "ports are ignored; write it without: \"[2001:db8::1]\"",
             ),
         ] {
-            let wrong = HostPattern::parse(text).unwrap_err();
-            assert_eq!(wrong.hint.as_deref(), Some(hint), "{text}");
+            let invalid = HostPattern::parse(text).unwrap_err();
+            assert_eq!(invalid.hint, hint, "{text}");
         }
     }
 

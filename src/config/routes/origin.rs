@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::host::{four_numbers, labels_before};
-use crate::config::notation::addresses::{Wrong, is_host_name, odd_ipv4, without_zone};
+use crate::config::notation::addresses::{is_host_name, odd_ipv4, without_zone};
+use crate::config::notation::invalid::Invalid;
 use crate::wire::authority::{Authority, address_of};
 
 /// One item of `origins`.
@@ -36,7 +37,7 @@ pub enum OriginHost {
 impl Origin {
     /// `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Apps have schemes of
     /// their own; whatever follows those is compared as a whole.
-    pub fn parse(text: &str) -> Result<Self, Wrong> {
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text == "null" {
             return Ok(Self::Null);
         }
@@ -49,11 +50,11 @@ impl Origin {
                 _ if is_host_name(text) => format!("with its scheme: \"https://{text}\""),
                 _ => "such as \"https://chat.example.org\", \"app://.\" or \"null\"".to_owned(),
             };
-            return Err(Wrong::new(why(), hint));
+            return Err(Invalid::new(why(), hint));
         };
         let authority_alone = authority.split(['/', '?', '#']).next().unwrap_or(authority);
         if authority_alone != authority {
-            return Err(Wrong::new(
+            return Err(Invalid::new(
                 why(),
                 format!("an origin has no path: \"{scheme}://{authority_alone}\""),
             ));
@@ -75,7 +76,7 @@ impl Origin {
                     port: "".into(),
                 })
             } else {
-                Err(Wrong::new(why(), SUCH))
+                Err(Invalid::new(why(), SUCH))
             };
         } else {
             (odd_ipv4(host).is_none() && is_host_name(host) && is_port(port)).then(|| OriginHost::Exact(host.into()))
@@ -86,7 +87,7 @@ impl Origin {
                 host,
                 port: port.into(),
             }),
-            None => Err(Wrong::new(
+            None => Err(Invalid::new(
                 why(),
                 if host.contains('*') {
                     "`*` may only be the first label: \"https://*.example.org\"".to_owned()
@@ -246,7 +247,7 @@ mod tests {
             ("android-app://com.example.chat", "android-app://com.example.chat"),
             ("ms-appx-web://a.b_c!d", "ms-appx-web://a.b_c!d"),
         ] {
-            let origin = Origin::parse(written).unwrap_or_else(|wrong| panic!("{written}: {wrong:?}"));
+            let origin = Origin::parse(written).unwrap_or_else(|invalid| panic!("{written}: {invalid:?}"));
             assert!(origin.matches(same.as_bytes()), "{written} {same}");
             for other in [
                 "null",
