@@ -1,7 +1,7 @@
-//! Replays the configurations of `tests/corpus/config/`: texts that a machine, a broken disk or a tired person might write.
+//! Replays the configurations of `tests/corpus/config/`: what a machine, a broken disk or a tired person might write.
 //!
-//! A file whose name begins with `passes-` must compile, every other one must be refused; both with words that can be shown.
-//! A comment before it must change nothing but the places. Whatever once went wrong belongs there as one more file.
+//! A file whose name begins with `passes-` must compile, and every other one must be refused; the findings must be printable.
+//! A comment before the text must only move their places. Each text that once failed is kept there as a file.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use wsguard::config::findings::Finding;
 use wsguard::config::{compile, load};
 
 #[test]
-fn every_configuration_is_compiled_or_refused_and_told() {
+fn every_configuration_compiles_or_is_refused_with_findings() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/config");
     let mut replayed = 0;
     for entry in fs::read_dir(&folder).expect("the corpus has a folder for configurations") {
@@ -40,7 +40,7 @@ fn every_configuration_is_compiled_or_refused_and_told() {
 }
 
 fn a_comment_changes_nothing(text: &str) {
-    // A byte order mark is one only where the text begins.
+    // A byte order mark is only valid at the beginning.
     if text.starts_with('\u{feff}') {
         return;
     }

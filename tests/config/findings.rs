@@ -1,4 +1,4 @@
-//! What people read who have made a mistake, to the letter.
+//! The exact output for mistakes and warnings.
 
 #![allow(clippy::needless_raw_string_hashes)] // One way of quoting for all of them.
 
@@ -18,7 +18,7 @@ rate = "10/m"
 [[route]]
 zone = "realtme""#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: unknown key `per_ipp`
  --> wsguard.toml:2:1
   |
@@ -62,7 +62,7 @@ tls = true
 per_ip = 3
 foo = 1"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: `tls` is not in this version
  --> wsguard.toml:3:1
   |
@@ -90,7 +90,7 @@ error: unknown key `foo`
 }
 
 #[test]
-fn every_line_that_is_no_toml_up_to_one_that_says_nothing() {
+fn every_line_that_is_not_toml_is_explained_up_to_one_that_cannot_be() {
     let text = r#"[server]
 workers = ten
 drain_delay = “5s”
@@ -110,7 +110,7 @@ paths = ["/a"
 [limits]
 per_ip = 6"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: a value must be a number, true, false, or a text in quotes
  --> wsguard.toml:2:11
   |
@@ -215,12 +215,12 @@ fn another_language() {
 }
 
 #[test]
-fn a_network_with_host_bits_behind_a_character_of_two_bytes() {
+fn a_network_with_host_bits_after_a_character_of_two_bytes() {
     let text = r#"[zone."é"]
 [client_ip] # é
 trusted_proxies = ['é', "10.0.0.1/8"]"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: "é" is not a network
  --> wsguard.toml:3:20
   |
@@ -245,7 +245,7 @@ fn a_table_smaller_than_the_ceiling() {
 max_connections = 20
 table_size = 10"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: `table_size` is smaller than `max_connections`: open connections could not all be counted
  --> wsguard.toml:3:14
   |
@@ -264,7 +264,7 @@ fn one_bind_twice() {
 name = "local"
 bind = ["0.0.0.0:8080"]"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: "0.0.0.0:8080" is bound twice
  --> wsguard.toml:5:9
   |
@@ -277,11 +277,11 @@ bind = ["0.0.0.0:8080"]"#;
 }
 
 #[test]
-fn few_addresses_that_exhaust_a_zone() {
+fn a_zone_that_few_addresses_exhaust() {
     let text = r#"[limits]
 per_ip = 5_000"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"warning: 2 addresses exhaust zone "default": `per_ip` 5000 of `connections` 10000
  --> wsguard.toml:2:10
   |
@@ -293,11 +293,11 @@ per_ip = 5_000"#;
 }
 
 #[test]
-fn the_largest_number_of_which_few_addresses_do_not_exhaust_a_zone() {
+fn the_largest_per_ip_with_which_few_addresses_do_not_exhaust_a_zone() {
     for connections in [5, 8, 99, 100, 101, 10_000] {
-        let with = |per_ip: u32| told(&format!("[limits]\nconnections = {connections}\nper_ip = {per_ip}"));
-        let told = with(connections);
-        let (_, rest) = told.split_once("[limits] per_ip = ").unwrap();
+        let with = |per_ip: u32| shown(&format!("[limits]\nconnections = {connections}\nper_ip = {per_ip}"));
+        let shown = with(connections);
+        let (_, rest) = shown.split_once("[limits] per_ip = ").unwrap();
         let most: u32 = rest.split_once(',').unwrap().0.parse().unwrap();
         assert_eq!(with(most), "", "{connections}");
         assert_ne!(with(most + 1), "", "{connections}");
@@ -305,9 +305,9 @@ fn the_largest_number_of_which_few_addresses_do_not_exhaust_a_zone() {
 }
 
 #[test]
-fn few_addresses_that_exhaust_a_zone_and_what_each_may_send() {
+fn a_zone_that_few_addresses_exhaust_and_what_each_may_send() {
     let hint = |messages: &str| {
-        let all = told(&format!("[limits]\nper_ip = 5_000\n[limits.messages]\n{messages}"));
+        let all = shown(&format!("[limits]\nper_ip = 5_000\n[limits.messages]\n{messages}"));
         all.lines().last().unwrap().trim_start_matches("  = help: ").to_owned()
     };
     for (messages, expected) in [
@@ -336,9 +336,9 @@ fn few_addresses_that_exhaust_a_zone_and_what_each_may_send() {
     }
     let network = "[limits.messages]\nrate = \"5/s\"\n[[network]]\nnetworks = [\"10.0.0.0/8\"]\nper_ip = 5_000";
     assert!(
-        told(network).contains("each may send 25000 messages a second"),
+        shown(network).contains("each may send 25000 messages a second"),
         "{}",
-        told(network)
+        shown(network)
     );
 }
 
@@ -356,7 +356,7 @@ on_exceeds = "delay"
 preset = "dead chat"
 idle = "5m""#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: `burst` has no rate: none is set here or inherited
  --> wsguard.toml:2:9
   |
@@ -432,7 +432,7 @@ error: unknown key `idle`
 }
 
 #[test]
-fn message_limits_that_are_surely_not_meant() {
+fn message_limits_that_are_probably_not_intended() {
     let text = r#"[limits.timeouts]
 idle = "30s"
 [limits.messages]
@@ -460,7 +460,7 @@ paths = ["/quiet"]
 zone = "quiet"
 [[route]]"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"warning: `preset` has no effect: `rate` in the same table is off
  --> wsguard.toml:4:10
   |
@@ -514,12 +514,12 @@ warning: `notice` is never sent: no rate limits what clients send
 }
 
 #[test]
-fn a_path_that_is_none() {
+fn a_path_without_its_slash() {
     let text = r#"[[route]]
 allow = []
 paths = ["ws"]"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: "ws" does not begin with `/`
  --> wsguard.toml:3:10
   |
@@ -541,7 +541,7 @@ name = "b"
 networks = ["10.0.0.0/8"]
 per_ip = 200"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: "10.0.0.0/8" is listed twice
  --> wsguard.toml:7:13
   |
@@ -561,7 +561,7 @@ fn a_value_over_two_lines() {
 per_ip = """5
 0""""#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: `per_ip` is not a whole number
  --> wsguard.toml:2:10
   |
@@ -575,12 +575,12 @@ per_ip = """5
 }
 
 #[test]
-fn a_proxy_protocol_that_nobody_may_speak() {
+fn a_proxy_protocol_without_trusted_proxies() {
     let text = r#"[[listener]]
 bind = ["127.0.0.1:9000"]
 accept_proxy_protocol = true"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: `accept_proxy_protocol` without trusted proxies: every connection would be refused
  --> wsguard.toml:3:25
   |
@@ -592,7 +592,7 @@ accept_proxy_protocol = true"#;
 }
 
 #[test]
-fn routes_that_miss_their_end() {
+fn routes_that_leave_requests_without_a_route() {
     let text = r#"[[route]]
 name = "chat"
 paths = ["/ws"]
@@ -600,7 +600,7 @@ paths = ["/ws"]
 name = "again"
 paths = ["/ws/again"]"#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"warning: route "again" can't be reached
  --> wsguard.toml:4:1
   |
@@ -620,7 +620,7 @@ warning: requests that match no route get 404
 }
 
 #[test]
-fn a_file_without_a_place() {
+fn a_finding_about_the_file_as_a_whole() {
     assert_eq!(
         compile("", "empty.toml").unwrap_err().render(false),
         r#"error: there is no [[listener]]
@@ -634,7 +634,7 @@ error: there is no [upstream.NAME]
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn a_file_that_does_not_exist() {
     assert_eq!(
         load("/nonexistent/wsguard.toml".as_ref()).unwrap_err().render(false),
         r#"error: /nonexistent/wsguard.toml can't be read: No such file or directory (os error 2)"#
@@ -683,7 +683,7 @@ fn color_adds_escapes_and_nothing_else() {
 }
 
 #[test]
-fn what_was_meant() {
+fn hints_propose_what_was_probably_meant() {
     for (text, hint) in [
         // Units, as nginx, HAProxy and people write them.
         ("[limits]\nrate = \"5r/s\"", "did you mean \"5/s\"?"),
@@ -697,7 +697,7 @@ fn what_was_meant() {
         ("[limits.messages]\nmax_size = \"10m\"", "did you mean \"10MiB\"?"),
         ("[limits.messages]\nmax_size = 65536", "did you mean \"64KiB\"?"),
         ("[limits.messages]\nbytes_rate = \"1MB/s\"", "did you mean \"1MiB/s\"?"),
-        // What the key would not take is not proposed.
+        // A value that the key does not take is not proposed.
         (
             "[limits]\nretry_after = \"2d\"",
             "such as \"250ms\", \"10s\", \"5m\" or \"1h30m\", in quotes",
@@ -727,7 +727,7 @@ fn what_was_meant() {
             "from 1 to 100_000_000; \"off\" removes the limit; to admit only some clients, use a route's `allow`",
         ),
         ("[server]\nworkers = 0", "from 1 to 1024; or \"auto\""),
-        // Whom to trust.
+        // Trusted proxies.
         (
             "[client_ip]\ntrusted_proxies = [\"localhost\"]",
             "did you mean \"loopback\"?",
@@ -744,7 +744,7 @@ fn what_was_meant() {
             "[client_ip]\ntrusted_proxies = [\"*\"]",
             "such as \"172.18.0.0/16\", \"2001:db8::/32\" or a bare address; or \"loopback\", \"private\", \"unix\"",
         ),
-        // What is not here.
+        // Planned keys and missing names.
         (
             "[[listener]]\nbind = [\"0.0.0.0:1\"]\n[listener.tls]",
             "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md",
@@ -798,7 +798,7 @@ servers = ["127.0.0.1:8080"]
 [[route]]
 upstream = "again""#;
     assert_eq!(
-        told(text),
+        shown(text),
         r#"error: "127.0.0.1:8080" is wsguard's own listener: every connection would come back to it
  --> wsguard.toml:2:12
   |
@@ -809,9 +809,9 @@ upstream = "again""#;
     );
 }
 
-/// Who follows the hint has what stands in the example.
+/// Following the hint gives the value of the example.
 #[test]
-fn the_values_of_the_examples_as_they_are_written_elsewhere() {
+fn the_values_of_the_examples_in_the_notation_of_other_programs() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/examples");
     let mut tried = 0;
     for file in fs::read_dir(folder).unwrap() {
@@ -856,7 +856,7 @@ fn assigned(line: &str) -> Option<(&str, &str)> {
     Some((key, value.split(" #").next().unwrap_or(value).trim()))
 }
 
-/// Lines that somebody might write in place of this one.
+/// Lines that someone might write instead of this one.
 fn elsewhere(key: &str, value: &str) -> Vec<String> {
     if !value.contains('"') || value.contains('\'') {
         return Vec::new();
@@ -890,7 +890,7 @@ fn elsewhere(key: &str, value: &str) -> Vec<String> {
     lines
 }
 
-fn told(text: &str) -> String {
+fn shown(text: &str) -> String {
     match compile(&format!("{text}\n{REQUIRED}"), "wsguard.toml") {
         Ok(checked) => checked.render_warnings(false),
         Err(rejected) => rejected.render(false),

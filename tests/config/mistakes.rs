@@ -1,4 +1,4 @@
-//! What a configuration is refused for, and where.
+//! Each mistake that a configuration is refused for, with its place.
 
 #![allow(clippy::too_many_lines)] // The tables are long.
 
@@ -7,7 +7,7 @@ use wsguard::config::{Rejected, compile};
 
 const REQUIRED: &str = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[upstream.chat]\nservers = [\"127.0.0.1:3000\"]\n";
 
-/// What is written, and the line, column and words of each mistake in it.
+/// A text, and the line, column and title of each mistake in it.
 #[test]
 fn each_has_its_place() {
     for (text, expected) in [
@@ -448,7 +448,7 @@ fn of_listeners_and_upstreams() {
 }
 
 #[test]
-fn a_port_chosen_by_the_kernel_and_the_other_family_are_in_nobodys_way() {
+fn a_port_chosen_by_the_kernel_and_the_other_family_collide_with_nothing() {
     for bind in [
         "\"127.0.0.1:0\", \"127.0.0.1:0\"",
         "\"0.0.0.0:80\", \"[::]:80\"",
@@ -459,7 +459,7 @@ fn a_port_chosen_by_the_kernel_and_the_other_family_are_in_nobodys_way() {
     }
 }
 
-/// Whoever is let in would be dialled to wsguard again, and again.
+/// Each connection would come back to wsguard, again and again.
 #[test]
 fn a_server_that_is_wsguard_itself() {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
@@ -500,20 +500,20 @@ fn a_server_that_is_wsguard_itself() {
         let rejected = compile(&text, "x")
             .map(|_| format!("{server} beside {bind} is taken"))
             .unwrap_err();
-        let told = places(&rejected);
-        assert_eq!(told.len(), 1, "{told:?}");
+        let found = places(&rejected);
+        assert_eq!(found.len(), 1, "{found:?}");
         assert!(
-            told[0].starts_with(&format!("4:27 \"{server}\" is wsguard's own ")),
-            "{told:?}"
+            found[0].starts_with(&format!("4:27 \"{server}\" is wsguard's own ")),
+            "{found:?}"
         );
     }
     let without = "[[listener]]\nbind = [\"0.0.0.0:8080\"]\n[admin]\nlisten = \"off\"\n[upstream.a]\nservers = [\"127.0.0.1:9191\"]";
     assert!(compile(without, "x").is_ok(), "no admin listener is there");
 }
 
-/// None of them is told more than that it is no TOML: unknown tables and what is missing are not looked for.
+/// Only the syntax is reported: unknown tables and missing ones are not searched for.
 #[test]
-fn of_what_is_no_toml() {
+fn of_texts_that_are_not_toml() {
     for (text, expected) in [
         ("[server", "1:8 unclosed table, expected `]`"),
         ("a = ", "1:5 a key without a value"),
@@ -561,16 +561,16 @@ fn of_what_is_no_toml() {
 }
 
 #[test]
-fn of_lines_that_are_no_toml_twenty_are_told() {
+fn of_lines_that_are_not_toml_twenty_are_shown() {
     let lines: Vec<String> = (0..30).map(|nth| format!("key{nth} = 5s")).collect();
     assert_eq!(compile(&lines.join("\n"), "x").unwrap_err().mistakes.len(), 20);
     let without_a_place = format!("key = 5s\n{} = 1", ["a"; 100].join("."));
     assert_eq!(compile(&without_a_place, "x").unwrap_err().mistakes.len(), 2);
 }
 
-/// The first of two is beside it, in the same table alone.
+/// The first of the two is shown as well; it is in the same table.
 #[test]
-fn what_is_written_twice_has_the_first_beside_it() {
+fn a_key_that_is_written_twice_shows_the_first_one_too() {
     for (text, first) in [
         ("[a]\nb = 1\n\n[c]\n[a] # Again.", Some("[a]")),
         ("[a]\n  b = 1 \nb = 2", Some("b = 1")),

@@ -1,4 +1,4 @@
-//! Which route a request takes, and that no spelling of a path slips past one.
+//! Which route a request takes, and that no spelling of a path bypasses one.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ fn the_first_that_matches_by_host_path_and_network_wins() {
 }
 
 #[test]
-fn what_no_route_matches_is_told_by_the_closest_miss() {
+fn a_request_without_a_route_is_explained_by_the_closest_miss() {
     let routes = routes(
         "[[route]]\nname = \"a\"\nhosts = [\"a.example\"]\npaths = [\"/x\"]\nnetworks = [\"10.0.0.0/8\"]\n\
          [[route]]\nname = \"b\"\nhosts = [\"b.example\"]\npaths = [\"/y\"]\n\
@@ -79,7 +79,7 @@ fn what_no_route_matches_is_told_by_the_closest_miss() {
 }
 
 #[test]
-fn into_an_exempt_zone_only_a_plain_path_leads() {
+fn only_a_plain_path_leads_into_an_exempt_zone() {
     let routes = routes(FEDERATION);
     for path in ["/federation", "/federation/", "/federation/v1/send"] {
         assert_eq!(at(&routes, path), "federation", "{path}");
@@ -117,7 +117,7 @@ fn into_an_exempt_zone_only_a_plain_path_leads() {
 }
 
 #[test]
-fn an_exempt_route_without_one_behind_it_leaves_the_rest_unmatched() {
+fn an_exempt_route_without_one_after_it_leaves_the_rest_unmatched() {
     let alone = routes(FEDERATION.split("[[route]]\nname = \"rest\"").next().unwrap());
     assert_eq!(at(&alone, "/federation"), "federation");
     assert_eq!(at(&alone, "/%66ederation"), "-");
@@ -125,7 +125,7 @@ fn an_exempt_route_without_one_behind_it_leaves_the_rest_unmatched() {
 }
 
 #[test]
-fn no_spelling_goes_around_a_route_with_allow() {
+fn no_spelling_bypasses_a_route_with_allow() {
     let routes = routes(ADMIN);
     for (path, expected) in [
         ("/admin/ws", "admin"),
@@ -152,7 +152,7 @@ fn no_spelling_goes_around_a_route_with_allow() {
 }
 
 #[test]
-fn a_route_that_refuses_takes_what_it_matches_and_leads_nowhere() {
+fn a_route_that_refuses_takes_its_requests_and_leads_nowhere() {
     let routes = routes(
         "[[route]]\nname = \"old\"\npaths = [\"/ws/old\"]\nrefuse = 404\n[[route]]\nname = \"ws\"\npaths = [\"/ws\"]\n\
          [[route]]\nname = \"rest\"\nrefuse = 404\n",
@@ -165,7 +165,7 @@ fn a_route_that_refuses_takes_what_it_matches_and_leads_nowhere() {
         ("/", "-"),
         // Both readings are refused, by whichever route.
         ("/x/../ws/old", "-"),
-        // One reading is refused, the other let in.
+        // One reading is refused, the other admitted.
         ("/ws/new/../old", "400"),
         ("/x/../ws", "400"),
     ] {
@@ -179,7 +179,7 @@ fn a_route_that_refuses_takes_what_it_matches_and_leads_nowhere() {
 }
 
 #[test]
-fn no_case_no_dot_and_no_nul_at_the_end_goes_around_a_route_with_allow() {
+fn no_case_no_dot_and_no_nul_at_the_end_bypasses_a_route_with_allow() {
     let routes = routes(ADMIN);
     for path in [
         "/Admin/ws",
@@ -231,7 +231,7 @@ fn no_case_no_dot_and_no_nul_at_the_end_goes_around_a_route_with_allow() {
 }
 
 #[test]
-fn a_guarded_route_in_upper_case_is_not_gone_around_in_lower_case() {
+fn a_sensitive_route_in_upper_case_is_not_bypassed_in_lower_case() {
     let routes = routes(
         "[[route]]\nname = \"admin\"\npaths = [\"/Admin\", \"/tools.\"]\nallow = [\"10.0.0.0/8\"]\n[[route]]\nname = \"rest\"\n",
     );
@@ -248,7 +248,7 @@ fn a_guarded_route_in_upper_case_is_not_gone_around_in_lower_case() {
 }
 
 #[test]
-fn case_alone_makes_no_400_where_nothing_is_guarded() {
+fn case_alone_causes_no_400_where_no_route_is_sensitive() {
     let routes = routes(
         "[[route]]\nname = \"a\"\npaths = [\"/a\"]\n[[route]]\nname = \"b\"\npaths = [\"/A\"]\n[[route]]\nname = \"rest\"\n",
     );
@@ -258,7 +258,7 @@ fn case_alone_makes_no_400_where_nothing_is_guarded() {
 }
 
 #[test]
-fn what_guards_is_allow_networks_origins_and_exempt_on_either_side() {
+fn allow_networks_origins_and_exempt_on_either_side_make_a_route_sensitive() {
     for guard in [
         "allow = [\"198.51.100.0/24\"]",
         "networks = [\"198.51.100.0/24\"]",
@@ -282,7 +282,7 @@ fn what_guards_is_allow_networks_origins_and_exempt_on_either_side() {
             "{guard}"
         );
     }
-    // Who is not meant by `networks` goes on to the rest in every reading.
+    // A client outside of `networks` goes on to the other routes in every reading.
     let federation = routes(FEDERATION);
     let stranger = |path: &str| named(federation.matching(None, &PathReading::of(path.as_bytes(), false), STRANGER));
     assert_eq!(stranger("/Federation"), "rest");
@@ -314,7 +314,7 @@ fn a_path_with_escapes_matches_as_it_is_written() {
 }
 
 #[test]
-fn allow_refuses_and_origins_let_pass_who_sends_none() {
+fn allow_refuses_and_a_request_without_an_origin_passes_origins() {
     let routes =
         routes("[[route]]\nallow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\norigins = [\"https://chat.example.org\"]\n");
     let route = routes.iter().next().unwrap();
@@ -407,7 +407,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn what_is_matched_is_first_in_both_readings_and_exempt_only_when_plain(
+    fn a_match_is_first_in_both_readings_and_exempt_only_when_plain(
         set in route_set(), path in prop_oneof![plain_path(), evil_path()], friend in any::<bool>()
     ) {
         let routes = routes(&set);
@@ -460,7 +460,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_guarded_is_reached_from_where_the_backend_may_read_something_else(path in evil_path()) {
+    fn no_sensitive_route_is_reached_by_a_path_that_the_server_may_read_otherwise(path in evil_path()) {
         let (federation, admin) = (routes(FEDERATION), routes(ADMIN));
         let normal = normal_form(path.as_bytes());
         if at(&federation, &path) == "federation" {
@@ -472,8 +472,8 @@ proptest! {
     }
 }
 
-/// As the laxest servers read a path: without what stands behind a NUL, and without the NULs, each in lower case and with no
-/// dot or blank at the end of a segment.
+/// The path as the most lenient servers read it: cut at a NUL, and without NULs; each in lower case and without dots and
+/// blanks at the end of a segment.
 fn lax(path: &[u8]) -> [Vec<u8>; 2] {
     let mut decoded = Vec::new();
     let mut rest = path;

@@ -1,4 +1,4 @@
-//! What a configuration says, and how its mistakes are told.
+//! What the values of a configuration mean.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ mod files {
     use super::*;
 
     #[test]
-    fn the_files_that_are_shipped_compile_without_a_word() {
+    fn the_files_that_are_shipped_compile_without_warnings() {
         for (name, text) in [
             ("wsguard.toml", MANUAL),
             ("minimal.toml", MINIMAL),
@@ -42,7 +42,7 @@ mod files {
 
         let front = policy.listeners.first().unwrap();
         assert_eq!(settings(SOCKET, "FileDescriptorName"), [&*front.name]);
-        // Several would go by the address, and these are not all the same.
+        // Several would be matched by address, and these addresses differ.
         assert_eq!(front.bind.len(), 1, "one bind takes every socket of its name");
         let addresses = settings(SOCKET, "ListenStream");
         assert!(addresses.len() > 1, "{addresses:?}");
@@ -57,7 +57,7 @@ mod files {
     }
 
     #[test]
-    fn the_manual_stands_at_the_defaults() {
+    fn the_manual_shows_the_defaults() {
         let (manual, required) = (policy(MANUAL), policy(REQUIRED));
         assert_eq!(manual.server, required.server);
         assert_eq!(manual.listeners, required.listeners);
@@ -75,7 +75,7 @@ mod files {
     fn the_manual_has_every_key_live_but_those_of_examples() {
         for (table, key) in keys().filter(|(table, _)| !table.is_empty()) {
             let example = matches!(table, "network" | "route") || (table, key) == ("listener", "name");
-            // A burst has no default, and can't stand beside a rate that is off.
+            // A burst has no default, and can't be written where the rate is off.
             let wanted = if table == "limits.messages" && key.ends_with("burst") {
                 &format!("\n# messages.{key}")
             } else if example || matches!(key, "timeouts" | "messages") {
@@ -130,7 +130,7 @@ mod files {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_a_mistake_and_never_ignored() {
+    fn a_planned_key_is_a_mistake_and_never_ignored() {
         let text = "[[listener]]\nbind = [\"0.0.0.0:1\"]\nhttp = \"forward\"\n[listener.tls]\n[upstream.u]\n\
                     servers = [\"a:1\"]\nbalance = \"hash-sid\"\nslow_start = \"1s\"\nmax_connections = 1\n[upstream.u.health]\n";
         let rejected = compile(text, "x").unwrap_err();
@@ -149,7 +149,7 @@ mod defaults_and_inheritance {
     use super::*;
 
     #[test]
-    fn what_is_not_written_is_the_default() {
+    fn a_key_that_is_not_written_has_its_default() {
         let policy = policy(REQUIRED);
         let listener = &policy.listeners[0];
         assert_eq!(
@@ -176,7 +176,7 @@ mod defaults_and_inheritance {
     }
 
     #[test]
-    fn a_rate_without_its_burst_has_the_number_in_it_and_never_an_inherited_one() {
+    fn a_rate_without_a_burst_has_its_own_number_as_burst_and_never_an_inherited_one() {
         for (text, expected) in [
             ("", (10, 50)),
             ("[limits]\nper_ip_rate = \"20/s\"", (20, 20)),
@@ -204,7 +204,7 @@ mod defaults_and_inheritance {
     }
 
     #[test]
-    fn zones_inherit_limits_and_exempt_ones_no_limit_by_client() {
+    fn zones_inherit_limits_and_exempt_ones_no_per_client_limit() {
         let text = "[limits]\nmode = \"observe\"\nconnections = 500\nrate = \"100/min\"\nper_ip = 5\nreject_with = \"close\"\n\
                     retry_after = \"9s\"\n[limits.timeouts]\nidle = \"1h\"\ndial = \"off\"\n[zone.a]\nper_ip = \"off\"\n\
                     [zone.a.timeouts]\nidle = \"off\"\n[zone.s2s]\nexempt = true\nper_ip = 9\n[zone.exempt]\nper_ip_rate = \"8/s\"";
@@ -262,7 +262,7 @@ mod defaults_and_inheritance {
     }
 
     #[test]
-    fn upstreams_stand_in_the_order_written_and_words_name_networks() {
+    fn upstreams_keep_the_order_written_and_words_name_networks() {
         let text = "[[listener]]\nbind = [\"0.0.0.0:1\"]\n[upstream.zebra]\nservers = [\"a:1\"]\n[upstream.ant]\nservers = [\"b:1\"]\n\
                     [[route]]\nupstream = \"ant\"\n[client_ip]\ntrusted_proxies = [\"loopback\", \"private\", \"unix\", \"192.0.2.1\"]";
         let policy = policy(text);
@@ -388,7 +388,7 @@ mod messages {
     }
 
     #[test]
-    fn a_rate_without_its_burst_has_the_number_in_it_and_never_an_inherited_one() {
+    fn a_rate_without_a_burst_has_its_own_number_as_burst_and_never_an_inherited_one() {
         let text = "[limits.messages]\nrate = \"5/s\"\nburst = 50\nbytes_rate = \"1KiB/s\"\nbytes_burst = \"1MiB\"\n\
                     [zone.a]\n[zone.b.messages]\nrate = \"3/s\"\nbytes_rate = \"2KiB/s\"\n[zone.c.messages]\nburst = 9\n\
                     bytes_burst = \"9KiB\"\n[zone.d.messages]\nrate = \"off\"\nbytes_rate = \"off\"";
@@ -404,7 +404,7 @@ mod messages {
     }
 
     #[test]
-    fn a_preset_stands_above_what_is_inherited_and_below_what_is_beside_it() {
+    fn a_preset_overrides_what_is_inherited_and_not_the_keys_of_its_table() {
         let dead_chat = Some((5, 1, 5));
         let discord = Some((2, 1, 120));
         for (limits, own, expected) in [
@@ -471,7 +471,7 @@ mod messages {
     }
 
     #[test]
-    fn frames_are_judged_strictly_unless_somebody_says_otherwise() {
+    fn frames_are_checked_strictly_unless_that_is_switched_off() {
         for (limits, own, expected) in [
             ("", "", true),
             ("strict_frames = false", "", false),
@@ -488,7 +488,7 @@ mod messages {
     }
 
     #[test]
-    fn in_an_exempt_zone_frames_are_judged_strictly_where_a_limit_of_the_zone_depends_on_it() {
+    fn in_an_exempt_zone_frames_are_checked_strictly_where_a_limit_of_the_zone_depends_on_it() {
         for (limits, own, expected) in [
             ("", "", false),
             ("strict_frames = true", "", false),
@@ -512,7 +512,7 @@ mod messages {
     }
 
     #[test]
-    fn an_exempt_zone_takes_over_no_limit_of_messages_and_asks_as_others_do() {
+    fn an_exempt_zone_inherits_no_message_limit_and_pings_as_others_do() {
         let text = "[limits.timeouts]\nfirst_message = \"15s\"\n[limits.messages]\npreset = \"discord\"\n\
                     per_ip_rate = \"3/s\"\nbytes_rate = \"1KiB/s\"\nmax_size = \"1KiB\"\nout_rate = \"1/s\"\n\
                     out_per_ip_rate = \"1/s\"\nout_bytes_rate = \"1KiB/s\"\nstrict_frames = true\nping = \"30s\"\n\
@@ -539,7 +539,7 @@ mod messages {
     }
 
     #[test]
-    fn what_a_zone_does_not_write_is_inherited_and_off_takes_it_back() {
+    fn a_zone_inherits_what_it_does_not_write_and_off_undoes_it() {
         let limits = "[limits.timeouts]\nfirst_message = \"15s\"\n[limits.messages]\nrate = \"5/s\"\nmax_size = \"1KiB\"\n\
                       notice = \"wait\"\nping = \"30s\"\nreplace_ghosts = false\n";
         assert_eq!(rules(&format!("{limits}[zone.a]"), "a"), rules(limits, "default"));
@@ -605,25 +605,25 @@ mod robustness {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn any_text_is_compiled_or_refused_and_told(text in "(\\PC|\n){0,200}") {
-            told(&text);
+        fn any_text_compiles_or_is_refused_with_findings(text in "(\\PC|\n){0,200}") {
+            shown(&text);
         }
 
         #[test]
-        fn any_lines_are_compiled_or_refused_and_told(lines in prop::collection::vec(line(), 0..12)) {
-            told(&format!("{}\n{REQUIRED}", lines.join("\n")));
+        fn any_lines_compile_or_are_refused_with_findings(lines in prop::collection::vec(line(), 0..12)) {
+            shown(&format!("{}\n{REQUIRED}", lines.join("\n")));
         }
 
         #[test]
-        fn a_manual_with_a_hole_in_it_is_compiled_or_refused_and_told(at in 0..MANUAL.len(), len in 0..40_usize) {
+        fn a_manual_with_a_hole_in_it_compiles_or_is_refused_with_findings(at in 0..MANUAL.len(), len in 0..40_usize) {
             let (mut from, mut to) = (at, (at + len).min(MANUAL.len()));
             while !MANUAL.is_char_boundary(from) { from -= 1; }
             while !MANUAL.is_char_boundary(to) { to += 1; }
-            told(&format!("{}{}", &MANUAL[..from], &MANUAL[to..]));
+            shown(&format!("{}{}", &MANUAL[..from], &MANUAL[to..]));
         }
     }
 
-    fn told(text: &str) {
+    fn shown(text: &str) {
         match compile(text, "x") {
             Ok(checked) => drop(checked.render_warnings(true)),
             Err(rejected) => assert!(!rejected.render(false).is_empty() && !rejected.mistakes.is_empty()),

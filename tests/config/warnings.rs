@@ -1,4 +1,4 @@
-//! What a configuration is warned of, and where.
+//! Each warning about a configuration, with its place.
 
 #![allow(clippy::too_many_lines)] // The table is long.
 
@@ -37,7 +37,7 @@ fn each_has_its_place() {
             chat,
             &["2:10 2 addresses exhaust zone \"a\": `per_ip` 9 of `connections` 10"],
         ),
-        // Of messages.
+        // Messages.
         (
             "[limits.messages]\nbytes_rate = \"64KiB/s\"\nmax_size = \"65KiB\"",
             chat,
@@ -185,7 +185,7 @@ fn each_has_its_place() {
             &["1:1 requests that match no route get 404"],
         ),
         ("[[route]]\npaths = [\"/a\"]\n[[route]]", chat, &[]),
-        // A last route that refuses what the others leave.
+        // A last route that refuses the rest.
         ("[[route]]\npaths = [\"/a\"]\n[[route]]\nrefuse = 404", chat, &[]),
         (
             "[[route]]\npaths = [\"/a\"]\n[[route]]\npaths = [\"/b\"]\nrefuse = 404",
@@ -296,8 +296,8 @@ fn each_has_its_place() {
             &["2:19 the zones' budgets add up to 10000, and the process may have 9999"],
         ),
         ("[server]\nmax_connections = 10_000", chat, &[]),
-        // Servers near a listener of wsguard's, and none of them is it: another machine, another family, another address,
-        // another port, another path, a name that may be another machine's, a port that the kernel chooses.
+        // Servers that are close to a listener of wsguard without being it: another machine, family, address, port or path, a
+        // name that may be another machine's, a port that the kernel chooses.
         (
             "[[listener]]\nbind = [\"0.0.0.0:8080\", \"192.0.2.1:8082\", \"unix:/a\", \"127.0.0.1:0\"]\n[upstream.a]\n\
              servers = [\"203.0.113.200:8080\", \"[::1]:8080\", \"127.0.0.1:8082\", \"127.0.0.1:8081\", \"unix:/b\", \"chat:8080\"]",
