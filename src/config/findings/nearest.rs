@@ -2,13 +2,21 @@
 
 /// The word of `known` that was probably meant by `written`.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_by(strsim::damerau_levenshtein, written, known)
+}
+
+fn nearest_by<'a>(
+    distance: impl Fn(&str, &str) -> usize,
+    written: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     let lower = written.to_ascii_lowercase();
     let most = |name: &str| 1.max(name.len().max(lower.len()) / 3);
     known
         .into_iter()
         // The comparison takes time by the product of the lengths.
         .filter(|name| name.len().abs_diff(lower.len()) <= most(name))
-        .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_ascii_lowercase()), name))
+        .map(|name| (distance(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(distance, name)| *distance <= most(name))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -36,12 +44,9 @@ mod tests {
 
     #[test]
     fn a_name_that_is_much_longer_than_all_known_ones_is_not_compared() {
+        let never = |written: &str, name: &str| panic!("{} bytes compared with {name}", written.len());
         let long = "x".repeat(1 << 20);
-        let begin = std::time::Instant::now();
-        for _ in 0..50 {
-            assert_eq!(nearest(&long, ["listener", "limits"]), None);
-        }
-        assert!(begin.elapsed().as_secs() < 3);
+        assert_eq!(nearest_by(never, &long, ["listener", "limits"]), None);
         assert_eq!(nearest("lstener", ["listener", "limits"]), Some("listener"));
     }
 }
