@@ -1,4 +1,4 @@
-//! `wsguard completions SHELL`: what completes commands and options in a shell, made from their definition.
+//! `wsguard completions SHELL`: the completion script of a shell, made from the definition of commands and options.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use clap_complete::{Shell, generate};
 /// `completions SHELL`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The shell that is to complete
+    /// The shell
     shell: Shell,
 }
 
@@ -60,7 +60,7 @@ mod tests {
             ("wsguard probe --i", &["--i-own-this"]),
         ] {
             let words: Vec<_> = line.split(' ').collect();
-            // As readline does it: the function is asked for the last word, and told the one before it.
+            // Like readline: the function gets the last word, and the one before it.
             let ask = format!(
                 ". ./wsguard.bash; COMP_WORDS=({line}); COMP_CWORD={}; _wsguard wsguard '{}' '{}'; \
                  printf '%s\\n' \"${{COMPREPLY[@]}}\"",
@@ -68,7 +68,7 @@ mod tests {
                 words[words.len() - 1],
                 words[words.len() - 2],
             );
-            // Not every machine has it.
+            // Not every machine has this shell.
             let Ok(done) = Process::new("bash")
                 .args(["--norc", "-c", &ask])
                 .current_dir(dir.path())

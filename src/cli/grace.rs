@@ -1,4 +1,4 @@
-//! How long a process has on this machine between being told to stop and being killed, and whether that is enough to drain.
+//! How long this machine waits between asking the process to stop and killing it, and whether that is enough to drain.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,31 +9,31 @@ use std::time::Duration;
 use crate::config::notation::units::show_duration;
 use crate::config::policy::ServerPolicy;
 
-/// Who will stop the process, as far as can be told.
+/// What will stop the process, as far as this machine shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stopper {
     /// systemd, by an installed unit.
     Unit {
-        /// The file that says how long it waits, or the unit's, where none does.
+        /// The file that sets the time; the unit itself if none does.
         file: PathBuf,
-        /// How long it waits; `Duration::MAX`: for good.
+        /// How long systemd waits; `Duration::MAX` means for ever.
         waits: Duration,
     },
     /// Kubernetes.
     Kubernetes,
-    /// Docker, Podman or something like them.
+    /// Docker, Podman or a similar runtime.
     Container,
-    /// Nobody can tell: systemd by the unit that comes with wsguard, say.
+    /// Unknown; the unit that comes with wsguard is assumed.
     Unknown,
 }
 
 impl Stopper {
-    /// Looks around on this machine.
+    /// What this machine shows.
     pub(crate) fn of_this_machine() -> Self {
         Self::look(Path::new("/"), env::var_os("KUBERNETES_SERVICE_HOST").is_some())
     }
 
-    /// Whether the process runs in a container, where nobody thinks of `wsguard check`.
+    /// Whether the process runs in a container, where people rarely run `wsguard check`.
     pub(crate) fn is_container(&self) -> bool {
         matches!(self, Self::Kubernetes | Self::Container)
     }
@@ -48,7 +48,7 @@ impl Stopper {
         unit(root).unwrap_or(Self::Unknown)
     }
 
-    /// What is to be said where it does not wait for as long as a drain may take.
+    /// A note for the user, if a drain may take longer than the stopper waits.
     pub(crate) fn note(&self, server: &ServerPolicy) -> Option<String> {
         let drain = server.drain_delay + server.drain_timeout;
         let (waits, who) = match self {
@@ -81,13 +81,13 @@ impl Stopper {
     }
 }
 
-/// What an installed unit says, with what has been written apart from it.
+/// The time that an installed unit sets, with its drop-ins.
 fn unit(root: &Path) -> Option<Stopper> {
     let main = UNITS
         .iter()
         .map(|units| root.join(units).join(UNIT))
         .find(|file| file.exists())?;
-    // Of two files of one name the one that stands further up in the list counts; they are read by their names.
+    // Of two files with one name, the one in the earlier folder counts; drop-ins apply in the order of their names.
     let mut files = BTreeMap::new();
     for units in UNITS.iter().rev() {
         let folder = fs::read_dir(root.join(units).join(format!("{UNIT}.d")));
@@ -101,7 +101,7 @@ fn unit(root: &Path) -> Option<Stopper> {
     let mut said = (main.clone(), BY_DEFAULT);
     for file in [main].into_iter().chain(files.into_values()) {
         for value in values(&fs::read_to_string(&file).unwrap_or_default()) {
-            // Nobody knows what it means, so nothing is said about it.
+            // An unknown value: make no statement.
             said = (file.clone(), timespan(value)?);
         }
     }
@@ -110,7 +110,7 @@ fn unit(root: &Path) -> Option<Stopper> {
     Some(Stopper::Unit { file, waits })
 }
 
-/// What the lines of a unit say of how long it waits (systemd.service(5)).
+/// The stop timeout in the lines of a unit (systemd.service(5)).
 fn values(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -120,7 +120,7 @@ fn values(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `5min 20s`, `40`, `infinity` (systemd.time(7)); `None` where it is nothing that is known here.
+/// `5min 20s`, `40`, `infinity` (systemd.time(7)); `None` for anything else.
 fn timespan(text: &str) -> Option<Duration> {
     match text {
         "" => return Some(BY_DEFAULT),
@@ -154,10 +154,10 @@ fn timespan(text: &str) -> Option<Duration> {
     Some(sum)
 }
 
-/// What marks a container: Docker's and Podman's.
+/// Files that exist only in containers of Docker and Podman.
 const MARKS: [&str; 2] = [".dockerenv", "run/.containerenv"];
 const UNIT: &str = "wsguard.service";
-/// Where units are, what counts most first (systemd.unit(5)).
+/// The folders of units, the one that wins first (systemd.unit(5)).
 const UNITS: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -171,7 +171,7 @@ const CONTAINER: Duration = Duration::from_secs(10);
 const KUBERNETES: Duration = Duration::from_secs(30);
 /// `TimeoutStopSec` of systemd/wsguard.service.
 const SHIPPED: Duration = Duration::from_secs(40);
-/// For what is not the drain itself: listeners that close, a log that is written.
+/// Extra time for closing listeners and writing the log.
 const SPARE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -267,7 +267,7 @@ mod tests {
             look(),
             waits("/etc/systemd/system/wsguard.service.d/override.conf", 130)
         );
-        // By name, the last; and of one name the one in /etc.
+        // The last by name; of one name, the one in /etc.
         put(
             "run/systemd/system/wsguard.service.d/50.conf",
             "[Service]\nTimeoutSec=5\n",

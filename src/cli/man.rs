@@ -10,11 +10,11 @@ use crate::config::defaults;
 
 use super::exit::Exit;
 
-/// Writes one page that has every command with its options.
+/// Writes one page with every command and its options.
 pub(super) fn write(commands: Command, out: &mut dyn Write) -> io::Result<()> {
     let commands = commands.disable_help_subcommand(true).subcommand_value_name("command");
     let page = Man::new(commands.clone());
-    // An empty page is what defines the apostrophe. The title has no date: the same source makes the same page.
+    // An empty page defines the apostrophe. The title has no date, so that the same source makes the same page.
     Roff::new().to_writer(out)?;
     writeln!(
         out,
@@ -58,19 +58,19 @@ fn write_section(
     out.write_all(&body(render)?)
 }
 
-/// A section without its heading, and without the definition of the apostrophe, which the page has already.
+/// A section without its heading and without the definition of the apostrophe, which the page already has.
 fn body(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
     let mut section = Vec::new();
     render(&mut section)?;
     let heading = b".SH ";
     let begins = section.windows(heading.len()).position(|four| four == heading);
-    // A command without options has no section of them.
+    // A command without options has no such section.
     let Some(begins) = begins else { return Ok(Vec::new()) };
     let end = section[begins..].iter().position(|byte| *byte == b'\n');
     Ok(section.split_off(begins + end.map_or(0, |end| end + 1)))
 }
 
-/// What is true of all commands.
+/// The sections about all commands.
 fn rest() -> String {
     let mut page = Roff::new();
     page.control("SH", ["SIGNALS"]);
@@ -187,7 +187,7 @@ mod tests {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn();
-            // Not every machine has them.
+            // Not every machine has these programs.
             let Ok(mut begun) = begun else { continue };
             let mut stdin = begun.stdin.take().expect("piped");
             stdin.write_all(page.as_bytes()).expect("it reads");

@@ -62,27 +62,27 @@ second one ends wsguard at once. USR1, USR2, ALRM and similar signals are ignore
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &Options) -> Exit {
     panics::write_at_once(LogFormat::Auto);
-    // First of all, while there is one thread.
+    // Before anything else, while there is only one thread.
     let environment = environment();
-    let signals = Signals::hear();
+    let signals = Signals::catch();
     let file = options.listen.is_empty().then(|| File::of(&options.config.path));
     let checked = match configured(options) {
         Ok(checked) => checked,
         Err(rejected) => {
-            tell_mistakes(&rejected);
+            print_mistakes(&rejected);
             return Exit::Config;
         }
     };
     let format = checked.policy.log.format;
     panics::write_at_once(format);
-    tell_warnings(&checked);
+    print_warnings(&checked);
     environment
         .and_then(|environment| serve(checked, environment, signals?, file))
         .unwrap_or_else(|error| fail_in(format, &error))
 }
 
-/// With line and caret where people read it; where a collector does, a line of the log each.
-fn tell_mistakes(rejected: &Rejected) {
+/// Prints mistakes with line and caret for people; with a JSON log, one log line for each.
+fn print_mistakes(rejected: &Rejected) {
     if !log::is_json(rejected.log_format) {
         return print_line(rejected.render(io::stderr().is_terminal()));
     }
@@ -92,8 +92,8 @@ fn tell_mistakes(rejected: &Rejected) {
     }
 }
 
-/// Likewise, where the log has warnings at all.
-fn tell_warnings(checked: &Checked) {
+/// Prints warnings in the same way, if the log level includes them.
+fn print_warnings(checked: &Checked) {
     let LogPolicy { format, level, .. } = checked.policy.log;
     if checked.warnings.is_empty() || level > LogLevel::Warn {
         return;
@@ -111,14 +111,14 @@ fn tell_warnings(checked: &Checked) {
     }
 }
 
-/// The file that we were started with.
+/// The file that wsguard was started with, and the watch on it.
 struct File<'a> {
     path: &'a Path,
     watch: ConfigWatch,
 }
 
 impl<'a> File<'a> {
-    /// Before it is read: what is put in its place from here on is seen.
+    /// Must come before the file is read, so that no later change is missed.
     fn of(path: &'a Path) -> Self {
         Self {
             path,
@@ -127,7 +127,7 @@ impl<'a> File<'a> {
     }
 }
 
-/// All descriptors that this process may have, and what systemd gave us, if it was systemd that started us.
+/// All descriptors that this process may have, and what systemd passed on, if it started this process.
 fn environment() -> anyhow::Result<Environment> {
     Ok(Environment {
         descriptors: descriptors::raise_limit(),
@@ -150,8 +150,8 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-/// The signals that do not end the process, and what they are heard by. They are heard before the file is read, which may
-/// take seconds: one that comes meanwhile must not end the process the kernel's way.
+/// The signals that do not end the process, and the runtime that receives them. They are caught before the file is read,
+/// which may take seconds: until they are caught, the kernel would end the process.
 struct Signals {
     runtime: Runtime,
     hangups: Hangups,
@@ -159,7 +159,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn hear() -> io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (hangups, ignored) = runtime.block_on(async { io::Result::Ok((Hangups::new()?, Ignored::new()?)) })?;
         Ok(Self {
@@ -176,7 +176,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
         mut hangups,
         mut ignored,
     } = signals;
-    // Until now TERM has ended it at once: there was nobody to see off.
+    // Until here TERM ends the process at once, since no connection is open.
     let mut ends = runtime.block_on(async { Ends::new() })?;
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, environment)?;
@@ -221,7 +221,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
     Ok(exit)
 }
 
-/// Says what is odd about the file itself, and has its changes applied.
+/// Warns about the file's permissions, and starts to watch it for changes.
 fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     let log = guard.log();
     let path = file.path.display();
@@ -236,7 +236,7 @@ fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     }
 }
 
-/// What HUP asks for; it happens on a thread of its own, so that the next signal is heard meanwhile.
+/// Reloads for HUP, on a separate thread, so that the next signal is not delayed.
 fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
     if let Some(reloader) = reloader {
         return reloader.ask();
@@ -248,10 +248,10 @@ fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
     );
 }
 
-/// Starts a guard and its admin server, and says in the log where they are.
+/// Starts a guard and its admin server, and logs their addresses.
 pub(crate) fn start(checked: Checked, environment: Environment) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
-    // Bound before anything is served, so that a guard which nobody can watch does not start.
+    // Bound before anything is served, so that a guard without its metrics does not start.
     let listener = admin
         .listen
         .map(|address| {

@@ -1,4 +1,4 @@
-//! The signals that `wsguard run` hears: those that reload, those that end the process, and those that mean nothing here.
+//! The signals that `wsguard run` catches: those that reload, those that end the process, and those that are ignored.
 
 use std::future::poll_fn;
 use std::io::{self, IsTerminal};
@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signal that asks for a reload.
+/// The signal that reloads.
 pub(crate) struct Hangups(Signal);
 
 /// The signals that end the process.
@@ -16,12 +16,12 @@ pub(crate) struct Ends {
     quit: Signal,
 }
 
-/// The signals that other servers know, or that somebody sends by mistake. The kernel's answer to nearly all of them is to end
-/// the process, with everybody on it.
+/// The signals that other servers use, or that are sent by mistake. By default nearly all of them end the process, with all
+/// its connections.
 pub(crate) struct Ignored(Vec<(&'static str, Signal)>);
 
 impl Hangups {
-    /// Hears HUP from here on.
+    /// Catches HUP from here on.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(signal(SignalKind::hangup())?))
     }
@@ -33,7 +33,7 @@ impl Hangups {
 }
 
 impl Ends {
-    /// Hears TERM, INT and QUIT from here on.
+    /// Catches TERM, INT and QUIT from here on.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -42,7 +42,7 @@ impl Ends {
         })
     }
 
-    /// The next one of them.
+    /// Waits for the next of them.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -53,22 +53,22 @@ impl Ends {
 }
 
 impl Ignored {
-    /// Hears them from here on, instead of being ended by them.
+    /// Catches them from here on, so that they no longer end the process.
     pub(crate) fn new() -> io::Result<Self> {
-        // The kernel sends it when a file has become too large, the log's say. To say so in the log would bring the next one.
+        // Sent when a file has become too large, for example the log: a line about it would cause the next one.
         let _unsaid = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         let mut all = SENT.to_vec();
         if !io::stderr().is_terminal() {
-            // There it comes whenever the window changes its size.
+            // On a terminal it comes with every change of the window's size.
             all.push(("WINCH", libc::SIGWINCH));
         }
-        let heard = all
+        let caught = all
             .into_iter()
             .map(|(name, number)| Ok((name, signal(SignalKind::from_raw(number))?)));
-        heard.collect::<io::Result<_>>().map(Self)
+        caught.collect::<io::Result<_>>().map(Self)
     }
 
-    /// The next one of them: what the log says of it.
+    /// Waits for the next of them; returns the text for the log.
     pub(crate) async fn next(&mut self) -> String {
         poll_fn(|cx| {
             let mut all = self.0.iter_mut();
@@ -88,7 +88,7 @@ fn said(name: &str) -> String {
     format!("SIG{name} is ignored{why}; HUP reloads, TERM, INT and QUIT stop wsguard")
 }
 
-/// All that end a process by default, less those that report a fault of its own, or that nobody can hear.
+/// All that end a process by default, without those that report a fault in it and those that can't be caught.
 const SENT: &[(&str, i32)] = &[
     ("USR1", libc::SIGUSR1),
     ("USR2", libc::SIGUSR2),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::finding::{Finding, Verdict};
-use super::target::{Heard, More, Target, read};
+use super::target::{Answer, More, Target, read};
 
 /// A probe under way.
 #[derive(Debug)]
@@ -17,24 +17,24 @@ pub(super) struct Attempts<'a> {
     patience: Duration,
     sockets: u32,
     ends: Instant,
-    /// Those that were let in and are held, so that the limit stays reached.
+    /// Connections that were admitted and are held, so that the limit stays reached.
     held: Vec<TcpStream>,
     /// What was found so far.
     pub(super) findings: Vec<Finding>,
 }
 
-/// How a request past the limit fared.
+/// What happened to a request above the limit.
 enum Past {
-    /// It got in, while a plain one did not.
+    /// It was admitted, while a plain one was not.
     Through,
     /// It was refused.
     Refused,
-    /// Nobody can say, and why.
+    /// Unclear, with the reason.
     Unclear(&'static str),
 }
 
 impl<'a> Attempts<'a> {
-    /// Nothing is tried yet.
+    /// A probe that has not tried anything yet.
     pub(super) fn new(target: &'a Target, patience: Duration) -> Self {
         Self {
             target,
@@ -46,21 +46,25 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Tries everything. An error: not even a proper client gets in, so that nothing can be told.
+    /// Tries everything.
+    ///
+    /// # Errors
+    ///
+    /// If not even a proper client is admitted, so that nothing can be found out.
     pub(super) fn all(&mut self, most: usize, exempt: &[String]) -> anyhow::Result<()> {
         match self.plain() {
-            Heard::Open(_) => {}
-            Heard::Refused { status, reason } => {
+            Answer::Open(_) => {}
+            Answer::Refused { status, reason } => {
                 bail!(
                     "a proper upgrade is refused with {}",
                     format!("{status} {reason}").trim_end()
                 )
             }
-            Heard::Ended => bail!("a proper upgrade is answered by the end of the connection"),
-            Heard::Garbled => bail!("a proper upgrade is answered by something other than HTTP"),
-            Heard::Nothing => bail!("a proper upgrade is not answered"),
+            Answer::Ended => bail!("a proper upgrade is answered by the end of the connection"),
+            Answer::Garbled => bail!("a proper upgrade is answered by something other than HTTP"),
+            Answer::Nothing => bail!("a proper upgrade is not answered"),
         }
-        // First, while the limit leaves room: a fake that is refused for the limit tells nothing.
+        // First, while the limit leaves room: a fake that is refused because of the limit shows nothing.
         self.fake_upgrades();
         let answered = self.smuggled();
         if self.limit(most) {
@@ -84,16 +88,16 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Opens one after the other until one is refused; whether one was.
+    /// Opens one connection after the other until one is refused; returns whether one was.
     fn limit(&mut self, most: usize) -> bool {
         const CHECK: &str = "limit";
-        // The slots of what was tried before may take a moment to come back.
+        // The slots of earlier attempts may take a moment to come back.
         thread::sleep(SETTLES);
         let opened = Instant::now();
         while self.held.len() < most {
             match self.plain() {
-                Heard::Open(stream) => self.held.push(stream),
-                Heard::Refused { reason, .. } if is_of_rate(&reason) => {
+                Answer::Open(stream) => self.held.push(stream),
+                Answer::Refused { reason, .. } if is_of_rate(&reason) => {
                     self.note(
                         Verdict::Unknown,
                         CHECK,
@@ -101,7 +105,7 @@ impl<'a> Attempts<'a> {
                     );
                     return false;
                 }
-                Heard::Refused { .. } | Heard::Ended if self.held.is_empty() => {
+                Answer::Refused { .. } | Answer::Ended if self.held.is_empty() => {
                     if opened.elapsed() < SLOT_BACK {
                         thread::sleep(SLOT_BACK / 8);
                         continue;
@@ -113,10 +117,10 @@ impl<'a> Attempts<'a> {
                     self.note(Verdict::Bad, "slot", says);
                     return false;
                 }
-                Heard::Refused { .. } | Heard::Ended => {
+                Answer::Refused { .. } | Answer::Ended => {
                     let n = self.held.len();
-                    // Where the count is off, some that come later get in.
-                    let let_in = (0..AGAIN).filter(|_| matches!(self.plain(), Heard::Open(_))).count();
+                    // If the count is wrong, some later ones are admitted.
+                    let let_in = (0..AGAIN).filter(|_| matches!(self.plain(), Answer::Open(_))).count();
                     if let_in == 0 {
                         self.note(Verdict::Ok, CHECK, format!("N = {n} from one address, exactly"));
                     } else {
@@ -128,7 +132,7 @@ impl<'a> Attempts<'a> {
                     }
                     return true;
                 }
-                Heard::Garbled | Heard::Nothing => break,
+                Answer::Garbled | Answer::Nothing => break,
             }
         }
         let n = self.held.len();
@@ -176,19 +180,19 @@ impl<'a> Attempts<'a> {
                 );
             }
             if let Past::Through = self.past(&self.target.upgrade(path, "")) {
-                // It may be meant for everyone, with a budget of its own.
+                // The path may be open to everyone, with a budget of its own.
                 let says = format!("whether {path} is meant for anyone: it lets a stranger in past the limit");
                 self.note(Verdict::Unknown, CHECK, says);
             }
         }
     }
 
-    /// Closes one of those that are held: its place must be free soon.
+    /// Closes one of the held connections: its slot must be free soon.
     fn slot(&mut self) {
         drop(self.held.pop());
         let closed = Instant::now();
         let (verdict, says) = loop {
-            if let Heard::Open(stream) = self.plain() {
+            if let Answer::Open(stream) = self.plain() {
                 self.held.push(stream);
                 break (
                     Verdict::Ok,
@@ -209,11 +213,11 @@ impl<'a> Attempts<'a> {
         self.note(verdict, "slot", says);
     }
 
-    /// All at the same time: each takes as long as the guard lets it.
+    /// All at the same time, because each takes as long as the guard allows.
     fn slow_ones(&mut self) {
         let half = self.target.upgrade(&self.target.path, "");
         let half = &half[..half.len() / 2];
-        // Time and sockets for it were set aside.
+        // Time and sockets for this were set aside.
         let patience = self.patience;
         let slow: [(&str, String, Option<TcpStream>); 3] = [
             ("a silent socket", String::new(), self.target.dial().ok()),
@@ -253,39 +257,40 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// A request while the limit is reached. Where it gets in, a plain one must not: else the limit is no longer reached.
+    /// Sends a request while the limit is reached. If it is admitted, a plain one must not be: otherwise the limit is no
+    /// longer reached.
     fn past(&mut self, request: &str) -> Past {
         for _ in 0..AGAIN {
             match self.ask(request) {
-                Heard::Open(_through) => {
+                Answer::Open(_through) => {
                     return match self.plain() {
-                        Heard::Open(_) => Past::Unclear("the limit is no longer reached"),
-                        Heard::Refused { .. } | Heard::Ended => Past::Through,
-                        Heard::Garbled | Heard::Nothing => {
+                        Answer::Open(_) => Past::Unclear("the limit is no longer reached"),
+                        Answer::Refused { .. } | Answer::Ended => Past::Through,
+                        Answer::Garbled | Answer::Nothing => {
                             Past::Unclear("it is unknown whether the limit is still reached")
                         }
                     };
                 }
-                Heard::Refused { reason, .. } if is_of_rate(&reason) => thread::sleep(Duration::from_secs(1)),
-                Heard::Refused { .. } | Heard::Ended => return Past::Refused,
-                Heard::Nothing if self.is_over() => return Past::Unclear(OVER),
-                Heard::Nothing => return Past::Unclear("not answered"),
-                Heard::Garbled => return Past::Unclear("answered by something other than HTTP"),
+                Answer::Refused { reason, .. } if is_of_rate(&reason) => thread::sleep(Duration::from_secs(1)),
+                Answer::Refused { .. } | Answer::Ended => return Past::Refused,
+                Answer::Nothing if self.is_over() => return Past::Unclear(OVER),
+                Answer::Nothing => return Past::Unclear("not answered"),
+                Answer::Garbled => return Past::Unclear("answered by something other than HTTP"),
             }
         }
         Past::Unclear("a rate limit refuses first")
     }
 
-    pub(super) fn plain(&mut self) -> Heard {
+    pub(super) fn plain(&mut self) -> Answer {
         self.ask(&self.target.upgrade(&self.target.path, ""))
     }
 
-    pub(super) fn ask(&mut self, request: &str) -> Heard {
+    pub(super) fn ask(&mut self, request: &str) -> Answer {
         self.dial()
-            .map_or(Heard::Nothing, |stream| Heard::asked(stream, request))
+            .map_or(Answer::Nothing, |stream| Answer::asked(stream, request))
     }
 
-    /// A socket, while there is one left and time for it.
+    /// A socket, if there is one left, and time for it.
     pub(super) fn dial(&mut self) -> Option<TcpStream> {
         if self.is_over() {
             return None;
@@ -303,7 +308,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// When the other side ended it, if it did.
+/// After how long the other side closed it, if it did.
 fn ends_within(mut stream: TcpStream, begins: &str, drips: bool, patience: Duration) -> Option<Duration> {
     let start = Instant::now();
     let _gone = stream.write_all(begins.as_bytes());
@@ -319,7 +324,7 @@ fn ends_within(mut stream: TcpStream, begins: &str, drips: bool, patience: Durat
     }
 }
 
-/// What a lax reader takes for `exempt`, or a strict one for another path.
+/// Spellings that a lax reader takes for `exempt`, or a strict one for another path.
 fn spellings(exempt: &str, path: &str) -> Vec<String> {
     let first = exempt.as_bytes().get(1).copied().unwrap_or(b'/');
     let mut spellings = vec![
@@ -342,7 +347,7 @@ fn is_of_rate(reason: &str) -> bool {
     matches!(reason, "per_ip_rate" | "zone_rate")
 }
 
-/// Addresses of documentation, RFC 5737: nobody's.
+/// Addresses for documentation (RFC 5737), which no host has.
 const FORGED: [(&str, &str); 4] = [
     ("X-Forwarded-For", "203.0.113.7"),
     ("X-Real-IP", "203.0.113.8"),
@@ -350,11 +355,11 @@ const FORGED: [(&str, &str); 4] = [
     ("CF-Connecting-IP", "203.0.113.10"),
 ];
 
-/// With the first one, which finds out whether there is a target, and the three slow ones it is 200.
+/// 200 with the first one, which finds out whether there is a target, and the three slow ones.
 const SOCKETS: u32 = 196;
-/// When the last attempt begins at the latest, the patience aside: what it asks may take its time too.
+/// When the last attempt begins at the latest, without the patience, since an answer may take its time too.
 const LASTS: Duration = Duration::from_secs(50);
-/// Tries of what one try does not tell.
+/// How often to try what one attempt can't show.
 const AGAIN: u32 = 3;
 const SETTLES: Duration = Duration::from_millis(300);
 const SLOT_BACK: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Fakes: requests that a guard must take for no upgrade, and what it lets ride behind them.
+//! Fakes: requests that a guard must not take for an upgrade, and second requests sent behind them.
 
 use std::fmt::{self, Display, Formatter};
 use std::io::Write;
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use super::attempts::{Attempts, OVER};
 use super::finding::Verdict;
-use super::target::{Heard, More, read};
+use super::target::{Answer, More, read};
 
-/// What it is called, and a part of a proper upgrade with what stands in its place.
+/// Its name, a part of a proper upgrade, and what replaces that part.
 pub(super) struct Fake(&'static str, &'static str, &'static str);
 
 /// The answers on one connection.
 struct Answers {
     statuses: Vec<u16>,
-    /// Whether the first says that nothing comes behind it.
+    /// Whether the first says that the connection ends after it.
     ends: bool,
 }
 
@@ -24,18 +24,18 @@ impl Attempts<'_> {
         let good = self.target.upgrade(&self.target.path, "");
         for what in &FAKES {
             match self.ask(&what.of(&good)) {
-                Heard::Open(_) => self.note(Verdict::Bad, CHECK, format!("{what} opens a tunnel")),
-                Heard::Garbled => self.note(
+                Answer::Open(_) => self.note(Verdict::Bad, CHECK, format!("{what} opens a tunnel")),
+                Answer::Garbled => self.note(
                     Verdict::Bad,
                     CHECK,
                     format!("{what} is answered by bytes that are not HTTP"),
                 ),
-                Heard::Ended => self.note(Verdict::Ok, CHECK, format!("{what} ends the connection")),
-                Heard::Nothing => self.note(Verdict::Unknown, CHECK, format!("{what} is not answered")),
-                Heard::Refused { status, .. } if matches!(status, 400..=428 | 431 | 501 | 505) => {
+                Answer::Ended => self.note(Verdict::Ok, CHECK, format!("{what} ends the connection")),
+                Answer::Nothing => self.note(Verdict::Unknown, CHECK, format!("{what} is not answered")),
+                Answer::Refused { status, .. } if matches!(status, 400..=428 | 431 | 501 | 505) => {
                     self.note(Verdict::Ok, CHECK, format!("{what} gets {status}"));
                 }
-                Heard::Refused { status, .. } => {
+                Answer::Refused { status, .. } => {
                     self.note(
                         Verdict::Unknown,
                         CHECK,
@@ -46,19 +46,19 @@ impl Attempts<'_> {
         }
     }
 
-    /// A second request behind one that is refused must not be heard by anyone who took the first for an upgrade. A server
-    /// that keeps the connection may answer it; the limit tells whether it was checked: the fake before it is returned.
+    /// A second request behind a refused one must not reach a server that took the first for an upgrade. A proxy that keeps
+    /// the connection may answer it; then the limit shows whether it was checked. Returns the fake before it.
     pub(super) fn smuggled(&mut self) -> Option<&'static Fake> {
         let mut answered = None;
         for fake in &FAKES {
-            let Some(heard) = self.answers(fake) else {
+            let Some(answers) = self.answers(fake) else {
                 self.note(Verdict::Unknown, SMUGGLING, OVER.into());
                 return None;
             };
-            if heard.statuses.len() < 2 {
+            if answers.statuses.len() < 2 {
                 continue;
             }
-            if heard.statuses[0] == 101 || heard.ends {
+            if answers.statuses[0] == 101 || answers.ends {
                 let says = format!("a second request behind {fake} is answered");
                 self.note(Verdict::Bad, SMUGGLING, says);
                 return None;
@@ -72,11 +72,11 @@ impl Attempts<'_> {
         answered
     }
 
-    /// The same while the limit is reached: who checks each request refuses this one.
+    /// The same while the limit is reached: a guard that checks each request refuses this one.
     pub(super) fn smuggled_past(&mut self, fake: &Fake) {
-        let statuses = self.answers(fake).map_or_else(Vec::new, |heard| heard.statuses);
+        let statuses = self.answers(fake).map_or_else(Vec::new, |answers| answers.statuses);
         let (verdict, says) = match statuses[..] {
-            [_, .., 101] if matches!(self.plain(), Heard::Open(_)) => {
+            [_, .., 101] if matches!(self.plain(), Answer::Open(_)) => {
                 (Verdict::Unknown, "the limit is no longer reached".into())
             }
             [_, .., 101] => (
@@ -95,21 +95,21 @@ impl Attempts<'_> {
         self.note(verdict, SMUGGLING, says);
     }
 
-    /// What a fake and a proper upgrade in one write are answered; `None`: there are no sockets or no time left.
+    /// The answers to a fake and a proper upgrade in one write; `None` if no sockets or no time are left.
     fn answers(&mut self, fake: &Fake) -> Option<Answers> {
         let good = self.target.upgrade(&self.target.path, "");
         let both = fake.of(&good) + &good;
         let mut stream = self.dial()?;
         let _gone = stream.write_all(both.as_bytes());
-        let mut heard = Vec::new();
+        let mut bytes = Vec::new();
         let until = Instant::now() + SECOND_ANSWER;
         while let More::Bytes(more) = read(&mut stream, until.saturating_duration_since(Instant::now())) {
-            heard.extend_from_slice(&more);
-            if heard.len() > MOST_HEARD || Instant::now() >= until {
+            bytes.extend_from_slice(&more);
+            if bytes.len() > MOST_READ || Instant::now() >= until {
                 break;
             }
         }
-        Some(Answers::of(&String::from_utf8_lossy(&heard)))
+        Some(Answers::of(&String::from_utf8_lossy(&bytes)))
     }
 }
 
@@ -132,7 +132,7 @@ impl Answers {
             .first()
             .map_or("", |head| head.split("\r\n\r\n").next().unwrap_or(head));
         Self {
-            // Of "1 400 Bad Request".
+            // For example of "1 400 Bad Request".
             statuses: heads
                 .iter()
                 .map(|head| head.get(2..5).and_then(|status| status.parse().ok()).unwrap_or(0))
@@ -143,7 +143,7 @@ impl Answers {
 }
 
 const FAKES: [Fake; 6] = [
-    // A line of another name is none of this one.
+    // A header line with another name does not count as this one.
     Fake("a request without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
     Fake("a request of version 12", "Version: 13", "Version: 12"),
     Fake("a request in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),
@@ -162,4 +162,4 @@ const FAKES: [Fake; 6] = [
 
 const SMUGGLING: &str = "smuggling";
 const SECOND_ANSWER: Duration = Duration::from_millis(700);
-const MOST_HEARD: usize = 64 * 1024;
+const MOST_READ: usize = 64 * 1024;

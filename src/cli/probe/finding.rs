@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// One thing that was tried, and how it went.
+/// One thing that was tried, and its result.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) verdict: Verdict,
@@ -10,7 +10,7 @@ pub(super) struct Finding {
     pub(super) says: String,
 }
 
-/// Whether it is as it should be.
+/// The verdict on one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {

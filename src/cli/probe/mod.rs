@@ -1,4 +1,4 @@
-//! `wsguard probe URL`: tries a guard of one's own from outside, in bounded steps, and tells what it found.
+//! `wsguard probe URL`: attacks your own guard from outside, in bounded steps, and prints the findings.
 
 mod attempts;
 mod fakes;
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// A path that is exempt from the limit, whose other spellings are tried; may be repeated
     #[arg(long, value_name = "PATH", default_values = ["/federation", "/server"])]
     exempt: Vec<String>,
-    /// Seconds within which a silent or dripping socket must be ended, 1 to 30
+    /// Seconds within which a silent or dripping socket must be closed, 1 to 30
     #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u8).range(1..=30))]
     patience: u8,
     /// Print the findings as a JSON array
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     owned: bool,
 }
 
-/// Probes, prints, and fails when anything is bad.
+/// Probes, prints the findings, and fails if one is bad.
 pub(crate) fn probe(options: &Options) -> Exit {
     if let Some(path) = options.exempt.iter().find(|path| !target::is_path(path)) {
         print_line(format_args!(
@@ -57,12 +57,12 @@ pub(crate) fn probe(options: &Options) -> Exit {
     };
     let mut attempts = Attempts::new(&target, Duration::from_secs(options.patience.into()));
     match attempts.all(options.most.into(), &options.exempt) {
-        Ok(()) => told(&attempts.findings, options.json),
+        Ok(()) => print_findings(&attempts.findings, options.json),
         Err(error) => fail(&error.context(options.url.clone())),
     }
 }
 
-fn told(findings: &[Finding], json: bool) -> Exit {
+fn print_findings(findings: &[Finding], json: bool) -> Exit {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let (bad, ok, unknown) = (count(Verdict::Bad), count(Verdict::Ok), count(Verdict::Unknown));
     let text = if json {
@@ -71,7 +71,7 @@ fn told(findings: &[Finding], json: bool) -> Exit {
         let lines: String = findings.iter().map(Finding::line).collect();
         format!("{lines}{ok} ok, {bad} bad, {unknown} unclear\n")
     };
-    // Whoever closed stdout still gets the exit code.
+    // Even with a closed stdout the exit code counts.
     let _unread = io::stdout().lock().write_all(text.as_bytes());
     if bad == 0 { Exit::Done } else { Exit::Failed }
 }

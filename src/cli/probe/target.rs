@@ -1,4 +1,4 @@
-//! Whom a probe asks, and what is heard from there.
+//! The target of a probe, and its answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,7 +13,7 @@ use crate::wire::ws::upgrade::accept_for;
 /// A guard that can be dialled.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// What `Host` says.
+    /// The value of `Host`.
     pub(super) authority: String,
     /// The path, with its query.
     pub(super) path: String,
@@ -23,24 +23,24 @@ pub(super) struct Target {
 /// Why there is nothing to probe.
 #[derive(Debug)]
 pub(super) enum Wrong {
-    /// It was asked for wrongly.
+    /// The command line is wrong.
     Usage(&'static str),
-    /// It can't be found or dialled.
+    /// The target can't be found or dialled.
     Unreachable(anyhow::Error),
 }
 
-/// How a request was taken.
+/// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Heard {
-    /// By a 101: the socket is open as long as the value lives.
+pub(super) enum Answer {
+    /// A 101: the socket is open as long as the value lives.
     Open(TcpStream),
-    /// By a refusal: its status (or close code), and the guard's word for why, if it is one of ours.
+    /// A refusal: its status (or close code), and the reason, if it is a wsguard.
     Refused { status: u16, reason: String },
-    /// By the end of the connection.
+    /// The end of the connection.
     Ended,
-    /// By bytes that are no HTTP.
+    /// Bytes that are not HTTP.
     Garbled,
-    /// Not within [`ANSWER`].
+    /// No answer within [`ANSWER`].
     Nothing,
 }
 
@@ -122,10 +122,10 @@ impl Target {
     }
 }
 
-impl Heard {
-    /// Sends a request and reads how it is taken.
+impl Answer {
+    /// Sends a request and reads the answer.
     pub(super) fn asked(mut stream: TcpStream, request: &str) -> Self {
-        // A peer that is gone has perhaps said why.
+        // A peer that has closed may have sent the reason first.
         let _gone = stream.write_all(request.as_bytes());
         let (mut scan, mut bytes, until) = (ReplyScan::default(), Vec::new(), Instant::now() + ANSWER);
         let accept = accept_for(KEY.as_bytes());
@@ -156,7 +156,7 @@ impl Heard {
                     value: Reply::Switched(_),
                     used,
                 }) => return Self::switched(stream, bytes.split_off(used)),
-                // A 101 that proves nothing still is one.
+                // A 101 counts even without a valid Sec-WebSocket-Accept.
                 Err(ReplyFault::BadSwitch) => return Self::Open(stream),
                 Err(ReplyFault::Status(status)) => {
                     return Self::Refused {
@@ -169,7 +169,7 @@ impl Heard {
         }
     }
 
-    /// Behind a 101 a close frame may follow at once, which is a refusal too: `reject_with = "close"`.
+    /// A close frame right after a 101 is a refusal, too: `reject_with = "close"`.
     fn switched(mut stream: TcpStream, mut tail: Vec<u8>) -> Self {
         while tail.len() < 4 {
             match read(&mut stream, AT_ONCE) {
@@ -188,7 +188,7 @@ impl Heard {
     }
 }
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Debug)]
 pub(super) enum More {
     Bytes(Vec<u8>),
@@ -196,9 +196,9 @@ pub(super) enum More {
     Nothing,
 }
 
-/// Reads once, for so long at most.
+/// Reads once, with this timeout.
 pub(super) fn read(stream: &mut TcpStream, within: Duration) -> More {
-    // A timeout of zero is none at all.
+    // A timeout of zero would mean none.
     let _set = stream.set_read_timeout(Some(within.max(Duration::from_millis(1))));
     let mut buffer = vec![0; 16 * 1024];
     match stream.read(&mut buffer) {
@@ -219,7 +219,7 @@ pub(super) fn read(stream: &mut TcpStream, within: Duration) -> More {
     }
 }
 
-/// Whether it can stand in a request line: what splits one would be another request than the one that is meant.
+/// Whether it can be part of a request line: a blank or line break would make another request of it.
 pub(super) fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }
@@ -237,5 +237,5 @@ fn reason_in(head: &[u8]) -> String {
 const KEY: &str = "d3NndWFyZCBwcm9iZXMgeQ==";
 /// How long a dial or an answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
-/// What a guard sends in one go comes within this.
+/// What a guard sends at once arrives within this time.
 const AT_ONCE: Duration = Duration::from_millis(30);
