@@ -15,32 +15,24 @@ use wsguard::reason::reject::RejectReason;
 #[test]
 fn the_tables_of_reasons_are_those_of_the_program() {
     let before = document("conf/reasons.md").text;
-    let rejected: String = RejectReason::ALL
-        .map(RejectReason::row)
-        .iter()
-        .map(|row| {
-            format!(
-                "| `{}` | {} | {} | {} |\n",
-                row.word,
-                row.client_gets(),
-                row.meaning,
-                row.advice
-            )
-        })
-        .collect();
-    let closed: String = CloseReason::ALL
-        .map(CloseReason::row)
-        .iter()
-        .map(|row| {
-            format!(
-                "| `{}` | {} | {} | {} |\n",
-                row.word,
-                row.client_gets(),
-                row.meaning,
-                row.advice
-            )
-        })
-        .collect();
+    let rejected = RejectReason::ALL.map(RejectReason::row).map(|row| {
+        format!(
+            "| `{}` | {} | {} | {} |",
+            row.word,
+            row.client_gets(),
+            row.meaning,
+            row.advice
+        )
+    });
+    let closed = CloseReason::ALL.map(CloseReason::row).map(|row| {
+        format!(
+            "| `{}` | {} | {} | {} |",
+            row.word,
+            row.client_gets(),
+            row.meaning,
+            row.advice
+        )
+    });
     let after = with_rows(&with_rows(&before, "Refused", &rejected), "Ended", &closed);
     if after != before && env::var_os("UPDATE_DOCS").is_some() {
         fs::write(root().join("conf/reasons.md"), &after).unwrap();
@@ -53,16 +45,16 @@ fn the_tables_of_reasons_are_those_of_the_program() {
 }
 
 /// The text with these rows in the first table below a heading.
-fn with_rows(text: &str, heading: &str, rows: &str) -> String {
+fn with_rows(text: &str, heading: &str, rows: &[String]) -> String {
     let start = text.find(&format!("\n## {heading}\n")).unwrap();
     let separator = start + text[start..].find("\n|---").unwrap() + 1;
     let first = separator + text[separator..].find('\n').unwrap() + 1;
     let end = first + text[first..].find("\n\n").unwrap() + 1;
-    format!("{}{rows}{}", &text[..first], &text[end..])
+    format!("{}{}\n{}", &text[..first], rows.join("\n"), &text[end..])
 }
 
 #[test]
-fn it_says_of_everything_that_is_promised_and_not_built_that_it_is_not() {
+fn the_readme_lists_every_planned_key_as_missing() {
     let text = document("README.md").text;
     let section = section(&text, "What it does not do yet");
     let keys = planned::KEYS.iter().flat_map(|(_, keys)| keys.iter().copied());
@@ -155,7 +147,7 @@ fn every_configuration_in_the_documents_has_neither_mistakes_nor_warnings() {
 }
 
 #[test]
-fn every_key_that_the_words_of_nginx_and_haproxy_lead_to_is_one() {
+fn every_key_on_the_page_on_migration_exists() {
     let text = document("conf/deploy/from-nginx-and-haproxy.md").text;
     let mut checked = 0;
     for heading in ["nginx, directive by directive", "HAProxy, keyword by keyword"] {
@@ -192,8 +184,8 @@ fn every_metric_that_the_documents_name_exists() {
     let mut named = BTreeSet::new();
     let manual = fs::read_to_string(root().join("conf/wsguard.toml")).unwrap();
     for text in documents().into_iter().map(|document| document.text).chain([manual]) {
-        let names = text.match_indices("wsguard_").map(|(at, _)| &text[at..]);
-        named.extend(names.map(|rest| rest[..rest.find(|byte| !is_of_a_name(byte)).unwrap_or(rest.len())].to_owned()));
+        let starts = text.match_indices("wsguard_").map(|(at, _)| &text[at..]);
+        named.extend(starts.map(|rest| rest[..rest.find(|byte| !is_of_a_name(byte)).unwrap_or(rest.len())].to_owned()));
     }
     assert!(named.len() > 5, "{named:?}");
     for name in named {
@@ -202,7 +194,7 @@ fn every_metric_that_the_documents_name_exists() {
 }
 
 #[test]
-fn it_names_the_oldest_rust_that_the_manifest_allows() {
+fn the_readme_names_the_oldest_rust_that_the_manifest_allows() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let version = manifest
         .split("\nrust-version = \"")
@@ -320,7 +312,7 @@ fn headings(text: &str) -> impl Iterator<Item = &str> {
     prose.filter(is_heading).map(|line| line.trim_start_matches(['#', ' ']))
 }
 
-/// As GitHub makes it.
+/// The anchor that GitHub makes of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading
         .chars()
@@ -328,7 +320,7 @@ fn anchor(heading: &str) -> String {
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
-/// What stands in ticks within a line.
+/// The code spans of each line.
 fn spans(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .filter(|line| !line.starts_with("```"))
@@ -337,14 +329,4 @@ fn spans(text: &str) -> impl Iterator<Item = &str> {
 
 fn links(text: &str) -> impl Iterator<Item = &str> {
     text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap())
-}
-
-fn in_ticks(cell: &str) -> &str {
-    cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).unwrap()
-}
-
-fn sorted<'a>(words: &[&'a str]) -> Vec<&'a str> {
-    let mut words = words.to_vec();
-    words.sort_unstable();
-    words
 }
