@@ -47,7 +47,7 @@ fn resolve(live: &Live, is_first: bool) {
     let in_force = live.in_force();
     each_name(&in_force, |server, host, port| {
         if let Some((level, message)) = learn(server, look_up(host, port), is_first) {
-            tell(live, level, server, message);
+            log_change(live, level, server, message);
         }
     });
 }
@@ -83,13 +83,13 @@ fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses.into_iter().collect())
 }
 
-fn tell(live: &Live, level: LogLevel, server: &Server, message: String) {
-    let line = Line {
+fn log_change(live: &Live, level: LogLevel, server: &Server, message: String) {
+    let change = Line {
         server: Some(Arc::clone(server.label())),
         message: Some(message),
         ..Line::default()
     };
-    live.log().event(level, "resolve", line);
+    live.log().event(level, "resolve", change);
 }
 
 const EVERY: Duration = Duration::from_secs(30);

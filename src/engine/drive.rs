@@ -25,8 +25,8 @@ use crate::engine::ghosts::suspects::Found;
 use crate::engine::tunnel;
 
 /// Gives a connection what it needs next.
-pub fn drive(step: Step, cx: &Arc<Context>) {
-    match step {
+pub fn drive(next: Step, cx: &Arc<Context>) {
+    match next {
         Step::Done => {}
         Step::Park(recorded) => park(recorded, cx),
         Step::Connect(recorded, admitted) => connect(recorded, admitted, cx),

@@ -132,13 +132,13 @@ impl<T> Slots<T> {
 
     fn take(&self, token: Token) -> Option<Box<T>> {
         let mut parked = self.0.lock();
-        let taken = parked.remove(&token);
+        let removed = parked.remove(&token);
         // The capacity that a flood needed is not kept for ever.
         if parked.capacity() > parked.len().saturating_mul(8).max(1024) {
             let left = parked.len();
             parked.shrink_to(left * 2);
         }
-        taken
+        removed
     }
 }
 

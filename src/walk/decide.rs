@@ -1,4 +1,4 @@
-//! From a request head to an admission, in one synchronous function.
+//! From a request head to an admission or a refusal, in one synchronous function.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,68 +22,82 @@ use crate::telemetry::reason::Reason;
 use crate::walk::identify::{Client, Hop, identify};
 use crate::walk::stop::{Offer, Place, Stop};
 
-/// Who asks, and by which door.
+/// The connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer<'a> {
     /// The near end of the connection.
     pub hop: Hop,
-    /// Where it came in.
+    /// The listener that it came in at.
     pub listener: &'a Listener,
 }
 
-/// A client that may come in.
+/// A request that was admitted.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Its right to be counted as open, and what would have refused it under `mode = "observe"`.
+    /// The permit, and the limit that would have refused it under `mode = "observe"`.
     pub granted: Granted,
-    /// What takes it to its server.
+    /// The handshake that is to be made with a server.
     pub passage: Passage,
 }
 
-/// Everything that is needed to take an admitted client to its server.
+/// All that a handshake with a server needs of an admitted request.
 #[derive(Debug)]
 pub struct Passage {
-    /// Who it is.
+    /// The client.
     pub client: Client,
-    /// Where it goes.
+    /// Where the request was routed to.
     pub place: Place,
     /// The request, as the server is to read it.
     pub request: Vec<u8>,
-    /// What the server's 101 must say in `Sec-WebSocket-Accept`.
+    /// The `Sec-WebSocket-Accept` that the server's 101 must have.
     pub accept: String,
-    /// What a close frame in place of an answer needs; only where refusals are put so.
+    /// The offer that an answer by close frame needs; only in zones that refuse so.
     pub offer: Option<Offer>,
-    /// What the rate lacked that was only observed.
+    /// The numbers of a rate that was exceeded, and that is only observed.
     pub lack: Option<Box<Lack>>,
-    /// What all connections of the client share; known once it is admitted.
+    /// The buckets that all connections of the client share; known once it is admitted.
     pub shares: Option<Arc<Shares>>,
 }
 
-/// Identifies, routes, allows and admits; the first that says no stops it, and nothing is taken then.
+/// Decides on a request by its kind: a health check, an upgrade, or anything else. The first stage that refuses it stops
+/// it, and nothing is taken then.
+///
+/// The kind costs nothing to tell, and comes before the route, so that a request that is refused for its kind is not
+/// routed in vain. A kind that goes to a server takes its route from `route`, as the upgrade does.
 pub fn decide(head: &Head<'_>, peer: Peer<'_>, in_force: &InForce, now: Instant) -> Result<Admitted, Stop> {
-    let policy = &in_force.policy;
-    if [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method)
-        && peer
-            .listener
-            .policy
-            .health_path
-            .as_deref()
-            .is_some_and(|path| path.as_bytes() == head.path())
-    {
-        return Err(Stop::health(in_force.process.phase.is(Phase::Serving)).asked_by(head.method));
+    if is_health_check(head, peer.listener) {
+        let is_serving = in_force.process.phase.is(Phase::Serving);
+        return Err(Stop::health(is_serving).asked_by(head.method));
     }
-    let client = identify(head, peer.hop, &policy.identity);
-    let upgrade =
-        check_upgrade(head).map_err(|fault| not_an_upgrade(fault).by(client).asking(head).asked_by(head.method))?;
+    let client = identify(head, peer.hop, &in_force.policy.identity);
+    match check_upgrade(head) {
+        Ok(upgrade) => decide_upgrade(head, &upgrade, client, in_force, now),
+        Err(fault) => Err(not_an_upgrade(fault).by(client).asking(head).asked_by(head.method)),
+    }
+}
+
+fn is_health_check(head: &Head<'_>, listener: &Listener) -> bool {
+    let path = listener.policy.health_path.as_deref();
+    [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method) && path.is_some_and(|path| path.as_bytes() == head.path())
+}
+
+/// Routes, allows and admits an upgrade.
+fn decide_upgrade(
+    head: &Head<'_>,
+    upgrade: &Upgrade<'_>,
+    client: Client,
+    in_force: &InForce,
+    now: Instant,
+) -> Result<Admitted, Stop> {
     let route = route(head, client, in_force).map_err(|stop| stop.by(client).asking(head))?;
     let place = Place {
         route: Arc::clone(&route.name),
         zone: Arc::clone(&in_force.zones[route.zone]),
         upstream: Arc::clone(&in_force.upstreams[route.upstream]),
-        relay: policy.upstreams[route.upstream].relay,
+        relay: in_force.policy.upstreams[route.upstream].relay,
     };
-    allow(&upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
-    let offer = offered(head, &upgrade, &place.zone);
+    allow(upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
+    let offer = offered(head, upgrade, &place.zone);
     if in_force.process.phase.is(Phase::Draining) {
         return Err(Stop::new(Reason::Draining)
             .by(client)
@@ -98,17 +112,15 @@ pub fn decide(head: &Head<'_>, peer: Peer<'_>, in_force: &InForce, now: Instant)
         hop_trusted: client.hop_is_trusted,
         client: client.address,
         proto: "http",
-        send: policy.identity.send,
+        send: in_force.policy.identity.send,
     };
-    let request = request_for_server(head, &forwarding);
-    let accept = accept_for(upgrade.key);
     Ok(Admitted {
         granted,
         passage: Passage {
             client,
             place,
-            request,
-            accept,
+            request: request_for_server(head, &forwarding),
+            accept: accept_for(upgrade.key),
             offer,
             lack,
             shares: None,
@@ -150,7 +162,7 @@ fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Sto
     Ok(())
 }
 
-/// With what is observed of a rate comes what it lacks.
+/// Takes the permit. A rate that is exceeded and only observed comes with its numbers.
 fn admit(client: Client, zone: &Zone, in_force: &InForce, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
     let known = if zone.policy.exempt {
         None
