@@ -2,6 +2,7 @@
 
 mod counted_permit;
 pub mod decide;
+pub mod deliver;
 pub mod dials;
 pub mod identify;
 pub mod open;

@@ -7,7 +7,8 @@
 //! 4. [`admit`]: the permit goes to the record.
 //! 5. [`connect`](super::upgrade::connect): a server is dialled, gets the request and answers 101.
 //! 6. [`open`](super::open::open): the tunnel relays; nothing of the handshake is kept.
-//! 7. [`refuse`], or [`refuse_admitted`] after stage 4: the client gets an answer in place of a tunnel.
+//! 7. [`refuse`], or [`refuse_admitted`] after stage 4: the client gets an answer in place of a tunnel, which
+//!    [`deliver`](super::deliver::deliver) delivers where that takes waiting.
 //!
 //! From stage 1 on there is a [record](super::record): when it is dropped it is counted and written.
 
@@ -29,6 +30,7 @@ use crate::wire::Step as Parsed;
 use crate::wire::http::head::{Head, HeadFault, HeadScan};
 
 use crate::walk::decide::{Admitted, Passage, Peer, decide};
+use crate::walk::deliver::deliver_now;
 use crate::walk::identify::Hop;
 use crate::walk::pending_conn::{BrokenOff, PendingConn};
 use crate::walk::preread::{Part, Preread, PrereadFault};
@@ -278,11 +280,11 @@ pub fn admit(admitted: Admitted, record: &mut Record) -> Passage {
 }
 
 /// Refuses a pending connection, as far as that takes no waiting. What remains, if anything does, is for
-/// [`Refusal::deliver`].
+/// [`deliver`](super::deliver::deliver).
 pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, Refusal)> {
     let refusal = Refusal::of(stop);
     recorded.record.stopped(stop, refusal.status());
-    let rest = refusal.deliver_at_once(&mut recorded.conn.socket)?;
+    let rest = deliver_now(refusal, &mut recorded.conn.socket)?;
     Some((recorded, rest))
 }
 
