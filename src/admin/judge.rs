@@ -81,7 +81,7 @@ fn is_origin(asked: Authority<'_>, origin: &str) -> bool {
 }
 
 /// The host without a final dot.
-fn name<'a>(authority: Authority<'a>) -> &'a [u8] {
+fn name(authority: Authority<'_>) -> &[u8] {
     authority.host.strip_suffix(b".").unwrap_or(authority.host)
 }
 
