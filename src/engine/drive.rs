@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::live::listener::Listener;
 use crate::net::accepted::AcceptedSocket;
 use crate::net::transport::Unregistered;
+use crate::reason::reject::RejectReason;
 use crate::relay::clock::Clock;
-use crate::telemetry::reason::Reason;
 use crate::walk::decide::{Admitted, Passage};
 use crate::walk::deliver::deliver;
 use crate::walk::open::open;
@@ -175,5 +175,5 @@ fn register(mut socket: AcceptedSocket<Unregistered>, cx: &Context) -> io::Resul
 
 /// The machine has no room for one more.
 fn no_room(error: &io::Error) -> Stop {
-    Stop::because(Reason::ProcessFull, error.to_string())
+    Stop::because(RejectReason::ProcessFull, error.to_string())
 }

@@ -3,6 +3,7 @@
 use enum_map::Enum;
 
 use crate::config::policy::LogLevel;
+use crate::limit::admission::Limit;
 use crate::reason::close::CloseReason;
 use crate::reason::reject::RejectReason;
 
@@ -61,6 +62,18 @@ impl Class {
             Self::Failed(_) => "failed handshakes",
             Self::Observed(_) => "admissions over a limit",
             Self::Closed(_) => "closes",
+        }
+    }
+}
+
+impl From<Limit> for RejectReason {
+    fn from(limit: Limit) -> Self {
+        match limit {
+            Limit::PerIp => Self::PerIp,
+            Limit::PerIpRate => Self::PerIpRate,
+            Limit::ZoneFull => Self::ZoneFull,
+            Limit::ZoneRate => Self::ZoneRate,
+            Limit::ProcessFull => Self::ProcessFull,
         }
     }
 }

@@ -7,5 +7,4 @@ pub mod log;
 pub mod metrics;
 pub mod panics;
 pub mod process;
-pub mod reason;
 pub mod survive;

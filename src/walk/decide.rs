@@ -18,7 +18,7 @@ use crate::live::in_force::InForce;
 use crate::live::listener::Listener;
 use crate::live::phase::Phase;
 use crate::live::zone::Zone;
-use crate::telemetry::reason::Reason;
+use crate::reason::reject::RejectReason;
 use crate::walk::identify::{Client, Hop, identify};
 use crate::walk::stop::{Offer, Place, Stop};
 
@@ -99,7 +99,7 @@ fn decide_upgrade(
     allow(upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
     let offer = offered(head, upgrade, &place.zone);
     if in_force.process.phase.is(Phase::Draining) {
-        return Err(Stop::new(Reason::Draining)
+        return Err(Stop::new(RejectReason::Draining)
             .by(client)
             .at(&place)
             .offering(offer.as_ref()));
@@ -130,9 +130,9 @@ fn decide_upgrade(
 
 fn not_an_upgrade(fault: NoUpgrade) -> Stop {
     match fault {
-        NoUpgrade::NotUpgrade => Stop::new(Reason::NotUpgrade),
-        NoUpgrade::BadVersion => Stop::new(Reason::BadVersion),
-        NoUpgrade::Bad(rule) => Stop::rule(Reason::BadRequest, rule.to_string()),
+        NoUpgrade::NotUpgrade => Stop::new(RejectReason::NotUpgrade),
+        NoUpgrade::BadVersion => Stop::new(RejectReason::BadVersion),
+        NoUpgrade::Bad(rule) => Stop::rule(RejectReason::BadRequest, rule.to_string()),
     }
 }
 
@@ -146,7 +146,7 @@ fn route<'a>(head: &Head<'_>, client: Client, in_force: &'a InForce) -> Result<&
             Err(Stop::missed(missed, head))
         }
         Matched::Ambiguous => Err(Stop::rule(
-            Reason::BadRequest,
+            RejectReason::BadRequest,
             "Bad request: the path reads as two different ones".into(),
         )),
     }
@@ -154,10 +154,10 @@ fn route<'a>(head: &Head<'_>, client: Client, in_force: &'a InForce) -> Result<&
 
 fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Stop> {
     if !route.allows(client.address) {
-        return Err(Stop::new(Reason::Network));
+        return Err(Stop::new(RejectReason::Network));
     }
     if !route.allows_origin(upgrade.origin) {
-        return Err(Stop::seen(Reason::Origin, upgrade.origin.unwrap_or_default()));
+        return Err(Stop::seen(RejectReason::Origin, upgrade.origin.unwrap_or_default()));
     }
     Ok(())
 }

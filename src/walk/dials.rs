@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::config::policy::LogLevel;
 use crate::live::process::ProcessState;
+use crate::reason::reject::RejectReason;
 use crate::telemetry::log::Line;
-use crate::telemetry::reason::Reason;
 use crate::upstream::server::Server;
 
 /// Reports each dial of a connection as it ends, and keeps the server that was dialled last.
@@ -34,7 +34,7 @@ impl<'a> Dials<'a> {
     }
 
     /// The server did not take it. Failures of one server are logged once a second.
-    pub fn failed(&self, reason: Reason, error: String) {
+    pub fn failed(&self, reason: RejectReason, error: String) {
         let Some(server) = &self.server else { return };
         let Some(count) = self.process.advice.dial_failed(server.label(), Instant::now()) else {
             return;

@@ -8,7 +8,7 @@ use crate::live::in_force::InForce;
 use crate::live::listener::Listener;
 use crate::net::accepted::AcceptedSocket;
 use crate::net::transport::Unregistered;
-use crate::telemetry::reason::Reason;
+use crate::reason::reject::RejectReason;
 use crate::wire::http::head::HeadCaps;
 use crate::wire::proxy::Source;
 
@@ -90,23 +90,23 @@ impl PendingConn {
         let is_named = self.preread.has_proxy_header() && self.hop.may_forward;
         let is_silent = !has_begun && !is_named;
         match why {
-            BrokenOff::GaveWay => Stop::new(Reason::PendingFull).exceeding(Exceeded::Count {
+            BrokenOff::GaveWay => Stop::new(RejectReason::PendingFull).exceeding(Exceeded::Count {
                 open: self.listener.room.taken(),
                 limit: self.listener.room.rules().max,
             }),
-            BrokenOff::Gone if is_silent => Stop::silent(Reason::ClientGone),
-            BrokenOff::Gone => Stop::new(Reason::ClientGone),
+            BrokenOff::Gone if is_silent => Stop::silent(RejectReason::ClientGone),
+            BrokenOff::Gone => Stop::new(RejectReason::ClientGone),
             BrokenOff::Late if self.preread.expects_proxy_header() => {
                 if is_silent {
-                    Stop::silent(Reason::ProxyHeader)
+                    Stop::silent(RejectReason::ProxyHeader)
                 } else {
                     // Nothing of it is part of a head: no answer is owed.
-                    Stop::seen(Reason::ProxyHeader, b"unfinished at the deadline")
+                    Stop::seen(RejectReason::ProxyHeader, b"unfinished at the deadline")
                 }
             }
-            BrokenOff::Late if is_silent => Stop::silent(Reason::HeadTimeout),
-            BrokenOff::Late if has_begun => Stop::new(Reason::HeadTimeout),
-            BrokenOff::Late => Stop::wordless(Reason::HeadTimeout),
+            BrokenOff::Late if is_silent => Stop::silent(RejectReason::HeadTimeout),
+            BrokenOff::Late if has_begun => Stop::new(RejectReason::HeadTimeout),
+            BrokenOff::Late => Stop::wordless(RejectReason::HeadTimeout),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::config::policy::RejectWith;
-use crate::telemetry::reason::Reason;
+use crate::reason::reject::RejectReason;
 use crate::wire::http::answer::{Answer, accepted};
 use crate::wire::ws::engine_io;
 use crate::wire::ws::frame::close_frame;
@@ -66,7 +66,7 @@ impl Refusal {
         let (status, text) = if is_serving {
             (200, "OK")
         } else {
-            (503, Reason::Draining.text())
+            (503, RejectReason::Draining.text())
         };
         Self::answer(
             stop,
@@ -78,7 +78,7 @@ impl Refusal {
         )
     }
 
-    fn close_frame(stop: &Stop, reason: Reason) -> Self {
+    fn close_frame(stop: &Stop, reason: RejectReason) -> Self {
         let Some(offer) = &stop.known().offer else {
             return Self::Close;
         };
@@ -90,7 +90,7 @@ impl Refusal {
             opening,
             close: close_frame(TRY_AGAIN_LATER, reason.text(), None),
             // A process that is about to end does not wait.
-            held: if reason == Reason::Draining {
+            held: if reason == RejectReason::Draining {
                 Duration::ZERO
             } else {
                 hold()
@@ -136,12 +136,12 @@ impl Refusal {
         }
     }
 
-    fn error(stop: &Stop, reason: Reason, status: u16, retry_after: Option<Duration>) -> Self {
+    fn error(stop: &Stop, reason: RejectReason, status: u16, retry_after: Option<Duration>) -> Self {
         let retry_after = jittered(retry_after.unwrap_or_default()).to_string();
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(2);
         match reason {
-            Reason::NotUpgrade => headers.push(("Upgrade", "websocket")),
-            Reason::BadVersion => headers.push(("Sec-WebSocket-Version", "13")),
+            RejectReason::NotUpgrade => headers.push(("Upgrade", "websocket")),
+            RejectReason::BadVersion => headers.push(("Sec-WebSocket-Version", "13")),
             _ if status == 429 || status == 503 => headers.push(("Retry-After", &retry_after)),
             _ => {}
         }

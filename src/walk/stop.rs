@@ -10,9 +10,9 @@ use crate::upstream::group::Upstream;
 use crate::wire::http::head::Head;
 
 use crate::live::zone::Zone;
+use crate::reason::reject::RejectReason;
 use crate::telemetry::connection::{Exceeded, RequestTarget};
 use crate::telemetry::log::shown;
-use crate::telemetry::reason::Reason;
 use crate::walk::identify::Client;
 
 /// Where a request was routed to. It holds the things themselves and not their positions: a reload may put another policy,
@@ -64,11 +64,11 @@ pub enum Cause {
         answer: Vec<u8>,
     },
     /// We refuse.
-    Refused(Reason),
+    Refused(RejectReason),
     /// We refuse, and it is not owed a word.
-    Wordless(Reason),
+    Wordless(RejectReason),
     /// It has not said a word, and perhaps only connected to see whether it can: it is counted, and leaves no line.
-    Silent(Reason),
+    Silent(RejectReason),
 }
 
 /// What was known of the client when it stopped.
@@ -96,17 +96,17 @@ pub struct Known {
 
 impl Stop {
     /// Stops for `reason`.
-    pub fn new(reason: Reason) -> Self {
+    pub fn new(reason: RejectReason) -> Self {
         Self::of(Cause::Refused(reason))
     }
 
     /// Stops for `reason` without a byte.
-    pub fn wordless(reason: Reason) -> Self {
+    pub fn wordless(reason: RejectReason) -> Self {
         Self::of(Cause::Wordless(reason))
     }
 
     /// Stops for `reason` one that has not said a word.
-    pub fn silent(reason: Reason) -> Self {
+    pub fn silent(reason: RejectReason) -> Self {
         Self::of(Cause::Silent(reason))
     }
 
@@ -123,21 +123,21 @@ impl Stop {
     }
 
     /// Stops for `reason`, and tells the client which `rule` was broken.
-    pub fn rule(reason: Reason, rule: String) -> Self {
+    pub fn rule(reason: RejectReason, rule: String) -> Self {
         let mut stop = Self::new(reason);
         stop.known.rule = Some(rule);
         stop
     }
 
     /// Stops for `reason`; `seen` is for the log alone.
-    pub fn seen(reason: Reason, seen: &[u8]) -> Self {
+    pub fn seen(reason: RejectReason, seen: &[u8]) -> Self {
         let mut stop = Self::new(reason);
         stop.known.seen = Some(shown(seen));
         stop
     }
 
     /// The same in words of our own, which are written as they are.
-    pub fn because(reason: Reason, words: String) -> Self {
+    pub fn because(reason: RejectReason, words: String) -> Self {
         let mut stop = Self::new(reason);
         stop.known.seen = Some(words);
         stop
@@ -145,7 +145,7 @@ impl Stop {
 
     /// Stops because no route takes it, and says in the log what the closest one asks for.
     pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
-        let mut stop = Self::new(Reason::NoRoute).asking(head);
+        let mut stop = Self::new(RejectReason::NoRoute).asking(head);
         let Some(RequestTarget { host, path }) = &stop.known.target else {
             return stop;
         };
@@ -168,7 +168,7 @@ impl Stop {
 
     /// Stops as its key has too many pending.
     pub fn pending_per_ip(full: PerIpFull) -> Self {
-        Self::new(Reason::PendingPerIp).exceeding(Exceeded::Count {
+        Self::new(RejectReason::PendingPerIp).exceeding(Exceeded::Count {
             open: full.open,
             limit: full.of,
         })
@@ -225,10 +225,10 @@ impl Stop {
     }
 
     /// The reason; `None` for a health check.
-    pub fn reason(&self) -> Option<Reason> {
+    pub fn reason(&self) -> Option<RejectReason> {
         match self.cause {
             Cause::Health { .. } => None,
-            Cause::Server { .. } => Some(Reason::UpstreamStatus),
+            Cause::Server { .. } => Some(RejectReason::UpstreamStatus),
             Cause::Refused(reason) | Cause::Wordless(reason) | Cause::Silent(reason) => Some(reason),
         }
     }
@@ -238,7 +238,7 @@ impl Stop {
         let known = &self.known;
         let seen = || {
             known.seen.as_ref().map(|seen| match self.reason() {
-                Some(Reason::Origin) => format!("origin {seen}"),
+                Some(RejectReason::Origin) => format!("origin {seen}"),
                 _ => seen.clone(),
             })
         };

@@ -17,7 +17,7 @@ use crate::wire::http::body::{BodyRead, BodyState};
 use crate::wire::http::reply::{Reply, ReplyScan};
 use crate::wire::ws::extensions::Extensions;
 
-use crate::telemetry::reason::Reason;
+use crate::reason::reject::RejectReason;
 use crate::walk::decide::Passage;
 use crate::walk::dials::Dials;
 use crate::walk::stop::Stop;
@@ -59,7 +59,7 @@ pub async fn connect(passage: &Passage, client: &AcceptedSocket, mut dials: Dial
     let connected = tokio::select! {
         biased;
         connected = connect_patiently(passage, &mut dials) => connected,
-        () = client.transport().ended() => Err(Stop::new(Reason::ClientGone)),
+        () = client.transport().ended() => Err(Stop::new(RejectReason::ClientGone)),
     };
     connected.map_err(|stop| {
         stop.by(passage.client)
@@ -74,7 +74,7 @@ async fn connect_patiently(passage: &Passage, dials: &mut Dials<'_>) -> Result<C
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
     let asking = pin!(ask(passage, dials, zone.dial));
     match clock.within(deadline, asking).await {
-        None => Err(Stop::new(Reason::UpstreamTimeout)),
+        None => Err(Stop::new(RejectReason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
         // Boxed: few get that far.
@@ -138,7 +138,7 @@ async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Re
 }
 
 fn bad_reply(what: impl Into<String>) -> Stop {
-    Stop::because(Reason::UpstreamBadReply, what.into())
+    Stop::because(RejectReason::UpstreamBadReply, what.into())
 }
 
 /// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
@@ -149,7 +149,7 @@ async fn dial_any(
     limit: Option<Duration>,
 ) -> Result<(Transport, usize, Lease), Stop> {
     let attempts = passage.place.upstream.attempts(passage.client.key);
-    let mut reason = Reason::UpstreamDown;
+    let mut reason = RejectReason::UpstreamDown;
     for mut lease in attempts {
         dials.begin(lease.server());
         match dial_within(
@@ -169,17 +169,17 @@ async fn dial_any(
                 return Ok((stream, sent, lease));
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => {
-                return Err(Stop::because(Reason::ProcessFull, error.to_string()));
+                return Err(Stop::because(RejectReason::ProcessFull, error.to_string()));
             }
             Some(Err(error)) => {
-                dials.failed(Reason::UpstreamRefused, error.to_string());
-                if reason != Reason::UpstreamTimeout {
-                    reason = Reason::UpstreamRefused;
+                dials.failed(RejectReason::UpstreamRefused, error.to_string());
+                if reason != RejectReason::UpstreamTimeout {
+                    reason = RejectReason::UpstreamRefused;
                 }
             }
             None => {
-                dials.failed(Reason::UpstreamTimeout, "no answer within `dial`".to_owned());
-                reason = Reason::UpstreamTimeout;
+                dials.failed(RejectReason::UpstreamTimeout, "no answer within `dial`".to_owned());
+                reason = RejectReason::UpstreamTimeout;
             }
         }
         lease.failed();

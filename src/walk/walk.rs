@@ -25,7 +25,7 @@ use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
 use crate::net::transport::Unregistered;
 use crate::net::transport::is_transient;
-use crate::telemetry::reason::Reason;
+use crate::reason::reject::RejectReason;
 use crate::wire::Step as Parsed;
 use crate::wire::http::head::{Head, HeadFault, HeadScan};
 
@@ -108,7 +108,7 @@ pub fn accept(
     listener.accepted.inc();
     let accept_proxy_protocol = listener.policy.accept_proxy_protocol;
     if accept_proxy_protocol && !identity.trusts(peer) {
-        let stranger = Stop::seen(Reason::ProxyHeader, b"the peer is not in trusted_proxies");
+        let stranger = Stop::seen(RejectReason::ProxyHeader, b"the peer is not in trusted_proxies");
         record.stopped(&stranger, None);
         drop(socket);
         return Step::Done;
@@ -238,7 +238,7 @@ pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
     match HeadScan::default().parse(&head.head, conn.caps()) {
         Ok(Parsed::Done { value, .. }) => decide_now(&value, &head.head, conn.hop, &conn.listener, live),
         // It was whole the first time, under the same caps.
-        Ok(Parsed::More) => Decision::Refuse(Stop::new(Reason::BadRequest)),
+        Ok(Parsed::More) => Decision::Refuse(Stop::new(RejectReason::BadRequest)),
         Err(fault) => Decision::Refuse(stop_for(PrereadFault::Head(fault))),
     }
 }
@@ -247,7 +247,7 @@ pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
 fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
     let zone = &stop.known().place.as_ref()?.zone;
     let messages = &zone.policy.messages;
-    let is_meant = stop.reason() == Some(Reason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
+    let is_meant = stop.reason() == Some(RejectReason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
     if !is_meant {
         return None;
     }
@@ -256,12 +256,12 @@ fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
 
 fn stop_for(fault: PrereadFault) -> Stop {
     match fault {
-        PrereadFault::ProxyHeader(fault) => Stop::because(Reason::ProxyHeader, fault.to_string()),
-        PrereadFault::SecondProxyHeader => Stop::seen(Reason::ProxyHeader, b"a PROXY header where none may be"),
+        PrereadFault::ProxyHeader(fault) => Stop::because(RejectReason::ProxyHeader, fault.to_string()),
+        PrereadFault::SecondProxyHeader => Stop::seen(RejectReason::ProxyHeader, b"a PROXY header where none may be"),
         PrereadFault::Head(fault) => {
             let reason = match fault {
-                HeadFault::TooLarge | HeadFault::TooManyHeaders => Reason::HeadTooLarge,
-                HeadFault::Bad(_) => Reason::BadRequest,
+                HeadFault::TooLarge | HeadFault::TooManyHeaders => RejectReason::HeadTooLarge,
+                HeadFault::Bad(_) => RejectReason::BadRequest,
             };
             Stop::rule(reason, fault.to_string())
         }
