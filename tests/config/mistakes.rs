@@ -199,6 +199,12 @@ fn each_has_its_place() {
             "1:7 a name can't be \"-\": the log and the metrics use it where there is no name",
         ),
         ("zone = 3", "1:8 `zone` must be a table"),
+        ("zone = 1979-05-27", "1:8 `zone` must be a table"),
+        (
+            "[limits]\nper_ip = 1000000000000000000000000000000000000000000",
+            "2:10 `per_ip` is out of range",
+        ),
+        ("[limits]\nper_ip = 1e999", "2:10 `per_ip` is not a whole number"),
         ("zone.a = 3", "1:10 [zone.a] must be a table"),
         ("[route]\nzone = \"a\"", "1:1 `route` must be a list of tables"),
         (
