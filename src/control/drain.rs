@@ -1,38 +1,39 @@
-//! The way out: nobody new comes in, and those who are there are seen off one after the other, not all at once.
+//! The end of the process: nothing new comes in, and the open connections are closed one after the other, not all at once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::config::policy::LogLevel;
 use crate::reason::close::CloseReason;
-use crate::relay::handle::Command;
+use crate::relay::handle::{Command, ConnHandle};
 
+use crate::control::drain_schedule::{DrainSchedule, longest_silent_first};
 use crate::control::guard::Guard;
 use crate::engine::bound_listener::BoundListener;
 use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
 
 impl Guard {
-    /// Sees everybody off; returns when nothing is open any more, `drain_delay` and `drain_timeout` from now at most.
+    /// Closes all connections; returns when nothing is open any more, `drain_delay` and `drain_timeout` from now at most.
     ///
     /// For the first half of `drain_timeout` open connections live on. Of the N then left the n-th is told to close at
-    /// n/N of the second half, the longest silent first, so that their reconnects are spread; what has not come to a frame
-    /// boundary at the end is cut there.
+    /// n/N of the second half, the longest silent first, so that their reconnects are spread. Those that have not come to a
+    /// frame boundary at the end are cut there.
     pub async fn drain(&self) {
         let in_force = self.in_force();
         let (delay, span) = (in_force.policy.server.drain_delay, in_force.policy.server.drain_timeout);
         let phase = &in_force.process.phase;
         phase.enter(Phase::Leaving);
         self.notify_stopping();
-        self.tell("draining", &format!("{} open, load balancers are told", self.alive()));
+        self.log_draining();
         sleep(delay).await;
         phase.enter(Phase::Draining);
-        let begin = Instant::now();
+        let schedule = DrainSchedule::new(Instant::now(), span);
         self.close_listeners().await;
-        self.all_gone_by(begin + span / 2).await;
-        self.see_off(begin + span / 2, begin + span).await;
+        self.all_closed_by(schedule.half()).await;
+        self.close_in_turn(schedule).await;
     }
 
     /// Closes every listener. Connections that are queued are answered before the open ones are counted.
@@ -45,7 +46,7 @@ impl Guard {
             for listener in &listeners {
                 listener.all_closed().await;
             }
-            // Who has sent a head is answered now, and who has not has no claim to be waited for longer than this.
+            // A client that has sent its head is answered by now; the others are not waited for longer than this.
             let answered_by = Instant::now() + ANSWERS;
             while self.pending() > 0 && Instant::now() < answered_by {
                 sleep(LOOKS).await;
@@ -54,31 +55,37 @@ impl Guard {
         let _stuck = timeout(CLOSES, all_left).await;
     }
 
-    async fn see_off(&self, from: Instant, end: Instant) {
+    async fn close_in_turn(&self, schedule: DrainSchedule) {
         let left = self.open();
         let total = u32::try_from(left.len()).unwrap_or(u32::MAX);
-        // The last one needs a moment to take its leave in.
-        let span = (end - from).saturating_sub(LAST_MOMENT.min((end - from) / 4));
         for (handle, nth) in left.iter().zip(1..) {
-            sleep_until(from + span.mul_f64(f64::from(nth) / f64::from(total))).await;
+            sleep_until(schedule.closes(nth, total).into()).await;
             if self.alive() == 0 {
                 return;
             }
             handle.send(Command::Close(CloseReason::Drain));
         }
-        // Some were still on their way to a server when they were counted.
+        // Some were still being connected to a server when they were counted.
         for handle in self.open() {
             handle.send(Command::Close(CloseReason::Drain));
         }
-        self.all_gone_by(end - LAST_MOMENT.min((end - from) / 4) / 2).await;
+        self.all_closed_by(schedule.cuts()).await;
         for handle in self.open() {
             handle.send(Command::Cut);
         }
-        self.all_gone_by(end).await;
+        self.all_closed_by(schedule.end()).await;
+    }
+
+    /// The open connections, the longest silent first.
+    fn open(&self) -> Vec<Arc<ConnHandle>> {
+        let open = self.registry.view(Instant::now(), |row, now| {
+            Some((row.silence(now), Arc::clone(row.handle())))
+        });
+        longest_silent_first(open)
     }
 
     /// Waits until nothing is open, or until `end`.
-    async fn all_gone_by(&self, end: Instant) {
+    async fn all_closed_by(&self, end: Instant) {
         while self.alive() > 0 && Instant::now() < end {
             sleep(LOOKS).await;
         }
@@ -88,17 +95,16 @@ impl Guard {
         self.in_force().rooms().map(|room| room.taken()).sum()
     }
 
-    fn tell(&self, event: &'static str, message: &str) {
+    fn log_draining(&self) {
         let line = Line {
-            message: Some(message.to_owned()),
+            message: Some(format!("{} open, load balancers are told", self.alive())),
             ..Line::default()
         };
-        self.log().event(LogLevel::Info, event, line);
+        self.log().event(LogLevel::Info, "draining", line);
     }
 }
 
-/// Listeners are closed within a second, also those of a worker that is stuck.
+/// The listening sockets are closed within a second, also those of a worker that is stuck.
 const CLOSES: Duration = Duration::from_millis(900);
 const ANSWERS: Duration = Duration::from_millis(250);
 const LOOKS: Duration = Duration::from_millis(10);
-const LAST_MOMENT: Duration = Duration::from_millis(500);

@@ -1,6 +1,5 @@
 //! A running guard: how it starts, what it holds, and how it stops.
 
-use std::cmp::Reverse;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +21,6 @@ use crate::net::address::Bind;
 use crate::net::bound::BoundSockets;
 use crate::net::inherit::Inherited;
 use crate::net::options::refused_options;
-use crate::relay::handle::ConnHandle;
 use crate::telemetry::log::{Line, Log};
 
 use crate::control::bind::{BindError, bind};
@@ -36,7 +34,7 @@ use crate::control::resolver;
 #[derive(Debug)]
 pub struct Guard {
     pub(super) live: Arc<Live>,
-    registry: Arc<Registry>,
+    pub(super) registry: Arc<Registry>,
     pub(super) listeners: Mutex<Vec<Arc<BoundListener>>>,
     workers: Mutex<Vec<Worker>>,
     /// One reload at a time; the text that the last one read.
@@ -194,15 +192,6 @@ impl Guard {
     /// Connections that hold a permit.
     pub(super) fn alive(&self) -> i64 {
         self.live.process().alive.load(Relaxed)
-    }
-
-    /// The open connections, the longest silent first.
-    pub(super) fn open(&self) -> Vec<Arc<ConnHandle>> {
-        let mut open: Vec<(Duration, Arc<ConnHandle>)> = self.registry.view(Instant::now(), |row, now| {
-            Some((row.silence(now), Arc::clone(row.handle())))
-        });
-        open.sort_by_key(|(silence, _)| Reverse(*silence));
-        open.into_iter().map(|(_, handle)| handle).collect()
     }
 
     /// The number of a worker that has done nothing for longer than `limit`.

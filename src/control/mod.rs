@@ -4,6 +4,7 @@ mod bind;
 pub mod config_watch;
 pub mod descriptors;
 pub mod drain;
+mod drain_schedule;
 mod file_view;
 pub mod guard;
 pub mod inherited;
