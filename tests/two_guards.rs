@@ -42,6 +42,16 @@ fn two_guards_share_a_process_and_nothing_else() {
     }
     echo(&mut only);
     others.iter_mut().for_each(echo);
+    let moved = |guard: &Guard| {
+        let connections = guard.connections();
+        let moved = connections
+            .iter()
+            .map(|conn| (conn.bytes_in, conn.bytes_out, conn.messages_in));
+        moved.collect::<Vec<_>>()
+    };
+    until("what each has moved shows", || {
+        moved(&one) == [(6, 6, 1)] && moved(&three) == [(6, 6, 1); 3]
+    });
 
     let address = address(&one);
     one.stop();

@@ -53,6 +53,14 @@ pub struct Conn {
     pub open_for: Duration,
     /// How long no byte has moved on it, to a quarter of a second.
     pub silent_for: Duration,
+    /// Bytes from the client so far.
+    pub bytes_in: u64,
+    /// Bytes to the client so far.
+    pub bytes_out: u64,
+    /// Messages from the client so far.
+    pub messages_in: u64,
+    /// Messages to the client so far.
+    pub messages_out: u64,
 }
 
 /// A row of the registry.
@@ -135,6 +143,7 @@ impl Row {
 
     /// The connection as others see it.
     pub(crate) fn conn(&self, now: Tick) -> Conn {
+        let traffic = &self.handle.traffic;
         Conn {
             id: self.id,
             address: self.address,
@@ -143,6 +152,10 @@ impl Row {
             server: Arc::clone(self.server.label()),
             open_for: now.since(self.tracked.opened_at()),
             silent_for: self.silence(now),
+            bytes_in: traffic.bytes_in(),
+            bytes_out: traffic.bytes_out(),
+            messages_in: traffic.messages_in(),
+            messages_out: traffic.messages_out(),
         }
     }
 

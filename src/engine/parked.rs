@@ -173,9 +173,9 @@ mod tests {
         assert!(size_of::<ParkedWaker>() <= 16, "{}", size_of::<ParkedWaker>());
     }
 
-    /// Allocators have a class for 384.
+    /// Allocators have a class for 320.
     #[test]
     fn a_parked_open_connection_is_small() {
-        assert!(size_of::<IdleConn>() <= 384, "{}", size_of::<IdleConn>());
+        assert!(size_of::<IdleConn>() <= 320, "{}", size_of::<IdleConn>());
     }
 }

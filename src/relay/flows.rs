@@ -9,11 +9,13 @@ use super::close::sides::Sides;
 use super::conn_limits::ConnLimits;
 use super::flow::ends::StreamEnd;
 use super::flow::flow::Flow;
+use super::flow::progress::Progress;
 use super::legs::Legs;
 use super::mode::RelayMode;
 use super::params::EarlyBytes;
 use super::police::policer::FramePolicer;
 use super::totals::Totals;
+use super::traffic::Traffic;
 
 /// Both directions of a connection.
 #[derive(Debug)]
@@ -25,8 +27,8 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Flows that first deliver `early`.
-    pub(super) fn new(early: EarlyBytes, mode: RelayMode, limits: &ConnLimits) -> Self {
+    /// Flows that first deliver `early`; and what has passed with it, inward and outward.
+    pub(super) fn new(early: EarlyBytes, mode: RelayMode, limits: &ConnLimits) -> (Self, Progress, Progress) {
         let client_policer = limits.polices_client().then(|| FramePolicer::new(Sender::Client));
         let server_policer = limits.polices_server().then(|| FramePolicer::new(Sender::Server));
         let client_scanner = if limits.is_strict() {
@@ -36,10 +38,9 @@ impl Flows {
         };
         let server_scanner = FrameScanner::new(Sender::Server);
         let (from_server, reply_size) = (early.from_server, early.reply_size);
-        Self {
-            inbound: Flow::new(client_scanner, early.from_client, 0, mode, client_policer),
-            outbound: Flow::new(server_scanner, from_server, reply_size, mode, server_policer),
-        }
+        let (inbound, inward) = Flow::new(client_scanner, early.from_client, 0, mode, client_policer);
+        let (outbound, outward) = Flow::new(server_scanner, from_server, reply_size, mode, server_policer);
+        (Self { inbound, outbound }, inward, outward)
     }
 
     /// Whether there is nothing to do until a side sends more.
@@ -119,17 +120,17 @@ impl Flows {
     }
 
     /// What they moved in all.
-    pub(super) fn totals(&self, reason: CloseReason) -> Totals {
+    pub(super) fn totals(&self, traffic: &Traffic, reason: CloseReason) -> Totals {
         let policers = || {
             [&self.inbound, &self.outbound]
                 .into_iter()
                 .filter_map(|flow| flow.gate().policer())
         };
         Totals {
-            bytes_in: self.inbound.bytes(),
-            bytes_out: self.outbound.bytes(),
-            messages_in: self.inbound.messages(),
-            messages_out: self.outbound.messages(),
+            bytes_in: traffic.bytes_in(),
+            bytes_out: traffic.bytes_out(),
+            messages_in: traffic.messages_in(),
+            messages_out: traffic.messages_out(),
             limit_hits: policers().fold(0, |hits, policer| policer.hits().saturating_add(hits)),
             last_limit: policers().find_map(FramePolicer::last_hit),
             heartbeats: self.inbound.gate().policer().map_or(0, FramePolicer::heartbeats),

@@ -8,6 +8,8 @@ use enum_map::Enum;
 use crate::limit::sync::{AtomicU16, AtomicU32, Mutex, Ordering::Relaxed};
 use crate::reason::close::CloseReason;
 
+use super::traffic::Traffic;
+
 /// Shared by a relay and those who look at it, such as the sweep a few times a second. The relay reads no clock: it only
 /// leaves a flag that something moved.
 ///
@@ -21,6 +23,8 @@ pub struct ConnHandle {
     /// Bytes that the client's host has acknowledged as of the last probe, modulo 2^32.
     client_acked: AtomicU32,
     waker: Mutex<Option<Waker>>,
+    /// What has passed so far.
+    pub traffic: Traffic,
 }
 
 /// Flags, and the command in the upper bits: two bytes, as every open connection has them.
@@ -301,10 +305,10 @@ pub(super) const SILENCE: Duration = Duration::from_millis(500);
 mod tests {
     use super::*;
 
-    /// With the counts of its `Arc` it is 48 bytes, which allocators have a class for.
+    /// With the counts of its `Arc` it is 80 bytes, which allocators have a class for.
     #[test]
     fn it_is_small() {
-        assert!(size_of::<ConnHandle>() <= 32, "{}", size_of::<ConnHandle>());
+        assert!(size_of::<ConnHandle>() <= 64, "{}", size_of::<ConnHandle>());
     }
 
     #[test]

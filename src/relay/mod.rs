@@ -2,7 +2,8 @@
 //!
 //! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. [`conn_limits::ConnLimits`] is
 //! what it is held to, [`timeouts::Timeouts`] and [`rules::MessageRules`] among them, by the time of [`clock::Clock`]. Others see
-//! and steer it through its [`handle::ConnHandle`]. What it moves is counted in [`counters::RelayCounters`].
+//! and steer it through its [`handle::ConnHandle`]. What it moves is counted in
+//! [`traffic::Traffic`] for itself, and in [`counters::RelayCounters`] for its zone.
 //!
 //! `flow` is one direction, `police` decides which frames may pass, `close` is how a connection ends.
 
@@ -24,3 +25,4 @@ pub mod relay;
 pub mod rules;
 pub mod timeouts;
 pub mod totals;
+pub mod traffic;

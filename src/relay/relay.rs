@@ -10,7 +10,6 @@ use super::close::closing::Closing;
 use super::close::deadlines::{CloseStage, HANDSHAKE};
 use super::close::handshake::CloseHandshake;
 use super::env::RelayEnv;
-use super::flow::flow::Flow;
 use super::flow::progress::Progress;
 use super::flows::Flows;
 use super::handle::{Command, ConnHandle, PingDelivery, SILENCE};
@@ -53,7 +52,8 @@ impl Relay {
             counters,
         } = params;
         let has_sent = !early.from_client.is_empty();
-        let flows = Flows::new(early, mode, &limits);
+        let (flows, mut inward, outward) = Flows::new(early, mode, &limits);
+        inward.received = has_sent;
         counters.opened.add(1);
         let mut relay = Self {
             flows,
@@ -70,16 +70,6 @@ impl Relay {
             is_silent: true,
             is_prepared: false,
         };
-        let first = |flow: &Flow, received| Progress {
-            read: flow.bytes(),
-            messages: flow.messages(),
-            received,
-            ..Progress::default()
-        };
-        let (inward, outward) = (
-            first(&relay.flows.inbound, has_sent),
-            first(&relay.flows.outbound, false),
-        );
         relay.record(inward, outward);
         relay
     }
@@ -94,7 +84,7 @@ impl Relay {
         {
             return Poll::Ready(Totals {
                 was_replaced: command == Command::Replace,
-                ..self.flows.totals(reason)
+                ..self.flows.totals(&self.handle.traffic, reason)
             });
         }
         if self.handle.take_probe() {
@@ -105,7 +95,7 @@ impl Relay {
         } else {
             self.poll_open(legs, cx)
         };
-        reason.map(|reason| self.flows.totals(reason))
+        reason.map(|reason| self.flows.totals(&self.handle.traffic, reason))
     }
 
     /// Whether the connection is to be parked, and can be: nothing is under way. The request is taken only then.
@@ -129,7 +119,7 @@ impl Relay {
 
     /// The totals of a connection whose socket is lost to an error of this machine.
     pub fn totals_on_io_error(&self) -> Totals {
-        self.flows.totals(CloseReason::Io)
+        self.flows.totals(&self.handle.traffic, CloseReason::Io)
     }
 
     /// Whether the server has ended, even if the client has not taken everything from it: it no longer holds a connection.
@@ -169,7 +159,11 @@ impl Relay {
     /// Looks for what only system calls tell.
     fn probe(&mut self, legs: &Legs) {
         let unacked = legs.client.unacknowledged();
-        let acked = self.flows.outbound.bytes_written().saturating_sub(unacked.into());
+        let acked = self
+            .flows
+            .outbound
+            .written_of(self.handle.traffic.bytes_out())
+            .saturating_sub(unacked.into());
         self.handle
             .record_acked(acked, unacked > 0 || self.flows.outbound.has_buffered());
         let is_pinged = self.handle.ping_delivery() == PingDelivery::InFlight;
@@ -336,6 +330,7 @@ impl Relay {
         if inward.read > 0 {
             counters.bytes_in.add(inward.read);
             counters.messages_in.add(inward.messages);
+            handle.traffic.add_in(inward.read, inward.messages);
         }
         if inward.received && std::mem::take(&mut self.is_silent) {
             counters.no_longer_silent.add(1);
@@ -346,6 +341,7 @@ impl Relay {
         if outward.read > 0 {
             counters.bytes_out.add(outward.read);
             counters.messages_out.add(outward.messages);
+            handle.traffic.add_out(outward.read, outward.messages);
         }
         if inward.received || outward.read > 0 || inward.written || outward.written {
             handle.mark_moved();

@@ -2,6 +2,7 @@
 //! none; it begins another one whenever it continues.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -41,8 +42,9 @@ pub struct Record {
 struct Known {
     listener: Arc<Listener>,
     arrived: Instant,
-    /// From the arrival to the tunnel, in milliseconds. It takes seconds at most.
-    opened_after: Option<u32>,
+    /// From the arrival to the tunnel, in milliseconds, plus one. It takes seconds at most. Every open connection has this, so
+    /// its absence takes no room.
+    opened_after: Option<NonZeroU32>,
     peer: Peer,
     routed: Option<Routed>,
     /// The server that was dialled last.
@@ -181,7 +183,8 @@ impl Record {
     /// Its tunnel is open.
     pub fn opened(&mut self, now: Instant) {
         let took = now - self.known.arrived;
-        self.known.opened_after = Some(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
+        let millis = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        self.known.opened_after = Some(NonZeroU32::MIN.saturating_add(millis));
         let observed = match &mut self.known.state {
             State::Walking(observed) => observed.take(),
             _ => None,
@@ -335,7 +338,7 @@ impl Known {
             totals: None,
             message: None,
             arrived: self.arrived,
-            opened_after: self.opened_after.map(|ms| Duration::from_millis(ms.into())),
+            opened_after: self.opened_after.map(|ms| Duration::from_millis((ms.get() - 1).into())),
         };
         match &self.state {
             State::Stopped(stopped) => {

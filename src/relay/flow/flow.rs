@@ -23,19 +23,18 @@ pub(in crate::relay) struct Flow {
     splicer: Splicer,
     /// While bytes are buffered nothing more is read: that is the back-pressure.
     outlet: Outlet,
-    bytes: u64,
-    messages: u64,
 }
 
 impl Flow {
-    /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket.
+    /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket; and what of that has passed
+    /// with it.
     pub(in crate::relay) fn new(
         mut scanner: FrameScanner,
         mut first: Vec<u8>,
         payload_from: usize,
         mode: RelayMode,
         policer: Option<FramePolicer>,
-    ) -> Self {
+    ) -> (Self, Progress) {
         let is_policed = policer.is_some() || scanner.is_strict();
         let payload = if is_policed {
             first.split_off(payload_from.min(first.len()))
@@ -43,31 +42,24 @@ impl Flow {
             Vec::new()
         };
         let scanned = first.get(payload_from..).unwrap_or_default();
-        let messages = scanner.scan(scanned).into();
-        let bytes = scanned.len() as u64;
-        Self {
+        let passed = Progress {
+            read: scanned.len() as u64,
+            messages: scanner.scan(scanned).into(),
+            ..Progress::default()
+        };
+        let flow = Self {
             gate: Gate::new(scanner, policer, payload),
             ends: FlowEnds::default(),
             splicer: Splicer::new(mode),
             outlet: Outlet::new(first),
-            bytes,
-            messages,
-        }
+        };
+        (flow, passed)
     }
 
-    /// Bytes that passed in all.
-    pub(in crate::relay) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Data messages that passed in all.
-    pub(in crate::relay) fn messages(&self) -> u64 {
-        self.messages
-    }
-
-    /// Bytes that the sink's socket has taken, less some that were there before the tunnel opened.
-    pub(in crate::relay) fn bytes_written(&self) -> u64 {
-        self.bytes.saturating_sub(self.outlet.buffered() as u64)
+    /// Of `bytes` that passed in all those that the sink's socket has taken, less some that were there before the tunnel
+    /// opened.
+    pub(in crate::relay) fn written_of(&self, bytes: u64) -> u64 {
+        bytes.saturating_sub(self.outlet.buffered() as u64)
     }
 
     /// What is known of its frames.
@@ -181,7 +173,7 @@ impl Flow {
             }
             let (deferred, allowed) = ready!(self.gate.poll_deferred_payload(env, cx));
             if !deferred.is_empty() {
-                self.count(deferred.len(), 0, progress);
+                progress.count(deferred.len(), 0);
                 self.append(&deferred);
                 continue;
             }
@@ -251,7 +243,7 @@ impl Flow {
         if self.ends.read_to().is_some() {
             // What can't be decided without more bytes is left to the receiver.
             if let Some(released) = self.gate.release() {
-                self.count(released.len(), 0, progress);
+                progress.count(released.len(), 0);
                 self.write(&released, sink, progress);
                 return Poll::Ready(());
             }
@@ -335,7 +327,7 @@ impl Flow {
         let verdict = &policed.verdict;
         progress.frames += u64::from(verdict.frames);
         progress.has_frame |= verdict.has_frame;
-        self.count(verdict.rest, verdict.messages.into(), progress);
+        progress.count(verdict.rest, verdict.messages.into());
         self.write(&bytes[..verdict.passes], sink, progress);
         Some(policed)
     }
@@ -383,13 +375,6 @@ impl Flow {
     /// Counts bytes that were read, and what was peeked at of them.
     fn count_read(&mut self, bytes: usize, messages: u32, progress: &mut Progress) {
         let messages = u64::from(messages) + self.splicer.consume(bytes);
-        self.count(bytes, messages, progress);
-    }
-
-    fn count(&mut self, bytes: usize, messages: u64, progress: &mut Progress) {
-        self.bytes += bytes as u64;
-        self.messages += messages;
-        progress.read += bytes as u64;
-        progress.messages += messages;
+        progress.count(bytes, messages);
     }
 }

@@ -20,6 +20,12 @@ pub(in crate::relay) struct Progress {
 }
 
 impl Progress {
+    /// Adds bytes that count as passed, and the messages that began in them.
+    pub(super) fn count(&mut self, bytes: usize, messages: u64) {
+        self.read += bytes as u64;
+        self.messages += messages;
+    }
+
     /// Whether this is so much work that other connections go first.
     pub(super) fn is_turn_over(&self) -> bool {
         self.read + self.messages * MESSAGE_COST + self.frames * FRAME_COST >= (MAX_READS * BUFFER_SIZE) as u64

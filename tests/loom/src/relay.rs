@@ -5,6 +5,9 @@ use std::task::Waker;
 #[allow(dead_code)] // The models need not all that a relay does.
 #[path = "../../../src/relay/handle.rs"]
 pub mod handle;
+#[allow(dead_code)] // The models move no bytes.
+#[path = "../../../src/relay/traffic.rs"]
+pub mod traffic;
 
 use handle::{Command, ConnHandle};
 
