@@ -1,7 +1,7 @@
 //! The timeouts of an open connection and the check that its client is still there, as one state machine.
 //!
 //! A sweep steps it four times a second. It reads no clock, touches no socket and has no side effects: what it sees comes in
-//! as an [`Observation`], and what is to be done goes out as [`Actions`].
+//! as an `Observation`, and what is to be done goes out as `Actions`.
 
 use std::time::Duration;
 
