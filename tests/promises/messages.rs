@@ -4,7 +4,7 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, End, Gate, Request, Rig, Socket, close_code, frame, ip, masked, nth_ip, unmasked};
+use crate::rig::{Backend, End, Gate, Request, Rig, Socket, close_code, frame, ip, masked, nth_ip, reaches, unmasked};
 
 const TEXT: u8 = 1;
 const PING: u8 = 9;
@@ -186,7 +186,7 @@ fn each_fault_of_the_protocol_ends_the_connection_with_1002_and_reaches_nobody()
         let visit = backend.visit(nth);
         visit.ended();
         let passed = if nth == 7 {
-            [&before, fault[..6].as_ref()].concat()
+            [before.as_slice(), &fault[..6]].concat()
         } else {
             before.clone()
         };
@@ -618,15 +618,21 @@ fn a_crowd_that_waits_for_what_it_shares_is_served_in_turn_and_costs_what_one_do
         // What came while the others were still to be opened is nobody's turn.
         sockets.iter_mut().for_each(|socket| drop(received(socket)));
         let before = cpu_ticks(rig.pid());
-        thread::sleep(Duration::from_secs(3));
+        let mut got = vec![0; crowd];
+        // At 600 a second; a busy machine takes its time.
+        let came = reaches(Duration::from_secs(40), || {
+            for (got, socket) in got.iter_mut().zip(&mut sockets) {
+                *got += received(socket).len();
+            }
+            (got.iter().sum::<usize>() >= 1800 * 6).then_some(())
+        });
+        assert!(came.is_some(), "{got:?}");
         let ticks = cpu_ticks(rig.pid()) - before;
-        let got: Vec<usize> = sockets.iter_mut().map(|socket| received(socket).len() / 6).collect();
+        let got: Vec<usize> = got.iter().map(|bytes| bytes / 6).collect();
         (ticks, got)
     };
-    let (of_one, alone) = measure(1);
+    let (of_one, _) = measure(1);
     let (of_all, got) = measure(48);
-    let total: usize = got.iter().sum();
-    assert!(alone[0] > 600 && total > 600, "{alone:?}, {got:?}");
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
     assert!(most - least <= most / 4 + 5, "{got:?}");
     assert!(of_all <= 3 * of_one + 15, "{of_all} ticks, where one took {of_one}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::rig::{Backend, Rig, wsguard};
+use crate::rig::{Backend, Rig, side_by_side, wsguard};
 
 const GUARDED: &str = r#"
     [limits]
@@ -131,7 +131,7 @@ fn it_opens_at_most_200_sockets_in_a_minute_whatever_it_is_asked_to_try() {
 #[test]
 fn it_has_sockets_enough_to_prove_the_highest_limit_that_it_looks_for() {
     let backend = Backend::listening();
-    for (limit, most) in [(100, "101"), (149, "150")] {
+    side_by_side([(100, "101"), (149, "150")], |(limit, most)| {
         let rig = Rig::before(&backend)
             .listener("handshake_timeout = \"1s\"")
             .config(&GUARDED.replace("per_ip = 5", &format!("per_ip = {limit}\nper_ip_rate = \"off\"")))
@@ -145,7 +145,7 @@ fn it_has_sockets_enough_to_prove_the_highest_limit_that_it_looks_for() {
             "{text}"
         );
         rig.quiet();
-    }
+    });
 }
 
 #[test]
@@ -201,21 +201,22 @@ fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
 #[test]
 fn behind_a_proxy_that_keeps_connections_the_limit_tells_a_checked_request_from_a_smuggled_one() {
     let backend = Backend::listening();
-    let rig = Rig::before(&backend)
-        .listener("handshake_timeout = \"1s\"")
-        .config("[limits]\nper_ip = 5\n")
-        .start();
-    for (second_goes_to, line) in [
+    let cases = [
         (
-            rig.front(),
+            None,
             "ok  smuggling: a second request behind a request without Sec-WebSocket-Key is checked like any other: 429",
         ),
         (
-            backend.address(),
+            Some(backend.address()),
             "BAD smuggling: a second request behind a request without Sec-WebSocket-Key gets in past the limit",
         ),
-    ] {
-        let proxy = keeping_proxy(rig.front(), second_goes_to);
+    ];
+    side_by_side(cases, |(second_goes_to, line)| {
+        let rig = Rig::before(&backend)
+            .listener("handshake_timeout = \"1s\"")
+            .config("[limits]\nper_ip = 5\n")
+            .start();
+        let proxy = keeping_proxy(rig.front(), second_goes_to.unwrap_or(rig.front()));
         let text = stdout(&probed(&[&format!("ws://{proxy}/"), "--patience", "1"]));
         assert!(text.lines().any(|found| found == line), "{text}");
         // This proxy waits for ever.
@@ -226,7 +227,7 @@ fn behind_a_proxy_that_keeps_connections_the_limit_tells_a_checked_request_from_
             unlimited.contains("whether the second request behind a request without Sec-WebSocket-Key"),
             "without a limit it can't be told: {unlimited}"
         );
-    }
+    });
 }
 
 /// What any proxy of HTTP does: behind an answer that is no 101 it reads the next request. The first on a connection goes to

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::param::clock_ticks_per_second;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 
-use crate::rig::{Backend, Request, Rig, Socket, ip, masked, nth_ip, until, wsguard};
+use crate::rig::{Backend, Request, Rig, Socket, ip, masked, nth_ip, side_by_side, until, wsguard};
 
 const ACCEPT_ERRORS: &str = "wsguard_accept_errors_total";
 
@@ -138,7 +138,7 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
 #[test]
 fn without_anybody_behind_standard_error_it_serves_and_stops_as_ever() {
     let backend = Backend::echo();
-    for redirection in ["2>/dev/full", "2>&-", "2>&1 >/dev/null | true"] {
+    side_by_side(["2>/dev/full", "2>&-", "2>&1 >/dev/null | true"], |redirection| {
         let (front, admin) = (free_port(), free_port());
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("wsguard.toml");
@@ -179,7 +179,7 @@ fn without_anybody_behind_standard_error_it_serves_and_stops_as_ever() {
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
         let status = until("it stops", || shell.try_wait().unwrap());
         assert!(status.success(), "{redirection}: {status}");
-    }
+    });
 }
 
 #[test]

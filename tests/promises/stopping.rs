@@ -8,7 +8,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 
 use crate::rig::{
-    Backend, End, Gate, PATIENCE, Request, Rig, Socket, accept_for, all_read, close_code, frame, masked, nth_ip, until,
+    Backend, End, Gate, PATIENCE, Request, Rig, Socket, accept_for, all_read, close_code, frame, masked, nth_ip,
+    side_by_side, until,
 };
 
 #[test]
@@ -262,7 +263,7 @@ fn newcomers_are_refused_within_a_second_and_those_inside_and_operators_are_serv
 
 #[test]
 fn a_head_that_is_completed_during_the_drain_hears_draining_in_its_zones_manner() {
-    for style in ["http", "close", "drop"] {
+    side_by_side(["http", "close", "drop"], |style| {
         let backend = Backend::listening();
         let mut rig = Rig::start(
             &backend,
@@ -299,7 +300,7 @@ fn a_head_that_is_completed_during_the_drain_hears_draining_in_its_zones_manner(
         assert!(open.is_silent());
         assert_eq!(close_code(&open.read_to_end().0), Some(1012));
         assert_eq!(rig.ended().code(), Some(0));
-    }
+    });
 }
 
 /// A stopped process accepts nobody: all of them are in the kernel's queue when it is told to end.

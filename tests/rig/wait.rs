@@ -36,6 +36,15 @@ impl Began {
     }
 }
 
+/// Runs the same test for each case at the same time: what they mostly do is wait. Fails when one of them does.
+pub fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(|| test(case));
+        }
+    });
+}
+
 /// Waits until the condition yields something; panics after [`PATIENCE`].
 pub fn until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     reaches(PATIENCE, condition).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
