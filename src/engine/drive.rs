@@ -9,7 +9,7 @@ use crate::net::accepted::AcceptedSocket;
 use crate::net::transport::Unregistered;
 use crate::reason::reject::RejectReason;
 use crate::relay::clock::Clock;
-use crate::walk::decide::{Admitted, Passage};
+use crate::walk::decide::{Admitted, Handshake};
 use crate::walk::deliver::deliver;
 use crate::walk::open::open;
 use crate::walk::pending_conn::PendingConn;
@@ -66,13 +66,13 @@ fn connect(recorded: RecordedConn, admitted: Admitted, cx: &Arc<Context>) {
         in_force,
         ..
     } = conn;
-    let passage = admit(admitted, &mut record);
+    let handshake = admit(admitted, &mut record);
     match register(socket, cx) {
         Ok(client) => {
             drop(seat);
             let clock = Arc::clone(&in_force.process.clock);
             tokio::spawn(connect_and_open(
-                passage,
+                handshake,
                 client,
                 listener,
                 clock,
@@ -87,7 +87,7 @@ fn connect(recorded: RecordedConn, admitted: Admitted, cx: &Arc<Context>) {
 /// Connects an admitted client to a server and opens the tunnel, or refuses it. The relay is a small future of its own.
 #[allow(clippy::manual_async_fn)] // An `async fn` would hold each of its arguments twice.
 fn connect_and_open(
-    passage: Passage,
+    handshake: Handshake,
     mut client: AcceptedSocket,
     listener: Arc<Listener>,
     clock: Arc<Clock>,
@@ -95,17 +95,17 @@ fn connect_and_open(
     cx: Arc<Context>,
 ) -> impl Future<Output = ()> {
     async move {
-        match upgrade::connect(&passage, &client, record.dials()).await {
+        match upgrade::connect(&handshake, &client, record.dials()).await {
             Ok(connected) => {
                 let now = Instant::now();
                 let server = Arc::clone(connected.lease.server());
-                let (open, handle) = open(&passage, connected, client, record, cx.index(), now);
+                let (open, handle) = open(&handshake, connected, client, record, cx.index(), now);
                 let conn = NewConn {
                     handle,
-                    address: passage.client.address,
-                    key: passage.client.key,
-                    zone: passage.place.zone,
-                    upstream: passage.place.upstream,
+                    address: handshake.client.address,
+                    key: handshake.client.key,
+                    zone: handshake.destination.zone,
+                    upstream: handshake.destination.upstream,
                     server,
                 };
                 let zone_client = cx.registry.insert(conn, cx.index(), now);
@@ -113,7 +113,7 @@ fn connect_and_open(
                 tunnel::spawn(open, &cx);
             }
             Err(stop) => {
-                let (refusal, seat) = refuse_admitted(&stop, &passage, &mut client, &listener, &mut record);
+                let (refusal, seat) = refuse_admitted(&stop, &handshake, &mut client, &listener, &mut record);
                 tokio::spawn(deliver(refusal, client, seat, listener, clock, record));
             }
         }

@@ -20,16 +20,7 @@ use crate::live::phase::Phase;
 use crate::live::zone::Zone;
 use crate::reason::reject::RejectReason;
 use crate::walk::identify::{Client, Hop, identify};
-use crate::walk::stop::{Offer, Place, Stop};
-
-/// The connection that a request came on.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer<'a> {
-    /// The near end of the connection.
-    pub hop: Hop,
-    /// The listener that it came in at.
-    pub listener: &'a Listener,
-}
+use crate::walk::stop::{Destination, Offer, Stop};
 
 /// A request that was admitted.
 #[derive(Debug)]
@@ -37,16 +28,16 @@ pub struct Admitted {
     /// The permit, and the limit that would have refused it under `mode = "observe"`.
     pub granted: Granted,
     /// The handshake that is to be made with a server.
-    pub passage: Passage,
+    pub handshake: Handshake,
 }
 
 /// All that a handshake with a server needs of an admitted request.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Handshake {
     /// The client.
     pub client: Client,
     /// Where the request was routed to.
-    pub place: Place,
+    pub destination: Destination,
     /// The request, as the server is to read it.
     pub request: Vec<u8>,
     /// The `Sec-WebSocket-Accept` that the server's 101 must have.
@@ -60,16 +51,22 @@ pub struct Passage {
 }
 
 /// Decides on a request by its kind: a health check, an upgrade, or anything else. The first stage that refuses it stops
-/// it, and nothing is taken then.
+/// it, and nothing is taken then. The connection came from `hop`, in at `listener`.
 ///
 /// The kind costs nothing to tell, and comes before the route, so that a request that is refused for its kind is not
 /// routed in vain. A kind that goes to a server takes its route from `route`, as the upgrade does.
-pub fn decide(head: &Head<'_>, peer: Peer<'_>, in_force: &InForce, now: Instant) -> Result<Admitted, Stop> {
-    if is_health_check(head, peer.listener) {
+pub fn decide(
+    head: &Head<'_>,
+    hop: Hop,
+    listener: &Listener,
+    in_force: &InForce,
+    now: Instant,
+) -> Result<Admitted, Stop> {
+    if is_health_check(head, listener) {
         let is_serving = in_force.process.phase.is(Phase::Serving);
         return Err(Stop::health(is_serving).asked_by(head.method));
     }
-    let client = identify(head, peer.hop, &in_force.policy.identity);
+    let client = identify(head, hop, &in_force.policy.identity);
     match check_upgrade(head) {
         Ok(upgrade) => decide_upgrade(head, &upgrade, client, in_force, now),
         Err(fault) => Err(not_an_upgrade(fault).by(client).asking(head).asked_by(head.method)),
@@ -90,22 +87,22 @@ fn decide_upgrade(
     now: Instant,
 ) -> Result<Admitted, Stop> {
     let route = route(head, client, in_force).map_err(|stop| stop.by(client).asking(head))?;
-    let place = Place {
+    let destination = Destination {
         route: Arc::clone(&route.name),
         zone: Arc::clone(&in_force.zones[route.zone]),
         upstream: Arc::clone(&in_force.upstreams[route.upstream]),
         relay: in_force.policy.upstreams[route.upstream].relay,
     };
-    allow(upgrade, client, route).map_err(|stop| stop.by(client).at(&place).asking(head))?;
-    let offer = offered(head, upgrade, &place.zone);
+    allow(upgrade, client, route).map_err(|stop| stop.by(client).at(&destination).asking(head))?;
+    let offer = offered(head, upgrade, &destination.zone);
     if in_force.process.phase.is(Phase::Draining) {
         return Err(Stop::new(RejectReason::Draining)
             .by(client)
-            .at(&place)
+            .at(&destination)
             .offering(offer.as_ref()));
     }
-    let (granted, lack) = admit(client, &place.zone, in_force, now)
-        .map_err(|stop| stop.by(client).at(&place).offering(offer.as_ref()))?;
+    let (granted, lack) = admit(client, &destination.zone, in_force, now)
+        .map_err(|stop| stop.by(client).at(&destination).offering(offer.as_ref()))?;
     fault::point("decide");
     let forwarding = Forwarding {
         hop: client.hop,
@@ -116,9 +113,9 @@ fn decide_upgrade(
     };
     Ok(Admitted {
         granted,
-        passage: Passage {
+        handshake: Handshake {
             client,
-            place,
+            destination,
             request: request_for_server(head, &forwarding),
             accept: accept_for(upgrade.key),
             offer,

@@ -12,7 +12,7 @@ use crate::relay::params::{EarlyBytes, RelayParams};
 use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
-use crate::walk::decide::Passage;
+use crate::walk::decide::Handshake;
 use crate::walk::record::Record;
 use crate::walk::upgrade::Connected;
 
@@ -34,14 +34,14 @@ pub type IdleConn = OpenConn<IdleLegs>;
 
 /// Opens the tunnel, on worker number `worker`. Nothing of the handshake is kept.
 pub fn open(
-    passage: &Passage,
+    handshake: &Handshake,
     connected: Connected,
     client: AcceptedSocket,
     mut record: Record,
     worker: usize,
     now: Instant,
 ) -> (OpenConn<Legs>, Arc<ConnHandle>) {
-    let zone = &passage.place.zone;
+    let zone = &handshake.destination.zone;
     let limits = Arc::clone(&zone.limits);
     let Connected {
         server,
@@ -65,9 +65,9 @@ pub fn open(
     };
     let handle = Arc::<ConnHandle>::default();
     let params = RelayParams {
-        mode: passage.place.relay,
+        mode: handshake.destination.relay,
         limits,
-        shares: passage.shares.clone(),
+        shares: handshake.shares.clone(),
         handle: Arc::clone(&handle),
         counters: Arc::clone(&zone.state.relay_counters[worker]),
     };

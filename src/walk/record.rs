@@ -25,10 +25,10 @@ use crate::telemetry::log::Line;
 use crate::telemetry::metrics::seconds;
 use crate::upstream::server::Server;
 use crate::walk::counted_permit::CountedPermit;
-use crate::walk::decide::Passage;
+use crate::walk::decide::Handshake;
 use crate::walk::dials::Dials;
 use crate::walk::identify::{Client, Hop};
-use crate::walk::stop::{Cause, Place, Stop};
+use crate::walk::stop::{Cause, Destination, Stop};
 
 /// A connection's record. While it holds a permit the connection counts as alive.
 #[derive(Debug)]
@@ -127,12 +127,12 @@ impl Record {
     }
 
     /// The client was admitted. The record gives its permit back.
-    pub fn admitted(&mut self, passage: &Passage, granted: Granted) {
-        self.identified(passage.client, true);
-        self.routed(&passage.place);
+    pub fn admitted(&mut self, handshake: &Handshake, granted: Granted) {
+        self.identified(handshake.client, true);
+        self.routed(&handshake.destination);
         let observed = granted.observed.map(|full| Observed {
             limit: full.limit,
-            exceeded: Exceeded::new(full, passage.lack.as_deref().copied()),
+            exceeded: Exceeded::new(full, handshake.lack.as_deref().copied()),
         });
         self.known.state = State::Walking(observed.map(Box::new));
         self.counted.take(granted.permit);
@@ -145,14 +145,14 @@ impl Record {
 
     /// It was stopped before its tunnel, and the client gets this status.
     pub fn stopped(&mut self, stop: &Stop, status: Option<u16>) {
-        let known = stop.known();
-        if let Some(client) = known.client
+        let details = stop.details();
+        if let Some(client) = details.client
             && matches!(self.known.peer, Peer::Hop(_))
         {
             self.identified(client, false);
         }
-        if let Some(place) = &known.place {
-            self.routed(place);
+        if let Some(destination) = &details.destination {
+            self.routed(destination);
         }
         let Some(reason) = stop.reason() else {
             self.known.state = State::Health;
@@ -169,8 +169,8 @@ impl Record {
         self.known.state = State::Stopped(Box::new(Stopped {
             reason,
             status,
-            exceeded: known.exceeded,
-            target: known.target.clone(),
+            exceeded: details.exceeded,
+            target: details.target.clone(),
             message: stop.message(),
         }));
     }
@@ -228,10 +228,10 @@ impl Record {
         self.log_hint(hint);
     }
 
-    fn routed(&mut self, place: &Place) {
+    fn routed(&mut self, destination: &Destination) {
         self.known.routed = Some(Routed {
-            route: Arc::clone(&place.route),
-            zone: Arc::clone(&place.zone.state),
+            route: Arc::clone(&destination.route),
+            zone: Arc::clone(&destination.zone.state),
         });
     }
 

@@ -54,7 +54,11 @@ impl Refusal {
         let Some(status) = reason.status() else {
             return Self::Close;
         };
-        let zone = stop.known().place.as_ref().map(|place| &place.zone.policy);
+        let zone = stop
+            .details()
+            .destination
+            .as_ref()
+            .map(|destination| &destination.zone.policy);
         match zone.map(|zone| zone.reject_with) {
             Some(RejectWith::Drop) if reason.may_be_restyled() => Self::Reset,
             Some(RejectWith::Close) if reason.may_be_restyled() => Self::close_frame(stop, reason),
@@ -79,7 +83,7 @@ impl Refusal {
     }
 
     fn close_frame(stop: &Stop, reason: RejectReason) -> Self {
-        let Some(offer) = &stop.known().offer else {
+        let Some(offer) = &stop.details().offer else {
             return Self::Close;
         };
         let mut opening = accepted(&offer.key, offer.protocol.as_deref());
@@ -101,7 +105,7 @@ impl Refusal {
     fn answer(stop: &Stop, answer: Answer<'_>) -> Self {
         Self::Answer {
             status: answer.status,
-            bytes: if stop.known().by_head {
+            bytes: if stop.details().by_head {
                 answer.render_head()
             } else {
                 answer.render()
@@ -145,8 +149,8 @@ impl Refusal {
             _ if status == 429 || status == 503 => headers.push(("Retry-After", &retry_after)),
             _ => {}
         }
-        headers.push(("X-Wsguard-Reason", reason.word()));
-        let text = stop.known().rule.as_deref().unwrap_or(reason.text());
+        headers.push(("X-Wsguard-RejectReason", reason.word()));
+        let text = stop.details().rule.as_deref().unwrap_or(reason.text());
         Self::answer(
             stop,
             Answer {

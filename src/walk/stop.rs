@@ -1,4 +1,4 @@
-//! A verdict: this client goes no further. What it hears of that is decided in `refuse`, what is counted in `ledger`.
+//! A verdict: this client gets no tunnel. `refuse` says what it gets instead, and the record what is counted.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::telemetry::connection::{Exceeded, RequestTarget};
 use crate::telemetry::log::shown;
 use crate::walk::identify::Client;
 
-/// Where a request was routed to. It holds the things themselves and not their positions: a reload may put another policy,
-/// with other lists, in force at any time.
+/// Where a request was routed to. It holds handles and no positions: a reload may put another policy, with other lists, in
+/// force at any time.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Destination {
     /// Its route's name.
     pub route: Arc<str>,
     /// Its zone, under the policy that routed it.
@@ -40,57 +40,57 @@ pub struct Offer {
     pub is_engine_io: bool,
 }
 
-/// Why a client stops here, and what is known of it so far.
+/// Why a client gets no tunnel, and what is known of it so far.
 #[derive(Debug)]
 pub struct Stop {
-    /// What it is about.
+    /// The kind of the verdict.
     pub cause: Cause,
-    known: Box<Known>,
+    details: Box<Details>,
 }
 
-/// What a stop is about.
+/// The kind of a verdict.
 #[derive(Debug)]
 pub enum Cause {
-    /// No stop at all: a load balancer asked whether to send clients here, and is answered.
+    /// No refusal at all: a health check, which is answered.
     Health {
-        /// Whether it should.
+        /// Whether the process takes connections.
         is_serving: bool,
     },
-    /// The server's own answer, passed on.
+    /// The server's own answer is passed on.
     Server {
         /// Its status.
         status: u16,
         /// Its bytes.
         answer: Vec<u8>,
     },
-    /// We refuse.
+    /// Refused with an answer.
     Refused(RejectReason),
-    /// We refuse, and it is not owed a word.
+    /// Refused without an answer: the client is not owed one.
     Wordless(RejectReason),
-    /// It has not said a word, and perhaps only connected to see whether it can: it is counted, and leaves no line.
+    /// The client has sent nothing, and perhaps only connected to see whether it can: it is counted, and leaves no line.
     Silent(RejectReason),
 }
 
-/// What was known of the client when it stopped.
+/// What is known of the client.
 #[derive(Debug, Default)]
-pub struct Known {
-    /// Who it is.
+pub struct Details {
+    /// The client.
     pub client: Option<Client>,
-    /// Where it was routed.
-    pub place: Option<Place>,
+    /// Where it was routed to.
+    pub destination: Option<Destination>,
     /// The limit that it exceeded.
     pub exceeded: Option<Exceeded>,
     /// What it requested.
     pub target: Option<RequestTarget>,
-    /// What the log says of it.
+    /// The message of its log line.
     pub note: Option<String>,
-    /// The rule that was broken, as the client hears it.
+    /// The rule that was broken, as the client is told.
     pub rule: Option<String>,
-    /// What was seen in its place, for the log.
+    /// What it sent or what happened instead, for the log alone.
     pub seen: Option<String>,
-    /// What an answer by close frame needs.
+    /// The offer that an answer by close frame needs.
     pub offer: Option<Offer>,
-    /// It asked by HEAD, and reads no body.
+    /// The request is a HEAD, whose answer has no body.
     pub by_head: bool,
 }
 
@@ -105,51 +105,51 @@ impl Stop {
         Self::of(Cause::Wordless(reason))
     }
 
-    /// Stops for `reason` one that has not said a word.
+    /// Stops for `reason` a client that has sent nothing.
     pub fn silent(reason: RejectReason) -> Self {
         Self::of(Cause::Silent(reason))
     }
 
-    /// Answers a load balancer.
+    /// Answers a health check.
     pub fn health(is_serving: bool) -> Self {
         Self::of(Cause::Health { is_serving })
     }
 
-    /// Passes on what the server said; `cut` says, for the log alone, why that is not the whole of it.
+    /// Passes on the server's answer; `cut` is, for the log alone, why that is not the whole of it.
     pub fn server(status: u16, answer: Vec<u8>, cut: Option<&str>) -> Self {
         let mut stop = Self::of(Cause::Server { status, answer });
-        stop.known.seen = cut.map(str::to_owned);
+        stop.details.seen = cut.map(str::to_owned);
         stop
     }
 
     /// Stops for `reason`, and tells the client which `rule` was broken.
     pub fn rule(reason: RejectReason, rule: String) -> Self {
         let mut stop = Self::new(reason);
-        stop.known.rule = Some(rule);
+        stop.details.rule = Some(rule);
         stop
     }
 
     /// Stops for `reason`; `seen` is for the log alone.
     pub fn seen(reason: RejectReason, seen: &[u8]) -> Self {
         let mut stop = Self::new(reason);
-        stop.known.seen = Some(shown(seen));
+        stop.details.seen = Some(shown(seen));
         stop
     }
 
     /// The same in words of our own, which are written as they are.
     pub fn because(reason: RejectReason, words: String) -> Self {
         let mut stop = Self::new(reason);
-        stop.known.seen = Some(words);
+        stop.details.seen = Some(words);
         stop
     }
 
-    /// Stops because no route takes it, and says in the log what the closest one asks for.
+    /// Stops because no route matches. The log line has what the closest route asks for.
     pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
         let mut stop = Self::new(RejectReason::NoRoute).asking(head);
-        let Some(RequestTarget { host, path }) = &stop.known.target else {
+        let Some(RequestTarget { host, path }) = &stop.details.target else {
             return stop;
         };
-        stop.known.note = Some(match missed {
+        stop.details.note = Some(match missed {
             Missed::Host => format!("no route for host {host}, path {path}"),
             Missed::Path => format!("no route has the path {path}, host {host}"),
             Missed::Network => format!("a route has this path, but for other networks: path {path}, host {host}"),
@@ -161,12 +161,12 @@ impl Stop {
         stop
     }
 
-    /// Stops at a limit; a rate has a lack.
+    /// Stops at a limit; for a rate there is a lack.
     pub fn full(full: Full, lack: Option<Lack>) -> Self {
         Self::new(full.limit.into()).exceeding(Exceeded::new(full, lack))
     }
 
-    /// Stops as its key has too many pending.
+    /// Stops because its key has too many pending sockets.
     pub fn pending_per_ip(full: PerIpFull) -> Self {
         Self::new(RejectReason::PendingPerIp).exceeding(Exceeded::Count {
             open: full.open,
@@ -177,51 +177,51 @@ impl Stop {
     /// Names the limit that was exceeded.
     #[must_use]
     pub fn exceeding(mut self, exceeded: Exceeded) -> Self {
-        self.known.exceeded = Some(exceeded);
+        self.details.exceeded = Some(exceeded);
         self
     }
 
-    /// Says what it asked for.
+    /// Adds the target of the request.
     #[must_use]
     pub fn asking(mut self, head: &Head<'_>) -> Self {
-        self.known.target = Some(RequestTarget {
+        self.details.target = Some(RequestTarget {
             host: shown(head.authority.map(|authority| authority.host).unwrap_or_default()),
             path: shown(head.path()),
         });
         self
     }
 
-    /// Says whether it asked by HEAD.
+    /// Adds whether the request is a HEAD.
     #[must_use]
     pub fn asked_by(mut self, method: &[u8]) -> Self {
-        self.known.by_head = method == b"HEAD";
+        self.details.by_head = method == b"HEAD";
         self
     }
 
-    /// Says who it is that stops.
+    /// Adds the client.
     #[must_use]
     pub fn by(mut self, client: Client) -> Self {
-        self.known.client = Some(client);
+        self.details.client = Some(client);
         self
     }
 
-    /// Says where it was routed.
+    /// Adds where the request was routed to.
     #[must_use]
-    pub fn at(mut self, place: &Place) -> Self {
-        self.known.place = Some(place.clone());
+    pub fn at(mut self, destination: &Destination) -> Self {
+        self.details.destination = Some(destination.clone());
         self
     }
 
-    /// Says what its upgrade offered.
+    /// Adds what the upgrade offered.
     #[must_use]
     pub fn offering(mut self, offer: Option<&Offer>) -> Self {
-        self.known.offer = offer.cloned();
+        self.details.offer = offer.cloned();
         self
     }
 
-    /// What was known of the client when it stopped.
-    pub fn known(&self) -> &Known {
-        &self.known
+    /// What is known of the client.
+    pub fn details(&self) -> &Details {
+        &self.details
     }
 
     /// The reason; `None` for a health check.
@@ -235,20 +235,20 @@ impl Stop {
 
     /// What the log says of it beyond its reason.
     pub fn message(&self) -> Option<String> {
-        let known = &self.known;
+        let details = &self.details;
         let seen = || {
-            known.seen.as_ref().map(|seen| match self.reason() {
+            details.seen.as_ref().map(|seen| match self.reason() {
                 Some(RejectReason::Origin) => format!("origin {seen}"),
                 _ => seen.clone(),
             })
         };
-        known.note.clone().or_else(|| known.rule.clone()).or_else(seen)
+        details.note.clone().or_else(|| details.rule.clone()).or_else(seen)
     }
 
     fn of(cause: Cause) -> Self {
         Self {
             cause,
-            known: Box::default(),
+            details: Box::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::http::reply::{Reply, ReplyScan};
 use crate::wire::ws::extensions::Extensions;
 
 use crate::reason::reject::RejectReason;
-use crate::walk::decide::Passage;
+use crate::walk::decide::Handshake;
 use crate::walk::dials::Dials;
 use crate::walk::stop::Stop;
 
@@ -55,24 +55,24 @@ struct Other {
 }
 
 /// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
-pub async fn connect(passage: &Passage, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
+pub async fn connect(handshake: &Handshake, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
-        connected = connect_patiently(passage, &mut dials) => connected,
+        connected = connect_patiently(handshake, &mut dials) => connected,
         () = client.transport().ended() => Err(Stop::new(RejectReason::ClientGone)),
     };
     connected.map_err(|stop| {
-        stop.by(passage.client)
-            .at(&passage.place)
-            .offering(passage.offer.as_ref())
+        stop.by(handshake.client)
+            .at(&handshake.destination)
+            .offering(handshake.offer.as_ref())
     })
 }
 
-async fn connect_patiently(passage: &Passage, dials: &mut Dials<'_>) -> Result<Connected, Stop> {
-    let zone = &passage.place.zone.policy;
-    let clock = &passage.place.zone.limits.clock;
+async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connected, Stop> {
+    let zone = &handshake.destination.zone.policy;
+    let clock = &handshake.destination.zone.limits.clock;
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
-    let asking = pin!(ask(passage, dials, zone.dial));
+    let asking = pin!(ask(handshake, dials, zone.dial));
     match clock.within(deadline, asking).await {
         None => Err(Stop::new(RejectReason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
@@ -83,15 +83,15 @@ async fn connect_patiently(passage: &Passage, dials: &mut Dials<'_>) -> Result<C
 }
 
 /// Hands the request to a server, and reads its reply.
-async fn ask(passage: &Passage, dials: &mut Dials<'_>, dial: Option<Duration>) -> Result<Answered, Stop> {
-    let (server, sent, lease) = dial_any(passage, dials, dial).await?;
+async fn ask(handshake: &Handshake, dials: &mut Dials<'_>, dial: Option<Duration>) -> Result<Answered, Stop> {
+    let (server, sent, lease) = dial_any(handshake, dials, dial).await?;
     server
-        .write_all(&passage.request[sent..])
+        .write_all(&handshake.request[sent..])
         .await
         .map_err(|_| bad_reply("the server ended the connection at once"))?;
     let mut bytes = Vec::new();
     for _ in 0..=MAX_INTERIMS {
-        let (reply, used) = read_reply(&server, &mut bytes, &passage.accept).await?;
+        let (reply, used) = read_reply(&server, &mut bytes, &handshake.accept).await?;
         match reply {
             Reply::Switched(extensions) => {
                 return Ok(Answered::Switched(Connected {
@@ -144,19 +144,19 @@ fn bad_reply(what: impl Into<String>) -> Stop {
 /// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
 /// it goes how much of the request the one that was reached has been sent.
 async fn dial_any(
-    passage: &Passage,
+    handshake: &Handshake,
     dials: &mut Dials<'_>,
     limit: Option<Duration>,
 ) -> Result<(Transport, usize, Lease), Stop> {
-    let attempts = passage.place.upstream.attempts(passage.client.key);
+    let attempts = handshake.destination.upstream.attempts(handshake.client.key);
     let mut reason = RejectReason::UpstreamDown;
     for mut lease in attempts {
         dials.begin(lease.server());
         match dial_within(
             limit,
             lease.server(),
-            &passage.request,
-            &passage.place.zone.limits.clock,
+            &handshake.request,
+            &handshake.destination.zone.limits.clock,
         )
         .await
         {

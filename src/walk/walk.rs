@@ -29,7 +29,7 @@ use crate::reason::reject::RejectReason;
 use crate::wire::Step as Parsed;
 use crate::wire::http::head::{Head, HeadFault, HeadScan};
 
-use crate::walk::decide::{Admitted, Passage, Peer, decide};
+use crate::walk::decide::{Admitted, Handshake, decide};
 use crate::walk::deliver::deliver_now;
 use crate::walk::identify::Hop;
 use crate::walk::pending_conn::{BrokenOff, PendingConn};
@@ -218,7 +218,7 @@ fn preread(conn: &mut PendingConn, live: &Live) -> Option<Decision> {
 
 /// Decides by what is in force now.
 fn decide_now(head: &Head<'_>, bytes: &[u8], hop: Hop, listener: &Listener, live: &Live) -> Decision {
-    let decided = decide(head, Peer { hop, listener }, &live.in_force(), Instant::now());
+    let decided = decide(head, hop, listener, &live.in_force(), Instant::now());
     match decided {
         Ok(admitted) => Decision::Admit(admitted),
         Err(stop) => match replaceable(&stop) {
@@ -245,13 +245,13 @@ pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
 
 /// The zone and the client whose dead connections may be replaced, for a request that was stopped so.
 fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
-    let zone = &stop.known().place.as_ref()?.zone;
+    let zone = &stop.details().destination.as_ref()?.zone;
     let messages = &zone.policy.messages;
     let is_meant = stop.reason() == Some(RejectReason::PerIp) && messages.replace_ghosts && messages.ping.is_some();
     if !is_meant {
         return None;
     }
-    Some((Arc::clone(&zone.state), stop.known().client?.key))
+    Some((Arc::clone(&zone.state), stop.details().client?.key))
 }
 
 fn stop_for(fault: PrereadFault) -> Stop {
@@ -269,14 +269,14 @@ fn stop_for(fault: PrereadFault) -> Stop {
 }
 
 /// The record takes over the permit of a client that was admitted: it gives it back when all is over.
-pub fn admit(admitted: Admitted, record: &mut Record) -> Passage {
+pub fn admit(admitted: Admitted, record: &mut Record) -> Handshake {
     let Admitted {
         mut granted,
-        mut passage,
+        mut handshake,
     } = admitted;
-    passage.shares = granted.shares.take();
-    record.admitted(&passage, granted);
-    passage
+    handshake.shares = granted.shares.take();
+    record.admitted(&handshake, granted);
+    handshake
 }
 
 /// Refuses a pending connection, as far as that takes no waiting. What remains, if anything does, is for
@@ -292,7 +292,7 @@ pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, 
 /// for that, as it gives its slot back; where there is none for it, it is not held.
 pub fn refuse_admitted(
     stop: &Stop,
-    passage: &Passage,
+    handshake: &Handshake,
     client: &mut AcceptedSocket,
     listener: &Listener,
     record: &mut Record,
@@ -303,7 +303,7 @@ pub fn refuse_admitted(
     if !refusal.is_held() {
         return (refusal, None);
     }
-    let charged = (!passage.client.hop_is_trusted).then_some(passage.client.key);
+    let charged = (!handshake.client.hop_is_trusted).then_some(handshake.client.key);
     match listener.room.enter(charged, Instant::now()) {
         Ok(seat) => (refusal, Some(seat)),
         Err(_) => (refusal.at_once(), None),
