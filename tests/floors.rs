@@ -275,7 +275,7 @@ const FOLDERS_TO_CUT: &[&str] = &[];
 const LINES_MAX: usize = 400;
 
 /// Files with more lines than that, still to be cut.
-const FILES_TO_CUT: &[&str] = &["control/reload.rs"];
+const FILES_TO_CUT: &[&str] = &[];
 
 struct Source {
     /// Below `src/`.

@@ -83,7 +83,7 @@ pub struct ListenerPolicy {
 }
 
 /// `[client_ip]`.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct IdentityPolicy {
     /// Peers that may name the client's address in a header.
     pub trusted: NetworkSet,

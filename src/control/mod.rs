@@ -10,6 +10,7 @@ pub mod guard;
 pub mod inherited;
 mod memory;
 pub mod notifier;
+mod policy_diff;
 pub mod reload;
 pub mod resolver;
 pub mod systemd;

@@ -1,6 +1,5 @@
 //! A new policy in place of the old one: whole or not at all, one at a time, and no connection is closed for it.
 
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -17,6 +16,7 @@ use crate::net::address::Bind;
 use crate::control::bind::{BindError, Own, bind};
 use crate::control::descriptors::{self, TooFew};
 use crate::control::guard::{Guard, log_cuts};
+use crate::control::policy_diff::policy_diff;
 use crate::control::systemd::Reloading;
 use crate::control::{memory, resolver};
 use crate::engine::bound_listener::BoundListener;
@@ -164,7 +164,7 @@ impl Guard {
             cuts.retain(|cut| !logged.contains(cut));
         }
         log_cuts(cuts, &process.log);
-        let changes = changes(&before.policy, &policy);
+        let changes = policy_diff(&before.policy, &policy);
         let after = InForce::build(policy, Arc::clone(&process), &room.capacity, Some(&before));
         resolver::resolve_new(&after);
         for zone in &after.zones {
@@ -230,91 +230,6 @@ fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
         Some((key, _)) => Err(ReloadError::Fixed(key)),
         None => Ok(()),
     }
-}
-
-/// What a reload changes, in a line.
-fn changes(before: &Policy, after: &Policy) -> String {
-    let mut text = String::new();
-    let named = |what: &str, before: Vec<(String, String)>, after: Vec<(String, String)>, text: &mut String| {
-        for (name, value) in &after {
-            match before.iter().find(|(known, _)| known == name) {
-                None => note(text, &format!("{what} {name} added")),
-                Some((_, old)) if old != value => note(text, &format!("{what} {name} changed")),
-                Some(_) => {}
-            }
-        }
-        for (name, _) in before
-            .iter()
-            .filter(|(name, _)| !after.iter().any(|(known, _)| known == name))
-        {
-            note(text, &format!("{what} {name} removed"));
-        }
-    };
-    let listeners = |policy: &Policy| {
-        policy
-            .listeners
-            .iter()
-            .map(|l| (l.name.to_string(), shown(l)))
-            .collect()
-    };
-    named("listener", listeners(before), listeners(after), &mut text);
-    let zones = |policy: &Policy| {
-        policy
-            .zones
-            .iter()
-            .map(|zone| (zone.name.to_string(), shown(zone)))
-            .collect()
-    };
-    named("zone", zones(before), zones(after), &mut text);
-    let networks = |policy: &Policy| {
-        policy
-            .networks
-            .iter()
-            .map(|(net, caps)| (net.to_string(), shown(caps)))
-            .collect()
-    };
-    named("network", networks(before), networks(after), &mut text);
-    let routes = |policy: &Policy| {
-        policy
-            .routes
-            .iter()
-            .map(|route| (route.name.to_string(), shown(route)))
-            .collect()
-    };
-    named("route", routes(before), routes(after), &mut text);
-    let upstreams = |policy: &Policy| {
-        policy
-            .upstreams
-            .iter()
-            .map(|up| (up.rules.name.to_string(), shown(up)))
-            .collect()
-    };
-    named("upstream", upstreams(before), upstreams(after), &mut text);
-    for (what, is_same) in [
-        ("server", shown(&before.server) == shown(&after.server)),
-        ("client_ip", shown(&before.identity) == shown(&after.identity)),
-        ("log", before.log == after.log),
-    ] {
-        if !is_same {
-            note(&mut text, &format!("{what} changed"));
-        }
-    }
-    if text.is_empty() {
-        "nothing changed".to_owned()
-    } else {
-        text
-    }
-}
-
-fn note(text: &mut String, change: &str) {
-    let separator = if text.is_empty() { "" } else { ", " };
-    // Writing to a string does not fail.
-    let _never = write!(text, "{separator}{change}");
-}
-
-/// Two values that print alike are alike: all of a policy is derived from what the file says.
-fn shown(value: &impl std::fmt::Debug) -> String {
-    format!("{value:?}")
 }
 
 /// Every mistake, with its place.
