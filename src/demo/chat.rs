@@ -1,6 +1,6 @@
-//! The demo's backend: an ordinary chat server behind WebSocket upgrades, which knows nothing of the guard before it.
+//! The demo's backend: an ordinary WebSocket chat server, which knows nothing of the guard in front of it.
 //!
-//! In: `{"join":{"room":"lobby","nick":"ada"}}`, `{"say":"hello"}`. Out: see [`Told`]. Who joins again changes rooms.
+//! In: `{"join":{"room":"lobby","nick":"ada"}}`, `{"say":"hello"}`. Out: see [`Event`]. A second `join` changes rooms.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
-use super::rooms::{Rooms, Seat, Told};
+use super::rooms::{Event, Rooms, Seat};
 
-/// Chats with everyone who connects, for good; 256 at once, the next one waits in the accept queue.
-pub async fn serve(listener: TcpListener) {
+/// Serves for good: 256 connections at once; further ones wait in the accept queue.
+pub(crate) async fn serve(listener: TcpListener) {
     let rooms = Arc::new(Rooms::default());
     let sockets = Arc::new(Semaphore::new(SOCKETS));
     loop {
@@ -25,7 +25,7 @@ pub async fn serve(listener: TcpListener) {
             return;
         };
         let Ok((socket, _)) = listener.accept().await else {
-            // Out of descriptors, most likely: trying again at once would only burn a CPU.
+            // Most likely there is no free descriptor: an immediate retry would only use up a CPU.
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -39,7 +39,7 @@ pub async fn serve(listener: TcpListener) {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum Heard {
+enum Request {
     Join { room: String, nick: String },
     Say(String),
 }
@@ -62,21 +62,21 @@ async fn chat(socket: TcpStream, rooms: Arc<Rooms>) {
                 None => break,
             },
             message = socket.next() => match message {
-                Some(Ok(Message::Text(text))) => match hear(&text, &rooms, &mut seat) {
+                Some(Ok(Message::Text(text))) => match handle(&text, &rooms, &mut seat) {
                     Some(line) => line,
                     None => continue,
                 },
-                Some(Ok(Message::Binary(_))) => Told::Error { text: NOT_UNDERSTOOD }.line(),
+                Some(Ok(Message::Binary(_))) => Event::Error { text: NOT_UNDERSTOOD }.line(),
                 // Pings and closes are answered by the library.
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => break,
             },
         };
-        if !tell(&mut socket, line).await {
+        if !send_line(&mut socket, line).await {
             break;
         }
     }
-    // First the leave line: the other side may take its time over the close.
+    // The others get the leave line first: the close may take a while.
     drop(seat);
     let _ = timeout(CLOSE, socket.close(None)).await;
 }
@@ -88,11 +88,11 @@ async fn next_line(seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
     }
 }
 
-/// What to tell the one who sent `text`, beyond what everyone in the room is told.
-fn hear(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
+/// Carries out a request. The answer is for its sender alone; lines for the room go out by its seats.
+fn handle(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
     let fault = match serde_json::from_str(text) {
-        Ok(Heard::Join { room, nick }) => {
-            // Leave before entering, so that one's own old nickname is free.
+        Ok(Request::Join { room, nick }) => {
+            // Leaves before it joins, so that its own nickname is free.
             *seat = None;
             match rooms.join(&room, &nick) {
                 Ok((taken, welcome)) => {
@@ -102,19 +102,19 @@ fn hear(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf8B
                 Err(fault) => fault.to_string(),
             }
         }
-        Ok(Heard::Say(text)) => match seat.as_ref().map(|seat| seat.say(&text)) {
+        Ok(Request::Say(text)) => match seat.as_ref().map(|seat| seat.say(&text)) {
             Some(Ok(())) => return None,
             Some(Err(fault)) => fault.to_string(),
             None => "Join a room first".to_owned(),
         },
         Err(_) => NOT_UNDERSTOOD.to_owned(),
     };
-    Some(Told::Error { text: &fault }.line())
+    Some(Event::Error { text: &fault }.line())
 }
 
-/// Whether the other side took it in time.
-async fn tell(socket: &mut WebSocketStream<TcpStream>, line: Utf8Bytes) -> bool {
-    matches!(timeout(TELL, socket.send(Message::Text(line))).await, Ok(Ok(())))
+/// Sends a line. Whether the client took it in time.
+async fn send_line(socket: &mut WebSocketStream<TcpStream>, line: Utf8Bytes) -> bool {
+    matches!(timeout(SEND, socket.send(Message::Text(line))).await, Ok(Ok(())))
 }
 
 const NOT_UNDERSTOOD: &str = r#"Send {"join":{"room":"lobby","nick":"ada"}} or {"say":"hello"}"#;
@@ -123,10 +123,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CLOSE: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const MESSAGE_MAX: usize = 4 * 1024;
-/// Sockets at once: well above what the guard of the demo lets through.
+/// Connections at once: well above the limit of the demo's guard.
 const SOCKETS: usize = 256;
-const TELL: Duration = Duration::from_secs(10);
-/// Bytes that wait in the process for one reader at most, the lines of its room apart.
+const SEND: Duration = Duration::from_secs(10);
+/// Bytes that are buffered for one client at most, apart from the lines of its room.
 const WAITING_MAX: usize = 64 * 1024;
 
 #[cfg(test)]

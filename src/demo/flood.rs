@@ -14,7 +14,7 @@ use super::shape::Shape;
 
 /// The one flood that may run at a time.
 #[derive(Debug)]
-pub struct Flood {
+pub(crate) struct Flood {
     guard: SocketAddr,
     lasts: Duration,
     scoreboard: Arc<Scoreboard>,
@@ -22,7 +22,7 @@ pub struct Flood {
 
 impl Flood {
     /// Floods of the guard at this address, each of which lasts so long. None is running yet.
-    pub fn new(guard: SocketAddr, lasts: Duration) -> Self {
+    pub(crate) fn new(guard: SocketAddr, lasts: Duration) -> Self {
         Self {
             guard: reachable(guard),
             lasts,
@@ -31,7 +31,7 @@ impl Flood {
     }
 
     /// Starts a flood; the handle ends with it. `None`: one is running.
-    pub fn start(&self) -> Option<JoinHandle<()>> {
+    pub(crate) fn start(&self) -> Option<JoinHandle<()>> {
         if !self.scoreboard.begin(Instant::now() + self.lasts) {
             return None;
         }
@@ -49,7 +49,7 @@ impl Flood {
     }
 
     /// How far the running flood has come, or how the last one ended.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         self.scoreboard.progress(Instant::now())
     }
 }
@@ -62,7 +62,7 @@ fn reachable(guard: SocketAddr) -> SocketAddr {
 }
 
 /// Long enough for the demo's ping and pong timeout, with some to spare.
-pub const LASTS: Duration = Duration::from_secs(15);
+pub(crate) const LASTS: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test

@@ -8,14 +8,14 @@ use super::numbers::{Numbers, Traffic};
 
 /// What was read off once a second; [`SECONDS`] of them at most.
 #[derive(Debug, Default)]
-pub struct Minute {
+pub(crate) struct Minute {
     before: Option<Numbers>,
     seconds: VecDeque<Second>,
 }
 
 /// One second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Second {
+pub(crate) struct Second {
     /// Open at its end, and their clients have spoken.
     pub speaking: u64,
     /// Open at its end, and their clients have not.
@@ -30,7 +30,7 @@ pub struct Second {
 
 impl Minute {
     /// A second is over, and these are the guard's numbers now.
-    pub fn note(&mut self, now: Numbers) {
+    pub(crate) fn note(&mut self, now: Numbers) {
         if let Some(before) = self.before.as_ref() {
             if self.seconds.len() == SECONDS {
                 self.seconds.pop_front();
@@ -41,7 +41,7 @@ impl Minute {
     }
 
     /// The oldest first.
-    pub fn seconds(&self) -> Vec<Second> {
+    pub(crate) fn seconds(&self) -> Vec<Second> {
         self.seconds.iter().cloned().collect()
     }
 }
@@ -76,7 +76,7 @@ fn news<'n>(
 }
 
 /// As many as the charts show.
-pub const SECONDS: usize = 60;
+pub(crate) const SECONDS: usize = 60;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test

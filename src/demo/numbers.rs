@@ -12,7 +12,7 @@ use crate::reason::close::CloseReason;
 
 /// The page's numbers. Everything but `connections`, `silent`, `pending` and `mine` is a total since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     /// Zone `default`.
     pub connections: Share,
     /// Those of the client key that asks, in all zones.
@@ -45,7 +45,7 @@ pub struct Numbers {
 
 /// Ghosts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Ghosts {
+pub(crate) struct Ghosts {
     /// Those that were closed.
     pub reaped: u64,
     /// Those that were closed to let a new connection of the same client in.
@@ -54,7 +54,7 @@ pub struct Ghosts {
 
 /// How much of a limit is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Share {
+pub(crate) struct Share {
     /// Open now.
     pub open: u64,
     /// At most.
@@ -63,7 +63,7 @@ pub struct Share {
 
 /// Both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// From clients.
     #[serde(rename = "in")]
     pub inwards: u64,
@@ -74,7 +74,7 @@ pub struct Traffic {
 
 impl Numbers {
     /// The numbers now. `asker` is the client key whose share is shown, and `per_ip` its limit.
-    pub fn of(in_force: &InForce, asker: ClientKey, per_ip: u32) -> Self {
+    pub(crate) fn of(in_force: &InForce, asker: ClientKey, per_ip: u32) -> Self {
         let process = &in_force.process;
         let zones = || in_force.all_zones();
         let default = zones().find(|zone| &*zone.state.name == "default");

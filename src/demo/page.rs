@@ -1,4 +1,4 @@
-//! The demo's page: one document, the numbers it polls, and the button's flood.
+//! The HTTP server of the demo's page: the document, the numbers that it polls, and the flood of its button.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,26 +21,26 @@ use crate::admin::serve::{self, Asked, Response, text, value};
 use crate::control::guard::Guard;
 use crate::limit::key::{ClientKey, Prefixes};
 
-/// What the page server needs to know.
+/// The state of the page's server.
 #[derive(Debug)]
-pub struct Page {
-    /// The guard whose numbers are shown.
+pub(crate) struct Page {
+    /// The guard whose numbers the page shows.
     pub guard: Arc<Guard>,
-    /// Where it listens.
+    /// The address that the guard listens on.
     pub guard_at: SocketAddr,
-    /// Its limit for one address.
+    /// The guard's limit of connections for one address.
     pub per_ip: u32,
-    /// How many messages it lets through at once.
+    /// Messages that the guard passes at once.
     pub burst: u32,
-    /// And then in a second.
+    /// Messages that it passes per second after that.
     pub rate: u32,
-    /// The button's.
+    /// The flood that the button starts.
     pub flood: Flood,
-    /// What its charts show.
+    /// The data of the charts.
     pub minute: Mutex<Minute>,
 }
 
-/// Everything that the page polls.
+/// The answer to `/numbers`.
 #[derive(Serialize)]
 struct Polled {
     #[serde(flatten)]
@@ -49,8 +49,8 @@ struct Polled {
     flood: Progress,
 }
 
-/// Serves the page for good, as bounded as the admin server and for the same Hosts.
-pub async fn serve(listener: TcpListener, page: Arc<Page>) {
+/// Serves the page for good, with the bounds and the allowed Hosts of the admin server.
+pub(crate) async fn serve(listener: TcpListener, page: Arc<Page>) {
     let asked_of = Arc::clone(&page);
     let answers = serve::serve(listener, move |asked| {
         let page = Arc::clone(&asked_of);
@@ -110,8 +110,8 @@ impl Page {
         response
     }
 
-    /// The guard's address as the page's reader can dial it. `host` was judged: it is ours, so nobody else's text gets
-    /// into the page.
+    /// The guard's address as the browser can reach it. `host` is one of ours: the verdict on the request came first, so no
+    /// foreign text gets into the page.
     fn guard_url(&self, host: &str) -> String {
         match name_of(host) {
             Some(name) if self.guard_at.ip().is_unspecified() => format!("ws://{name}:{}/chat", self.guard_at.port()),
@@ -128,13 +128,13 @@ impl Page {
         json(StatusCode::OK, &polled)
     }
 
-    /// The asker's own share is that of its address on this port, which is its address on the guard's as well.
-    pub fn numbers(&self, asker: IpAddr) -> Numbers {
+    /// The guard's numbers now. `asker` is the browser's address, which is the same on the guard's port.
+    pub(crate) fn numbers(&self, asker: IpAddr) -> Numbers {
         let asker = ClientKey::of(asker, Prefixes::default());
         Numbers::of(&self.guard.in_force(), asker, self.per_ip)
     }
 
-    /// Writes down each second, whether somebody looks or not: a page that is opened later shows it.
+    /// Records each second, also while no page is open, so that a page shows the minute before it was opened.
     async fn watch(&self) {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,7 +146,7 @@ impl Page {
     }
 
     fn start_flood(&self, asked: &Asked) -> Response {
-        // This one has an effect: a page on another port of this host may not have it either.
+        // A POST has an effect, so pages on other ports of this host are refused too.
         if !matches!(asked.fetch_site(), None | Some("same-origin")) {
             return text(StatusCode::FORBIDDEN, "Only the demo's own page may flood\n");
         }
@@ -170,7 +170,7 @@ fn not_allowed(allowed: &'static str) -> Response {
     response
 }
 
-/// New for every document. The standard hasher's keys come from the system's random numbers.
+/// A new nonce for each document. The keys of the standard hasher come from the system's random numbers.
 fn nonce() -> String {
     let random = || RandomState::new().hash_one(0_u8);
     format!("{:016x}{:016x}", random(), random())

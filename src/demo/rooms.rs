@@ -1,4 +1,4 @@
-//! The chat's rooms: who is where, and what everyone there is told. No sockets.
+//! The rooms of the chat: their people, and the lines that these get. No sockets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,15 +9,15 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// Every room that has someone in it; [`ROOMS_MAX`] at most.
+/// All rooms that are not empty; [`ROOMS_MAX`] at most.
 #[derive(Debug, Default)]
-pub struct Rooms {
+pub(crate) struct Rooms {
     inner: Mutex<Inner>,
 }
 
-/// A place in a room. Dropping it leaves the room, and the others are told.
+/// A place in a room. Dropping it leaves the room, and the others get [`Event::Left`].
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     rooms: Arc<Rooms>,
     room: String,
     id: u64,
@@ -25,9 +25,9 @@ pub struct Seat {
     lines: mpsc::Receiver<Utf8Bytes>,
 }
 
-/// Why nobody entered, or nothing was said.
+/// Why a request had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The nickname is empty, longer than [`NICK_MAX`], or has control characters.
     Nick,
     /// The same of the room's name and [`ROOM_MAX`].
@@ -38,39 +38,39 @@ pub enum Fault {
     TooManyRooms,
 }
 
-/// What a client is told.
+/// What clients get.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
-pub enum Told<'a> {
-    /// It is in: under this nickname, together with these people (itself included).
+pub(crate) enum Event<'a> {
+    /// The client has joined.
     Welcome {
         /// The room.
         room: &'a str,
-        /// Its nickname, numbered if the room has one like it.
+        /// Its nickname, with a number if the room has that nickname already.
         nick: &'a str,
-        /// Everyone in the room, in order of arrival.
+        /// The nicknames of everyone in the room, its own included, in order of arrival.
         people: Vec<&'a str>,
     },
-    /// Somebody else came.
+    /// Somebody else has joined.
     Joined {
-        /// Who.
+        /// The nickname.
         nick: &'a str,
     },
-    /// Somebody else went.
+    /// Somebody else has left.
     Left {
-        /// Who.
+        /// The nickname.
         nick: &'a str,
     },
-    /// Somebody said something; the speaker hears it too.
+    /// A message in the room. Its sender gets it too.
     Said {
-        /// Who.
+        /// The nickname.
         nick: &'a str,
-        /// What.
+        /// The text.
         text: &'a str,
     },
     /// The client's last message had no effect.
     Error {
-        /// Why, for people.
+        /// The reason, as a sentence.
         text: &'a str,
     },
 }
@@ -89,11 +89,11 @@ struct Person {
 }
 
 impl Rooms {
-    /// Enters `room`, making it if need be, and tells the others. The line is the [`Told::Welcome`] to pass on first.
-    pub fn join(self: &Arc<Self>, room: &str, nick: &str) -> Result<(Seat, Utf8Bytes), Fault> {
+    /// Joins `room`, which is created if it is new. The line is [`Event::Welcome`], for the client itself.
+    pub(crate) fn join(self: &Arc<Self>, room: &str, nick: &str) -> Result<(Seat, Utf8Bytes), Fault> {
         let room = bounded(room, ROOM_MAX).ok_or(Fault::Room)?;
         let nick = bounded(nick, NICK_MAX).ok_or(Fault::Nick)?;
-        let (tell, lines) = mpsc::channel(LINES_MAX);
+        let (sender, lines) = mpsc::channel(LINES_MAX);
 
         let mut inner = self.inner.lock();
         if inner.rooms.len() >= ROOMS_MAX && !inner.rooms.contains_key(room) {
@@ -103,14 +103,14 @@ impl Rooms {
         let id = inner.next_id;
         let people = inner.rooms.entry(room.to_owned()).or_default();
         let nick = free_nick(people, nick);
-        tell_all(people, &Told::Joined { nick: &nick }.line());
+        broadcast(people, &Event::Joined { nick: &nick }.line());
         people.push(Person {
             id,
             nick: nick.clone(),
-            lines: tell,
+            lines: sender,
         });
         let everyone = people.iter().map(|person| person.nick.as_str()).collect();
-        let welcome = Told::Welcome {
+        let welcome = Event::Welcome {
             room,
             nick: &nick,
             people: everyone,
@@ -132,25 +132,25 @@ impl Rooms {
 
     /// Rooms with someone in them.
     #[cfg(test)]
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.inner.lock().rooms.len()
     }
 }
 
 impl Seat {
-    /// Tells everyone in the room.
-    pub fn say(&self, text: &str) -> Result<(), Fault> {
+    /// Sends a message to everyone in the room.
+    pub(crate) fn say(&self, text: &str) -> Result<(), Fault> {
         let text = bounded(text, TEXT_MAX).ok_or(Fault::Text)?;
-        let line = Told::Said { nick: &self.nick, text }.line();
+        let line = Event::Said { nick: &self.nick, text }.line();
         let mut inner = self.rooms.inner.lock();
         if let Some(people) = inner.rooms.get_mut(&self.room) {
-            tell_all(people, &line);
+            broadcast(people, &line);
         }
         Ok(())
     }
 
-    /// The next line told in the room. `None`: [`LINES_MAX`] lines waited unread, and the room has let this one go.
-    pub async fn next_line(&mut self) -> Option<Utf8Bytes> {
+    /// The next line of the room. `None`: [`LINES_MAX`] lines were waiting, so the room has dropped this seat.
+    pub(crate) async fn next_line(&mut self) -> Option<Utf8Bytes> {
         self.lines.recv().await
     }
 }
@@ -163,7 +163,7 @@ impl Drop for Seat {
         };
         if let Some(at) = people.iter().position(|person| person.id == self.id) {
             people.remove(at);
-            tell_all(people, &Told::Left { nick: &self.nick }.line());
+            broadcast(people, &Event::Left { nick: &self.nick }.line());
         }
         if people.is_empty() {
             inner.rooms.remove(&self.room);
@@ -171,9 +171,9 @@ impl Drop for Seat {
     }
 }
 
-impl Told<'_> {
+impl Event<'_> {
     /// As it is sent.
-    pub(super) fn line(&self) -> Utf8Bytes {
+    pub(crate) fn line(&self) -> Utf8Bytes {
         serde_json::to_string(self)
             .expect("strings and lists of strings can always be written as JSON")
             .into()
@@ -191,18 +191,18 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Tells everyone who can still take it. Who can't is let go, and the rest are told that too.
-fn tell_all(people: &mut Vec<Person>, line: &Utf8Bytes) {
-    let mut too_slow = Vec::new();
+/// Queues a line for everyone. People whose queue is full are dropped, and the others get [`Event::Left`].
+fn broadcast(people: &mut Vec<Person>, line: &Utf8Bytes) {
+    let mut dropped = Vec::new();
     people.retain(|person| {
-        let told = person.lines.try_send(line.clone()).is_ok();
-        if !told {
-            too_slow.push(person.nick.clone());
+        let is_queued = person.lines.try_send(line.clone()).is_ok();
+        if !is_queued {
+            dropped.push(person.nick.clone());
         }
-        told
+        is_queued
     });
-    for nick in too_slow {
-        tell_all(people, &Told::Left { nick: &nick }.line());
+    for nick in dropped {
+        broadcast(people, &Event::Left { nick: &nick }.line());
     }
 }
 
@@ -222,15 +222,15 @@ fn bounded(text: &str, max: usize) -> Option<&str> {
 }
 
 /// Characters of a nickname at most, before its number.
-pub const NICK_MAX: usize = 24;
+pub(crate) const NICK_MAX: usize = 24;
 /// Characters of a room's name at most.
-pub const ROOM_MAX: usize = 32;
+pub(crate) const ROOM_MAX: usize = 32;
 /// Characters of a message at most.
-pub const TEXT_MAX: usize = 500;
+pub(crate) const TEXT_MAX: usize = 500;
 /// Rooms at once.
-pub const ROOMS_MAX: usize = 64;
-/// Lines that wait for one reader at most.
-pub const LINES_MAX: usize = 64;
+pub(crate) const ROOMS_MAX: usize = 64;
+/// Lines that are queued for one client at most.
+pub(crate) const LINES_MAX: usize = 64;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test

@@ -11,7 +11,7 @@ use super::shape::Shape;
 
 /// The results of the flood that is running, or of the last one; shared by its tasks.
 #[derive(Debug, Default)]
-pub(super) struct Scoreboard {
+pub(crate) struct Scoreboard {
     inner: Mutex<Inner>,
 }
 
@@ -24,7 +24,7 @@ struct Inner {
 
 /// How far a flood has come.
 #[derive(Clone, Debug, Serialize)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Milliseconds until it is over; 0 when none is running.
     pub left_ms: u64,
     /// One for each shape; none before the first flood.
@@ -33,7 +33,7 @@ pub struct Progress {
 
 /// What the sockets of one shape have come to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ShapeResult {
+pub(crate) struct ShapeResult {
     /// The shape's word.
     pub shape: &'static str,
     /// The addresses that its sockets come from.
@@ -50,7 +50,7 @@ pub struct ShapeResult {
 
 impl Scoreboard {
     /// Begins a flood that ends then. `false`: one is running.
-    pub(super) fn begin(&self, ends: Instant) -> bool {
+    pub(crate) fn begin(&self, ends: Instant) -> bool {
         let mut inner = self.inner.lock();
         if inner.ends.is_some() {
             return false;
@@ -61,17 +61,17 @@ impl Scoreboard {
     }
 
     /// The running flood is over.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.inner.lock().ends = None;
     }
 
-    pub(super) fn record(&self, shape: Shape, change: impl FnOnce(&mut ShapeResult)) {
+    pub(crate) fn record(&self, shape: Shape, change: impl FnOnce(&mut ShapeResult)) {
         if let Some(result) = self.inner.lock().results.get_mut(shape as usize) {
             change(result);
         }
     }
 
-    pub(super) fn progress(&self, now: Instant) -> Progress {
+    pub(crate) fn progress(&self, now: Instant) -> Progress {
         let inner = self.inner.lock();
         let left = inner
             .ends
@@ -105,7 +105,7 @@ impl ShapeResult {
     }
 
     /// As a line of text.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let heard: Vec<_> = self
             .heard
             .iter()
