@@ -15,16 +15,16 @@ use crate::upstream::server::Server;
 use crate::live::in_force::InForce;
 use crate::live::process::ProcessState;
 use crate::live::zone::Zone;
-use crate::telemetry::metrics::seconds;
+use crate::telemetry::metrics::{Gauges, seconds};
 use crate::telemetry::process::ProcessUse;
 
 /// What /metrics says. Where it `may_forget`, the series of what is gone are shown once more and then removed.
 pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
-    let gauges = &in_force.process.metrics.gauges;
-    gauges.forget_labels();
+    let metrics = &in_force.process.metrics;
+    let gauges = &Gauges::new();
     for (zone, census) in in_force.all_zones().zip(census(in_force)) {
         if !in_force.is_gone(zone) {
-            set_zone(zone, &census, in_force);
+            set_zone(zone, &census, in_force, gauges);
         }
     }
     for listener in in_force.listeners_in_use() {
@@ -37,7 +37,7 @@ pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     gauges
         .process_connections_limit
         .set(in_force.process.connections_limit.load(Relaxed).into());
-    catch_up(&gauges.client_evictions, in_force.process.admission.evictions());
+    gauges.client_evictions.inc_by(in_force.process.admission.evictions());
     gauges.counter_drift.set(drift(in_force));
     for upstream in &in_force.upstreams {
         for server in upstream.servers() {
@@ -48,18 +48,17 @@ pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
                 .with_label_values(labels)
                 .set(server.open().into());
             catch_up(
-                &gauges.upstream_dial_failures.with_label_values(labels),
+                &metrics.totals.upstream_dial_failures.with_label_values(labels),
                 server.dial_failures(),
             );
         }
     }
-    set_process(&in_force.process);
+    set_process(&in_force.process, gauges);
     let mut text = Vec::new();
     let there = may_forget.then(|| There::in_force(in_force));
-    let families = in_force
-        .process
-        .metrics
-        .gather(|labels| there.as_ref().is_some_and(|there| there.has_lost(labels)));
+    let mut families = metrics.gather(|labels| there.as_ref().is_some_and(|there| there.has_lost(labels)));
+    families.extend(gauges.gather());
+    families.sort_by(|one, other| one.name().cmp(other.name()));
     match TextEncoder::new().encode(&families, &mut text) {
         Ok(()) => String::from_utf8_lossy(&text).replace(TYPED, ""),
         Err(error) => format!("# {error}\n"),
@@ -142,8 +141,7 @@ pub fn drift(in_force: &InForce) -> i64 {
     least
 }
 
-fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
-    let gauges = &in_force.process.metrics.gauges;
+fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce, gauges: &Gauges) {
     let name: &str = &zone.state.name;
     let counts = &zone.state.counts;
     gauges
@@ -156,22 +154,22 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
         .connections
         .unwrap_or(in_force.process.connections_limit.load(Relaxed));
     gauges.connections_limit.with_label_values(&[name]).set(limit.into());
-    let traffic = &gauges.traffic;
+    let totals = &in_force.process.metrics.totals;
     let sum = |count: fn(&RelayCounters) -> &Counter| sum(&zone.state.relay_counters, count);
     catch_up(
-        &traffic.bytes.with_label_values(&[name, "in"]),
+        &totals.bytes.with_label_values(&[name, "in"]),
         sum(|counters| &counters.bytes_in),
     );
     catch_up(
-        &traffic.bytes.with_label_values(&[name, "out"]),
+        &totals.bytes.with_label_values(&[name, "out"]),
         sum(|counters| &counters.bytes_out),
     );
     catch_up(
-        &traffic.messages.with_label_values(&[name, "in"]),
+        &totals.messages.with_label_values(&[name, "in"]),
         sum(|counters| &counters.messages_in),
     );
     catch_up(
-        &traffic.messages.with_label_values(&[name, "out"]),
+        &totals.messages.with_label_values(&[name, "out"]),
         sum(|counters| &counters.messages_out),
     );
     gauges
@@ -179,13 +177,13 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
         .with_label_values(&[name])
         .set(whole(silent(&zone.state.relay_counters)));
     catch_up(
-        &traffic.heartbeats.with_label_values(&[name]),
+        &totals.heartbeats.with_label_values(&[name]),
         sum(|counters| &counters.heartbeats),
     );
     for limit in MessageLimit::ALL {
         for action in LimitAction::ALL.into_iter().filter(|action| limit.may_lead_to(*action)) {
             catch_up(
-                &traffic
+                &totals
                     .limit_hits
                     .with_label_values(&[name, limit.word(), action.word()]),
                 limit_hits(&zone.state.relay_counters, limit, action),
@@ -206,9 +204,8 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce) {
     }
 }
 
-fn set_process(state: &ProcessState) {
-    let gauges = &state.metrics.gauges;
-    catch_up(&gauges.log_lines_dropped, state.log.dropped());
+fn set_process(state: &ProcessState, gauges: &Gauges) {
+    gauges.log_lines_dropped.inc_by(state.log.dropped());
     let started = since_1970(state.started);
     gauges.start_time.set(started);
     let reloads = &state.reloads;
@@ -219,13 +216,14 @@ fn set_process(state: &ProcessState) {
     gauges
         .config_last_reload_success_timestamp
         .set(since_1970(last.succeeded_at));
-    catch_up(&gauges.config_reloads.with_label_values(&["success"]), generation - 1);
-    catch_up(&gauges.config_reloads.with_label_values(&["failure"]), failures);
+    gauges
+        .config_reloads
+        .with_label_values(&["success"])
+        .inc_by(generation - 1);
+    gauges.config_reloads.with_label_values(&["failure"]).inc_by(failures);
     let Some(used) = ProcessUse::now() else { return };
     let process = &gauges.process;
-    process
-        .cpu_seconds
-        .inc_by((used.cpu_seconds - process.cpu_seconds.get()).max(0.0));
+    process.cpu_seconds.inc_by(used.cpu_seconds);
     process.resident_memory.set(whole(used.resident_bytes));
     process.virtual_memory.set(whole(used.virtual_bytes));
     process.open_fds.set(whole(used.open_fds));

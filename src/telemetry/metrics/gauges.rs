@@ -1,18 +1,20 @@
-//! The metrics that are read off the state when somebody asks.
+//! The metrics that are read off the state when somebody asks: made anew for each scrape, so that none outlives what it is
+//! about.
 
+use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::register::{counter, counters, float, gauge, gauges, register};
 
-/// The metrics that are set when somebody asks.
+/// One reading of the state.
 #[derive(Debug)]
 pub(crate) struct Gauges {
+    registry: Registry,
     pub(crate) connections: IntGaugeVec,
     pub(crate) connections_limit: IntGaugeVec,
     pub(crate) process_connections: IntGauge,
     pub(crate) process_connections_limit: IntGauge,
     pub(crate) pending: IntGaugeVec,
-    pub(crate) traffic: TrafficCounters,
     pub(crate) clients: IntGaugeVec,
     pub(crate) client_connections_max: IntGaugeVec,
     pub(crate) clients_by_connections: IntGaugeVec,
@@ -21,7 +23,6 @@ pub(crate) struct Gauges {
     pub(crate) counter_drift: IntGauge,
     pub(crate) upstream_up: IntGaugeVec,
     pub(crate) upstream_connections: IntGaugeVec,
-    pub(crate) upstream_dial_failures: IntCounterVec,
     pub(crate) config_generation: IntGauge,
     pub(crate) config_last_reload_successful: IntGauge,
     pub(crate) config_last_reload_success_timestamp: Gauge,
@@ -30,15 +31,6 @@ pub(crate) struct Gauges {
     pub(crate) start_time: Gauge,
     pub(crate) build_info: IntGaugeVec,
     pub(crate) process: ProcessGauges,
-}
-
-/// The traffic of open connections.
-#[derive(Debug)]
-pub(crate) struct TrafficCounters {
-    pub(crate) bytes: IntCounterVec,
-    pub(crate) messages: IntCounterVec,
-    pub(crate) limit_hits: IntCounterVec,
-    pub(crate) heartbeats: IntCounterVec,
 }
 
 /// The `process_*` values that every Prometheus client library exports.
@@ -54,7 +46,10 @@ pub(crate) struct ProcessGauges {
 }
 
 impl Gauges {
-    pub(super) fn new(r: &Registry) -> Self {
+    /// All at 0, those with labels without a series.
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
         let zone: &[&str] = &["zone"];
         let server: &[&str] = &["upstream", "server"];
         let gauges = Self {
@@ -72,7 +67,6 @@ impl Gauges {
                 "Sockets accepted and not yet admitted",
                 &["listener"],
             ),
-            traffic: TrafficCounters::new(r),
             clients: gauges(r, "wsguard_clients", "Distinct client keys with a connection", zone),
             client_connections_max: gauges(
                 r,
@@ -104,7 +98,6 @@ impl Gauges {
             ),
             upstream_up: gauges(r, "wsguard_upstream_up", "Whether the server can be dialled", server),
             upstream_connections: gauges(r, "wsguard_upstream_connections", "Connections to the server", server),
-            upstream_dial_failures: counters(r, "wsguard_upstream_dial_failures_total", "Dials that failed", server),
             config_generation: gauge(
                 r,
                 "wsguard_config_generation",
@@ -129,6 +122,7 @@ impl Gauges {
             start_time: float(r, "wsguard_start_time_seconds", "When wsguard began to serve"),
             build_info: gauges(r, "wsguard_build_info", "1, labelled with the version", &["version"]),
             process: ProcessGauges::new(r),
+            registry,
         };
         gauges.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         for outcome in ["success", "failure"] {
@@ -139,54 +133,9 @@ impl Gauges {
 }
 
 impl Gauges {
-    /// Forgets what a reload may have removed. The rest is set anew before anything is read.
-    pub(crate) fn forget_labels(&self) {
-        for gauges in [
-            &self.connections,
-            &self.connections_limit,
-            &self.pending,
-            &self.clients,
-            &self.client_connections_max,
-            &self.clients_by_connections,
-            &self.silent_connections,
-            &self.upstream_up,
-            &self.upstream_connections,
-        ] {
-            gauges.reset();
-        }
-    }
-}
-
-impl TrafficCounters {
-    fn new(r: &Registry) -> Self {
-        let zone: &[&str] = &["zone"];
-        let both: &[&str] = &["zone", "direction"];
-        Self {
-            bytes: counters(
-                r,
-                "wsguard_bytes_total",
-                "Bytes moved through tunnels, from (in) and to (out) clients",
-                both,
-            ),
-            messages: counters(
-                r,
-                "wsguard_messages_total",
-                "WebSocket messages, counted at their first frame",
-                both,
-            ),
-            limit_hits: counters(
-                r,
-                "wsguard_message_limit_hits_total",
-                "Messages and frames beyond a limit, by what was done about it",
-                &["zone", "limit", "action"],
-            ),
-            heartbeats: counters(
-                r,
-                "wsguard_suspected_heartbeats_total",
-                "Messages of one size at a steady interval, from clients whose messages are looked at",
-                zone,
-            ),
-        }
+    /// Everything that was set.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 }
 

@@ -12,9 +12,9 @@ use crate::limit::admission::Limit;
 use crate::reason::close::CloseReason;
 use crate::telemetry::class::Class;
 
-use super::gauges::Gauges;
 use super::handshakes::{Handshakes, Refused};
 use super::register::{counter, counters, histogram};
+use super::totals::Totals;
 use super::zone::ZoneMetrics;
 
 /// Every metric of the process.
@@ -38,7 +38,7 @@ pub struct Metrics {
     closes: IntCounterVec,
     ghosts: IntCounterVec,
     connection_duration: HistogramVec,
-    pub(crate) gauges: Gauges,
+    pub(crate) totals: Totals,
     /// The series of removed zones, listeners and servers that one scrape has shown since.
     shown: Mutex<HashSet<Series>>,
 }
@@ -113,7 +113,7 @@ impl Metrics {
                 "From an open tunnel to its end",
                 &[0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0],
             ),
-            gauges: Gauges::new(r),
+            totals: Totals::new(r),
             shown: Mutex::default(),
             registry,
         }
@@ -203,7 +203,6 @@ impl Metrics {
 
     fn remove(&self, (name, labels): &Series) {
         let labels: HashMap<&str, &str> = labels.iter().map(|(name, value)| (&**name, &**value)).collect();
-        let traffic = &self.gauges.traffic;
         let counters = [
             &self.accepted,
             &self.silent_closes,
@@ -211,15 +210,10 @@ impl Metrics {
             &self.handshakes,
             &self.closes,
             &self.ghosts,
-            &traffic.bytes,
-            &traffic.messages,
-            &traffic.limit_hits,
-            &traffic.heartbeats,
-            &self.gauges.upstream_dial_failures,
         ];
         let is_it = |vec: &dyn Collector| vec.desc().iter().any(|desc| desc.fq_name == *name);
         // One that is not there any more is no loss.
-        for counters in counters.into_iter().filter(|vec| is_it(*vec)) {
+        for counters in counters.into_iter().chain(self.totals.all()).filter(|vec| is_it(*vec)) {
             let _gone = counters.remove(&labels);
         }
         for histograms in [&self.handshake_duration, &self.connection_duration] {

@@ -1,0 +1,68 @@
+//! Totals that are kept by those who count them, and that outlive them in the registry.
+
+use prometheus::{IntCounterVec, Registry};
+
+use super::register::counters;
+
+/// The traffic of open connections, and the dials of servers. Totals that are kept elsewhere: a scrape brings the counters up
+/// to them, and the series of a zone or server that is gone stay until they have been shown once more.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    pub(crate) bytes: IntCounterVec,
+    pub(crate) messages: IntCounterVec,
+    pub(crate) limit_hits: IntCounterVec,
+    pub(crate) heartbeats: IntCounterVec,
+    pub(crate) upstream_dial_failures: IntCounterVec,
+}
+
+impl Totals {
+    pub(super) fn new(r: &Registry) -> Self {
+        let zone: &[&str] = &["zone"];
+        let both: &[&str] = &["zone", "direction"];
+        Self {
+            bytes: counters(
+                r,
+                "wsguard_bytes_total",
+                "Bytes moved through tunnels, from (in) and to (out) clients",
+                both,
+            ),
+            messages: counters(
+                r,
+                "wsguard_messages_total",
+                "WebSocket messages, counted at their first frame",
+                both,
+            ),
+            limit_hits: counters(
+                r,
+                "wsguard_message_limit_hits_total",
+                "Messages and frames beyond a limit, by what was done about it",
+                &["zone", "limit", "action"],
+            ),
+            heartbeats: counters(
+                r,
+                "wsguard_suspected_heartbeats_total",
+                "Messages of one size at a steady interval, from clients whose messages are looked at",
+                zone,
+            ),
+            upstream_dial_failures: counters(
+                r,
+                "wsguard_upstream_dial_failures_total",
+                "Dials that failed",
+                &["upstream", "server"],
+            ),
+        }
+    }
+}
+
+impl Totals {
+    /// The counters with labels, all of them.
+    pub(super) fn all(&self) -> [&IntCounterVec; 5] {
+        [
+            &self.bytes,
+            &self.messages,
+            &self.limit_hits,
+            &self.heartbeats,
+            &self.upstream_dial_failures,
+        ]
+    }
+}
