@@ -238,6 +238,17 @@ fn what_is_said_to_be_pure_is_pure() {
     }
 }
 
+/// A relay's clock can be set by a test, so nothing but that clock reads the time.
+#[test]
+fn a_relay_reads_no_clock_but_its_own() {
+    for file in sources() {
+        let body = file.without_tests();
+        let reads_the_clock = body.windows(4).any(|four| four == ["Instant", ":", ":", "now"]);
+        let may = file.floor() != "relay" || file.is_test() || file.name == "relay/clock.rs";
+        assert!(!reads_the_clock || may, "{} reads the clock", file.name);
+    }
+}
+
 /// The wall clock may jump, so nothing is timed by it: it stamps lines and says when something happened.
 #[test]
 fn the_wall_clock_is_shown_and_never_reckoned_with() {

@@ -93,7 +93,7 @@ impl Registry {
     /// Visits every connection of a worker, for a tick that was `due` and comes `now`. A tick is late from `late` on.
     pub(crate) fn sweep(&self, worker: usize, due: Instant, now: Instant, late: Duration, mut parking: Parking) {
         let shard = &self.shards[worker];
-        let judged = shard.clock.look(now);
+        let judged = shard.clock.read(now);
         // The tick's own time, unless that is long ago: by the clock, a limit would be missed by a hair and cost another
         // tick.
         let is_late = now.saturating_duration_since(due) >= late;

@@ -1,5 +1,5 @@
-//! What an open connection is held to: its pace, and [`MessageRules`] as a relay acts on them, rates as charges. Compiled
-//! once for all connections of a zone.
+//! What an open connection is held to: its timeouts, and its [`MessageRules`] with rates as charges. Compiled once for all
+//! connections of a zone.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use super::timeouts::Timeouts;
 /// What an open connection is held to, both ways.
 #[derive(Debug)]
 pub struct ConnLimits {
-    /// How long it may take over what it does.
+    /// Its timeouts.
     pub timeouts: Timeouts,
-    /// What tells how long its peers take.
+    /// The clock of its timeouts.
     pub clock: Arc<Clock>,
     pub(super) inbound: DirectionLimits,
     pub(super) outbound: DirectionLimits,
     pub(super) on_exceed: OnExceed,
     pub(super) notice: Option<Arc<str>>,
-    /// Beyond a limit everything passes all the same, and is counted.
+    /// What exceeds a limit is counted, and passes.
     pub(super) observe: bool,
     epoch: Instant,
     liveness: Liveness,
@@ -35,7 +35,7 @@ pub struct ConnLimits {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DirectionLimits {
     pub(super) messages: Option<Charge>,
-    /// Frames of every kind, so that pings and empty fragments are no way round the others.
+    /// Frames of every kind, so that pings and empty fragments do not get around the other limits.
     pub(super) frames: Option<Charge>,
     /// As `messages` and `frames`, for all connections of the client key.
     pub(super) shared: Option<Charge>,
@@ -45,25 +45,25 @@ pub(super) struct DirectionLimits {
     pub(super) strict: bool,
 }
 
-/// How it is seen that a client is still there.
+/// How a client shows that it is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// A client that was silent for so long is asked.
+    /// A client that was silent for so long gets a ping.
     pub ping: Option<Duration>,
-    /// How long it may take over the answer.
+    /// How long it may take to answer.
     pub pong_timeout: Duration,
     /// What counts as the answer.
     pub pong: Pong,
-    /// How long it may take until its first frame.
+    /// How long it may take to send its first frame.
     pub first_message: Option<Duration>,
 }
 
 impl ConnLimits {
-    /// The terms of a zone with these rules. `epoch` is that of the moments in which shared buckets count.
+    /// The limits of a zone with these rules. `epoch` is the time at which the moments of its buckets begin.
     pub fn new(timeouts: Timeouts, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
-        // Where no bucket of messages bounds them, that of bytes does, and last a number that nothing honest needs.
+        // Where no rate of messages bounds frames, that of bytes does, or else a number that no honest client needs.
         let own_frames = |rate: Option<Rate>, shared: Option<Rate>, bytes: Option<Rate>, otherwise| match (rate, shared)
         {
             (Some(_), _) => frames(rate),
@@ -105,32 +105,32 @@ impl ConnLimits {
         }
     }
 
-    /// How it is seen that a client is still there.
+    /// How a client shows that it is alive.
     pub fn liveness(&self) -> Liveness {
         self.liveness
     }
 
-    /// Whether all connections of a client key count together in anything.
+    /// Whether any limit counts all connections of a client key together.
     pub fn shares(&self) -> bool {
         self.inbound.shared.is_some() || self.outbound.shared.is_some()
     }
 
-    /// Whether frames from the client have to be looked at before they pass, for more than their form.
+    /// Whether frames from the client are policed for more than their form.
     pub(super) fn polices_client(&self) -> bool {
         self.inbound.limits_anything() || self.pings()
     }
 
-    /// Whether frames from the client are held to RFC 6455.
+    /// Whether frames from the client must keep to RFC 6455.
     pub(super) fn is_strict(&self) -> bool {
         self.inbound.strict
     }
 
-    /// Whether frames to the client have to be.
+    /// Whether frames from the server are policed.
     pub(super) fn polices_server(&self) -> bool {
         self.outbound.limits_anything()
     }
 
-    /// Whether a silent client is ever asked.
+    /// Whether a silent client is ever pinged, so that its activity matters.
     pub(super) fn pings(&self) -> bool {
         self.liveness.ping.is_some() || self.liveness.first_message.is_some()
     }
@@ -138,7 +138,7 @@ impl ConnLimits {
     /// The frame of the configured notice, for a client that may go on after `wait`.
     pub(super) fn notice_frame(&self, wait: Duration) -> Option<Vec<u8>> {
         let text = self.notice.as_ref()?;
-        // Rounded up: who comes back in that very millisecond would be a fraction too early.
+        // Rounded up, so that a client that waits exactly that long is not a fraction too early.
         let retry_ms = wait.as_nanos().div_ceil(1_000_000).to_string();
         let text = text.replace("{retry_ms}", &retry_ms);
         Some(server_frame(FrameKind::Text, text.as_bytes()))
@@ -175,7 +175,7 @@ fn frames_of_bytes(rate: Rate) -> Rate {
 
 const TEN: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 const HUNDRED: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-/// Frames of a connection whose messages are limited in size alone.
+/// Frames of a connection whose messages are limited in size only.
 const MOST_FRAMES: Rate = Rate {
     tokens: NonZeroU32::new(10_000).expect("it is not 0"),
     per: Duration::from_secs(1),

@@ -1,10 +1,12 @@
-//! Running counts of what open connections move, one tally for each worker and zone; a scrape sums them.
+//! Running counts of what open connections move, a set for each worker and zone; a scrape sums them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Counts that only ever grow, written by one thread and read by any.
+use enum_map::{Enum, EnumMap};
+
+/// Counts that only grow, written by one thread and read by any.
 #[derive(Debug, Default)]
-#[repr(align(128))] // A line of its own: two workers' tallies never share one.
+#[repr(align(128))] // Two workers never share a cache line.
 pub struct RelayCounters {
     /// Bytes from clients.
     pub bytes_in: Counter,
@@ -16,15 +18,16 @@ pub struct RelayCounters {
     pub messages_out: Counter,
     /// Tunnels that were opened.
     pub opened: Counter,
-    /// Tunnels whose client has sent something, or that ended before it did: `opened` less this are silent.
+    /// Tunnels whose client has sent something, or that ended before it did. `opened` less this is the number of open tunnels
+    /// with a silent client.
     pub no_longer_silent: Counter,
-    /// Messages from clients that looked like heartbeats: of one size, at a steady interval.
+    /// Messages from clients that looked like heartbeats: of equal size, at a steady interval.
     pub heartbeats: Counter,
-    hits: [[Counter; LimitAction::ALL.len()]; MessageLimit::ALL.len()],
+    hits: EnumMap<MessageLimit, EnumMap<LimitAction, Counter>>,
 }
 
-/// What messages can exceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A limit on messages or frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[allow(missing_docs)] // Named after their keys in `[limits.messages]`, where they are explained.
 pub enum MessageLimit {
     Rate,
@@ -39,19 +42,19 @@ pub enum MessageLimit {
     OutBytesRate,
 }
 
-/// What was done about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was done when a limit was hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum LimitAction {
-    /// The connection was ended.
+    /// The connection was closed.
     Close,
-    /// The message had to wait.
+    /// The message was delayed.
     Delay,
-    /// Nothing but counting.
+    /// It was counted, and passed.
     Observe,
 }
 
 impl MessageLimit {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Rate,
         Self::PerIpRate,
@@ -64,7 +67,7 @@ impl MessageLimit {
         Self::OutBytesRate,
     ];
 
-    /// The word.
+    /// Its word in the log and in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Rate => "rate",
@@ -79,7 +82,7 @@ impl MessageLimit {
         }
     }
 
-    /// Whether hitting it can have this outcome.
+    /// Whether this can be done when it is hit.
     pub fn may_lead_to(self, action: LimitAction) -> bool {
         match self {
             Self::Rate | Self::PerIpRate | Self::BytesRate | Self::Frames => true,
@@ -90,10 +93,10 @@ impl MessageLimit {
 }
 
 impl LimitAction {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 3] = [Self::Close, Self::Delay, Self::Observe];
 
-    /// The word.
+    /// Its word in the log and in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Close => "close",
@@ -104,24 +107,26 @@ impl LimitAction {
 }
 
 impl RelayCounters {
-    /// How often this limit was hit, with this outcome.
+    /// How often this limit was hit and this was done.
     pub fn hits(&self, limit: MessageLimit, action: LimitAction) -> &Counter {
-        &self.hits[limit as usize][action as usize]
+        &self.hits[limit][action]
     }
 }
 
-/// One number of a [`RelayCounters`].
+/// One of the [`RelayCounters`].
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `more`. Only the tally's own worker calls this, so a plain load and store do.
+    /// Adds `more`. Only the worker that owns the counters calls this, so a load and a store will do.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
     }
 
-    /// The number as it stands.
+    /// The count so far.
     pub fn value(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
+
+const _: () = assert!(MessageLimit::ALL.len() == MessageLimit::LENGTH && LimitAction::ALL.len() == LimitAction::LENGTH);

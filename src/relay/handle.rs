@@ -214,7 +214,7 @@ impl ConnHandle {
         self.flags.take(PING)
     }
 
-    /// To be called after [`ConnHandle::mark_unacked`]: whoever sees this sees that too, as both are in one word.
+    /// To be called after [`ConnHandle::mark_unacked`]: as both are in one word, a thread that sees this sees that too.
     pub(super) fn mark_pinged(&self) {
         self.flags.set(PINGED);
     }

@@ -15,7 +15,7 @@ pub struct Legs<S = Transport> {
     pub server: S,
 }
 
-/// Both legs while the runtime does not know them.
+/// Both legs while they are not registered with the runtime.
 pub type IdleLegs = Legs<Transport<Unregistered>>;
 
 impl<S: AsFd> Legs<S> {
@@ -39,7 +39,10 @@ impl<S: AsFd> Legs<S> {
 }
 
 impl Legs {
-    /// Takes them away from the runtime. Where that fails they are closed.
+    /// Deregisters them from the runtime.
+    ///
+    /// # Errors
+    /// Those of the runtime; both are closed then.
     pub fn unregister(self) -> io::Result<IdleLegs> {
         Ok(Legs {
             client: self.client.unregister()?,
@@ -49,7 +52,10 @@ impl Legs {
 }
 
 impl IdleLegs {
-    /// Hands them to the runtime of the calling thread. Where that fails they are closed.
+    /// Registers them with the runtime of the calling thread.
+    ///
+    /// # Errors
+    /// Those of the runtime; both are closed then.
     pub fn register(self) -> io::Result<Legs> {
         Ok(Legs {
             client: self.client.register()?,

@@ -1,11 +1,11 @@
-//! What the messages of an open connection are held to, as the configuration has it. `None` is "off" throughout.
+//! The limits on the messages of an open connection, as configured. `None` is "off" throughout.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::rules::Rate;
 
-/// `[limits.messages]`, and `first_message` of `[limits.timeouts]`. Those of an open connection are those of its admission.
+/// `[limits.messages]`, and `first_message` of `[limits.timeouts]`, fixed for a connection at its admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRules {
     /// Messages of one connection from its client.
@@ -22,21 +22,21 @@ pub struct MessageRules {
     pub out_per_ip_rate: Option<Rate>,
     /// Payload bytes of messages of one connection to its client; a token is a byte.
     pub out_bytes_rate: Option<Rate>,
-    /// What becomes of a client that says more than its rates allow.
+    /// What happens to a client that exceeds its rates.
     pub on_exceed: OnExceed,
-    /// What it hears once, as a text message, before that; `{retry_ms}` stands for the milliseconds until it may go on.
+    /// A text message that it gets once before that; `{retry_ms}` is replaced by the milliseconds until it may go on.
     pub notice: Option<Arc<str>>,
-    /// Whether frames that RFC 6455 forbids a client end its connection.
+    /// Whether frames that RFC 6455 forbids a client close its connection.
     pub strict_frames: bool,
-    /// A client that was silent for so long is asked whether it is still there.
+    /// A client that was silent for so long gets a ping.
     pub ping: Option<Duration>,
-    /// How long it may take over the answer, once its host has acknowledged the question.
+    /// How long it may take to answer, once its host has acknowledged the ping.
     pub pong_timeout: Duration,
     /// What counts as the answer.
     pub pong: Pong,
-    /// At `per_ip`, where `ping` is on, a newcomer gets the slot of a connection whose client is gone.
+    /// At `per_ip`, where `ping` is on, a new connection gets the slot of one whose client is dead.
     pub replace_ghosts: bool,
-    /// How long after the upgrade a client may take until its first frame.
+    /// How long after the upgrade a client may take to send its first frame.
     pub first_message: Option<Duration>,
 }
 
@@ -46,22 +46,22 @@ pub enum OnExceed {
     /// Close 1008.
     #[default]
     Close,
-    /// Nothing more is read until it may go on; where that takes longer than 5 s, close 1008.
+    /// Read nothing more until it may go on; if that takes longer than 5 s, close 1008.
     Delay,
 }
 
-/// `pong`: what answers the question whether a client is still there.
+/// `pong`: what counts as the answer to a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Pong {
-    /// A pong, or anything else that the client says.
+    /// A pong, or anything else that the client sends.
     #[default]
     Required,
-    /// Its host acknowledges the question.
+    /// The acknowledgement of its host.
     Tcp,
 }
 
 impl MessageRules {
-    /// Nothing is limited, and nobody is asked.
+    /// No limit, and no pings.
     pub const OFF: Self = Self {
         rate: None,
         per_ip_rate: None,

@@ -115,7 +115,7 @@ pub fn accept(
     }
     fault::point(if accept_proxy_protocol { "proxy_header" } else { "head" });
     let charged = (!identity.trusts(peer)).then(|| identity.key(peer));
-    let seat = match listener.room.enter(charged, in_force.process.clock.look(now)) {
+    let seat = match listener.room.enter(charged, in_force.process.clock.read(now)) {
         Ok(seat) => seat,
         Err(full) => {
             record.stopped(&Stop::pending_per_ip(full), None);

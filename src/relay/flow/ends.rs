@@ -50,22 +50,22 @@ impl StreamEnd {
 
 impl FlowEnds {
     /// How the source ended, whether or not everything it sent was read.
-    pub(in crate::relay) fn source(&self) -> Option<StreamEnd> {
+    pub(in crate::relay) fn source(self) -> Option<StreamEnd> {
         self.source.or(self.early)
     }
 
     /// How writing to the sink failed.
-    pub(in crate::relay) fn sink(&self) -> Option<StreamEnd> {
+    pub(in crate::relay) fn sink(self) -> Option<StreamEnd> {
         self.sink
     }
 
     /// Whether nothing will be written any more.
-    pub(in crate::relay) fn is_done(&self) -> bool {
+    pub(in crate::relay) fn is_done(self) -> bool {
         self.is_done
     }
 
     /// Whether the source ended other than in order.
-    pub(in crate::relay) fn has_died(&self) -> bool {
+    pub(in crate::relay) fn has_died(self) -> bool {
         [self.source, self.early]
             .into_iter()
             .flatten()
@@ -77,18 +77,18 @@ impl FlowEnds {
         std::mem::take(&mut self.owes_fin)
     }
 
-    /// Notes how the source ended where something other than reading it told so.
+    /// Notes how the source ended where something other than reading showed it.
     pub(in crate::relay) fn set_early(&mut self, end: StreamEnd) {
         self.early = Some(end);
     }
 
     /// How the source ended, if everything it sent was read.
-    pub(super) fn read_to(&self) -> Option<StreamEnd> {
+    pub(super) fn read_to(self) -> Option<StreamEnd> {
         self.source
     }
 
     /// Whether both sides are there and bytes may come.
-    pub(super) fn is_open(&self) -> bool {
+    pub(super) fn is_open(self) -> bool {
         !self.is_done && self.source.is_none() && self.sink.is_none()
     }
 

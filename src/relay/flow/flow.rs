@@ -41,10 +41,10 @@ impl Flow {
         } else {
             Vec::new()
         };
-        let scanned = first.get(payload_from..).unwrap_or_default();
+        let seen = first.get(payload_from..).unwrap_or_default();
         let passed = Progress {
-            read: scanned.len() as u64,
-            messages: scanner.scan(scanned).into(),
+            read: seen.len() as u64,
+            messages: scanner.scan(seen).into(),
             ..Progress::default()
         };
         let flow = Self {
@@ -73,8 +73,8 @@ impl Flow {
     }
 
     /// How its source and its sink ended.
-    pub(in crate::relay) fn ends(&self) -> &FlowEnds {
-        &self.ends
+    pub(in crate::relay) fn ends(&self) -> FlowEnds {
+        self.ends
     }
 
     /// As [`Flow::ends`].

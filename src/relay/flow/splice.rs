@@ -68,7 +68,7 @@ impl Splicer {
 
     /// How many bytes are copied at once, with so much of a payload left. Where frames are large, only what completes the
     /// current one: the next can then be spliced.
-    pub(super) fn max_copy(&self, payload_left: u64) -> usize {
+    pub(super) fn max_copy(self, payload_left: u64) -> usize {
         match (self.mode, usize::try_from(payload_left)) {
             (SpliceMode::Large, Ok(left @ 1..)) => left.saturating_add(self.peeked.bytes.into()).min(BUFFER_SIZE),
             _ => BUFFER_SIZE,
@@ -76,7 +76,7 @@ impl Splicer {
     }
 
     /// The part of `bytes`, the next that were read, that the scanner has not seen.
-    pub(super) fn unscanned<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+    pub(super) fn unscanned(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.peeked.bytes.into()..).unwrap_or_default()
     }
 
@@ -93,7 +93,7 @@ impl Splicer {
     }
 
     /// Whether the next header is to be peeked at.
-    pub(super) fn peeks(&self) -> bool {
+    pub(super) fn peeks(self) -> bool {
         self.mode == SpliceMode::Large
     }
 
@@ -153,7 +153,7 @@ impl Splicer {
     }
 
     /// How many of `read` bytes were not peeked at.
-    pub(super) fn beyond_peeked(&self, read: usize) -> usize {
+    pub(super) fn beyond_peeked(self, read: usize) -> usize {
         read.saturating_sub(self.peeked.bytes.into())
     }
 }

@@ -1,23 +1,23 @@
-//! Messages that look like heartbeats: of one size, at a steady interval. Shown, and never acted on.
+//! Messages that look like heartbeats: of equal size, at a steady interval. They are counted, and never acted on.
 
 use crate::limit::bucket::Moment;
 
-/// What the last messages were like. Of several sizes the one that most of them have is followed, by Boyer and Moore's
-/// majority vote, so that a talker's few other messages do not hide the beat.
+/// The size and the interval of the last messages. Of several sizes it follows the one that most messages have, by Boyer and
+/// Moore's majority vote, so that a few other messages do not hide the heartbeats.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeartbeatDetector {
     size: u64,
     last: Option<Moment>,
-    /// Nanoseconds between those of this size.
+    /// Nanoseconds between messages of this size.
     interval: u64,
     votes: u16,
-    /// Gaps in a row that were like the one before.
+    /// Gaps in a row that were as long as the one before.
     steady: u8,
     suspected: u32,
 }
 
 impl HeartbeatDetector {
-    /// A message of `size` bytes. Says how many messages are suspected now that were not before.
+    /// Notes a message of `size` bytes. Returns how many messages are suspected now that were not before.
     pub(super) fn message(&mut self, size: u64, now: Moment) -> u32 {
         if self.votes == 0 {
             *self = Self {
@@ -43,7 +43,7 @@ impl HeartbeatDetector {
         }
         let news = match self.steady {
             0..SURE => 0,
-            // So many gaps that are like the one before them lie between so many messages, and two more.
+            // So many equal gaps, and the one they equal, lie between two more messages than that.
             SURE => u32::from(SURE) + 2,
             _ => 1,
         };
@@ -51,33 +51,33 @@ impl HeartbeatDetector {
         news
     }
 
-    /// Whether this gap is like the one that is followed, or twice as long, where something else took a beat's place.
+    /// Whether this gap is as long as the interval, or twice as long, as when another message replaces a heartbeat.
     fn is_steady(&mut self, gap: u64) -> bool {
         let tolerance = self.interval / TOLERANCE;
         if self.interval == 0 {
             return false;
         }
         if gap.abs_diff(self.interval) <= tolerance {
-            // A clock that is a little fast or slow is followed.
+            // Follows a clock that is a little fast or slow.
             self.interval = self.interval - self.interval / 4 + gap / 4;
             return true;
         }
         gap.abs_diff(self.interval.saturating_mul(2)) <= tolerance
     }
 
-    /// How many so far.
+    /// How many messages were suspected so far.
     pub(super) fn suspected(&self) -> u32 {
         self.suspected
     }
 }
 
-/// So many others in a row, and another size is followed.
+/// After so many messages of other sizes in a row another size is followed.
 const MOST_VOTES: u16 = 16;
 
-/// An eighth of the interval more or less is the same interval.
+/// An eighth more or less counts as the same interval.
 const TOLERANCE: u64 = 8;
 
-/// So many gaps that are like the one before are no chance any more.
+/// So many gaps in a row that equal the one before are no coincidence.
 const SURE: u8 = 3;
 
 #[cfg(test)]

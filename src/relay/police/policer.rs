@@ -199,7 +199,7 @@ impl FramePolicer {
         self.hit(limit, LimitAction::Close, env);
     }
 
-    /// The payload in progress, or bytes that can't be told into frames; so many of them are `here`.
+    /// The payload in progress, or bytes in which frames can't be found; so many of them are `here`.
     fn payload(&mut self, scanner: &FrameScanner, here: usize, env: &RelayEnv, now: Moment) -> FrameVerdict {
         let left = in_progress(scanner);
         match self.buckets.allowance(left, env, now) {

@@ -1,4 +1,4 @@
-//! Our pings to a silent client, and how their pongs are told from those to the server's pings.
+//! Our pings to a silent client, and how their pongs differ from those to the server's pings.
 
 use std::hash::{BuildHasher, RandomState};
 

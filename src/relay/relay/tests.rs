@@ -80,10 +80,10 @@ impl Rig {
     }
 
     /// Goes on by so long; until then the connection must stay open, and then it is over for a reason.
-    async fn is_over_after(&mut self, span: Duration) -> CloseReason {
+    async fn closes_after(&mut self, span: Duration) -> CloseReason {
         let early = Duration::from_millis(1);
         assert_eq!(self.settle().await, None, "it is over at once");
-        self.clock.advance(span - early);
+        self.clock.advance(span.saturating_sub(early));
         assert_eq!(self.settle().await, None, "it is over too early");
         self.clock.advance(early);
         self.settle().await.expect("it is over in time")
@@ -147,7 +147,7 @@ async fn a_server_has_half_close_to_finish_after_its_clients_end() {
     let mut rig = Rig::new(&MessageRules::OFF);
     rig.client.write_all(&text(b"last")).unwrap();
     rig.client.shutdown(Shutdown::Write).unwrap();
-    let reason = rig.is_over_after(Duration::from_secs(30)).await;
+    let reason = rig.closes_after(Duration::from_secs(30)).await;
     assert_eq!(reason, CloseReason::HalfClose);
     assert_eq!(read(&mut rig.server), (text(b"last"), true));
 }
@@ -177,7 +177,7 @@ async fn a_client_that_does_not_take_what_its_ended_server_sent_has_stalled() {
     }
     rig.server.shutdown(Shutdown::Write).unwrap();
     rig.handle.probe();
-    let reason = rig.is_over_after(Duration::from_secs(60)).await;
+    let reason = rig.closes_after(Duration::from_secs(60)).await;
     assert_eq!(reason, CloseReason::Stalled);
 }
 
@@ -186,7 +186,7 @@ async fn a_client_that_has_everything_has_two_seconds_to_end() {
     let mut rig = Rig::new(&MessageRules::OFF);
     rig.server.write_all(&server_frame(FrameKind::Text, b"last")).unwrap();
     rig.server.shutdown(Shutdown::Write).unwrap();
-    let reason = rig.is_over_after(Duration::from_secs(2)).await;
+    let reason = rig.closes_after(Duration::from_secs(2)).await;
     assert_eq!(reason, CloseReason::Upstream);
 }
 
@@ -203,15 +203,15 @@ async fn what_a_dead_client_sent_has_150_ms_to_be_taken() {
     let (client, _) = pair();
     drop(std::mem::replace(&mut rig.client, client));
     rig.handle.probe();
-    let reason = rig.is_over_after(Duration::from_millis(150)).await;
+    let reason = rig.closes_after(Duration::from_millis(150)).await;
     assert_eq!(reason, CloseReason::Client);
 }
 
 #[tokio::test]
-async fn a_close_handshake_that_nobody_answers_is_over_after_half_a_second() {
+async fn a_close_handshake_that_nobody_answers_closes_after_half_a_second() {
     let mut rig = Rig::new(&MessageRules::OFF);
     rig.handle.send(Command::Close(CloseReason::Idle));
-    let reason = rig.is_over_after(Duration::from_millis(500)).await;
+    let reason = rig.closes_after(Duration::from_millis(500)).await;
     assert_eq!(reason, CloseReason::Idle);
     let frame = CloseReason::Idle.frame().unwrap();
     let to_client = close_frame(frame.code, frame.text, None);
@@ -303,7 +303,7 @@ async fn a_message_that_would_wait_for_more_than_five_seconds_closes_the_connect
     assert_eq!(rig.settle().await, None);
     assert!(read(&mut rig.client).0.is_empty());
     rig.clock.advance(Duration::from_millis(1));
-    let reason = rig.is_over_after(Duration::from_millis(500)).await;
+    let reason = rig.closes_after(Duration::from_millis(500)).await;
     assert_eq!(reason, CloseReason::MessageRate);
     let (last, _) = read(&mut rig.client);
     assert_eq!(&last[..1], &[0x88]);
@@ -319,7 +319,7 @@ async fn what_is_buffered_for_a_client_has_five_seconds_after_its_violation() {
         assert_eq!(rig.settle().await, None);
     }
     rig.client.write_all(&text(b"x").repeat(2)).unwrap();
-    let reason = rig.is_over_after(Duration::from_secs(5)).await;
+    let reason = rig.closes_after(Duration::from_secs(5)).await;
     assert_eq!(reason, CloseReason::MessageRate);
 }
 

@@ -17,7 +17,7 @@ use wsguard_loom::{model, of_all};
 #[test]
 fn a_request_that_meets_a_relay_on_its_way_to_be_parked_wakes_it_or_is_seen() {
     let requests: [fn(&ConnHandle); 3] = [ConnHandle::probe, ConnHandle::ping, |handle| {
-        handle.send(Command::Close(CloseReason::Drain))
+        handle.send(Command::Close(CloseReason::Drain));
     }];
     for request in requests {
         model(None, move || {

@@ -28,21 +28,21 @@ fn a_second(tokens: u32, burst: u32) -> Rate {
     }
 }
 
-/// A judge, and the stream that it has let through so far.
-struct Court {
+/// A policer, and the stream that it has let pass so far.
+struct Rig {
     policer: FramePolicer,
     env: RelayEnv,
     scanner: FrameScanner,
     epoch: Instant,
     counters: Arc<RelayCounters>,
-    kept: Vec<u8>,
+    deferred: Vec<u8>,
     passed: Vec<u8>,
     messages: u32,
     has_frame: bool,
     remainder: Remainder,
 }
 
-impl Court {
+impl Rig {
     fn new(sender: Sender, rules: &MessageRules, observe: bool) -> Self {
         Self::sharing(sender, rules, observe, None)
     }
@@ -71,7 +71,7 @@ impl Court {
             },
             epoch,
             counters,
-            kept: Vec::new(),
+            deferred: Vec::new(),
             passed: Vec::new(),
             messages: 0,
             has_frame: false,
@@ -79,14 +79,14 @@ impl Court {
         }
     }
 
-    /// Hears a segment, until something waits or is forbidden.
-    fn hear(&mut self, segment: &[u8], ms: u64) {
-        self.kept.extend_from_slice(segment);
+    /// Takes a segment, until something waits or is rejected.
+    fn feed(&mut self, segment: &[u8], ms: u64) {
+        self.deferred.extend_from_slice(segment);
         let now = Moment::since(self.epoch, self.epoch + Duration::from_millis(ms));
         loop {
-            let verdict = self.policer.police(&mut self.scanner, &self.kept, &self.env, now);
-            self.passed.extend_from_slice(&self.kept[..verdict.passes]);
-            self.kept.drain(..verdict.rest);
+            let verdict = self.policer.police(&mut self.scanner, &self.deferred, &self.env, now);
+            self.passed.extend_from_slice(&self.deferred[..verdict.passes]);
+            self.deferred.drain(..verdict.rest);
             self.messages += verdict.messages;
             self.has_frame |= verdict.has_frame;
             self.remainder = verdict.remainder;
@@ -114,7 +114,7 @@ fn frame(first: u8, payload: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_judge_is_small() {
+fn a_policer_is_small() {
     assert!(size_of::<FramePolicer>() <= 64, "{}", size_of::<FramePolicer>());
 }
 
@@ -125,7 +125,7 @@ const PONG: u8 = 0x8a;
 
 #[test]
 fn five_a_second_means_five_at_once_and_the_sixth_is_forbidden_before_a_byte_of_it_passes() {
-    let mut court = Court::new(
+    let mut rig = Rig::new(
         Sender::Client,
         &MessageRules {
             rate: Some(a_second(5, 5)),
@@ -134,40 +134,40 @@ fn five_a_second_means_five_at_once_and_the_sixth_is_forbidden_before_a_byte_of_
         false,
     );
     let flood = frame(TEXT, 10).repeat(6);
-    court.hear(&flood, 0);
-    assert_eq!(court.passed, frame(TEXT, 10).repeat(5));
+    rig.feed(&flood, 0);
+    assert_eq!(rig.passed, frame(TEXT, 10).repeat(5));
     assert_eq!(
-        court.remainder,
+        rig.remainder,
         Remainder::Reject(Violation::Rate(MessageLimit::Rate, Duration::from_millis(200)))
     );
-    assert_eq!((court.messages, court.scanner.at_boundary()), (5, true));
+    assert_eq!((rig.messages, rig.scanner.at_boundary()), (5, true));
 }
 
 #[test]
-fn heartbeats_take_no_message_token_and_yet_are_no_way_round() {
+fn control_frames_take_no_message_token_and_yet_are_no_way_around() {
     let rules = MessageRules {
         rate: Some(a_second(5, 5)),
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&frame(TEXT, 1).repeat(5), 0);
-    court.hear(&frame(PING, 4).repeat(45), 0);
-    assert_eq!(court.remainder, Remainder::None);
-    court.hear(&frame(PING, 4), 0);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&frame(TEXT, 1).repeat(5), 0);
+    rig.feed(&frame(PING, 4).repeat(45), 0);
+    assert_eq!(rig.remainder, Remainder::None);
+    rig.feed(&frame(PING, 4), 0);
     assert!(matches!(
-        court.remainder,
+        rig.remainder,
         Remainder::Reject(Violation::Rate(MessageLimit::Frames, _))
     ));
 
     // A message that never ends, of empty fragments.
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&[frame(0x01, 1), frame(0x00, 0).repeat(60)].concat(), 0);
-    assert_eq!(court.messages, 1);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&[frame(0x01, 1), frame(0x00, 0).repeat(60)].concat(), 0);
+    assert_eq!(rig.messages, 1);
     assert!(matches!(
-        court.remainder,
+        rig.remainder,
         Remainder::Reject(Violation::Rate(MessageLimit::Frames, _))
     ));
-    assert_eq!(court.passed.len(), frame(0x01, 1).len() + 49 * frame(0x00, 0).len());
+    assert_eq!(rig.passed.len(), frame(0x01, 1).len() + 49 * frame(0x00, 0).len());
 }
 
 #[test]
@@ -176,20 +176,20 @@ fn a_size_is_that_of_all_fragments_and_is_known_before_the_payload_comes() {
         max_size: Some(100),
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&[frame(0x01, 60), frame(PING, 125), frame(0x00, 40)].concat(), 0);
-    assert_eq!(court.remainder, Remainder::None);
-    court.hear(&frame(0x00, 1)[..6], 0);
-    assert_eq!(court.remainder, Remainder::Reject(Violation::Size));
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&[frame(0x01, 60), frame(PING, 125), frame(0x00, 40)].concat(), 0);
+    assert_eq!(rig.remainder, Remainder::None);
+    rig.feed(&frame(0x00, 1)[..6], 0);
+    assert_eq!(rig.remainder, Remainder::Reject(Violation::Size));
 
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&frame(TEXT, 100), 0);
-    court.hear(
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&frame(TEXT, 100), 0);
+    rig.feed(
         &[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4],
         0,
     );
     assert_eq!(
-        (court.remainder, court.passed.len()),
+        (rig.remainder, rig.passed.len()),
         (Remainder::Reject(Violation::Size), 106)
     );
 }
@@ -201,15 +201,15 @@ fn bytes_are_those_of_payload_of_every_kind() {
         ..MessageRules::OFF
     };
     for next in [frame(TEXT, 1), frame(PING, 1), frame(PONG, 1), frame(CLOSE, 1)] {
-        let mut court = Court::new(Sender::Client, &rules, false);
-        court.hear(
+        let mut rig = Rig::new(Sender::Client, &rules, false);
+        rig.feed(
             &[frame(TEXT, 100), frame(PING, 60), frame(PONG, 50), frame(TEXT, 40)].concat(),
             0,
         );
-        assert_eq!(court.remainder, Remainder::None);
-        court.hear(&[frame(TEXT, 0), next].concat(), 0);
+        assert_eq!(rig.remainder, Remainder::None);
+        rig.feed(&[frame(TEXT, 0), next].concat(), 0);
         assert_eq!(
-            court.remainder,
+            rig.remainder,
             Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
         );
     }
@@ -222,20 +222,20 @@ fn a_length_is_worth_nothing_before_its_bytes_have_come() {
         ..MessageRules::OFF
     };
     // Found to fit when its header came, it is paid for as it passes: a second frame finds what the first has left.
-    let mut court = Court::new(Sender::Client, &rules, false);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
     let whole = frame(TEXT, 100);
-    court.hear(&whole[..16], 0);
-    court.hear(&[&whole[16..], frame(TEXT, 11).as_slice()].concat(), 100);
-    assert_eq!(court.passed, whole);
+    rig.feed(&whole[..16], 0);
+    rig.feed(&[&whole[16..], frame(TEXT, 11).as_slice()].concat(), 100);
+    assert_eq!(rig.passed, whole);
     assert_eq!(
-        court.remainder,
+        rig.remainder,
         Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
     );
     // What does not fit is refused by its header.
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&frame(TEXT, 101)[..6], 0);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&frame(TEXT, 101)[..6], 0);
     assert_eq!(
-        (court.passed.len(), court.remainder),
+        (rig.passed.len(), rig.remainder),
         (
             0,
             Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
@@ -251,26 +251,26 @@ fn a_frame_of_any_length_passes_at_the_rate_where_what_is_too_much_waits() {
         ..MessageRules::OFF
     };
     let longest = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4];
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&[longest.as_slice(), &[0; 5000]].concat(), 0);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&[longest.as_slice(), &[0; 5000]].concat(), 0);
     assert_eq!(
-        (court.passed.len(), court.remainder),
+        (rig.passed.len(), rig.remainder),
         (14 + 1000, Remainder::Defer(Duration::from_millis(250)))
     );
     // Not byte by byte, but a portion at a time.
-    court.hear(b"", 249);
+    rig.feed(b"", 249);
     assert_eq!(
-        (court.passed.len(), court.remainder),
+        (rig.passed.len(), rig.remainder),
         (14 + 1000, Remainder::Defer(Duration::from_millis(1)))
     );
-    court.hear(b"", 250);
+    rig.feed(b"", 250);
     assert_eq!(
-        (court.passed.len(), court.remainder),
+        (rig.passed.len(), rig.remainder),
         (14 + 1250, Remainder::Defer(Duration::from_millis(250)))
     );
-    court.hear(b"", 3000);
-    assert_eq!(court.passed.len(), 14 + 2250, "the bucket holds no more than its burst");
-    assert_eq!(court.hits(MessageLimit::BytesRate, LimitAction::Delay), 1);
+    rig.feed(b"", 3000);
+    assert_eq!(rig.passed.len(), 14 + 2250, "the bucket holds no more than its burst");
+    assert_eq!(rig.hits(MessageLimit::BytesRate, LimitAction::Delay), 1);
 }
 
 #[test]
@@ -286,9 +286,9 @@ fn what_has_no_end_that_anybody_knows_is_limited_in_bytes_all_the_same() {
         (OnExceed::Close, refused),
         (OnExceed::Delay, Remainder::Defer(Duration::from_millis(250))),
     ] {
-        let mut court = Court::new(Sender::Client, &limit(on_exceed), false);
-        court.hear(&stream, 0);
-        assert_eq!((court.passed.len(), court.remainder), (101, remainder));
+        let mut rig = Rig::new(Sender::Client, &limit(on_exceed), false);
+        rig.feed(&stream, 0);
+        assert_eq!((rig.passed.len(), rig.remainder), (101, remainder));
     }
 }
 
@@ -300,13 +300,13 @@ fn one_close_frame_ends_what_may_be_said_but_for_pongs() {
         ..MessageRules::OFF
     };
     for more in [frame(TEXT, 1), frame(0x80, 1), frame(PING, 1), frame(CLOSE, 2)] {
-        let mut court = Court::new(Sender::Client, &rules, false);
+        let mut rig = Rig::new(Sender::Client, &rules, false);
         // A ping may have been on its way to the client.
         let said = [frame(TEXT, 1), frame(CLOSE, 2), frame(PONG, 1)].concat();
-        court.hear(&[said.as_slice(), &more].concat(), 0);
-        assert_eq!(court.passed, said);
+        rig.feed(&[said.as_slice(), &more].concat(), 0);
+        assert_eq!(rig.passed, said);
         assert_eq!(
-            court.remainder,
+            rig.remainder,
             Remainder::Reject(Violation::Fault(FrameFault::BehindClose))
         );
     }
@@ -335,10 +335,10 @@ fn frames_of_every_kind_are_counted_whatever_is_limited() {
         (rules(None, None, bytes_rate, max_size), 500),
     ] {
         for kind in [PING, PONG, CLOSE, 0x00] {
-            let mut court = Court::sharing(Sender::Client, &rules, false, Some(Arc::default()));
-            court.hear(&frame(kind, 0).repeat(10_050), 0);
-            assert_eq!(court.passed.len(), 6 * most, "{kind:x} {rules:?}");
-            assert!(matches!(court.remainder, Remainder::Reject(Violation::Rate(..))));
+            let mut rig = Rig::sharing(Sender::Client, &rules, false, Some(Arc::default()));
+            rig.feed(&frame(kind, 0).repeat(10_050), 0);
+            assert_eq!(rig.passed.len(), 6 * most, "{kind:x} {rules:?}");
+            assert!(matches!(rig.remainder, Remainder::Reject(Violation::Rate(..))));
         }
     }
     for (out_rate, out_per_ip_rate, out_bytes_rate, most) in [
@@ -352,10 +352,10 @@ fn frames_of_every_kind_are_counted_whatever_is_limited() {
             out_bytes_rate,
             ..MessageRules::OFF
         };
-        let mut court = Court::sharing(Sender::Server, &rules, false, Some(Arc::default()));
-        court.hear(&server_frame(FrameKind::Pong, b"").repeat(10_050), 0);
-        assert_eq!(court.passed.len(), 2 * most, "{rules:?}");
-        assert!(matches!(court.remainder, Remainder::Defer(_)));
+        let mut rig = Rig::sharing(Sender::Server, &rules, false, Some(Arc::default()));
+        rig.feed(&server_frame(FrameKind::Pong, b"").repeat(10_050), 0);
+        assert_eq!(rig.passed.len(), 2 * most, "{rules:?}");
+        assert!(matches!(rig.remainder, Remainder::Defer(_)));
     }
 }
 
@@ -375,15 +375,15 @@ fn reserved_bits_pass_where_an_extension_has_them() {
         (Other, 0xf1, true),
         (Other, 0xf9, true),
     ] {
-        let mut court = Court::new(Sender::Client, &rules, false);
-        court.scanner = FrameScanner::strict(Sender::Client, extensions);
-        court.hear(&frame(first, 3), 0);
+        let mut rig = Rig::new(Sender::Client, &rules, false);
+        rig.scanner = FrameScanner::strict(Sender::Client, extensions);
+        rig.feed(&frame(first, 3), 0);
         let remainder = if passes {
             Remainder::None
         } else {
             Remainder::Reject(Violation::Fault(FrameFault::ReservedBits))
         };
-        assert_eq!(court.remainder, remainder, "{extensions:?} {first:x}");
+        assert_eq!(rig.remainder, remainder, "{extensions:?} {first:x}");
     }
 }
 
@@ -393,21 +393,21 @@ fn a_client_has_spoken_when_a_whole_header_that_can_be_has_come() {
         first_message: Some(Duration::from_secs(1)),
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, false);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
     for byte in &frame(TEXT, 200)[..7] {
-        court.hear(&[*byte], 0);
-        assert!(!court.has_frame);
+        rig.feed(&[*byte], 0);
+        assert!(!rig.has_frame);
     }
-    court.hear(&frame(TEXT, 200)[7..8], 0);
-    assert!(court.has_frame, "its payload may take its time");
+    rig.feed(&frame(TEXT, 200)[7..8], 0);
+    assert!(rig.has_frame, "its payload may take its time");
     for (bytes, expected) in [
         (frame(PONG, 0), true),
         (b"\x81\x05hello".to_vec(), false),
         (b"\x83".to_vec(), false),
     ] {
-        let mut court = Court::new(Sender::Client, &rules, false);
-        court.hear(&bytes, 0);
-        assert_eq!((court.has_frame, court.passed == bytes), (expected, true));
+        let mut rig = Rig::new(Sender::Client, &rules, false);
+        rig.feed(&bytes, 0);
+        assert_eq!((rig.has_frame, rig.passed == bytes), (expected, true));
     }
 }
 
@@ -419,72 +419,72 @@ fn all_connections_of_a_client_spend_from_one_bucket() {
     };
     let shares = Arc::<Shares>::default();
     let epoch = Instant::now();
-    let mut courts = [0, 1].map(|_| {
-        let mut court = Court::sharing(Sender::Client, &rules, false, Some(Arc::clone(&shares)));
-        court.epoch = epoch;
-        court
+    let mut rigs = [0, 1].map(|_| {
+        let mut rig = Rig::sharing(Sender::Client, &rules, false, Some(Arc::clone(&shares)));
+        rig.epoch = epoch;
+        rig
     });
-    courts[0].hear(&frame(TEXT, 1).repeat(3), 0);
-    courts[1].hear(&frame(TEXT, 1).repeat(3), 0);
-    assert_eq!(courts.map(|court| court.messages), [3, 2]);
+    rigs[0].feed(&frame(TEXT, 1).repeat(3), 0);
+    rigs[1].feed(&frame(TEXT, 1).repeat(3), 0);
+    assert_eq!(rigs.map(|rig| rig.messages), [3, 2]);
 }
 
 #[test]
-fn what_is_delayed_passes_when_its_time_has_come_and_counts_one_hit() {
+fn what_is_delayed_passes_when_its_token_is_there_and_counts_one_hit() {
     let rules = MessageRules {
         rate: Some(a_second(5, 5)),
         on_exceed: OnExceed::Delay,
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&frame(TEXT, 1).repeat(7), 0);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&frame(TEXT, 1).repeat(7), 0);
     assert_eq!(
-        (court.remainder, court.messages),
+        (rig.remainder, rig.messages),
         (Remainder::Defer(Duration::from_millis(200)), 5)
     );
-    court.hear(b"", 100);
-    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(100)));
-    court.hear(b"", 200);
+    rig.feed(b"", 100);
+    assert_eq!(rig.remainder, Remainder::Defer(Duration::from_millis(100)));
+    rig.feed(b"", 200);
     assert_eq!(
-        (court.messages, court.remainder),
+        (rig.messages, rig.remainder),
         (6, Remainder::Defer(Duration::from_millis(200)))
     );
-    assert_eq!(court.hits(MessageLimit::Rate, LimitAction::Delay), 2);
-    court.hear(b"", 400);
-    assert_eq!((court.messages, court.remainder), (7, Remainder::None));
-    assert_eq!(court.passed, frame(TEXT, 1).repeat(7));
+    assert_eq!(rig.hits(MessageLimit::Rate, LimitAction::Delay), 2);
+    rig.feed(b"", 400);
+    assert_eq!((rig.messages, rig.remainder), (7, Remainder::None));
+    assert_eq!(rig.passed, frame(TEXT, 1).repeat(7));
 }
 
 #[test]
-fn what_is_larger_than_the_bucket_passes_at_its_pace_where_nothing_may_be_refused() {
+fn where_nothing_may_be_rejected_what_is_larger_than_the_bucket_passes_at_its_rate() {
     let rules = MessageRules {
         out_bytes_rate: Some(a_second(1000, 1000)),
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Server, &rules, false);
+    let mut rig = Rig::new(Sender::Server, &rules, false);
     let large = server_frame(FrameKind::Binary, &[0; 3000]);
     let small = server_frame(FrameKind::Binary, b"x");
-    court.hear(&[large.clone(), small.clone()].concat(), 0);
-    assert_eq!(court.passed, large[..1004]);
-    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(250)));
-    court.hear(b"", 1000);
-    assert_eq!(court.passed, large[..2004]);
-    court.hear(b"", 2000);
-    assert_eq!(court.passed, large);
-    assert_eq!(court.remainder, Remainder::Defer(Duration::from_millis(1)));
-    court.hear(b"", 2001);
-    assert_eq!(court.passed, [large, small].concat());
+    rig.feed(&[large.clone(), small.clone()].concat(), 0);
+    assert_eq!(rig.passed, large[..1004]);
+    assert_eq!(rig.remainder, Remainder::Defer(Duration::from_millis(250)));
+    rig.feed(b"", 1000);
+    assert_eq!(rig.passed, large[..2004]);
+    rig.feed(b"", 2000);
+    assert_eq!(rig.passed, large);
+    assert_eq!(rig.remainder, Remainder::Defer(Duration::from_millis(1)));
+    rig.feed(b"", 2001);
+    assert_eq!(rig.passed, [large, small].concat());
 }
 
 #[test]
-fn who_observes_lets_everything_pass_and_counts_what_it_would_not_have() {
+fn an_observer_lets_everything_pass_and_counts_what_it_would_have_stopped() {
     let rules = MessageRules {
         rate: Some(a_second(5, 5)),
         max_size: Some(10),
         strict_frames: true,
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, true);
+    let mut rig = Rig::new(Sender::Client, &rules, true);
     let stream = [
         frame(TEXT, 1).repeat(8),
         frame(0x80, 1),
@@ -492,10 +492,10 @@ fn who_observes_lets_everything_pass_and_counts_what_it_would_not_have() {
         frame(TEXT, 50),
     ]
     .concat();
-    court.hear(&stream, 0);
-    assert_eq!((court.passed == stream, court.remainder), (true, Remainder::None));
-    assert_eq!(court.hits(MessageLimit::Rate, LimitAction::Observe), 3);
-    assert_eq!(court.hits(MessageLimit::StrictFrames, LimitAction::Observe), 2);
+    rig.feed(&stream, 0);
+    assert_eq!((rig.passed == stream, rig.remainder), (true, Remainder::None));
+    assert_eq!(rig.hits(MessageLimit::Rate, LimitAction::Observe), 3);
+    assert_eq!(rig.hits(MessageLimit::StrictFrames, LimitAction::Observe), 2);
 }
 
 #[test]
@@ -526,19 +526,19 @@ fn exactly_our_pong_is_swallowed() {
     ]
     .concat();
     for size in [1, 2, 5, 7, 22, stream.len()] {
-        let mut court = Court::new(Sender::Client, &rules, false);
-        court.policer.pong = Some(Box::new(expected));
-        stream.chunks(size).for_each(|segment| court.hear(segment, 0));
-        // A second answer to one question is none of ours.
+        let mut rig = Rig::new(Sender::Client, &rules, false);
+        rig.policer.pong = Some(Box::new(expected));
+        stream.chunks(size).for_each(|segment| rig.feed(segment, 0));
+        // A second answer to one ping is not ours.
         assert_eq!(
-            court.passed,
+            rig.passed,
             [frame(TEXT, 3), theirs.clone(), frame(TEXT, 4), ours.clone()].concat()
         );
-        assert_eq!(court.remainder, Remainder::None);
+        assert_eq!(rig.remainder, Remainder::None);
     }
-    let mut court = Court::new(Sender::Client, &rules, false);
-    court.hear(&ours, 0);
-    assert_eq!(court.passed, ours, "nobody has asked");
+    let mut rig = Rig::new(Sender::Client, &rules, false);
+    rig.feed(&ours, 0);
+    assert_eq!(rig.passed, ours, "no ping was sent");
 }
 
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
@@ -563,7 +563,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn at_every_split_of_the_stream_the_tally_is_the_same(
+    fn at_every_split_of_the_stream_the_counts_are_the_same(
         frames in prop::collection::vec(any_frame(), 1..30),
         sizes in prop::collection::vec(1..200_usize, 1..20),
         (strict, observe, delays) in any::<(bool, bool, bool)>(),
@@ -581,21 +581,21 @@ proptest! {
             ..MessageRules::OFF
         };
         let stream = frames.concat();
-        let outcome = |court: Court| {
+        let outcome = |rig: Rig| {
             let hits: Vec<u64> = MessageLimit::ALL
                 .into_iter()
-                .flat_map(|limit| LimitAction::ALL.map(|action| court.hits(limit, action)))
+                .flat_map(|limit| LimitAction::ALL.map(|action| rig.hits(limit, action)))
                 .collect();
-            (court.passed, court.messages, court.remainder, hits)
+            (rig.passed, rig.messages, rig.remainder, hits)
         };
         let ends = |remainder| matches!(remainder, Remainder::Reject(_) | Remainder::Defer(_));
-        let mut whole = Court::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
-        whole.hear(&stream, 0);
-        let mut split = Court::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
+        let mut whole = Rig::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
+        whole.feed(&stream, 0);
+        let mut split = Rig::sharing(Sender::Client, &rules, observe, Some(Arc::default()));
         let (mut rest, mut sizes) = (stream.as_slice(), sizes.into_iter().cycle());
         while !rest.is_empty() && !ends(split.remainder) {
             let (segment, next) = rest.split_at(sizes.next().unwrap_or(1).min(rest.len()));
-            split.hear(segment, 0);
+            split.feed(segment, 0);
             rest = next;
         }
         prop_assert_eq!(outcome(split), outcome(whole));
@@ -696,19 +696,19 @@ proptest! {
             bytes: Plain::full(rules.bytes_rate, 1),
             seen: 0,
         };
-        let mut court = Court::new(Sender::Client, &rules, false);
+        let mut rig = Rig::new(Sender::Client, &rules, false);
         let of_its_kind = |&(first, payload)| frame(first, payload % if first < CLOSE { 3000 } else { 126 });
         let stream: Vec<u8> = frames.iter().flat_map(of_its_kind).collect();
         let (mut rest, mut ms) = (stream.as_slice(), 0);
         for (size, pause) in steps {
             let (segment, next) = rest.split_at(size.min(rest.len()));
             rest = next;
-            court.hear(segment, ms);
-            watch.see(&court.passed, ms);
-            match court.remainder {
+            rig.feed(segment, ms);
+            watch.see(&rig.passed, ms);
+            match rig.remainder {
                 // What is refused, or waits, does so for want of something.
                 Remainder::Reject(Violation::Rate(limit, _)) => {
-                    let Ok(Step::Done { value, .. }) = FrameHeader::parse(&court.kept, Sender::Client) else {
+                    let Ok(Step::Done { value, .. }) = FrameHeader::parse(&rig.deferred, Sender::Client) else {
                         panic!("no frame is refused");
                     };
                     let has = |bucket: &mut Option<Plain>, count| {
@@ -726,11 +726,11 @@ proptest! {
                 Remainder::Defer(lacks) => {
                     // And when it is there, it goes on.
                     prop_assert!(lacks > Duration::ZERO);
-                    let before = court.passed.len();
+                    let before = rig.passed.len();
                     ms += u64::try_from(lacks.as_nanos().div_ceil(1_000_000)).unwrap();
-                    court.hear(b"", ms);
-                    watch.see(&court.passed, ms);
-                    prop_assert!(court.passed.len() > before || matches!(court.remainder, Remainder::Defer(_)));
+                    rig.feed(b"", ms);
+                    watch.see(&rig.passed, ms);
+                    prop_assert!(rig.passed.len() > before || matches!(rig.remainder, Remainder::Defer(_)));
                 }
                 _ => {}
             }
@@ -739,49 +739,49 @@ proptest! {
     }
 }
 
-/// Other connections of the worker wait meanwhile.
+/// The other connections of the worker wait meanwhile.
 #[test]
 fn a_turn_ends_after_so_many_frames_however_small_they_are() {
     let rules = MessageRules {
         rate: Some(a_second(1_000_000, 1_000_000)),
         ..MessageRules::OFF
     };
-    let mut court = Court::new(Sender::Client, &rules, false);
+    let mut rig = Rig::new(Sender::Client, &rules, false);
     let stream = frame(TEXT, 0).repeat(10_000);
-    let now = Moment::since(court.epoch, court.epoch);
-    let verdict = court.policer.police(&mut court.scanner, &stream, &court.env, now);
+    let now = Moment::since(rig.epoch, rig.epoch);
+    let verdict = rig.policer.police(&mut rig.scanner, &stream, &rig.env, now);
     let most = MAX_FRAMES as usize * 6;
     assert_eq!((verdict.frames, verdict.remainder), (MAX_FRAMES, Remainder::TurnOver));
     assert_eq!((verdict.passes, verdict.rest), (most, most));
-    court.hear(&stream[most..], 0);
+    rig.feed(&stream[most..], 0);
     assert_eq!(
-        (court.remainder, court.passed.len()),
+        (rig.remainder, rig.passed.len()),
         (Remainder::None, stream.len() - most)
     );
 }
 
 #[test]
-fn nobody_gets_ahead_of_those_who_wait_for_what_they_share() {
+fn nobody_overtakes_those_that_wait_in_line_for_a_shared_bucket() {
     let shares = Arc::<Shares>::default();
     let rules = MessageRules {
         out_per_ip_rate: Some(a_second(1, 1)),
         ..MessageRules::OFF
     };
     let [mut first, mut second] =
-        [(); 2].map(|()| Court::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
+        [(); 2].map(|()| Rig::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
     let price = first.policer.line(&first.env).unwrap().1;
     let place = shares.outbound_line.join(price);
     let message = server_frame(FrameKind::Text, b"x");
-    second.hear(&message, 0);
+    second.feed(&message, 0);
     assert!(
         matches!(second.remainder, Remainder::Defer(_)),
         "though a token is there"
     );
     assert!(second.policer.lacks_shared());
     first.policer.set_turn(true);
-    first.hear(&message, 0);
+    first.feed(&message, 0);
     assert_eq!(first.passed, message);
     drop(place);
-    second.hear(&[], 1000);
+    second.feed(&[], 1000);
     assert_eq!(second.passed, message);
 }
