@@ -11,7 +11,7 @@ use crate::config::file::Reader;
 use crate::config::policy::{LogLevel, Policy};
 use crate::engine::bound_listener::BoundListener;
 use crate::engine::conn::Conn;
-use crate::engine::ghosts::claims::Claims;
+use crate::engine::ghosts::search_permits::SearchPermits;
 use crate::engine::registry::Registry;
 use crate::engine::worker::{Common, Worker, WorkerSocket};
 use crate::live::in_force::{InForce, Live};
@@ -129,7 +129,7 @@ impl Guard {
         let common = Common {
             live: Arc::clone(&guard.live),
             registry: Arc::clone(&guard.registry),
-            claims: Arc::new(Claims::default()),
+            search_permits: Arc::new(SearchPermits::default()),
             pipes: descriptors::pipes_a_worker(limit, workers),
         };
         for index in 0..workers {

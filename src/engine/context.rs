@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::live::in_force::Live;
 
-use crate::engine::ghosts::claims::Claims;
+use crate::engine::ghosts::search_permits::SearchPermits;
 use crate::engine::parked::ParkedSet;
 use crate::engine::registry::Registry;
 
@@ -17,7 +17,7 @@ pub struct Context {
     /// The open connections of all workers.
     pub registry: Arc<Registry>,
     /// The searches for ghosts of all workers.
-    pub claims: Arc<Claims>,
+    pub search_permits: Arc<SearchPermits>,
     parked: ParkedSet,
 }
 
@@ -27,14 +27,14 @@ impl Context {
         index: usize,
         live: Arc<Live>,
         registry: Arc<Registry>,
-        claims: Arc<Claims>,
+        search_permits: Arc<SearchPermits>,
         parked: ParkedSet,
     ) -> Self {
         Self {
             index,
             live,
             registry,
-            claims,
+            search_permits,
             parked,
         }
     }

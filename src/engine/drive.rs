@@ -32,7 +32,13 @@ pub fn drive(next: Step, cx: &Arc<Context>) {
         Step::Connect(recorded, admitted) => connect(recorded, admitted, cx),
         Step::Refuse(recorded, stop) => refuse(recorded, &stop, cx),
         Step::AwaitSlot(recorded, at_cap) => {
-            match GhostSearch::begin(&at_cap.zone, at_cap.client, &cx.registry, &cx.claims, Instant::now()) {
+            match GhostSearch::begin(
+                &at_cap.zone,
+                at_cap.client,
+                &cx.registry,
+                &cx.search_permits,
+                Instant::now(),
+            ) {
                 Some(search) => drop(tokio::spawn(wait_for_slot(recorded, at_cap, search, Arc::clone(cx)))),
                 None => refuse(recorded, &at_cap.stop, cx),
             }
@@ -109,7 +115,7 @@ fn connect_and_open(
                     server,
                 };
                 let zone_client = cx.registry.insert(conn, cx.index(), now);
-                cx.claims.opened(zone_client, now);
+                cx.search_permits.opened(zone_client, now);
                 tunnel::spawn(open, &cx);
             }
             Err(stop) => {

@@ -16,7 +16,7 @@ use crate::net::pipe::Pipe;
 use crate::engine::accept::accept;
 use crate::engine::bound_listener::BoundListener;
 use crate::engine::context::Context;
-use crate::engine::ghosts::claims::Claims;
+use crate::engine::ghosts::search_permits::SearchPermits;
 use crate::engine::parked::{ParkedSet, Wakes};
 use crate::engine::registry::Registry;
 use crate::engine::sweep::{LastSweep, expire, sweep};
@@ -39,7 +39,7 @@ pub struct Common {
     /// The open connections.
     pub registry: Arc<Registry>,
     /// The searches for ghosts.
-    pub claims: Arc<Claims>,
+    pub search_permits: Arc<SearchPermits>,
     /// How many pipes each worker may hold for splicing.
     pub pipes: usize,
 }
@@ -67,10 +67,10 @@ impl Worker {
         let Common {
             live,
             registry,
-            claims,
+            search_permits,
             pipes,
         } = common;
-        let cx = Arc::new(Context::new(index, live, registry, claims, parked));
+        let cx = Arc::new(Context::new(index, live, registry, search_permits, parked));
         let (sockets, receives) = unbounded_channel();
         let swept = Arc::clone(&last_sweep);
         let thread = std::thread::Builder::new()

@@ -13,7 +13,7 @@ use crate::limit::key::ClientKey;
 use crate::live::zone::ZoneState;
 use crate::relay::handle::{Command, ConnHandle};
 
-use crate::engine::ghosts::claims::{Claim, Claims};
+use crate::engine::ghosts::search_permits::{SearchPermit, SearchPermits};
 use crate::engine::ghosts::suspects::{Found, Signs, Suspect, SuspectList};
 use crate::engine::registry::Registry;
 
@@ -22,7 +22,7 @@ use crate::engine::registry::Registry;
 pub struct GhostSearch {
     registry: Arc<Registry>,
     suspects: SuspectList<Arc<ConnHandle>>,
-    claim: Claim,
+    permit: SearchPermit,
 }
 
 impl GhostSearch {
@@ -32,31 +32,31 @@ impl GhostSearch {
         zone: &ZoneState,
         key: ClientKey,
         registry: &Arc<Registry>,
-        claims: &Arc<Claims>,
+        permits: &Arc<SearchPermits>,
         now: Instant,
     ) -> Option<Self> {
         let client = registry.zone_client(zone.counts.id(), key);
-        let mut claim = claims.claim(client, &zone.ghost_searches, now)?;
+        let mut permit = permits.acquire(client, &zone.ghost_searches, now)?;
         let suspects = registry.suspects(client, now);
         if suspects.pinged.is_empty() {
-            claim.hold_off(suspects.others_alive_for, now);
+            permit.hold_off(suspects.others_alive_for, now);
             return None;
         }
         Some(Self {
             registry: Arc::clone(registry),
             suspects: SuspectList::new(suspects.pinged),
-            claim,
+            permit,
         })
     }
 
     /// Whether it searches for a slot of this client in this zone.
     pub fn is_for(&self, zone: &ZoneState, key: ClientKey) -> bool {
-        self.registry.zone_client(zone.counts.id(), key) == self.claim.client()
+        self.registry.zone_client(zone.counts.id(), key) == self.permit.client()
     }
 
     /// Looks at the suspects; to be called every [`GhostSearch::PAUSE`].
     pub fn look(&mut self, now: Instant) -> Found {
-        self.claim.renew(now);
+        self.permit.renew(now);
         self.suspects.look()
     }
 

@@ -1,4 +1,5 @@
-//! Old connections that may be dead, while a newcomer waits for the slot of one: a state machine that counts looks.
+//! Decides which of a client's old connections is dead, and closes it so that a waiting new connection gets its slot. A
+//! state machine that counts looks.
 
 use crate::relay::handle::PingDelivery;
 

@@ -1,6 +1,6 @@
 //! Ghost searches.
 
-#[path = "../../../src/engine/ghosts/claims.rs"]
-pub mod claims;
+#[path = "../../../src/engine/ghosts/search_permits.rs"]
+pub mod search_permits;
 #[path = "../../../src/engine/zone_client.rs"]
 pub mod zone_client;

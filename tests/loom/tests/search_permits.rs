@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wsguard_loom::engine::claims::Claims;
+use wsguard_loom::engine::search_permits::SearchPermits;
 use wsguard_loom::engine::zone_client::ZoneClient;
 use wsguard_loom::limit::budget::Budget;
 use wsguard_loom::{model, of_all};
@@ -18,8 +18,8 @@ const B: ZoneClient = ZoneClient::of_hash(2);
 fn a_client_is_searched_for_once_at_a_time() {
     let now = Instant::now();
     model(Some(3), move || {
-        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(100)))));
-        let held = of_all(3, &shared, move |_, shared| shared.0.claim(A, &shared.1, now));
+        let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(100)))));
+        let held = of_all(3, &shared, move |_, shared| shared.0.acquire(A, &shared.1, now));
         assert_eq!(held.iter().flatten().count(), 1);
         assert_eq!(shared.1.used(), 1);
         drop(held);
@@ -32,17 +32,17 @@ fn a_client_is_searched_for_once_at_a_time() {
 fn a_search_that_ends_leaves_its_client_to_the_next_and_not_at_once() {
     let now = Instant::now();
     model(Some(3), move || {
-        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(100)))));
+        let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(100)))));
         let held = of_all(2, &shared, move |thread, shared| {
-            let claim = shared.0.claim(A, &shared.1, now);
+            let permit = shared.0.acquire(A, &shared.1, now);
             // The first one's search is over at once.
-            claim.filter(|_| thread == 1)
+            permit.filter(|_| thread == 1)
         });
         drop(held);
-        let (claims, zone) = &*shared;
+        let (permits, zone) = &*shared;
         assert_eq!(zone.used(), 0);
-        assert!(claims.claim(A, zone, now).is_none(), "a second has not passed");
-        assert!(claims.claim(A, zone, now + Duration::from_secs(1)).is_some());
+        assert!(permits.acquire(A, zone, now).is_none(), "a second has not passed");
+        assert!(permits.acquire(A, zone, now + Duration::from_secs(1)).is_some());
     });
 }
 
@@ -51,9 +51,9 @@ fn a_search_that_ends_leaves_its_client_to_the_next_and_not_at_once() {
 fn a_zone_has_no_more_searches_than_it_may_and_none_is_counted_for_ever() {
     let now = Instant::now();
     model(Some(3), move || {
-        let shared = Arc::new((Arc::new(Claims::default()), Arc::new(Budget::new(Some(1)))));
+        let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(1)))));
         let held = of_all(2, &shared, move |thread, shared| {
-            shared.0.claim([A, B][thread], &shared.1, now)
+            shared.0.acquire([A, B][thread], &shared.1, now)
         });
         assert_eq!(held.iter().flatten().count(), 1);
         drop(held);

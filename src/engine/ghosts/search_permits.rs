@@ -1,4 +1,4 @@
-//! Who may search for the slot of a dead connection: one search a client at a time, and not again at once.
+//! Permits to search for dead connections of a client: one search a client at a time, and a pause before the next.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::engine::zone_client::ZoneClient;
 /// The searches under way, and those that were made a moment ago. Sharded by client: a refusal takes one lock here, and
 /// shares it with few other clients.
 #[derive(Debug)]
-pub struct Claims([Shard; SHARDS]);
+pub struct SearchPermits([Shard; SHARDS]);
 
 type Shard = Mutex<HashMap<ZoneClient, Search, RandomState>>;
 
@@ -25,8 +25,8 @@ enum Search {
 
 /// The right to search on behalf of a client. Drop gives it back.
 #[derive(Debug)]
-pub struct Claim {
-    claims: Arc<Claims>,
+pub struct SearchPermit {
+    permits: Arc<SearchPermits>,
     client: ZoneClient,
     /// The searches of the zone.
     searches: Arc<Budget>,
@@ -34,10 +34,10 @@ pub struct Claim {
     again_at: Instant,
 }
 
-impl Claims {
-    /// Claims the search for a client, `now`. `searches` bounds those of its zone. `None` if one is under way, was made
-    /// within the last second, can't find anything yet (see [`Claim::hold_off`]), or if the zone has enough of them.
-    pub fn claim(self: &Arc<Self>, client: ZoneClient, searches: &Arc<Budget>, now: Instant) -> Option<Claim> {
+impl SearchPermits {
+    /// SearchPermits the search for a client, `now`. `searches` bounds those of its zone. `None` if one is under way, was made
+    /// within the last second, can't find anything yet (see [`SearchPermit::hold_off`]), or if the zone has enough of them.
+    pub fn acquire(self: &Arc<Self>, client: ZoneClient, searches: &Arc<Budget>, now: Instant) -> Option<SearchPermit> {
         let mut shard = self.shard(client).lock();
         let is_free = match shard.get(&client) {
             None => true,
@@ -53,8 +53,8 @@ impl Claims {
         }
         shard.insert(client, Search::UnderWay);
         drop(shard);
-        Some(Claim {
-            claims: Arc::clone(self),
+        Some(SearchPermit {
+            permits: Arc::clone(self),
             client,
             searches: Arc::clone(searches),
             again_at: now + AGAIN,
@@ -74,13 +74,13 @@ impl Claims {
     }
 }
 
-impl Default for Claims {
+impl Default for SearchPermits {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Mutex::new(HashMap::default())))
     }
 }
 
-impl Claim {
+impl SearchPermit {
     /// The client that is searched for.
     pub fn client(&self) -> ZoneClient {
         self.client
@@ -99,9 +99,9 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for SearchPermit {
     fn drop(&mut self) {
-        let mut shard = self.claims.shard(self.client).lock();
+        let mut shard = self.permits.shard(self.client).lock();
         shard.insert(self.client, Search::NotBefore(self.again_at));
         self.searches.release();
     }
@@ -119,7 +119,7 @@ const MANY: usize = 64;
 mod tests {
     use super::*;
 
-    fn claims() -> (Arc<Claims>, Arc<Budget>, Instant) {
+    fn permits() -> (Arc<SearchPermits>, Arc<Budget>, Instant) {
         (Arc::default(), Arc::new(Budget::new(Some(100))), Instant::now())
     }
 
@@ -128,60 +128,64 @@ mod tests {
 
     #[test]
     fn a_client_is_searched_for_once_at_a_time_and_another_one_beside_it() {
-        let (claims, zone, now) = claims();
-        let claim = claims.claim(A, &zone, now).unwrap();
-        assert!(claims.claim(A, &zone, now + AGAIN * 5).is_none(), "it is under way");
-        assert!(claims.claim(B, &zone, now).is_some());
-        assert_eq!(claim.client(), A);
+        let (permits, zone, now) = permits();
+        let permit = permits.acquire(A, &zone, now).unwrap();
+        assert!(permits.acquire(A, &zone, now + AGAIN * 5).is_none(), "it is under way");
+        assert!(permits.acquire(B, &zone, now).is_some());
+        assert_eq!(permit.client(), A);
     }
 
     #[test]
     fn the_next_search_for_a_client_begins_a_second_after_the_last_look_of_the_one_before() {
-        let (claims, zone, now) = claims();
-        let mut claim = claims.claim(A, &zone, now).unwrap();
-        claim.renew(now + Duration::from_millis(700));
-        drop(claim);
-        assert!(claims.claim(A, &zone, now + Duration::from_millis(1_699)).is_none());
-        assert!(claims.claim(A, &zone, now + Duration::from_millis(1_700)).is_some());
+        let (permits, zone, now) = permits();
+        let mut permit = permits.acquire(A, &zone, now).unwrap();
+        permit.renew(now + Duration::from_millis(700));
+        drop(permit);
+        assert!(permits.acquire(A, &zone, now + Duration::from_millis(1_699)).is_none());
+        assert!(permits.acquire(A, &zone, now + Duration::from_millis(1_700)).is_some());
     }
 
     #[test]
     fn a_search_that_can_find_nothing_yet_is_not_made_before_it_can() {
-        let (claims, zone, now) = claims();
+        let (permits, zone, now) = permits();
         for (alive_for, again) in [(0, 1_000), (4_000, 4_000), (3_600_000, 10_000)] {
             let (alive_for, again) = (Duration::from_millis(alive_for), Duration::from_millis(again));
-            claims.claim(A, &zone, now).unwrap().hold_off(alive_for, now);
-            assert!(claims.claim(A, &zone, now + again - Duration::from_millis(1)).is_none());
-            assert!(claims.claim(A, &zone, now + again).is_some());
-            claims.0[1].lock().clear();
+            permits.acquire(A, &zone, now).unwrap().hold_off(alive_for, now);
+            assert!(
+                permits
+                    .acquire(A, &zone, now + again - Duration::from_millis(1))
+                    .is_none()
+            );
+            assert!(permits.acquire(A, &zone, now + again).is_some());
+            permits.0[1].lock().clear();
         }
     }
 
     #[test]
     fn a_connection_that_opens_meanwhile_may_be_dead_earlier_than_the_others() {
-        let (claims, zone, now) = claims();
+        let (permits, zone, now) = permits();
         let alive_for = Duration::from_secs(9);
-        claims.claim(A, &zone, now).unwrap().hold_off(alive_for, now);
-        claims.opened(B, now);
-        assert!(claims.claim(A, &zone, now + AGAIN * 3).is_none());
-        claims.opened(A, now + AGAIN);
-        assert!(claims.claim(A, &zone, now + AGAIN * 2).is_some());
+        permits.acquire(A, &zone, now).unwrap().hold_off(alive_for, now);
+        permits.opened(B, now);
+        assert!(permits.acquire(A, &zone, now + AGAIN * 3).is_none());
+        permits.opened(A, now + AGAIN);
+        assert!(permits.acquire(A, &zone, now + AGAIN * 2).is_some());
     }
 
     #[test]
     fn a_zone_has_so_many_searches_at_once_and_no_more() {
-        let (claims, _, now) = claims();
+        let (permits, _, now) = permits();
         let zone = Arc::new(Budget::new(Some(1)));
         let other = Arc::new(Budget::new(Some(1)));
-        let claim = claims.claim(A, &zone, now).unwrap();
-        assert!(claims.claim(B, &zone, now).is_none());
+        let permit = permits.acquire(A, &zone, now).unwrap();
+        assert!(permits.acquire(B, &zone, now).is_none());
         assert!(
-            claims.claim(B, &other, now).is_some(),
+            permits.acquire(B, &other, now).is_some(),
             "that of another zone is none of its"
         );
-        drop(claim);
+        drop(permit);
         assert!(
-            claims.claim(ZoneClient::of_hash(7), &zone, now).is_some(),
+            permits.acquire(ZoneClient::of_hash(7), &zone, now).is_some(),
             "and nobody was made to wait for it"
         );
         assert_eq!((zone.used(), other.used()), (0, 0), "all are given back");
@@ -189,20 +193,20 @@ mod tests {
 
     #[test]
     fn clients_that_were_searched_for_long_ago_are_forgotten() {
-        let (claims, zone, now) = claims();
+        let (permits, zone, now) = permits();
         for client in 0..MANY as u64 {
             drop(
-                claims
-                    .claim(ZoneClient::of_hash(client * SHARDS as u64), &zone, now)
+                permits
+                    .acquire(ZoneClient::of_hash(client * SHARDS as u64), &zone, now)
                     .unwrap(),
             );
         }
-        assert_eq!(claims.0[0].lock().len(), MANY);
+        assert_eq!(permits.0[0].lock().len(), MANY);
         drop(
-            claims
-                .claim(ZoneClient::of_hash((MANY * SHARDS) as u64), &zone, now + AGAIN)
+            permits
+                .acquire(ZoneClient::of_hash((MANY * SHARDS) as u64), &zone, now + AGAIN)
                 .unwrap(),
         );
-        assert_eq!(claims.0[0].lock().len(), 1);
+        assert_eq!(permits.0[0].lock().len(), 1);
     }
 }
