@@ -1,4 +1,4 @@
-//! Who is asking.
+//! Finds the client behind a request.
 
 use std::net::IpAddr;
 
@@ -8,33 +8,33 @@ use crate::telemetry::advice::Forwarded;
 use crate::wire::hops::{ForwardHeader, client_from};
 use crate::wire::http::head::Head;
 
-/// The near end of the connection, before any header is read: the socket's peer, or what a PROXY header put in its
-/// place.
+/// The near end of the connection, before any forwarding header is read: the socket's peer, or the address that a PROXY
+/// header has named instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// Its address; `None` for a Unix peer without one.
     pub address: Option<IpAddr>,
-    /// Its forwarding headers may be read. Not so behind a PROXY header that names nobody (LOCAL, UNKNOWN).
+    /// Its forwarding headers may be read. They may not behind a PROXY header without an address (LOCAL, UNKNOWN).
     pub may_forward: bool,
 }
 
-/// The client, as limits, routes and the backend know it.
+/// The client, as limits, routes and the server know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Its address; `None` for a Unix peer without one.
     pub address: Option<IpAddr>,
-    /// What per-client limits count.
+    /// The key that per-client limits count by.
     pub key: ClientKey,
     /// The hop that the connection came from.
     pub hop: Option<IpAddr>,
-    /// Whether the hop's word counts.
+    /// Whether the hop's forwarding headers are believed.
     pub hop_is_trusted: bool,
-    /// What the hop's forwarding headers were worth.
+    /// What became of the hop's forwarding headers.
     pub forwarded: Forwarded,
 }
 
 impl IdentityPolicy {
-    /// Whether the word of `hop` on the client's address counts.
+    /// Whether the forwarding headers of `hop` are believed.
     pub fn trusts(&self, hop: Option<IpAddr>) -> bool {
         hop.map_or(self.trust_unix, |address| self.trusted.contains(address))
     }
@@ -47,7 +47,7 @@ impl IdentityPolicy {
     }
 }
 
-/// The client behind `hop`: the hop itself, unless it is trusted and names another.
+/// The client behind `hop`: the hop itself, unless it is trusted and names another address.
 pub fn identify(head: &Head<'_>, hop: Hop, policy: &IdentityPolicy) -> Client {
     let hop_is_trusted = hop.may_forward && policy.trusts(hop.address);
     let (address, forwarded) = if hop_is_trusted {
@@ -76,10 +76,10 @@ fn is_present(head: &Head<'_>, header: ForwardHeader) -> bool {
 fn client_named(head: &Head<'_>, header: ForwardHeader, hop: Hop, policy: &IdentityPolicy) -> Option<IpAddr> {
     let lines: Vec<&[u8]> = head.values(header.name()).collect();
     let trusts = |address| policy.trusted.contains(address);
-    // A Unix hop has no address to fall back on; the unspecified one stands for it and can come from nowhere else.
-    let nobody = IpAddr::from([0; 4]);
-    let named = client_from(header, &lines, hop.address.unwrap_or(nobody), trusts);
-    if hop.address.is_none() && named == nobody {
+    // A Unix hop has no address to fall back on. The unspecified address takes its place: it can't come from anywhere else.
+    let unspecified = IpAddr::from([0; 4]);
+    let named = client_from(header, &lines, hop.address.unwrap_or(unspecified), trusts);
+    if hop.address.is_none() && named == unspecified {
         None
     } else {
         Some(named.to_canonical())

@@ -1,4 +1,4 @@
-//! From an admission to an open tunnel: a server is dialled, and its 101 verified.
+//! The handshake with a server: it is dialled, gets the request, and its 101 is verified.
 
 use std::io;
 use std::pin::pin;
@@ -27,24 +27,24 @@ use crate::walk::stop::Stop;
 pub struct Connected {
     /// Its socket.
     pub server: Transport,
-    /// The right to use it.
+    /// The right to use the server.
     pub lease: Lease,
     /// Its 101, and what it sent behind it.
     pub reply: Vec<u8>,
     /// How much of that is the 101.
     pub reply_size: usize,
-    /// Which extensions it agrees on.
+    /// The extensions that it agrees to.
     pub extensions: Extensions,
 }
 
-/// What a server answered.
+/// A server's answer.
 enum Answered {
     Switched(Connected),
-    /// Something else, which is the client's to hear.
+    /// Something else, which the client gets.
     Other(Other),
 }
 
-/// An answer that opens no tunnel, its body not read yet.
+/// An answer that opens no tunnel. Its body is not read yet.
 struct Other {
     server: Transport,
     _lease: Lease,
@@ -54,7 +54,8 @@ struct Other {
     first: Vec<u8>,
 }
 
-/// Dials a server and hands it the request, all within the zone's `upgrade` timeout; the client's end ends it at once.
+/// Dials a server and makes the handshake, all within the zone's `upgrade` timeout. When the client ends first, that ends
+/// it at once.
 pub async fn connect(handshake: &Handshake, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
@@ -82,7 +83,7 @@ async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Resu
     }
 }
 
-/// Hands the request to a server, and reads its reply.
+/// Sends the request to a server and reads its reply.
 async fn ask(handshake: &Handshake, dials: &mut Dials<'_>, dial: Option<Duration>) -> Result<Answered, Stop> {
     let (server, sent, lease) = dial_any(handshake, dials, dial).await?;
     server
@@ -141,8 +142,8 @@ fn bad_reply(what: impl Into<String>) -> Stop {
     Stop::because(RejectReason::UpstreamBadReply, what.into())
 }
 
-/// Dials the servers, each once, best first. One that can't be reached was sent nothing, so the next one may take over; with
-/// it goes how much of the request the one that was reached has been sent.
+/// Dials the servers, each once, best first. A server that can't be reached was sent nothing, so the next one is tried.
+/// Returns the socket, the number of bytes of the request that were sent with the dial, and the lease.
 async fn dial_any(
     handshake: &Handshake,
     dials: &mut Dials<'_>,
@@ -214,7 +215,7 @@ async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     Err(last)
 }
 
-/// The server's own answer, with as much of its body as comes and fits. The client sees where that is not the whole of it.
+/// The server's own answer, with as much of its body as comes and fits. The client can tell where that is not the whole.
 async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Stop {
     let mut content = Vec::new();
     let cut = match clock.within(deadline, pin!(read_body(&mut other, &mut content))).await {
@@ -232,7 +233,7 @@ async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> 
 async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'static str> {
     let mut bytes = std::mem::take(&mut other.first);
     loop {
-        // Asked for one byte more than fits, it comes to the end of a body that just fits.
+        // With room for one byte more than fits, a body that just fits is read to its end.
         match other.body.feed(&bytes, content, MAX_BODY + 1) {
             Ok(BodyState::Done) if content.len() > MAX_BODY => return Err("the server's reply has more than 64 KiB"),
             Ok(BodyState::Done) => return Ok(()),
