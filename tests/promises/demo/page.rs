@@ -205,8 +205,8 @@ fn a_flood_is_turned_away_by_reason_while_two_people_go_on_chatting() {
 
     let now = numbers(&demo);
     let shapes = now["flood"]["shapes"].as_array().unwrap().iter();
-    let dialled: u64 = shapes.map(|fate| fate["dialled"].as_u64().unwrap()).sum();
-    assert!(dialled <= 400, "{dialled}: it is bounded in count");
+    let sockets: u64 = shapes.map(|fate| fate["dialled"].as_u64().unwrap()).sum();
+    assert!(sockets <= 400, "{sockets}: it is bounded in count");
     let burst = fate(&now, "burst");
     assert_eq!(
         (&burst["from"], &burst["dialled"], &burst["admitted"]),
