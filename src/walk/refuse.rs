@@ -149,7 +149,7 @@ impl Refusal {
             _ if status == 429 || status == 503 => headers.push(("Retry-After", &retry_after)),
             _ => {}
         }
-        headers.push(("X-Wsguard-RejectReason", reason.word()));
+        headers.push(("X-Wsguard-Reason", reason.word()));
         let text = stop.details().rule.as_deref().unwrap_or(reason.text());
         Self::answer(
             stop,
