@@ -88,7 +88,7 @@ fn print_mistakes(rejected: &Rejected) {
     }
     for mistake in &rejected.mistakes {
         let message = placed(&rejected.source, mistake);
-        log::say(rejected.log_format, LogLevel::Error, "config_refused", message);
+        log::write_now(rejected.log_format, LogLevel::Error, "config_refused", message);
     }
 }
 
@@ -102,7 +102,7 @@ fn print_warnings(checked: &Checked) {
         return print_line(checked.render_warnings(io::stderr().is_terminal()));
     }
     for warning in &checked.warnings {
-        log::say(
+        log::write_now(
             format,
             LogLevel::Warn,
             "config_warning",

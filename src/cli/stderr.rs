@@ -24,6 +24,6 @@ pub(super) fn fail_in(format: LogFormat, error: &anyhow::Error) -> Exit {
     if !log::is_json(format) {
         return fail(error);
     }
-    log::say(format, LogLevel::Error, "failed", format!("{error:#}"));
+    log::write_now(format, LogLevel::Error, "failed", format!("{error:#}"));
     Exit::Failed
 }

@@ -41,7 +41,7 @@ pub struct Guard {
     pub(super) reloading: Mutex<Option<String>>,
     /// Reads the file for it.
     pub(super) reader: Reader,
-    /// One scrape at a time: it writes the gauges before it reads them.
+    /// One scrape at a time: it brings totals up to date before it reads them.
     scraping: Mutex<()>,
     pub(super) notifier: Notifier,
 }
@@ -154,7 +154,7 @@ impl Guard {
             .collect()
     }
 
-    /// Reads what is in force, for a scrape: one at a time, since a scrape writes the gauges before it reads them. It is also
+    /// Reads what is in force, for a scrape: one at a time, since a scrape brings totals up to date before it reads them. It is also
     /// given whether the series of what is gone may be forgotten: while a reload is under way it may come back.
     pub fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
         let _one_at_a_time = self.scraping.lock();

@@ -114,7 +114,7 @@ fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
                 Ok(listener) => chat::serve(listener).await,
                 Err(error) => {
                     let message = format!("the chat server can't listen: {error}");
-                    log::say(LogFormat::Auto, LogLevel::Error, "failed", message);
+                    log::write_now(LogFormat::Auto, LogLevel::Error, "failed", message);
                 }
             }
         });

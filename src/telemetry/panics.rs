@@ -4,7 +4,7 @@
 use std::panic::{PanicHookInfo, set_hook};
 
 use crate::config::policy::{LogFormat, LogLevel};
-use crate::telemetry::log::{self, Line, Log, shown};
+use crate::telemetry::log::{self, Line, Log, escaped};
 use crate::telemetry::metrics::Metrics;
 
 /// From now on every panic of the process is counted in `metrics`, and logged instead of written to standard error, where
@@ -28,7 +28,7 @@ pub fn count_and_log(metrics: &Metrics, log: Log) {
 /// The same before there are metrics and a log: every panic is written to standard error at once.
 pub fn write_at_once(format: LogFormat) {
     set_hook(Box::new(move |panic| {
-        log::say(format, LogLevel::Error, "panic", described(panic));
+        log::write_now(format, LogLevel::Error, "panic", described(panic));
     }));
 }
 
@@ -44,7 +44,7 @@ fn described(panic: &PanicHookInfo<'_>) -> String {
     let thread = std::thread::current();
     format!(
         "{}{place}, in {}",
-        shown(message.as_bytes()),
+        escaped(message.as_bytes()),
         thread.name().unwrap_or("a thread")
     )
 }

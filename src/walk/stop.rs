@@ -12,7 +12,7 @@ use crate::wire::http::head::Head;
 use crate::live::zone::Zone;
 use crate::reason::reject::RejectReason;
 use crate::telemetry::connection::{Exceeded, RequestTarget};
-use crate::telemetry::log::shown;
+use crate::telemetry::log::escaped;
 use crate::walk::identify::Client;
 
 /// Where a request was routed to. It holds handles and no positions: a reload may put another policy, with other lists, in
@@ -122,7 +122,7 @@ impl Stop {
         stop
     }
 
-    /// Stops for `reason`, and tells the client which `rule` was broken.
+    /// Stops for `reason`; the answer names the `rule` that was broken.
     pub fn rule(reason: RejectReason, rule: String) -> Self {
         let mut stop = Self::new(reason);
         stop.details.rule = Some(rule);
@@ -132,11 +132,11 @@ impl Stop {
     /// Stops for `reason`; `seen` is for the log alone.
     pub fn seen(reason: RejectReason, seen: &[u8]) -> Self {
         let mut stop = Self::new(reason);
-        stop.details.seen = Some(shown(seen));
+        stop.details.seen = Some(escaped(seen));
         stop
     }
 
-    /// The same in words of our own, which are written as they are.
+    /// Stops for `reason`; `words` are for the log alone and are written as they are.
     pub fn because(reason: RejectReason, words: String) -> Self {
         let mut stop = Self::new(reason);
         stop.details.seen = Some(words);
@@ -174,7 +174,7 @@ impl Stop {
         })
     }
 
-    /// Names the limit that was exceeded.
+    /// Adds the limit that was exceeded.
     #[must_use]
     pub fn exceeding(mut self, exceeded: Exceeded) -> Self {
         self.details.exceeded = Some(exceeded);
@@ -185,8 +185,8 @@ impl Stop {
     #[must_use]
     pub fn asking(mut self, head: &Head<'_>) -> Self {
         self.details.target = Some(RequestTarget {
-            host: shown(head.authority.map(|authority| authority.host).unwrap_or_default()),
-            path: shown(head.path()),
+            host: escaped(head.authority.map(|authority| authority.host).unwrap_or_default()),
+            path: escaped(head.path()),
         });
         self
     }

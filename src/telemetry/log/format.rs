@@ -74,7 +74,7 @@ fn quote(value: &str, out: &mut String) {
 }
 
 /// Writes a line to standard error at once, for the time in which there is no [`Log`](super::Log): at start, say.
-pub fn say(format: LogFormat, level: LogLevel, event: &'static str, message: String) {
+pub fn write_now(format: LogFormat, level: LogLevel, event: &'static str, message: String) {
     let line = StampedLine {
         time: SystemTime::now(),
         level,

@@ -8,7 +8,7 @@ use serde::Serialize;
 macro_rules! line {
     ($($field:ident: $type:ty,)*) => {
         /// One line, without its time, level and event. Fields that do not apply are left out. Values from traffic must be
-        /// [`shown`].
+        /// [`escaped`].
         #[derive(Clone, Debug, Default)]
         #[allow(missing_docs)] // The names are the documentation: each is a column of the log.
         pub struct Line {
@@ -102,10 +102,10 @@ impl From<&u64> for Value<'_> {
 }
 
 /// A value from traffic as a log may show it: controls and non-ASCII escaped, 256 bytes at most.
-pub fn shown(value: &[u8]) -> String {
-    let mut shown = value.escape_ascii().to_string();
-    shown.truncate(LONGEST_VALUE);
-    shown
+pub fn escaped(value: &[u8]) -> String {
+    let mut escaped = value.escape_ascii().to_string();
+    escaped.truncate(LONGEST_VALUE);
+    escaped
 }
 
 const LONGEST_VALUE: usize = 256;

@@ -18,6 +18,6 @@ mod line;
 mod queue;
 mod sampler;
 
-pub use self::format::{is_json, say};
-pub use self::line::{Line, shown};
+pub use self::format::{is_json, write_now};
+pub use self::line::{Line, escaped};
 pub use self::queue::Log;
