@@ -31,7 +31,7 @@ impl DrainSchedule {
 
     /// When the connections that have not closed are cut: they have reached no frame boundary, or their clients do not answer.
     pub(crate) fn cuts(&self) -> Instant {
-        self.end() - self.last_moment() / 2
+        self.begin + self.span.saturating_sub(self.last_moment() / 2)
     }
 
     /// When it is over, whatever is still open.

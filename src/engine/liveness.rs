@@ -182,7 +182,7 @@ impl Tracked {
         }
         let silent_for = now.since(self.active_at);
         if silent_for < ping {
-            return Suspicion::AliveFor(ping - silent_for);
+            return Suspicion::AliveFor(ping.saturating_sub(silent_for));
         }
         match self.ping {
             PingState::Sent => return Suspicion::Pinged,

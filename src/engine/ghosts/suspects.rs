@@ -223,10 +223,11 @@ mod tests {
 
     #[test]
     fn any_sign_of_life_keeps_the_slot() {
-        let signs: [(&str, fn(&mut Signs)); 4] = [
+        type Show = fn(&mut Signs);
+        let signs: [(&str, Show); 4] = [
             ("the client says something", |signs| signs.activity += 1),
             ("its host acknowledges the ping", |signs| {
-                signs.delivery = PingDelivery::Acknowledged
+                signs.delivery = PingDelivery::Acknowledged;
             }),
             ("its host acknowledges anything", |signs| signs.acked += 1),
             ("it is not read, so it can't be heard", |signs| signs.is_unread = true),

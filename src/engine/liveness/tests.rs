@@ -104,6 +104,7 @@ fn tick(millis: u64) -> Tick {
     Tick::at(started + begin + Duration::from_millis(millis), started)
 }
 
+#[allow(clippy::unnecessary_wraps)] // As the settings are written.
 fn secs(secs: u64) -> Option<Duration> {
     Some(Duration::from_secs(secs))
 }
@@ -143,11 +144,11 @@ fn stalled(limit: u64) -> Conn {
     )
 }
 
-fn pinged(ping: u64, pong: Pong) -> Conn {
+fn pinged(after: u64, pong: Pong) -> Conn {
     Conn::new(
         NO_TIMEOUTS,
         Liveness {
-            ping: secs(ping),
+            ping: secs(after),
             pong,
             ..NO_PINGS
         },

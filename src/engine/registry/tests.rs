@@ -144,8 +144,8 @@ fn an_open_connection_is_listed_with_all_that_is_known_of_it() {
     );
     // Counted from the next tick of 50 ms on.
     let tick = Duration::from_millis(50);
-    assert_eq!(first.open_for, SWEEP * 9 - tick);
-    assert_eq!(second.open_for, SWEEP - tick);
+    assert_eq!(first.open_for, (SWEEP * 9).saturating_sub(tick));
+    assert_eq!(second.open_for, SWEEP.saturating_sub(tick));
 }
 
 #[test]
