@@ -1,118 +1,236 @@
-//! The room where sockets wait that are not admitted yet: bounded, and who waited longest gives way.
+//! The sockets of one listener that are not admitted yet: their number is bounded, and the one that has waited longest
+//! gives way to a newcomer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod shard;
+
 use std::fmt;
-use std::sync::Arc;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::key::ClientKey;
-use super::sync::Mutex;
+pub use self::shard::{Ended, PerIpFull};
 
-/// The rules of a room. What they are changed to holds for newcomers; nobody is sent out for it.
+use self::shard::{Class, Oldest, Seats, Shard};
+use super::key::ClientKey;
+use super::sync::{AtomicU64, Ordering, RandomState};
+
+/// The rules of a room. A change holds for newcomers; no seat is ended for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingRules {
-    /// Seats in all, at least 1: 0 counts as 1.
+    /// Seats that may wait, at least 1: 0 counts as 1.
     pub max: u32,
     /// Seats of one key; `None` is off.
     pub max_per_ip: Option<u32>,
-    /// How long one may stay.
+    /// How long a seat may wait.
     pub timeout: Duration,
 }
 
 /// The pending sockets of one listener.
 ///
-/// At most `max` wait at once. A seat that was ended waits no longer but is counted until it is dropped, so that the
-/// count is that of descriptors.
+/// At most `max` wait at once. An ended seat does not wait any more, but is counted until it is dropped, so that the count
+/// is that of descriptors.
 ///
-/// When a newcomer needs a seat, silent ones give way first. Who was not looked at yet is not silent: a request may lie
-/// there unread. And where the silent ones are few among many ([`FEW`]), one that has begun a head and dawdles
-/// ([`DAWDLES`]) gives way before one that has only just come ([`GRACE`]): else a room full of half heads would have every
-/// newcomer give way to the next.
+/// When a newcomer needs a seat, silent ones give way first. A seat that was not looked at yet is not silent: a request may
+/// be there unread. And where the silent ones are few among many ([`FEW`]), one that has begun a head and is slow
+/// ([`DAWDLES`]) gives way before one that has only just come ([`GRACE`]). Otherwise, in a room full of half heads, every
+/// newcomer would give way to the next.
+///
+/// Seats are in shards, each with a lock of its own, by the hash of their key. No two shards are locked at once. A newcomer
+/// takes its seat and is counted by an atomic; only where all seats are taken it looks at every shard, one after the other,
+/// for the seat that gives way.
 pub struct PendingRoom {
-    // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
-    state: Mutex<State>,
+    rules: Rules,
+    /// The first arrival; times are nanoseconds since.
+    epoch: OnceLock<Instant>,
+    hasher: RandomState,
+    shards: Box<[Shard]>,
+    counts: Counts,
+}
+
+/// The rules, each for itself: a newcomer during a change may see some new ones and some old ones.
+struct Rules {
+    max: AtomicU64,
+    /// More than fits a `u32` is off.
+    max_per_ip: AtomicU64,
+    /// Nanoseconds.
+    timeout: AtomicU64,
+}
+
+/// What every newcomer writes.
+#[repr(align(128))] // Apart from what every newcomer reads.
+struct Counts {
+    /// The number of the last arrival.
+    arrivals: AtomicU64,
+    /// Seats that wait, less those that a newcomer is about to end: never above `max`. The shards never have fewer seats
+    /// than it says, since a seat is counted after it is there, and counted off under the lock under which it goes.
+    waiting: AtomicU64,
+    /// Seats that are not dropped yet.
+    taken: AtomicU64,
 }
 
 impl PendingRoom {
     /// An empty room.
     pub fn new(rules: PendingRules) -> Arc<Self> {
-        let state = State {
-            rules,
-            epoch: None,
-            arrivals: 0,
-            silent: BTreeMap::new(),
-            others: BTreeMap::new(),
-            ended: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            by_key: HashMap::new(),
+        let room = Self {
+            rules: Rules {
+                max: AtomicU64::new(0),
+                max_per_ip: AtomicU64::new(0),
+                timeout: AtomicU64::new(0),
+            },
+            epoch: OnceLock::new(),
+            hasher: RandomState::default(),
+            shards: std::iter::repeat_with(Shard::default).take(SHARDS).collect(),
+            counts: Counts {
+                arrivals: AtomicU64::new(0),
+                waiting: AtomicU64::new(0),
+                taken: AtomicU64::new(0),
+            },
         };
-        Arc::new(Self {
-            state: Mutex::new(state),
-        })
+        room.set_rules(rules);
+        Arc::new(room)
     }
 
     /// Changes the rules for newcomers.
     pub fn set_rules(&self, rules: PendingRules) {
-        self.state.lock().rules = rules;
+        let timeout = u64::try_from(rules.timeout.as_nanos()).unwrap_or(u64::MAX);
+        self.rules.max.store(rules.max.into(), Ordering::Relaxed);
+        self.rules
+            .max_per_ip
+            .store(rules.max_per_ip.map_or(u64::MAX, u64::from), Ordering::Relaxed);
+        self.rules.timeout.store(timeout, Ordering::Relaxed);
     }
 
-    /// Takes a seat. Where all are taken, the one that waited longest gives way, silent ones first (see
+    /// Takes a seat. Where all are taken, the one that has waited longest gives way, silent ones first (see
     /// [`PendingRoom`]). `None` has no cap of its own: a trusted peer.
     ///
     /// # Errors
-    /// The key has its cap; then nobody gives way.
+    /// The key has its cap; then no seat gives way.
     pub fn enter(self: &Arc<Self>, key: Option<ClientKey>, now: Instant) -> Result<Pending, PerIpFull> {
-        let mut state = self.state.lock();
-        state.count_key(key)?;
-        let waker = if state.waiting() >= usize::try_from(state.rules.max.max(1)).unwrap_or(usize::MAX) {
-            state.end_longest_waiting(now)
-        } else {
-            None
-        };
-        let arrival = state.seat(key, now);
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
-        Ok(Pending {
+        let now = nanos_since(*self.epoch.get_or_init(|| now), now);
+        let number = self.counts.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
+        let hash = key.map_or(number << 32, |key| self.hash(&key));
+        let deadline = now.saturating_add(self.rules.timeout.load(Ordering::Relaxed));
+        let mut seats = self.shard(hash).lock();
+        if let Some(key) = key {
+            seats.count_key(key, hash, self.max_per_ip(), |key| self.hash(key))?;
+        }
+        seats.add(number, now, deadline);
+        drop(seats);
+        self.counts.taken.fetch_add(1, Ordering::Relaxed);
+        let seat = Pending {
             room: Arc::clone(self),
-            arrival,
-        })
+            number,
+            home: hash,
+            hash,
+            key,
+            is_silent: AtomicBool::new(false),
+        };
+        self.make_room(now);
+        Ok(seat)
     }
 
-    /// Ends everyone whose deadline has passed; tells when the next one is due, `None` when nobody waits.
+    /// Ends every seat whose deadline has passed; returns when the next one is due, `None` when no seat waits.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
+        let epoch = *self.epoch.get()?;
+        let now = nanos_since(epoch, now);
         let mut wakers = Vec::new();
-        let mut state = self.state.lock();
-        let next = loop {
-            let Some((deadline, arrival)) = state.deadlines.first().copied() else {
-                break None;
-            };
-            if deadline > state.nanos(now) {
-                break state
-                    .epoch
-                    .and_then(|epoch| epoch.checked_add(Duration::from_nanos(deadline)));
+        let mut next: Option<u64> = None;
+        for shard in &self.shards {
+            let mut seats = shard.lock();
+            while let Some(waker) = seats.end_late(now) {
+                self.counts.waiting.fetch_sub(1, Ordering::AcqRel);
+                wakers.extend(waker);
             }
-            wakers.extend(state.end(arrival, Ended::Late));
-        };
-        drop(state);
+            next = next.into_iter().chain(seats.deadline()).min();
+        }
+        // Outside of every lock: they may run code that comes back here.
         wakers.into_iter().for_each(Waker::wake);
-        next
+        next.and_then(|next| epoch.checked_add(Duration::from_nanos(next)))
     }
 
     /// The rules for newcomers.
     pub fn rules(&self) -> PendingRules {
-        self.state.lock().rules
+        PendingRules {
+            max: u32::try_from(self.rules.max.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
+            max_per_ip: self.max_per_ip(),
+            timeout: Duration::from_nanos(self.rules.timeout.load(Ordering::Relaxed)),
+        }
     }
 
     /// Seats taken, those included that were ended and not yet dropped.
     pub fn taken(&self) -> u32 {
-        u32::try_from(self.state.lock().taken()).unwrap_or(u32::MAX)
+        u32::try_from(self.counts.taken.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
 
     /// Whether half of the seats or more are taken.
     pub fn is_half_taken(&self) -> bool {
-        let state = self.state.lock();
-        state.taken().saturating_mul(2) >= usize::try_from(state.rules.max).unwrap_or(usize::MAX)
+        u64::from(self.taken()) * 2 >= self.rules.max.load(Ordering::Relaxed)
+    }
+
+    /// Counts a newcomer whose seat is there, and ends the seat that gives way to it, if one has to.
+    fn make_room(&self, now: u64) {
+        let max = self.rules.max.load(Ordering::Relaxed).max(1);
+        let counted = |waiting| (waiting < max).then(|| waiting + 1);
+        while self
+            .counts
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, counted)
+            .is_err()
+        {
+            // The count stays, and with it one seat is owed: several newcomers at once end no more than are too many.
+            if let Some(waker) = self.end_longest_waiting(max, now) {
+                // Outside of every lock: it may run code that comes back here.
+                waker.into_iter().for_each(Waker::wake);
+                return;
+            }
+        }
+    }
+
+    /// Ends the seat that has waited longest; `None` where no more wait than may: others have left meanwhile.
+    fn end_longest_waiting(&self, max: u64, now: u64) -> Option<Option<Waker>> {
+        loop {
+            let (mut silent, mut others) = (Total::default(), Total::default());
+            for shard in &self.shards {
+                let [silent_here, others_here] = shard.lock().classes();
+                silent.add(silent_here, shard);
+                others.add(others_here, shard);
+            }
+            if (silent.count + others.count) as u64 <= max {
+                return None;
+            }
+            let waited = |seat: Oldest, span: Duration| u128::from(now.saturating_sub(seat.arrived)) >= span.as_nanos();
+            // The newcomer is among the others.
+            let few = silent.count.saturating_mul(FEW) < others.count.saturating_sub(1);
+            let (seat, shard) = match (silent.oldest, others.oldest) {
+                (Some((silent, _)), Some((other, shard)))
+                    if few && !waited(silent, GRACE) && waited(other, DAWDLES) =>
+                {
+                    (other, shard)
+                }
+                (Some(oldest), _) | (None, Some(oldest)) => oldest,
+                (None, None) => return None,
+            };
+            // Gone meanwhile? Then there is another that has waited longest.
+            let ended = shard.lock().end(seat.number, Ended::GaveWay);
+            if ended.is_some() {
+                return ended;
+            }
+        }
+    }
+
+    fn max_per_ip(&self) -> Option<u32> {
+        // What says that it is off does not fit.
+        u32::try_from(self.rules.max_per_ip.load(Ordering::Relaxed)).ok()
+    }
+
+    fn hash(&self, key: &ClientKey) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[shard_of(hash)]
     }
 }
 
@@ -124,21 +242,46 @@ impl fmt::Debug for PendingRoom {
     }
 }
 
+/// The silent seats of all shards, or the others.
+#[derive(Default)]
+struct Total<'a> {
+    count: usize,
+    oldest: Option<(Oldest, &'a Shard)>,
+}
+
+impl<'a> Total<'a> {
+    fn add(&mut self, here: Class, shard: &'a Shard) {
+        self.count += here.count;
+        let oldest = here.oldest.map(|oldest| (oldest, shard));
+        self.oldest = self
+            .oldest
+            .into_iter()
+            .chain(oldest)
+            .min_by_key(|(oldest, _)| oldest.number);
+    }
+}
+
 /// A seat in a [`PendingRoom`]; drop frees it.
 #[must_use = "dropping it frees the seat"]
 pub struct Pending {
     room: Arc<PendingRoom>,
     /// Its number, by arrival.
-    arrival: u64,
+    number: u64,
+    /// The hash that its shard was chosen by.
+    home: u64,
+    /// The hash of `key`, where there is one.
+    hash: u64,
+    key: Option<ClientKey>,
+    /// What was said of it last, so that what is no change takes no lock.
+    is_silent: AtomicBool,
 }
 
 impl Pending {
     /// It was looked at and has sent nothing so far: from here on it gives way before those that have. Not to be called
-    /// of one that was heard.
+    /// after [`Pending::heard`].
     pub fn is_silent(&self) {
-        let mut state = self.room.state.lock();
-        if let Some(seat) = state.others.remove(&self.arrival) {
-            state.silent.insert(self.arrival, seat);
+        if !self.is_silent.swap(true, Ordering::Relaxed) {
+            self.shard().lock().fall_silent(self.number);
         }
     }
 
@@ -150,9 +293,8 @@ impl Pending {
 
     /// It has sent a byte: from here on it gives way after the silent ones.
     pub fn heard(&self) {
-        let mut state = self.room.state.lock();
-        if let Some(seat) = state.silent.remove(&self.arrival) {
-            state.others.insert(self.arrival, seat);
+        if self.is_silent.swap(false, Ordering::Relaxed) {
+            self.shard().lock().hear(self.number);
         }
     }
 
@@ -161,54 +303,72 @@ impl Pending {
     /// # Errors
     /// The other key has its cap; the seat stays counted as it was.
     pub fn rekey(&mut self, key: Option<ClientKey>) -> Result<(), PerIpFull> {
-        let mut state = self.room.state.lock();
-        let Some(before) = state.key_of(self.arrival).copied() else {
-            return Ok(());
-        };
-        if before == key {
+        if self.key == key {
             return Ok(());
         }
-        state.count_key(key)?;
-        state.uncount_key(before);
-        if let Some(counted) = state.key_of(self.arrival) {
-            *counted = key;
+        let room = &*self.room;
+        let mut hash = self.home;
+        if let Some(key) = key {
+            hash = room.hash(&key);
+            room.shard(hash)
+                .lock()
+                .count_key(key, hash, room.max_per_ip(), |key| room.hash(key))?;
         }
+        if let Some(before) = self.key {
+            room.shard(self.hash)
+                .lock()
+                .uncount_key(before, self.hash, |key| room.hash(key));
+        }
+        (self.key, self.hash) = (key, hash);
         Ok(())
     }
 
     /// Ready once the seat was ended; else the task is woken when it is. One task at a time: the last to ask is woken.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let mut state = self.room.state.lock();
-        if let Some((ended, _)) = state.ended.get(&self.arrival) {
-            return Poll::Ready(*ended);
-        }
-        let before = match state.waiting_seat(self.arrival) {
-            Some(seat) if seat.waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) => {
-                seat.waker.replace(cx.waker().clone())
-            }
-            _ => None,
-        };
-        drop(state);
+        let mut seats = self.shard().lock();
+        let (ended, before) = (seats.ended(self.number), seats.set_waker(self.number, cx));
+        drop(seats);
+        // Outside of the lock: it may run code that comes back here.
         drop(before);
-        Poll::Pending
+        ended.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// How the seat was ended, if it was.
     pub fn ended(&self) -> Option<Ended> {
-        self.room.state.lock().ended.get(&self.arrival).map(|(ended, _)| *ended)
+        self.shard().lock().ended(self.number)
+    }
+
+    fn shard(&self) -> &Shard {
+        self.room.shard(self.home)
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let mut state = self.room.state.lock();
-        let seat = state.remove_waiting(self.arrival);
-        let ended = state.ended.remove(&self.arrival);
-        let key = seat
-            .as_ref()
-            .map_or_else(|| ended.and_then(|(_, key)| key), |seat| seat.key);
-        state.uncount_key(key);
-        drop(state);
+        let room = &*self.room;
+        let uncount = |seats: &mut Seats| {
+            if let Some(key) = self.key {
+                seats.uncount_key(key, self.hash, |key| room.hash(key));
+            }
+        };
+        let is_at_home = shard_of(self.hash) == shard_of(self.home);
+        let mut seats = self.shard().lock();
+        let seat = seats.leave(self.number);
+        match &seat {
+            Some(_) => {
+                room.counts.waiting.fetch_sub(1, Ordering::AcqRel);
+            }
+            None => seats.forget_ended(self.number),
+        }
+        if is_at_home {
+            uncount(&mut seats);
+        }
+        drop(seats);
+        if !is_at_home {
+            uncount(&mut room.shard(self.hash).lock());
+        }
+        room.counts.taken.fetch_sub(1, Ordering::Relaxed);
+        // Its waker outside of the lock: it may run code that comes back here.
         drop(seat);
     }
 }
@@ -216,150 +376,21 @@ impl Drop for Pending {
 impl fmt::Debug for Pending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pending")
-            .field("arrival", &self.arrival)
+            .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
-/// Why a seat was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It had waited longest when the room was full.
-    GaveWay,
-    /// Its deadline has passed.
-    Late,
+fn nanos_since(epoch: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A key has all the seats that it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PerIpFull {
-    /// Seats of the key.
-    pub open: u32,
-    /// Seats that it may have.
-    pub of: u32,
+fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
 }
 
-/// A seat is in exactly one of `silent`, `others` and `ended`, under its arrival number, and its deadline in `deadlines`
-/// exactly while it is in one of the first two.
-struct State {
-    rules: PendingRules,
-    /// The first arrival: deadlines are kept as nanoseconds since, in half the space of an `Instant`.
-    epoch: Option<Instant>,
-    /// The last arrival's number.
-    arrivals: u64,
-    silent: BTreeMap<u64, Seat>,
-    /// Those that were heard, and those that were not looked at yet.
-    others: BTreeMap<u64, Seat>,
-    ended: BTreeMap<u64, (Ended, Option<ClientKey>)>,
-    deadlines: BTreeSet<(u64, u64)>,
-    /// Seats of each key that has any.
-    by_key: HashMap<ClientKey, u32>,
-}
-
-struct Seat {
-    waker: Option<Waker>,
-    arrived: u64,
-    deadline: u64,
-    key: Option<ClientKey>,
-}
-
-impl State {
-    fn waiting(&self) -> usize {
-        self.silent.len() + self.others.len()
-    }
-
-    fn taken(&self) -> usize {
-        self.waiting() + self.ended.len()
-    }
-
-    fn seat(&mut self, key: Option<ClientKey>, now: Instant) -> u64 {
-        self.epoch.get_or_insert(now);
-        self.arrivals += 1;
-        let timeout = u64::try_from(self.rules.timeout.as_nanos()).unwrap_or(u64::MAX);
-        let arrived = self.nanos(now);
-        let deadline = arrived.saturating_add(timeout);
-        self.deadlines.insert((deadline, self.arrivals));
-        self.others.insert(
-            self.arrivals,
-            Seat {
-                waker: None,
-                arrived,
-                deadline,
-                key,
-            },
-        );
-        self.arrivals
-    }
-
-    fn end_longest_waiting(&mut self, now: Instant) -> Option<Waker> {
-        let now = self.nanos(now);
-        let waited = |seat: &Seat, span: Duration| u128::from(now.saturating_sub(seat.arrived)) >= span.as_nanos();
-        let few = self.silent.len().saturating_mul(FEW) < self.others.len();
-        let arrival = match (self.silent.first_key_value(), self.others.first_key_value()) {
-            (Some((_, silent)), Some((other, begun))) if few && !waited(silent, GRACE) && waited(begun, DAWDLES) => {
-                *other
-            }
-            (Some((silent, _)), _) => *silent,
-            (None, Some((other, _))) => *other,
-            (None, None) => return None,
-        };
-        self.end(arrival, Ended::GaveWay)
-    }
-
-    fn end(&mut self, arrival: u64, how: Ended) -> Option<Waker> {
-        let seat = self.remove_waiting(arrival)?;
-        self.ended.insert(arrival, (how, seat.key));
-        seat.waker
-    }
-
-    fn remove_waiting(&mut self, arrival: u64) -> Option<Seat> {
-        let seat = self.silent.remove(&arrival).or_else(|| self.others.remove(&arrival))?;
-        self.deadlines.remove(&(seat.deadline, arrival));
-        Some(seat)
-    }
-
-    fn waiting_seat(&mut self, arrival: u64) -> Option<&mut Seat> {
-        self.silent.get_mut(&arrival).or_else(|| self.others.get_mut(&arrival))
-    }
-
-    fn key_of(&mut self, arrival: u64) -> Option<&mut Option<ClientKey>> {
-        if self.ended.contains_key(&arrival) {
-            return self.ended.get_mut(&arrival).map(|(_, key)| key);
-        }
-        self.waiting_seat(arrival).map(|seat| &mut seat.key)
-    }
-
-    fn count_key(&mut self, key: Option<ClientKey>) -> Result<(), PerIpFull> {
-        let Some(key) = key else { return Ok(()) };
-        let open = self.by_key.get(&key).copied().unwrap_or(0);
-        if let Some(of) = self.rules.max_per_ip.filter(|of| open >= *of) {
-            return Err(PerIpFull { open, of });
-        }
-        self.by_key.insert(key, open + 1);
-        Ok(())
-    }
-
-    fn uncount_key(&mut self, key: Option<ClientKey>) {
-        let Some(key) = key else { return };
-        match self.by_key.get_mut(&key) {
-            Some(open) if *open > 1 => *open -= 1,
-            _ => {
-                self.by_key.remove(&key);
-            }
-        }
-        // A flood's worth of room is not kept for ever.
-        if self.by_key.capacity() > self.by_key.len().saturating_mul(8).max(1024) {
-            self.by_key.shrink_to(self.by_key.len() * 2);
-        }
-    }
-
-    fn nanos(&self, now: Instant) -> u64 {
-        let since = self
-            .epoch
-            .map_or(Duration::ZERO, |epoch| now.saturating_duration_since(epoch));
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-}
+/// Enough for the cores that accept; a power of two.
+const SHARDS: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// Silent ones are few where there are less than one for so many others.
 pub const FEW: usize = 8;

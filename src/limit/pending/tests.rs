@@ -32,8 +32,9 @@ fn poll(seat: &Pending, bell: &Arc<Bell>) -> Poll<Ended> {
 }
 
 fn is_empty(room: &PendingRoom) -> bool {
-    let state = room.state.lock();
-    state.taken() == 0 && state.deadlines.is_empty() && state.by_key.is_empty()
+    let is_waiting = room.counts.waiting.load(Ordering::Relaxed) > 0;
+    let are_empty = room.shards.iter().all(|shard| shard.lock().is_empty());
+    !is_waiting && room.taken() == 0 && are_empty
 }
 
 #[test]
@@ -191,28 +192,39 @@ fn a_storm_of_threads_leaves_an_empty_room() {
         ..RULES
     });
     let now = Instant::now();
-    std::thread::scope(|scope| {
-        for thread in 0..8u8 {
-            let room = &room;
-            scope.spawn(move || {
-                let mut seats = std::collections::VecDeque::new();
-                for round in 0..400u32 {
-                    if let Ok(mut seat) = room.enter((round % 3 > 0).then(|| key(thread % 3)), now) {
-                        assert!(poll(&seat, &Arc::default()).is_pending() || seat.ended().is_some());
-                        seat.heard();
-                        let _: Result<(), PerIpFull> = seat.rekey(Some(key(3)));
-                        seats.push_back(seat);
+    let left: Vec<Pending> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8u8)
+            .map(|thread| {
+                let room = &room;
+                scope.spawn(move || {
+                    let mut seats = std::collections::VecDeque::new();
+                    for round in 0..400u32 {
+                        if round == 200 {
+                            room.expire(now + RULES.timeout);
+                        }
+                        if let Ok(mut seat) = room.enter((round % 3 > 0).then(|| key(thread % 3)), now) {
+                            assert!(poll(&seat, &Arc::default()).is_pending() || seat.ended().is_some());
+                            seat.heard();
+                            let _: Result<(), PerIpFull> = seat.rekey(Some(key(3)));
+                            seats.push_back(seat);
+                        }
+                        assert!(room.counts.waiting.load(Ordering::Relaxed) <= 10);
+                        let most_of_a_key = |shard: &Shard| shard.lock().most_of_a_key();
+                        assert!(room.shards.iter().all(|shard| most_of_a_key(shard) <= 4));
+                        if seats.len() > 3 {
+                            seats.pop_front();
+                        }
                     }
-                    assert!(room.state.lock().waiting() <= 10);
-                    assert!(room.state.lock().by_key.values().all(|open| *open <= 4));
-                    if seats.len() > 3 {
-                        seats.pop_front();
-                    }
-                }
-                room.expire(now + RULES.timeout);
-            });
-        }
+                    seats
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
+    let waiting = left.iter().filter(|seat| seat.ended().is_none()).count();
+    assert!(waiting <= 10, "{waiting}");
+    assert_eq!(room.counts.waiting.load(Ordering::Relaxed), waiting as u64);
+    drop(left);
     assert!(is_empty(&room));
 }
 

@@ -1,0 +1,219 @@
+//! One part of a pending room: its seats and the counts of its keys, under a lock of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::task::{Context, Waker};
+
+use hashbrown::HashTable;
+
+use crate::limit::key::ClientKey;
+use crate::limit::sync::{Mutex, MutexGuard};
+
+/// A part of a room.
+#[derive(Default)]
+#[repr(align(128))] // So that neighbours do not slow each other.
+pub(super) struct Shard {
+    seats: Mutex<Seats>,
+}
+
+/// The silent seats of a shard, or the others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Class {
+    pub(super) count: usize,
+    /// The one that has waited longest.
+    pub(super) oldest: Option<Oldest>,
+}
+
+/// A seat's number, and when it arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Oldest {
+    pub(super) number: u64,
+    pub(super) arrived: u64,
+}
+
+/// Why a seat was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It had waited longest when the room was full.
+    GaveWay,
+    /// Its deadline has passed.
+    Late,
+}
+
+/// A key has all the seats that it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerIpFull {
+    /// Seats of the key.
+    pub open: u32,
+    /// Seats that it may have.
+    pub of: u32,
+}
+
+impl Shard {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock()
+    }
+}
+
+/// A seat is in exactly one of `silent`, `others` and `ended`, under its number, and its deadline in `deadlines` exactly
+/// while it is in one of the first two.
+#[derive(Default)]
+pub(super) struct Seats {
+    silent: BTreeMap<u64, Seat>,
+    /// Those that have sent something, and those that were not looked at yet.
+    others: BTreeMap<u64, Seat>,
+    ended: BTreeMap<u64, Ended>,
+    /// With the number of their seat.
+    deadlines: BTreeSet<(u64, u64)>,
+    /// Seats of each key whose hash leads here and that has any. The seats themselves may be elsewhere.
+    by_key: HashTable<(ClientKey, u32)>,
+}
+
+/// Times are in nanoseconds since the room's epoch: half the space of an `Instant`.
+pub(super) struct Seat {
+    waker: Option<Waker>,
+    arrived: u64,
+    deadline: u64,
+}
+
+impl Seats {
+    /// A new seat, not looked at yet.
+    pub(super) fn add(&mut self, number: u64, arrived: u64, deadline: u64) {
+        self.deadlines.insert((deadline, number));
+        self.others.insert(
+            number,
+            Seat {
+                waker: None,
+                arrived,
+                deadline,
+            },
+        );
+    }
+
+    pub(super) fn fall_silent(&mut self, number: u64) {
+        if let Some(seat) = self.others.remove(&number) {
+            self.silent.insert(number, seat);
+        }
+    }
+
+    pub(super) fn hear(&mut self, number: u64) {
+        if let Some(seat) = self.silent.remove(&number) {
+            self.others.insert(number, seat);
+        }
+    }
+
+    /// Ends a seat; `None` if it does not wait, else its waker.
+    pub(super) fn end(&mut self, number: u64, how: Ended) -> Option<Option<Waker>> {
+        let seat = self.leave(number)?;
+        self.ended.insert(number, how);
+        Some(seat.waker)
+    }
+
+    /// Ends a seat whose deadline has passed.
+    pub(super) fn end_late(&mut self, now: u64) -> Option<Option<Waker>> {
+        let (deadline, number) = self.deadlines.first().copied()?;
+        if deadline > now {
+            return None;
+        }
+        self.end(number, Ended::Late)
+    }
+
+    /// Takes a waiting seat out.
+    pub(super) fn leave(&mut self, number: u64) -> Option<Seat> {
+        let seat = self.others.remove(&number).or_else(|| self.silent.remove(&number))?;
+        self.deadlines.remove(&(seat.deadline, number));
+        Some(seat)
+    }
+
+    pub(super) fn forget_ended(&mut self, number: u64) {
+        self.ended.remove(&number);
+    }
+
+    pub(super) fn ended(&self, number: u64) -> Option<Ended> {
+        self.ended.get(&number).copied()
+    }
+
+    /// Those that have sent nothing, then all others.
+    pub(super) fn classes(&self) -> [Class; 2] {
+        [&self.silent, &self.others].map(|seats| Class {
+            count: seats.len(),
+            oldest: seats.first_key_value().map(|(number, seat)| Oldest {
+                number: *number,
+                arrived: seat.arrived,
+            }),
+        })
+    }
+
+    /// The first deadline.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Has this task woken when the seat is ended; returns the waker that was there before.
+    pub(super) fn set_waker(&mut self, number: u64, cx: &Context<'_>) -> Option<Waker> {
+        let seat = match self.silent.get_mut(&number) {
+            Some(seat) => seat,
+            None => self.others.get_mut(&number)?,
+        };
+        let knows_it = seat.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if knows_it {
+            return None;
+        }
+        seat.waker.replace(cx.waker().clone())
+    }
+
+    /// Counts a seat of `key`, whose hash is `hash`; `hash_of` gives that of others.
+    pub(super) fn count_key(
+        &mut self,
+        key: ClientKey,
+        hash: u64,
+        max: Option<u32>,
+        hash_of: impl Fn(&ClientKey) -> u64,
+    ) -> Result<(), PerIpFull> {
+        let counted = self.by_key.find_mut(hash, |(other, _)| *other == key);
+        let open = counted.as_ref().map_or(0, |(_, open)| *open);
+        if let Some(of) = max.filter(|of| open >= *of) {
+            return Err(PerIpFull { open, of });
+        }
+        match counted {
+            Some((_, open)) => *open += 1,
+            None => {
+                self.by_key.insert_unique(hash, (key, 1), |(other, _)| hash_of(other));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn uncount_key(&mut self, key: ClientKey, hash: u64, hash_of: impl Fn(&ClientKey) -> u64) {
+        let Ok(mut counted) = self.by_key.find_entry(hash, |(other, _)| *other == key) else {
+            debug_assert!(false, "the key of a seat is counted");
+            return;
+        };
+        let (_, open) = counted.get_mut();
+        *open -= 1;
+        if *open == 0 {
+            counted.remove();
+            // A flood's worth of room is not kept for ever.
+            if self.by_key.capacity() > self.by_key.len().saturating_mul(8).max(KEYS_KEPT) {
+                self.by_key
+                    .shrink_to(self.by_key.len() * 2, |(other, _)| hash_of(other));
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn most_of_a_key(&self) -> u32 {
+        self.by_key.iter().map(|(_, open)| *open).max().unwrap_or(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.silent.is_empty()
+            && self.others.is_empty()
+            && self.ended.is_empty()
+            && self.deadlines.is_empty()
+            && self.by_key.is_empty()
+    }
+}
+
+/// Room for so many keys is kept.
+const KEYS_KEPT: usize = 64;
