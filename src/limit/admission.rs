@@ -18,7 +18,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Remembers so many client keys; `epoch` is a moment not after the first `now`, and an earlier `now` counts as it.
+    /// Remembers this many client keys; `epoch` is a moment not after the first `now`, and an earlier `now` counts as
+    /// it.
     pub fn new(table_size: u32, epoch: Instant) -> Arc<Self> {
         Arc::new(Self {
             table: Table::new(table_size),
@@ -28,12 +29,14 @@ impl Admission {
 
     /// Admits or refuses, as one decision under the lock of the client's shard.
     ///
-    /// Looks at everything first and reports the first limit that says no, in the order of [`Limit`]; only then takes.
-    /// What shards have in common is taken by compare-and-swap: who loses that race gives back what it took and hears of
-    /// that limit. A refused request takes no slot and no token; an admitted one has spent its tokens.
+    /// Looks at all limits first, and reports the first that refuses, in the order of [`Limit`]; takes only if none
+    /// does. What the shards share is taken by compare-and-swap: a request that loses such a race gives back what it
+    /// took and is refused by that limit. A refused request takes no slot and no token; an admitted one has spent its
+    /// tokens.
     ///
     /// # Errors
-    /// The limit that says no. Under `observe` that is the process ceiling only (for an exempt zone its own ceiling).
+    /// The limit that refuses. Under `observe` that is the process ceiling only (for an exempt zone its own
+    /// ceiling).
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Result<Granted, Full> {
         let mut place = self.table.place(request.zone.id, request.key);
         let mut attempt = Attempt {
@@ -60,7 +63,7 @@ impl Admission {
         })
     }
 
-    /// What a request lacks that this limit has refused at `now`; `None` for limits that are no rates.
+    /// What a request that this limit refused at `now` lacks; `None` if the limit is not a rate.
     pub fn lack(&self, request: &Request<'_>, limit: Limit, now: Instant) -> Option<Lack> {
         let rate = match limit {
             Limit::PerIpRate => request.client.rate?,
@@ -78,14 +81,15 @@ impl Admission {
         })
     }
 
-    /// What the moments of the buckets in [`Shares`] are counted from.
+    /// The epoch of the moments of the buckets in [`Shares`].
     pub fn epoch(&self) -> Instant {
         self.epoch
     }
 
     /// Forgets idle clients whose buckets are full. To be called about once a second: it looks at no more than 256 idle
-    /// clients of each of the 64 shards and goes on behind them the next time, so that it never stalls anybody and
-    /// everyone is looked at within one call for every 256 of the fullest shard (some 70 calls at a million).
+    /// clients of each of the 64 shards and continues behind them the next time. So it never holds a lock for long, and
+    /// every client is looked at within one call for every 256 clients of the fullest shard (some 70 calls at a
+    /// million).
     pub fn sweep(&self, now: Instant) {
         self.table.sweep(Moment::since(self.epoch, now));
     }
@@ -96,7 +100,7 @@ impl Admission {
     }
 }
 
-/// Who asks, where to, and under which rules.
+/// A request to be admitted: the client, the zone, and the rules that apply.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The zone's counts.
@@ -141,24 +145,25 @@ impl Request<'_> {
 pub struct Granted {
     /// The right to be counted as open.
     pub permit: Permit,
-    /// The first limit that would have refused it, were it not for `observe`.
+    /// The first limit that would have refused it without `observe`.
     pub observed: Option<Full>,
-    /// What the client's connections share, where the request asks for it.
+    /// What the client's connections share, if the request wants them to share.
     pub shares: Option<Arc<Shares>>,
 }
 
-/// A limit that said no.
+/// A limit that refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full {
-    /// Which one.
+    /// Which limit.
     pub limit: Limit,
-    /// What was open then: of the client key for `PerIp` and `PerIpRate`, else of the zone or the process.
+    /// The connections that were open then: of the client key for `PerIp` and `PerIpRate`, otherwise of the zone or the
+    /// process.
     pub open: u32,
-    /// How many of that may be open; `u32::MAX` is off, as it may be for the rates.
+    /// How many may be open; `u32::MAX` is off, as it may be for the rates.
     pub of: u32,
 }
 
-/// What a rate has refused for.
+/// The rate that refused, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
     /// The rate.
@@ -182,17 +187,19 @@ pub enum Limit {
     ZoneRate,
 }
 
-/// What is counted of a zone as a whole. Carried over by reloads; lives until its last permit is gone.
+/// The counts of a zone as a whole. Reloads carry them over; they live until the last permit is dropped.
 #[derive(Debug)]
 pub struct ZoneCounts {
-    /// What is open in it. Its limit is a ceiling beside that of the [`Request`]'s rules; a reload sets it anew.
+    /// The open connections of the zone. Its limit is a ceiling beside that of the [`Request`]'s rules; a reload sets
+    /// it anew.
     pub budget: Budget,
     rate: SharedBucket,
     id: u32,
 }
 
 impl ZoneCounts {
-    /// Nothing open. `id` tells the zone from every other one in the client table, also from those that a reload removed.
+    /// A zone without open connections. `id` identifies it in the client table; it must differ from every other zone's,
+    /// including those that a reload removed.
     pub fn new(id: u32, connections: Option<u32>) -> Arc<Self> {
         Arc::new(Self {
             budget: Budget::new(connections),
@@ -207,7 +214,7 @@ impl ZoneCounts {
     }
 }
 
-/// The right to be counted as open. Drop gives everything back, under the key with which it was taken.
+/// The permit of one open connection. Dropping it gives everything back, under the key with which it was taken.
 #[must_use = "dropping it gives everything back"]
 pub struct Permit {
     admission: Arc<Admission>,
@@ -222,7 +229,7 @@ impl Permit {
         self.key
     }
 
-    /// The zone it is counted in.
+    /// The zone that it is counted in.
     pub fn zone(&self) -> &Arc<ZoneCounts> {
         &self.zone
     }
@@ -291,7 +298,8 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// Takes everything or nothing. What the client has to itself comes last: it is under the lock and can't be lost.
+    /// Takes everything or nothing. The client's own slot and token come last: they are under the lock, so they can't
+    /// be lost to another thread.
     fn take(&mut self, place: Place<'_>) -> Result<Option<Arc<Shares>>, Full> {
         let (request, now) = (self.request, self.now);
         let zone_slot = self.zone_slot()?;
@@ -308,7 +316,8 @@ impl<'a> Attempt<'a> {
         Ok(shares)
     }
 
-    /// Within the limits if it can be; under `observe` beyond the rule, but not beyond the ceiling of an exempt zone.
+    /// A slot within the limits if there is one; under `observe` also beyond the rule, but not beyond the ceiling of an
+    /// exempt zone.
     fn zone_slot(&mut self) -> Result<Slot<'a>, Full> {
         let request = self.request;
         let budget = &request.zone.budget;
@@ -322,7 +331,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// A limit says no: an error, or under `observe` a note, of which the first in order is kept.
+    /// A limit refuses: that is an error, or under `observe` a note. The first note in the order of [`Limit`] is kept.
     fn hear(&mut self, full: Full) -> Result<(), Full> {
         if !self.request.rules.observe {
             return Err(full);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::rules::Rate;
 use super::sync::{AtomicU64, Ordering};
 
-/// Nanoseconds since an epoch that the caller keeps; 0 to 146 years, what lies outside counts as the nearer end.
+/// Nanoseconds since an epoch that the caller keeps: 0 to 146 years. A moment outside counts as the nearer end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -23,8 +23,8 @@ impl Moment {
 
 /// A [`Rate`] as a bucket reads it.
 ///
-/// The interval is rounded up to a whole nanosecond, so that never more than the rate comes through. A bucket that
-/// would take more than 146 years to fill holds what 146 years bring.
+/// The interval is rounded up to a whole nanosecond, so that no more than the rate gets through. A bucket that would
+/// take more than 146 years to fill holds what 146 years bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meter {
     /// Nanoseconds from one token to the next, at least 1.
@@ -54,10 +54,10 @@ impl Meter {
     }
 }
 
-/// A [`Rate`] of which a token is a byte: many are taken at once.
+/// A [`Rate`] whose tokens are bytes, of which many are taken at once.
 ///
-/// What they cost is rounded down to a whole nanosecond, once a [`Charge`], so that a burst of exactly the number in the
-/// rule comes through however it is cut.
+/// Their cost is rounded down to a whole nanosecond, once per [`Charge`], so that a burst of exactly the number in the
+/// rule gets through however it is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteMeter {
     per: u64,
@@ -82,7 +82,7 @@ impl From<Rate> for ByteMeter {
 }
 
 impl ByteMeter {
-    /// So many bytes.
+    /// The charge for this many bytes.
     pub fn bytes(self, count: u64) -> Charge {
         Charge {
             cost: self.cost(count),
@@ -90,8 +90,8 @@ impl ByteMeter {
         }
     }
 
-    /// What who has run out of bytes waits for, so that it does not go on byte by byte: what a quarter of a second brings, but
-    /// no more than 16 KiB or a burst.
+    /// The bytes that a connection without tokens waits for, so that it does not continue byte by byte: as many as a
+    /// quarter of a second brings, but at most 16 KiB or the burst.
     pub fn portion(self) -> u64 {
         self.portion
     }
@@ -106,7 +106,7 @@ impl ByteMeter {
     }
 
     fn cost(self, count: u64) -> u64 {
-        // Nearly always it fits, and a division of 128 bits takes several times as long.
+        // Nearly always 64 bits suffice, and a division of 128 bits takes several times as long.
         if let Some(product) = count.checked_mul(self.per) {
             return (product / self.tokens).min(MOST);
         }
@@ -115,10 +115,10 @@ impl ByteMeter {
     }
 }
 
-/// Tokens to be taken at once of a bucket with a certain rate.
+/// Tokens to be taken at once from a bucket with a certain rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// Nanoseconds in which as many come back.
+    /// Nanoseconds in which as many tokens come back.
     cost: u64,
     /// Nanoseconds in which an empty bucket fills.
     capacity: u64,
@@ -126,12 +126,12 @@ pub struct Charge {
 
 /// A token bucket: the moment at which it is full again (the theoretical arrival time). The default one is full.
 ///
-/// It keeps no rate; a rate that changes finds in it the time for which the client is in debt.
+/// It keeps no rate. When the rate changes, what remains is the time for which the client is in debt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket(u64);
 
 impl Bucket {
-    /// Whether a token is there. Takes none.
+    /// Whether there is a token. Takes none.
     pub fn has_token(self, meter: Meter, now: Moment) -> bool {
         self.0 <= now.0 + (meter.capacity - meter.interval)
     }
@@ -145,7 +145,7 @@ impl Bucket {
         has
     }
 
-    /// How long until that much is there; `None` when it is. More than the bucket holds never is.
+    /// How long until this many tokens are there; `None` if they are. More than the bucket holds are never there.
     pub fn lacks(self, charge: Charge, now: Moment) -> Option<Duration> {
         let ready = self.0.max(now.0).saturating_add(charge.cost);
         match ready.saturating_sub(now.0.saturating_add(charge.capacity)) {
@@ -154,18 +154,18 @@ impl Bucket {
         }
     }
 
-    /// How many bytes are there.
+    /// The bytes that may be taken now.
     pub fn holds(self, meter: ByteMeter, now: Moment) -> u64 {
         let debt = self.0.saturating_sub(now.0);
         meter.capacity.checked_sub(debt).map_or(0, |left| meter.count(left))
     }
 
-    /// Takes that much whether it is there or not.
+    /// Takes this many tokens whether they are there or not.
     pub fn charge(&mut self, charge: Charge, now: Moment) {
         self.0 = self.0.max(now.0).saturating_add(charge.cost).min(2 * MOST);
     }
 
-    /// Whether no token is missing, so that it may be forgotten: a fresh one is as good.
+    /// Whether it is full, so that it may be forgotten: a new bucket is the same.
     pub fn is_full(self, now: Moment) -> bool {
         self.0 <= now.0
     }
@@ -183,7 +183,7 @@ impl Bucket {
 
     fn forgive_beyond(&mut self, capacity: u64, now: Moment) -> bool {
         let worst = now.0 + capacity;
-        // Moments come from several threads and may step back a little: that must not bring a token early.
+        // The moments come from several threads and may go back a little, which must not bring a token early.
         let is_foreign = self.0 > worst + SKEW;
         if is_foreign {
             self.0 = worst;
@@ -197,7 +197,7 @@ impl Bucket {
 pub struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
-    /// Whether a token is there. Takes none, and [forgives](Bucket::forgive): look before you take.
+    /// Whether there is a token. Takes none, but [forgives](Bucket::forgive); to be called before a token is taken.
     pub fn has_token(&self, meter: Meter, now: Moment) -> bool {
         let forgiving = |tat| {
             let mut bucket = Bucket(tat);
@@ -218,10 +218,11 @@ impl SharedBucket {
             .is_ok()
     }
 
-    /// Takes that much if it is there, after [forgiving](Bucket::forgive). Each token goes to one taker, under any race.
+    /// Takes this many tokens if they are there, after [forgiving](Bucket::forgive). Each token goes to one taker,
+    /// under any race.
     ///
     /// # Errors
-    /// How long until it is there.
+    /// How long until they are there.
     pub fn charge(&self, charge: Charge, now: Moment) -> Result<(), Duration> {
         let mut lacks = None;
         let charging = |tat| {
@@ -231,21 +232,21 @@ impl SharedBucket {
             if lacks.is_none() {
                 bucket.charge(charge, now);
             }
-            // What is forgiven stays so, or whoever lacks something now would lack it for as long as the debt lasts.
+            // A forgiven debt stays forgiven; otherwise a connection would wait until the whole debt is paid.
             (has_forgiven || lacks.is_none()).then_some(bucket.0)
         };
         let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charging);
         lacks.map_or(Ok(()), Err)
     }
 
-    /// Gives back what was [charged](SharedBucket::charge), once: as if it had never been taken. Less of it may be left, where
-    /// others have forgiven it meanwhile.
+    /// Gives back what was [charged](SharedBucket::charge), as if it had never been taken; to be called once. It gives
+    /// back less if part of the debt has been forgiven in the meantime.
     pub fn refund(&self, charge: Charge) {
         let refunding = |tat: u64| Some(tat.saturating_sub(charge.cost));
         let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refunding);
     }
 
-    /// As a [`Bucket`], as of this moment.
+    /// A copy of its state at this moment, as a [`Bucket`].
     pub fn bucket(&self) -> Bucket {
         Bucket(self.0.load(Ordering::Relaxed))
     }
@@ -262,7 +263,7 @@ const PORTION: u64 = 16 * 1024;
 /// A bound on moments and capacities that keeps their sums from overflowing.
 const MOST: u64 = 1 << 62;
 
-/// How far the clocks of two callers may lie apart, in nanoseconds.
+/// How far the clocks of two callers may differ, in nanoseconds.
 const SKEW: u64 = 1_000_000_000;
 
 #[cfg(test)]

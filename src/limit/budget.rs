@@ -1,4 +1,4 @@
-//! How many may be open at once, counted across all shards.
+//! A limit on how many may be open at once, counted across all shards.
 
 use super::sync::{AtomicU32, Ordering};
 
@@ -19,12 +19,12 @@ impl Budget {
         }
     }
 
-    /// Takes one if that stays within the limit; says whether it did. Never more than the limit, under any race.
+    /// Takes one if the limit allows it, and returns whether it did. Never more than the limit, under any race.
     pub fn try_take(&self) -> bool {
         self.try_take_below(u32::MAX)
     }
 
-    /// Takes one if that stays within the limit and within `limit` too; says whether it did.
+    /// Takes one if both its own limit and `limit` allow it, and returns whether it did.
     pub fn try_take_below(&self, limit: u32) -> bool {
         let limit = limit.min(self.limit.load(Ordering::Relaxed));
         self.used
@@ -39,13 +39,13 @@ impl Budget {
         self.used.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Gives one back. Only for whoever took one, and once.
+    /// Gives back one that was taken; to be called once for each.
     pub fn release(&self) {
         let before = self.used.fetch_sub(1, Ordering::AcqRel);
         debug_assert_ne!(before, 0, "given back more often than taken");
     }
 
-    /// How many are taken; may be above the limit after that was lowered.
+    /// How many are taken; more than the limit, perhaps, after the limit was lowered.
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Acquire)
     }
@@ -56,29 +56,30 @@ impl Budget {
         (limit != u32::MAX).then_some(limit)
     }
 
-    /// Sets the limit; `None` is off. Ends nobody: a lower one refuses newcomers until enough have gone.
+    /// Sets the limit; `None` is off. Closes nothing: a lower limit refuses new ones until enough have gone.
     pub fn set_limit(&self, limit: Option<u32>) {
         self.limit.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 }
 
-/// One taken from a [`Budget`], given back by drop unless [kept](Slot::keep).
+/// One slot of a [`Budget`]. Dropping it gives it back, unless it was [kept](Slot::keep).
 pub(super) struct Slot<'a>(&'a Budget);
 
 impl<'a> Slot<'a> {
-    /// One, if that stays within the budget's limit and within `limit`.
+    /// A slot, if both the budget's limit and `limit` allow it.
     pub(super) fn below(budget: &'a Budget, limit: u32) -> Option<Self> {
-        // Not `then_some`: a slot that is made only to be dropped gives back what nobody took.
+        // Not `then_some`: it would make a slot in either case, and dropping that would give back one that was never
+        // taken.
         budget.try_take_below(limit).then(|| Self(budget))
     }
 
-    /// One, even beyond the limit.
+    /// A slot, even beyond the limit.
     pub(super) fn anyway(budget: &'a Budget) -> Self {
         budget.take_anyway();
         Self(budget)
     }
 
-    /// Leaves it taken: from here on somebody else answers for giving it back.
+    /// Leaves it taken: from here on the caller has to call `Budget::release` for it.
     pub(super) fn keep(self) {
         std::mem::forget(self);
     }

@@ -1,4 +1,5 @@
-//! What the client table holds, read for those who watch: shard by shard, so that no admission waits for long.
+//! What the client table holds, for metrics and `/stats`. It is read shard by shard, so that no admission waits for
+//! long.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,15 +16,15 @@ pub struct ZoneCensus {
     pub clients: u64,
     /// The most that one key has open.
     pub most: u32,
-    /// Keys that have at most so many open: cumulative, one for each of [`CENSUS_BOUNDS`], and the last for all.
+    /// Keys that have at most this many open: cumulative, one for each of [`CENSUS_BOUNDS`], and the last for all.
     pub by_connections: [u64; CENSUS_BOUNDS.len() + 1],
 }
 
-/// The upper bounds of [`ZoneCensus::by_connections`]; the one above them is infinite.
+/// The upper bounds of [`ZoneCensus::by_connections`]; its last entry has none.
 pub const CENSUS_BOUNDS: [u32; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
 
 impl Admission {
-    /// Counts the clients of these zones, in their order. One walk over the table, however many zones.
+    /// Counts the clients of these zones, in their order, in one walk over the table.
     pub fn census(&self, zones: &[u32]) -> Vec<ZoneCensus> {
         let mut counted: Vec<ZoneCensus> = zones
             .iter()
@@ -65,7 +66,7 @@ impl Admission {
             if entry.open == 0 || n == 0 {
                 return;
             }
-            // The heap's greatest is the least busy: that is the one to push out.
+            // The greatest element of the heap is the least busy client, which is the one to remove.
             let candidate = (Reverse(entry.open), entry.zone, entry.key);
             if busiest.len() < n {
                 busiest.push(candidate);

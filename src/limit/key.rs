@@ -56,9 +56,9 @@ impl ClientKey {
     /// The key of an address.
     ///
     /// An IPv4-mapped address (RFC 4291, 2.5.5.2) counts as IPv4. So do NAT64 (`64:ff9b::/96`, RFC 6052, and
-    /// `64:ff9b:1::/48`, RFC 8215), 6to4 (`2002::/16`, RFC 3056) and Teredo (`2001::/32`, RFC 4380), by the IPv4 address
-    /// inside: otherwise one IPv4 client would have several keys, or all behind a translator one. ISATAP's do not: its IPv4
-    /// address is in the half of the address that anyone chooses who has a /64.
+    /// `64:ff9b:1::/48`, RFC 8215), 6to4 (`2002::/16`, RFC 3056) and Teredo (`2001::/32`, RFC 4380), by the IPv4
+    /// address inside: otherwise one IPv4 client would have several keys, or all behind a translator one. ISATAP does
+    /// not: its IPv4 address is in the half that every owner of a /64 can choose.
     pub fn of(ip: IpAddr, prefixes: Prefixes) -> Self {
         let v4 = match ip {
             IpAddr::V4(v4) => Some(v4),
@@ -70,7 +70,7 @@ impl ClientKey {
         }
     }
 
-    /// This key, cut to at most so many bits.
+    /// This key, cut to at most this many bits.
     #[must_use]
     pub fn cut(self, most: Prefixes) -> Self {
         match self.0 {
@@ -81,7 +81,7 @@ impl ClientKey {
     }
 
     /// The family (4, 6, or 0 for [`ClientKey::UNIX`]), the network in network order with zeros behind it, the prefix
-    /// length. What is hashed of a client in every build is this.
+    /// length. Hashes of a client are made from these bytes, in every build.
     pub fn to_bytes(self) -> [u8; 18] {
         let mut bytes = [0; 18];
         match self.0 {
@@ -127,9 +127,9 @@ fn v4_inside(v6: Ipv6Addr) -> Option<Ipv4Addr> {
         [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
             Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
         }
-        // Teredo writes the address behind which its client stands with every bit turned.
+        // Teredo writes its client's IPv4 address with every bit inverted.
         [0x2001, 0, _, _, _, _, high, low] => Some(Ipv4Addr::from_bits(!(u32::from(high) << 16 | u32::from(low)))),
-        // A pool for local use, of which operators take a /96, or the whole: then all behind the IPv4 address is 0.
+        // A pool for local use. Operators take a /96 of it, or the whole; then every bit behind the IPv4 address is 0.
         [0x64, 0xff9b, 1, ..] => {
             let whole = v6.to_bits().trailing_zeros() >= 40;
             let prefix = if whole {
@@ -146,7 +146,7 @@ fn v4_inside(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// A network whose addresses a translator makes of IPv4 addresses, which are inside them (RFC 6052, 2.2).
+/// A network of IPv6 addresses that a translator makes from IPv4 addresses, which they contain (RFC 6052, 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TranslationPrefix {
     network: u128,
@@ -154,7 +154,7 @@ pub struct TranslationPrefix {
 }
 
 impl TranslationPrefix {
-    /// The lengths that one may have.
+    /// The prefix lengths that RFC 6052 allows.
     pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 
     /// `None` for another length, and for a /96 with bits 64 to 71 set, which RFC 6052 wants to be 0.
@@ -167,7 +167,7 @@ impl TranslationPrefix {
         fits.then_some(prefix)
     }
 
-    /// The IPv4 address inside an address of this network. What stands behind it is not looked at.
+    /// The IPv4 address inside an address of this network. The bits behind it are ignored.
     pub fn ipv4_in(&self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
         let bits = v6.to_bits();
         if bits & mask128(self.len) != self.network || bits & RESERVED != 0 {
@@ -176,7 +176,7 @@ impl TranslationPrefix {
         let behind = if self.len == 96 {
             bits
         } else {
-            // Bits 64 to 71 stand amid it, or right before it.
+            // Bits 64 to 71 are in the middle of it, or right before it.
             let joined = bits >> 64 << 56 | bits & !(u128::MAX << 56);
             joined >> (88 - self.len)
         };
@@ -190,13 +190,13 @@ impl TranslationPrefix {
 pub struct TranslationPrefixes(Box<[TranslationPrefix]>);
 
 impl TranslationPrefixes {
-    /// These, of which the longest that has an address counts.
+    /// These networks. Of those that contain an address, the longest prefix counts.
     pub fn new(mut prefixes: Vec<TranslationPrefix>) -> Self {
         prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len));
         Self(prefixes.into())
     }
 
-    /// The IPv4 address that a translator made this one of; this one, where none did.
+    /// The IPv4 address that a translator made this one from; otherwise this address itself.
     pub fn undone(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(_) => ip,

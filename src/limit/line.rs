@@ -1,5 +1,5 @@
-//! A line before a bucket that several share: one of those who wait for its tokens is woken for each, and not all of them;
-//! and whoever came first is served first.
+//! A queue before a bucket that several tasks share. The tasks are served in the order in which they came, and each
+//! token wakes one of them, not all.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,20 +9,20 @@ use std::task::{Context, Poll, Waker};
 use super::bucket::Charge;
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
-/// Those who wait, in the order in which they came. Only the first of them may look for tokens. Connections from before a
-/// reload may pay another price than those that came after it; each price has a line of its own, so that nobody waits behind
-/// one who has to wait longer.
+/// The waiting tasks, in the order in which they came. Only the first may look for tokens. Connections from before a
+/// reload may pay another price than later ones. Each price has a line of its own, so that no task waits behind one
+/// that has to wait longer.
 #[derive(Default)]
 pub struct Line {
     // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
     state: Mutex<State>,
-    /// As many as there are places, for those who only want to know whether there are any.
+    /// The number of places; read without the lock to see whether there are any.
     length: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
-    /// The number of the last one who came.
+    /// The number of the last place that was given out.
     last: u64,
     /// By ascending number.
     waiting: VecDeque<Waiting>,
@@ -35,9 +35,9 @@ struct Waiting {
 }
 
 impl State {
-    /// Where the first of those is who pay this.
+    /// The index of the first place with this price.
     fn first(&self, price: Charge) -> Option<usize> {
-        // Nearly always all pay the same, and it is the very first.
+        // Nearly always all places have the same price, and this is the very first.
         self.waiting.iter().position(|waiting| waiting.price == price)
     }
 
@@ -49,7 +49,7 @@ impl State {
 }
 
 impl Line {
-    /// A place at the end of those who pay this.
+    /// A place behind all others with this price.
     pub fn join(self: &Arc<Self>, price: Charge) -> Place {
         let mut state = self.state.lock();
         state.last += 1;
@@ -68,7 +68,7 @@ impl Line {
         }
     }
 
-    /// Whether nobody waits who pays this; otherwise whoever comes now has to queue.
+    /// Whether no task waits at this price; otherwise a new one has to queue.
     pub fn is_empty(&self, price: Charge) -> bool {
         self.length.load(Ordering::Relaxed) == 0 || self.state.lock().first(price).is_none()
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for Line {
     }
 }
 
-/// A place in a [`Line`]; drop gives it up, and the turn passes on.
+/// A place in a [`Line`]. Dropping it gives the turn to the next place.
 #[must_use = "dropping it gives the place up"]
 pub struct Place {
     line: Arc<Line>,
@@ -91,7 +91,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Whether it is the first.
+    /// Whether this is the first place at its price.
     pub fn is_first(&self) -> bool {
         let state = self.line.state.lock();
         state
@@ -131,7 +131,7 @@ impl Drop for Place {
         let gone = state.waiting.remove(at);
         let next = state.first(self.price).filter(|_| was_first);
         let next = next.and_then(|at| state.waiting[at].waker.take());
-        // A crowd's worth of room is not kept for ever.
+        // The memory that a crowd needed is not kept for ever.
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
         }

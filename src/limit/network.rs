@@ -11,12 +11,12 @@ use prefix_trie::PrefixMap;
 pub struct NetworkSet(NetworkMap<()>);
 
 impl NetworkSet {
-    /// Whether one of the networks has this address.
+    /// Whether one of the networks contains this address.
     pub fn contains(&self, ip: IpAddr) -> bool {
         self.0.longest(ip).is_some()
     }
 
-    /// Whether there is no network in it, so that it contains nothing.
+    /// Whether the set has no networks, so that it contains no address.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -31,7 +31,7 @@ impl FromIterator<IpNet> for NetworkSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
         let mut map = NetworkMap::default();
         for network in networks {
-            // Written twice is as good as written once.
+            // A network that is written twice counts once.
             let _: Result<(), ()> = map.insert(network, ());
         }
         Self(map)
@@ -47,7 +47,7 @@ impl PartialEq for NetworkSet {
 
 impl Eq for NetworkSet {}
 
-/// A value for each of some networks; the longest prefix that has an address decides.
+/// Networks with a value each; the longest prefix that contains an address decides.
 #[derive(Clone)]
 pub struct NetworkMap<T> {
     /// In order; holds everything while there are fewer than [`FEW`], and nothing after.
@@ -60,7 +60,7 @@ impl<T> NetworkMap<T> {
     /// Adds a network, its host bits ignored.
     ///
     /// # Errors
-    /// An equal network is there already and keeps its value; the new one comes back.
+    /// An equal network exists already and keeps its value; the new value is returned.
     pub fn insert(&mut self, network: IpNet, value: T) -> Result<(), T> {
         let network = canonical(network);
         if !self.v4.is_empty() || !self.v6.is_empty() {
@@ -78,7 +78,7 @@ impl<T> NetworkMap<T> {
         Ok(())
     }
 
-    /// The value of the most specific network that has this address.
+    /// The value of the most specific network that contains this address.
     pub fn longest(&self, ip: IpAddr) -> Option<&T> {
         let ip = ip.to_canonical();
         if !self.few.is_empty() {
@@ -93,7 +93,7 @@ impl<T> NetworkMap<T> {
         }
     }
 
-    /// Whether there is no network in it.
+    /// Whether it has no networks.
     pub fn is_empty(&self) -> bool {
         self.few.is_empty() && self.v4.is_empty() && self.v6.is_empty()
     }
@@ -150,7 +150,7 @@ fn canonical(network: IpNet) -> IpNet {
     Ipv4Net::new(v4, len).map_or(network, IpNet::V4)
 }
 
-/// From so many networks on a trie is faster than looking at each.
+/// From this many networks on, a trie is faster than a search through all of them.
 const FEW: usize = 8;
 
 #[cfg(test)]

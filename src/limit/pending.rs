@@ -103,7 +103,7 @@ impl PendingRoom {
     }
 
     /// Takes a seat. Where all are taken, the one that has waited longest gives way, silent ones first (see
-    /// [`PendingRoom`]). `None` has no cap of its own: a trusted peer.
+    /// [`PendingRoom`]). A socket without a key (`None`, a trusted peer) has no cap per key.
     ///
     /// # Errors
     /// The key has its cap; then no seat gives way.
@@ -159,7 +159,7 @@ impl PendingRoom {
         }
     }
 
-    /// Seats taken, those included that were ended and not yet dropped.
+    /// Seats taken, including those that were ended but not yet dropped.
     pub fn taken(&self) -> u32 {
         u32::try_from(self.counts.taken.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
@@ -261,11 +261,11 @@ impl<'a> Total<'a> {
     }
 }
 
-/// A seat in a [`PendingRoom`]; drop frees it.
+/// A seat in a [`PendingRoom`]; dropping it frees it.
 #[must_use = "dropping it frees the seat"]
 pub struct Pending {
     room: Arc<PendingRoom>,
-    /// Its number, by arrival.
+    /// The number of its arrival.
     number: u64,
     /// The hash that its shard was chosen by.
     home: u64,
@@ -285,8 +285,8 @@ impl Pending {
         }
     }
 
-    /// It was answered, and is only kept from coming back at once: from here on it gives way before those that are still to
-    /// be decided on.
+    /// Its refusal is decided and only held back, so that the client does not return at once. From here on it gives way
+    /// before seats that are not decided yet.
     pub fn is_answered(&self) {
         self.is_silent();
     }
@@ -301,7 +301,7 @@ impl Pending {
     /// Counts it under another key from here on, as a PROXY header asks. An ended seat is moved too.
     ///
     /// # Errors
-    /// The other key has its cap; the seat stays counted as it was.
+    /// The other key is at its cap; the seat stays counted under the old one.
     pub fn rekey(&mut self, key: Option<ClientKey>) -> Result<(), PerIpFull> {
         if self.key == key {
             return Ok(());
@@ -392,7 +392,7 @@ fn shard_of(hash: u64) -> usize {
 /// Enough for the cores that accept; a power of two.
 const SHARDS: usize = if cfg!(loom) { 2 } else { 8 };
 
-/// Silent ones are few where there are less than one for so many others.
+/// Silent sockets are few if there is less than one of them for this many others.
 pub const FEW: usize = 8;
 
 /// How long an honest client's first bytes may be on their way behind its connection.

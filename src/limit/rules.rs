@@ -1,4 +1,4 @@
-//! The numbers that admission is told to enforce. They hold no state: counts outlive every change of these.
+//! The limits that admission enforces. They hold no state: the counts outlive every change of the limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,7 +14,7 @@ pub struct Rate {
     pub burst: NonZeroU32,
 }
 
-/// What one client key may have in one zone. `None` is "off".
+/// The limits of one client key in one zone. `None` is "off".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientRules {
     /// Connections open at once.
@@ -23,7 +23,7 @@ pub struct ClientRules {
     pub rate: Option<Rate>,
 }
 
-/// What a zone may have in all. `None` is "off".
+/// The limits of a zone as a whole. `None` is "off".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZoneRules {
     /// Count what would be refused, and let it in; never covers the process ceiling.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::bucket::{Charge, Moment, SharedBucket};
 use super::line::Line;
 
-/// The buckets of one (zone, client key). The client table keeps them for as long as they are not full, so that whoever
-/// connects anew finds what was spent.
+/// The buckets of one (zone, client key). The client table keeps them until they are full, so that a client that
+/// reconnects does not get fresh ones.
 #[derive(Debug, Default)]
 pub struct Shares {
     /// Messages from the client.
@@ -18,19 +18,19 @@ pub struct Shares {
     pub outbound: SharedBucket,
     /// Frames of every kind to the client.
     pub outbound_frames: SharedBucket,
-    /// Who waits for the two from the client.
+    /// The tasks that wait for the two buckets of messages from the client.
     pub inbound_line: Arc<Line>,
-    /// Who waits for the two to the client.
+    /// The tasks that wait for the two buckets of messages to the client.
     pub outbound_line: Arc<Line>,
 }
 
 impl Shares {
-    /// Whether a fresh one is as good.
+    /// Whether all are full, so that new ones are the same.
     pub(super) fn is_full(&self, now: Moment) -> bool {
         self.buckets().iter().all(|bucket| bucket.bucket().is_full(now))
     }
 
-    /// Whether nothing was ever taken.
+    /// Whether no token was ever taken.
     pub(super) fn is_untouched(&self) -> bool {
         self.buckets().iter().all(|bucket| bucket.bucket().is_untouched())
     }
@@ -48,7 +48,7 @@ impl Shares {
 /// Takes from both or from neither.
 ///
 /// # Errors
-/// How long until the one that lacks has it.
+/// How long until the bucket that lacks tokens has enough.
 pub fn charge_both(
     first: (&SharedBucket, Charge),
     second: (&SharedBucket, Charge),

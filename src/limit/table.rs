@@ -1,9 +1,10 @@
-//! The client table: what every (zone, client key) has open and its bucket, in shards with a lock each.
+//! The client table: the open connections and the bucket of every (zone, client key), in shards with a lock each.
 //!
-//! An entry is made when a connection is admitted. When the last one of its key ends it goes at once if its bucket was
-//! never charged; otherwise it idles until its buckets are full, which only [`Table::sweep`] can tell, for an end has no
-//! clock. Above its size the table evicts the entry that has idled longest, wherever it is. An entry that has something
-//! open never goes. No two shards are ever locked at once.
+//! An entry is made when a connection is admitted. When the last connection of its key ends, it is removed at once if
+//! its bucket was never charged; otherwise it stays, idle, until its buckets are full. Only [`Table::sweep`] can find
+//! that out, because the end of a connection does not know the time. Above its size the table evicts the entry that has
+//! been idle longest, in whichever shard it is. An entry with open connections is never evicted. No two shards are ever
+//! locked at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -17,17 +18,17 @@ use super::key::ClientKey;
 use super::shares::Shares;
 use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RandomState};
 
-/// The table. Its size bounds what idles: entries with something open stay even beyond it, because a count that is
-/// thrown away is a leak. The configuration sees to it that the size is at least the ceiling on open connections, so
-/// that happens in passing only: a newcomer's entry is made before another shard gives one up.
+/// The table. Its size bounds the idle entries: entries with open connections stay even beyond it, because a lost count
+/// would be a leak. The configuration ensures that the size is at least the ceiling on open connections, so the table
+/// exceeds its size only for a moment: a new entry is made before another shard evicts one.
 pub(super) struct Table {
     shards: Box<[Shard]>,
     hasher: RandomState,
     size: usize,
-    /// Entries in all shards, less those somebody is about to evict.
+    /// Entries in all shards, less those that a thread is about to evict.
     entries: AtomicUsize,
     evictions: AtomicU64,
-    /// The next stamp. Order is all that eviction asks of time.
+    /// The next stamp. Eviction needs only the order of the stamps, not times.
     stamps: AtomicU64,
 }
 
@@ -43,7 +44,7 @@ pub(super) struct Entry {
 
 #[repr(align(64))] // A cache line each, so that neighbours do not slow each other.
 struct Shard {
-    /// The least stamp of an idle entry in here, `u64::MAX` for none; written under the lock, read without.
+    /// The least stamp of an idle entry of this shard, `u64::MAX` for none; written under the lock, read without.
     oldest: AtomicU64,
     kept: Mutex<Kept>,
 }
@@ -51,9 +52,10 @@ struct Shard {
 #[derive(Default)]
 struct Kept {
     entries: HashTable<Entry>,
-    /// The idle ones by stamp, with their hashes: exact, so there is no garbage to bound.
+    /// The idle entries by stamp, with their hashes. It has no stale ones, so its size needs no bound.
     idle: BTreeMap<u64, u64>,
-    /// What connections share, of those entries where they do: beside them, so that the others do not pay for it.
+    /// What the connections of an entry share, if they do. It is kept outside the entries, so that the others stay
+    /// small.
     shares: AllShares,
     /// The last stamp that a sweep looked at.
     swept: u64,
@@ -77,7 +79,8 @@ impl Table {
         }
     }
 
-    /// Locks the client's shard and looks the client up: what is decided until the place is dropped is one decision.
+    /// Locks the client's shard and looks the client up. The lock is held until the place is dropped, so that all of
+    /// that is one decision.
     pub(super) fn place(&self, zone: u32, key: ClientKey) -> Place<'_> {
         let hash = self.hasher.hash_one((zone, key));
         let shard = self.shard(hash);
@@ -168,7 +171,7 @@ impl Table {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Calls with every entry, shard by shard under one lock at a time; so it is no snapshot.
+    /// Calls `visitor` with every entry, shard by shard under one lock at a time; so the whole is not a snapshot.
     pub(super) fn visit(&self, mut visitor: impl FnMut(&Entry)) {
         for shard in &self.shards {
             shard.kept.lock().entries.iter().for_each(&mut visitor);
@@ -188,7 +191,7 @@ impl Table {
                 return false;
             };
             let mut kept = shard.kept.lock();
-            // Before the lock came it may have been opened again or gone: then another is the oldest.
+            // Before the lock was taken, the entry may have been opened again or removed: then another is the oldest.
             let was_there = kept.forget(stamp);
             shard.publish_oldest(&kept.idle);
             if was_there {
@@ -226,7 +229,7 @@ impl Place<'_> {
         self.open
     }
 
-    /// The client's bucket, as of this moment.
+    /// A copy of the client's bucket.
     pub(super) fn bucket(&self) -> Bucket {
         self.bucket
     }
@@ -243,7 +246,8 @@ impl Place<'_> {
     }
 
     /// Counts one more open connection, and takes a token where there is a meter and a token. Makes the entry if there
-    /// is none; [`Table::evict_excess`] is then due. Returns what the client's connections share, if they are to.
+    /// is none; then [`Table::evict_excess`] has to be called. Returns what the client's connections share, if they
+    /// share anything.
     pub(super) fn open_one(mut self, charge: Option<(Meter, Moment)>, shares: bool) -> Option<Arc<Shares>> {
         if let Some((meter, now)) = charge {
             self.bucket.take(meter, now);
@@ -325,7 +329,7 @@ impl Kept {
         (due.len(), forgotten)
     }
 
-    /// Removes the idle entry with this stamp; says whether it was there.
+    /// Removes the idle entry with this stamp, and returns whether it was there.
     fn forget(&mut self, stamp: u64) -> bool {
         let Some(hash) = self.idle.remove(&stamp) else {
             return false;
@@ -346,13 +350,13 @@ impl Entry {
 }
 
 fn forget_shares(shares: &mut AllShares, of: (u32, ClientKey)) {
-    // To remove hashes the key even where there is nothing.
+    // `remove` would hash the key even if the map is empty.
     if !shares.is_empty() {
         shares.remove(&of);
     }
 }
 
-/// Fewer in a model: each is a thing to keep track of.
+/// Fewer in a model, which has to track each of them.
 const SHARDS: usize = if cfg!(loom) { 8 } else { 64 };
 
 /// Idle entries of one shard that one sweep looks at: some tens of microseconds under its lock.
