@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use self::shard::{Ended, PerIpFull};
 
-use self::shard::{Class, Oldest, Seats, Shard};
+use self::shard::{Oldest, Seats, Shard, Total};
 use super::key::ClientKey;
 use super::sync::{AtomicU64, Ordering, RandomState};
 
@@ -239,25 +239,6 @@ impl fmt::Debug for PendingRoom {
         f.debug_struct("PendingRoom")
             .field("taken", &self.taken())
             .finish_non_exhaustive()
-    }
-}
-
-/// The silent seats of all shards, or the others.
-#[derive(Default)]
-struct Total<'a> {
-    count: usize,
-    oldest: Option<(Oldest, &'a Shard)>,
-}
-
-impl<'a> Total<'a> {
-    fn add(&mut self, here: Class, shard: &'a Shard) {
-        self.count += here.count;
-        let oldest = here.oldest.map(|oldest| (oldest, shard));
-        self.oldest = self
-            .oldest
-            .into_iter()
-            .chain(oldest)
-            .min_by_key(|(oldest, _)| oldest.number);
     }
 }
 

@@ -30,6 +30,25 @@ pub(super) struct Oldest {
     pub(super) arrived: u64,
 }
 
+/// The silent seats of all shards, or the others.
+#[derive(Default)]
+pub(super) struct Total<'a> {
+    pub(super) count: usize,
+    pub(super) oldest: Option<(Oldest, &'a Shard)>,
+}
+
+impl<'a> Total<'a> {
+    pub(super) fn add(&mut self, here: Class, shard: &'a Shard) {
+        self.count += here.count;
+        let oldest = here.oldest.map(|oldest| (oldest, shard));
+        self.oldest = self
+            .oldest
+            .into_iter()
+            .chain(oldest)
+            .min_by_key(|(oldest, _)| oldest.number);
+    }
+}
+
 /// Why a seat was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
