@@ -17,7 +17,7 @@ pub struct Upstream {
     name: Arc<str>,
     balance: Balance,
     servers: Vec<Arc<Server>>,
-    /// Where the next round starts: with least-conn too, so that equals take turns.
+    /// Where the next round starts. Least-conn uses it too, so that equal servers take turns.
     turn: AtomicUsize,
 }
 
@@ -31,7 +31,8 @@ pub struct Attempts<'a> {
 }
 
 impl Upstream {
-    /// An upstream by `rules`; `server` gives the server for a target, so that known ones keep their counts.
+    /// Makes an upstream from `rules`. `server` returns the server of a target, so that known servers keep their
+    /// counts.
     pub fn new(rules: &UpstreamRules, server: impl FnMut(&crate::net::address::Target) -> Arc<Server>) -> Self {
         Self {
             name: Arc::clone(&rules.name),
@@ -159,7 +160,7 @@ mod tests {
         assert!(seen[1..].iter().all(|share| *share > 50), "{seen:?}");
     }
 
-    /// A change of these numbers moves the clients of everyone who upgrades.
+    /// If these numbers change, an upgrade of wsguard moves clients to other servers.
     #[test]
     fn the_hash_of_hash_ip_is_the_same_in_every_build() {
         let server = Server::new(Target::Tcp(([127, 0, 0, 1], 3000).into()));

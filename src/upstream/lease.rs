@@ -1,11 +1,11 @@
-//! The right to use one server.
+//! A lease on one server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::server::Server;
 
-/// Whoever holds it counts as open on its server. Dropping it gives that back, and reports the dial if it failed.
+/// A connection on a server. It counts as open there until it is dropped; then the dial is counted if it failed.
 #[derive(Debug)]
 pub struct Lease {
     server: Arc<Server>,
@@ -26,7 +26,8 @@ impl Lease {
         &self.server
     }
 
-    /// The dial failed. A lease dropped without a word (the client went away, say) tells nothing about its server.
+    /// Reports that the dial failed. A lease that is dropped without this, because the client went away, for example,
+    /// says nothing about the server.
     pub fn failed(&mut self) {
         self.has_failed = true;
     }

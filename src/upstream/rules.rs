@@ -12,7 +12,7 @@ pub enum Balance {
     LeastConn,
     /// Each in turn.
     RoundRobin,
-    /// By the client key, and the same one as long as the set of servers is the same.
+    /// By the client key: always the same server while the set of servers is the same.
     HashIp,
 }
 
@@ -23,6 +23,6 @@ pub struct UpstreamRules {
     pub name: Arc<str>,
     /// Its servers, in the order written; never empty, no two alike.
     pub servers: Vec<Target>,
-    /// How one of them is chosen.
+    /// How a server is chosen for a connection.
     pub balance: Balance,
 }

@@ -1,4 +1,4 @@
-//! One server: where it is, and what is known of it.
+//! One server: its address and its counts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server; one with a name has no address until it is told some.
+    /// A server. One with a name has no address until the name is resolved.
     pub fn new(target: Target) -> Self {
         let known = match &target {
             Target::Tcp(address) => vec![*address],
@@ -52,7 +52,7 @@ impl Server {
         self.addresses.load_full()
     }
 
-    /// Takes over what its name resolved to; says whether that is new.
+    /// Sets the addresses that its name resolved to. Returns whether they changed.
     pub fn resolved(&self, addresses: Vec<SocketAddr>) -> bool {
         let is_new = **self.addresses.load() != addresses;
         if is_new {
@@ -61,12 +61,12 @@ impl Server {
         is_new
     }
 
-    /// Whether it can be dialled at all.
+    /// Whether it has an address to dial.
     pub fn is_up(&self) -> bool {
         matches!(self.target, Target::Unix(_)) || !self.addresses.load().is_empty()
     }
 
-    /// Connections that hold a lease on it, dials under way included.
+    /// Connections that hold a lease on it, including dials under way.
     pub fn open(&self) -> u32 {
         self.open.load(Relaxed)
     }
