@@ -13,18 +13,18 @@ use crate::net::bound::BoundSockets;
 pub struct BindError {
     listener: Arc<str>,
     bind: Bind,
-    /// What of ours is in its way.
+    /// Which address of this process is in its way.
     own: Option<Own>,
     error: io::Error,
 }
 
-/// An address that a listener of ours has.
+/// An address that a listener of this process has.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     pub(super) listener: Arc<str>,
     pub(super) address: Bind,
     pub(super) is_inherited: bool,
-    /// It closes when the policy at hand is in force.
+    /// It will be closed once the new policy is in force.
     pub(super) leaves: bool,
 }
 
@@ -41,8 +41,9 @@ fn beside(own: Option<&Own>) -> String {
     )
 }
 
-/// Binds what the policy's listeners ask for and is not there yet, each with its listener's position. `own` says what of ours
-/// is in the way of an address. In place of one that leaves it is bound all the same, and listens when everything is bound.
+/// Binds the addresses of the policy's listeners that are not bound yet, each with its listener's position. `own`
+/// returns what in this process is in the way of an address. If that will be closed, the address is bound all the same,
+/// and listens when everything is bound.
 pub(super) fn bind(
     policy: &Policy,
     is_there: impl Fn(&Bind) -> bool,

@@ -42,7 +42,7 @@ pub struct ConfigWatch {
     unwatched: Option<String>,
     /// The file as it was last read.
     current: FileView,
-    /// A view that differs from `current`, and at how many further polls it was the same.
+    /// A view that differs from `current`, and the number of further polls that found the same.
     unsettled: Option<(FileView, u32)>,
     /// A program has made a new file there and not closed it yet.
     is_being_written: bool,
@@ -131,7 +131,8 @@ impl ConfigWatch {
     /// An event has put something in place on the way to the file: applies the file if it has changed.
     fn on_change(&mut self, guard: &Guard) {
         if let Some(view) = self.view() {
-            // The watch on the file itself may have gone with the file before it, even if the new one has its number.
+            // The watch on the file may have gone with the previous file, even if the new one has the same inode
+            // number.
             self.unwatch(|path, watch| path == watch.path);
             self.watch(&view);
             self.current = view;
@@ -141,7 +142,8 @@ impl ConfigWatch {
         self.apply(guard);
     }
 
-    /// Applies the file if the path leads elsewhere than when it was last read, and has not changed for a moment.
+    /// Applies the file if the path leads to another file than at the last read, and has not changed since the last
+    /// poll.
     fn poll(&mut self, guard: &Guard) {
         if !guard.in_force().policy.server.watch_config {
             return;
@@ -204,7 +206,7 @@ impl ConfigWatch {
 
     /// Takes note of an event. Returns whether it may have put another file, or another content, at the path.
     fn record(&mut self, event: notify::Result<Event>) -> bool {
-        // An error may stand for events that were lost.
+        // An error may mean that events were lost.
         let Ok(event) = event else { return true };
         let mut ours = event.paths.iter().filter(|path| self.current.names.contains(*path));
         if event.need_rescan() || ours.clone().any(|path| puts_in_place(event.kind, path)) {
@@ -277,7 +279,7 @@ impl ConfigWatch {
         for (id, path) in meant {
             self.watched.remove(&id);
             if let Some(watcher) = &mut self.watcher {
-                // A file that was removed has taken its watch along.
+                // The watch on a file is gone once the file is removed.
                 let _gone = watcher.unwatch(&path);
             }
         }
@@ -334,13 +336,14 @@ fn puts_in_place(kind: EventKind, path: &Path) -> bool {
 
 /// The time between two polls.
 const EVERY: Duration = Duration::from_secs(2);
-/// A new view must be the same at so many further polls before it is read: a moment without a writer.
+/// A new view must be the same at this many further polls before it is read, so that nothing is writing to it.
 const STILL: u32 = 1;
-/// The same for a file whose making was reported and whose closing was not. One that was hard-linked there is never closed.
+/// The same for a file whose creation was reported, but not its closing. A file that was hard-linked there is never
+/// closed.
 const STILL_WRITTEN: u32 = 15;
 /// How long a file system may take to answer.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Two reads so far apart must be equal.
+/// Two reads that are this far apart must be equal.
 const APART: Duration = Duration::from_millis(250);
 /// Reads of a file that keeps changing; after them it has to wait for the next event.
 const READS: usize = 40;

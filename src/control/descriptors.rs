@@ -1,4 +1,4 @@
-//! How many connections this machine has room for, and how many that are pending.
+//! How many open and pending connections this machine has room for.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,12 +12,13 @@ use crate::net::pipe::Pipe;
 use crate::control::memory;
 use crate::live::capacity::Capacity;
 
-/// What there is room for, dealt out.
+/// How the descriptors and the memory are divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Room {
     /// The ceilings.
     pub capacity: Capacity,
-    /// What their heads would hold that had room by the descriptors, where memory has less.
+    /// The bytes that the heads of as many pending sockets as the descriptors allow would need, if that is too much
+    /// memory.
     pub heads: Option<Heads>,
 }
 
@@ -28,18 +29,18 @@ pub struct Heads {
     memory: u64,
 }
 
-/// Something that was asked for and does not fit.
+/// A number in the policy that does not fit this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Whose it is.
+    /// The listener that it belongs to, if any.
     pub listener: Option<Arc<str>>,
-    /// What becomes of it, and why.
+    /// What the number is lowered to, and why.
     pub message: String,
     /// What would help.
     way_out: &'static str,
 }
 
-/// The descriptor limit leaves no room to work in.
+/// The descriptor limit is too low to serve at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the descriptor limit of {limit} leaves room for {room} connections; at least {needed} descriptors are needed")]
 pub struct TooFew {
@@ -68,8 +69,8 @@ pub fn raise_limit() -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// What the descriptor limit and the memory of this machine do to what a policy asks for, in words: what is cut at start, or does not
-/// fit. The default of `max_pending` is nobody's wish: who has not written it is not told here that it is cut.
+/// Describes in words which numbers of a policy the descriptor limit and the memory of this machine do not allow: those
+/// that are lowered at start, or do not fit. A lowered `max_pending` is not mentioned if the file does not set it.
 pub fn notes(policy: &Policy) -> Vec<String> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let workers = policy.server.workers.map_or_else(cpus, usize::from);
@@ -95,7 +96,7 @@ fn notes_at(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
         .collect()
 }
 
-/// What was asked for and does not fit, by listener where it is one's.
+/// The numbers that do not fit, with their listener if they belong to one.
 pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
     let mut cuts = Vec::new();
     for (listener, max_pending) in policy.listeners.iter().zip(&room.capacity.max_pending) {
@@ -129,7 +130,7 @@ pub fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Deals out what a descriptor `limit` and so many bytes of `memory` have room for.
+/// Divides a descriptor `limit` and this many bytes of `memory`.
 pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Result<Room, TooFew> {
     let wanted: u64 = policy
         .listeners
@@ -176,8 +177,8 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
     })
 }
 
-/// Cuts pending sockets in proportion where their heads, each as large as it may be, would hold more than a quarter of the
-/// memory: the kernel would end the process.
+/// Lowers the numbers of pending sockets in proportion if their heads, each of the largest size, would need more than a
+/// quarter of the memory. Otherwise the kernel could end the process.
 fn bear(policy: &Policy, max_pending: Vec<u32>, memory: Option<u64>) -> (Vec<u32>, Option<Heads>) {
     let listeners = policy.listeners.iter().zip(&max_pending);
     let held = listeners.map(|(listener, most)| u64::from(*most).saturating_mul(listener.max_head_size as u64));
@@ -206,8 +207,8 @@ impl fmt::Display for Heads {
     }
 }
 
-/// Each zone's budget. Exempt zones that a route leads to have theirs set aside: a tenth of the process ceiling
-/// together at most, cut in proportion. One that no route leads to needs nothing.
+/// The budget of each zone. For exempt zones that a route leads to it is set aside: together at most a tenth of the
+/// process ceiling, cut in proportion. A zone that no route leads to needs none.
 fn set_aside(policy: &Policy, process: u32) -> Vec<Option<u32>> {
     let led_to = |index: usize| policy.routes.iter().any(|route| route.leads_to(index));
     let ceiling = |zone: &crate::config::policy::ZonePolicy| u64::from(zone.rules.connections.unwrap_or(process));
@@ -242,12 +243,12 @@ fn cut(share: u64, given: u64, wanted: u64) -> u32 {
     u32::try_from(part).unwrap_or(u32::MAX)
 }
 
-/// For the pipes that all workers may lend, which do with fewer where the limit is low.
+/// Descriptors for the pipes of all workers; fewer if the limit is low.
 fn pipes(limit: u64, workers: usize) -> u64 {
     (ENDS * Pipe::MOST as u64 * workers as u64).min(limit / 8)
 }
 
-/// How many pipes each worker may lend.
+/// How many pipes each worker may have.
 pub fn pipes_a_worker(limit: u64, workers: usize) -> usize {
     usize::try_from(pipes(limit, workers) / ENDS).unwrap_or(usize::MAX) / workers.max(1)
 }
@@ -269,7 +270,7 @@ const OWN: u64 = 64;
 const A_WORKER: u64 = 16;
 /// A pipe's descriptors.
 const ENDS: u64 = 2;
-/// Fewer connections than this are no service.
+/// With room for fewer connections than this the guard does not start.
 const LEAST: u64 = 16;
 
 #[cfg(test)]
@@ -344,7 +345,7 @@ mod tests {
             deal(&policy(""), 100_000, 2, Some(1)).unwrap().capacity.max_pending,
             [1]
         );
-        // What descriptors have cut already may fit.
+        // What the descriptors have lowered already may fit into the memory.
         assert_eq!(
             deal(&policy(""), 8_000, 2, mib(256)).unwrap().capacity.max_pending,
             [2_000]

@@ -18,9 +18,9 @@ use crate::telemetry::log::Line;
 impl Guard {
     /// Closes all connections; returns when nothing is open any more, `drain_delay` and `drain_timeout` from now at most.
     ///
-    /// For the first half of `drain_timeout` open connections live on. Of the N then left the n-th is told to close at
-    /// n/N of the second half, the longest silent first, so that their reconnects are spread. Those that have not come to a
-    /// frame boundary at the end are cut there.
+    /// For the first half of `drain_timeout` open connections live on. Of the N that are still open then, the n-th is
+    /// asked to close at n/N of the second half, starting with the longest silent, so that their reconnects are spread.
+    /// At the end, those that have not reached a frame boundary are cut.
     pub async fn drain(&self) {
         let in_force = self.in_force();
         let (delay, span) = (in_force.policy.server.drain_delay, in_force.policy.server.drain_timeout);
@@ -46,7 +46,7 @@ impl Guard {
             for listener in &listeners {
                 listener.all_closed().await;
             }
-            // A client that has sent its head is answered by now; the others are not waited for longer than this.
+            // By now every client that has sent its head has its answer; there is no longer wait for the others.
             let answered_by = Instant::now() + ANSWERS;
             while self.pending() > 0 && Instant::now() < answered_by {
                 sleep(LOOKS).await;

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-/// The schedule of a drain. For its first half open connections live on. In its second half they are told to close one after
-/// the other, so that their reconnects are spread; those that are not closed shortly before the end are cut.
+/// The schedule of a drain. For its first half open connections live on. In its second half they are asked to close one
+/// after the other, so that their reconnects are spread; those that are not closed shortly before the end are cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DrainSchedule {
     begin: Instant,
@@ -22,8 +22,8 @@ impl DrainSchedule {
         self.begin + self.span / 2
     }
 
-    /// When the `nth` of `total` connections is told to close, counted from 1: at n/N of the second half, less a moment in
-    /// which the last one can close.
+    /// When the `nth` of `total` connections is asked to close, counted from 1: at n/N of the second half, which is a
+    /// little shorter so that the last one has time to close.
     pub(crate) fn closes(&self, nth: u32, total: u32) -> Instant {
         let span = (self.span / 2).saturating_sub(self.last_moment());
         self.half() + span.mul_f64(f64::from(nth) / f64::from(total.max(1)))

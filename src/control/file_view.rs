@@ -9,8 +9,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::statfs;
 
-/// The identity of a file or folder, whatever its name: device, inode, and the time it was made. The kernel may reuse an
-/// inode number at once; the time tells the two apart on file systems that keep it.
+/// The identity of a file or folder, whatever its name: device, inode, and the time it was made. The kernel may reuse
+/// an inode number at once; the time distinguishes the two on file systems that store it.
 pub(crate) type FileId = (u64, u64, Option<Duration>);
 
 /// What a path leads to, and how it gets there.
@@ -20,7 +20,7 @@ pub(crate) struct FileView {
     pub(crate) names: BTreeSet<PathBuf>,
     /// The folders of those names, and the file: everything that the kernel has to watch.
     pub(crate) watched: BTreeMap<FileId, PathBuf>,
-    /// `None` if there is no file.
+    /// `None` if the path leads to no file.
     pub(crate) file: Option<FileStamp>,
     /// The kind of file system, if other machines may write to it.
     pub(crate) remote: Option<&'static str>,
@@ -188,7 +188,7 @@ mod tests {
         fs::rename(root.join("a"), root.join("old")).unwrap();
         fs::rename(root.join("new"), root.join("a")).unwrap();
         assert!(FileView::of(&file).leads_elsewhere(&written));
-        // It is away, and back.
+        // It is removed, and put back.
         fs::rename(root.join("a"), root.join("new")).unwrap();
         let gone = FileView::of(&file);
         assert!(gone.leads_elsewhere(&written) && gone.file.is_none());

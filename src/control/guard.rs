@@ -37,11 +37,11 @@ pub struct Guard {
     pub(super) registry: Arc<Registry>,
     pub(super) listeners: Mutex<Vec<Arc<BoundListener>>>,
     workers: Mutex<Vec<Worker>>,
-    /// One reload at a time; the text that the last one read.
+    /// The text that the last reload read; the lock allows one reload at a time.
     pub(super) reloading: Mutex<Option<String>>,
-    /// Reads the file for it.
+    /// Reads the file for a reload.
     pub(super) reader: Reader,
-    /// One scrape at a time: it brings totals up to date before it reads them.
+    /// The lock allows one scrape at a time, because a scrape updates totals before it reads them.
     scraping: Mutex<()>,
     pub(super) notifier: Notifier,
 }
@@ -50,7 +50,7 @@ pub struct Guard {
 /// handler.
 #[derive(Debug)]
 pub struct Environment {
-    /// So many descriptors may be open: see [`descriptors::limit`] and [`descriptors::raise_limit`].
+    /// How many descriptors may be open: see [`descriptors::limit`] and [`descriptors::raise_limit`].
     pub descriptors: u64,
     /// Sockets that systemd has bound.
     pub sockets: Vec<Inherited>,
@@ -59,7 +59,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// So many `descriptors`, and no systemd.
+    /// This many `descriptors`, and no systemd.
     pub fn new(descriptors: u64) -> Self {
         Self {
             descriptors,
@@ -154,8 +154,9 @@ impl Guard {
             .collect()
     }
 
-    /// Reads what is in force, for a scrape: one at a time, since a scrape brings totals up to date before it reads them. It is also
-    /// given whether the series of what is gone may be forgotten: while a reload is under way it may come back.
+    /// Calls `read` with what is in force, for a scrape; one at a time, because a scrape updates totals before it reads
+    /// them. `read` also gets whether series of removed parts may be forgotten: not during a reload, which may bring
+    /// them back.
     pub fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
         let _one_at_a_time = self.scraping.lock();
         let no_reload = self.reloading.try_lock();
@@ -201,7 +202,7 @@ impl Guard {
         Some(silent.index())
     }
 
-    /// Has the workers accept on what was bound for the policy in force.
+    /// Makes the workers accept on the sockets that were bound for the policy in force.
     pub(super) fn attach(&self, bound: Vec<(usize, Bind, BoundSockets)>) {
         let in_force = self.in_force();
         let workers = self.workers.lock();
@@ -236,8 +237,8 @@ impl Guard {
     }
 }
 
-/// Logs each number of the policy that was lowered because it does not fit. Of pending seats that is only worth an info:
-/// the default is lowered on every machine with few descriptors.
+/// Logs each number of the policy that was lowered because it does not fit. For pending seats the level is only info,
+/// because the default is lowered on every machine with few descriptors.
 pub(super) fn log_cuts(cuts: Vec<descriptors::Cut>, log: &Log) {
     for cut in cuts {
         let level = if cut.listener.is_some() {

@@ -19,7 +19,7 @@ pub enum ShareError {
         /// Why not.
         error: io::Error,
     },
-    /// No listener is called like it, and none is bound where it is.
+    /// No listener has its name, and none is bound to its address.
     #[error(
         "no listener takes the socket {socket} from systemd: none has this name (FileDescriptorName), and none binds \
          {address}; there are {listeners}"
@@ -29,10 +29,10 @@ pub enum ShareError {
         socket: String,
         /// Its address.
         address: Bind,
-        /// The listeners that there are.
+        /// The names of the listeners in the policy.
         listeners: String,
     },
-    /// The listener of its name has several binds, and it is none of them.
+    /// The listener with its name has several binds, none of which has its address.
     #[error("listener {listener} has several binds, and none of them is the socket {socket} from systemd")]
     WhichBind {
         /// The listener.
@@ -42,11 +42,12 @@ pub enum ShareError {
     },
 }
 
-/// Shares every socket from systemd among the workers of the listener that it is for; the number is the listener's place,
-/// the address is the bind in whose stead it is.
+/// Shares every socket from systemd among the workers of its listener. The number is the listener's position, the
+/// address is the bind that the socket replaces.
 ///
-/// A listener takes the sockets that have its name: each in the stead of the bind with its address, and one with a single
-/// bind whatever their addresses are. A socket whose name is no listener's goes where its address is bound.
+/// A listener takes the sockets that have its name. Each replaces the bind with the same address; if the listener has a
+/// single bind, they replace it whatever their addresses are. A socket with the name of no listener goes to the
+/// listener that binds its address.
 pub fn share(
     policy: &Policy,
     sockets: Vec<Inherited>,
@@ -106,11 +107,11 @@ mod tests {
         let listeners = listeners();
         let taken =
             |name, address: &str| find(&listeners, name, &at(address)).map(|(at, asked)| (at, asked.to_string()));
-        // One bind: whatever the address, be it another listener's, and IPv6 beside IPv4.
+        // One bind: any address will do, even that of another listener, and IPv6 beside IPv4.
         for address in ["127.0.0.1:1", "127.0.0.1:2001", "[::1]:1000"] {
             assert_eq!(taken(Some("one"), address).unwrap(), (0, "127.0.0.1:1000".to_owned()));
         }
-        // Several: each in the stead of its own.
+        // Several binds: each socket replaces the one with its address.
         assert_eq!(taken(Some("two"), "[::1]:2000").unwrap(), (1, "[::1]:2000".to_owned()));
         let none_of_them = taken(Some("two"), "127.0.0.1:1000").unwrap_err().to_string();
         assert!(none_of_them.contains("listener two") && none_of_them.contains("two (127.0.0.1:1000)"));

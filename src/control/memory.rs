@@ -3,15 +3,15 @@
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// In bytes; `None` where nothing says so.
+/// In bytes; `None` if it can't be found out.
 pub fn limit() -> Option<u64> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let of_groups = of_groups(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
     of_groups.into_iter().chain(of_machine(&read("/proc/meminfo"))).min()
 }
 
-/// The least that the process's groups and those above them have. `own` is what `/proc/self/cgroup` says, and `root` where
-/// the groups are mounted.
+/// The smallest limit of the process's control groups and those above them. `own` is what `/proc/self/cgroup` says, and
+/// `root` where the groups are mounted.
 fn of_groups(root: &Path, own: &str) -> Option<u64> {
     own.lines().flat_map(|line| limits_of(root, line)).min()
 }
@@ -37,8 +37,8 @@ fn limits_of(root: &Path, line: &str) -> Vec<u64> {
         .collect()
 }
 
-/// A group's folder and those above it, up to the mount. In a container the mount may be the group itself, with the path
-/// still that of the host: then only the mount is there.
+/// A group's folder and those above it, up to the mount. In a container the mount may be the group itself while the
+/// path is still that of the host: then only the mount exists.
 fn up_from(mount: &Path, path: &str) -> Vec<PathBuf> {
     let mut folder = mount.to_path_buf();
     let mut folders = vec![folder.clone()];
@@ -54,7 +54,7 @@ fn up_from(mount: &Path, path: &str) -> Vec<PathBuf> {
     folders
 }
 
-/// "max" is no limit, and so is the largest number of pages, which version 1 says instead.
+/// "max" means no limit. In version 1, the largest number of pages means the same.
 fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
 }
@@ -101,7 +101,7 @@ mod tests {
                 "0::/a/b\n",
                 None,
             ),
-            // A container whose group is the mount; one that sees the path of the host; one outside of what it sees.
+            // In a container: the group is the mount; the path is that of the host; the group is outside the namespace.
             (&[(max, "100\n")], "0::/\n", Some(100)),
             (&[(max, "100\n")], "0::/system.slice/docker-1.scope\n", Some(100)),
             (&[(max, "100\n"), ("a/memory.max", "50\n")], "0::/../a\n", Some(100)),

@@ -14,8 +14,8 @@ use sd_notify::NotifyState;
 #[derive(Debug, Default)]
 pub struct Notifier(Option<Manager>);
 
-/// The socket is kept: `sd_notify::notify` makes one for each message, and when descriptors have run out the watchdog must
-/// still be told that all is well.
+/// The socket is kept: `sd_notify::notify` makes one for each message, and the watchdog must be notified even when
+/// descriptors have run out.
 #[derive(Debug)]
 struct Manager {
     socket: UnixDatagram,
@@ -24,7 +24,7 @@ struct Manager {
 }
 
 impl Notifier {
-    /// The one that `NOTIFY_SOCKET` names, if it names one.
+    /// A notifier for the socket in `NOTIFY_SOCKET`, if that is set.
     pub fn from_env() -> io::Result<Self> {
         let Some(name) = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(Self::default());
@@ -53,7 +53,7 @@ impl Notifier {
         })))
     }
 
-    /// Sends one message that says all of this.
+    /// Sends all of these states in one message.
     pub(super) fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         let Some(manager) = &self.0 else { return Ok(()) };
         let mut message = String::new();
@@ -65,12 +65,12 @@ impl Notifier {
         Ok(())
     }
 
-    /// The interval of systemd's watchdog; `None` where nothing is notified or no watchdog is set.
+    /// The interval of systemd's watchdog; `None` without a socket or a watchdog.
     pub(super) fn watchdog(&self) -> Option<Duration> {
         self.0.as_ref()?.watchdog
     }
 
-    /// Whether there is a socket at all.
+    /// Whether there is a socket.
     pub(super) fn is_there(&self) -> bool {
         self.0.is_some()
     }

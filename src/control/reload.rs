@@ -1,4 +1,4 @@
-//! A new policy in place of the old one: whole or not at all, one at a time, and no connection is closed for it.
+//! Puts a new policy in force: as a whole or not at all, one at a time, and without closing a connection.
 
 use std::io;
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
 use crate::telemetry::survive::survive;
 
-/// Why a policy could not take the place of the one in force. Nothing has changed then.
+/// Why a policy could not be put in force. The old one then stays as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file has mistakes, or can't be read.
@@ -40,41 +40,41 @@ pub enum ReloadError {
     /// The descriptor limit leaves no room.
     #[error(transparent)]
     TooFewDescriptors(#[from] TooFew),
-    /// The process is on its way out.
+    /// The process is stopping.
     #[error("wsguard is stopping")]
     Stopping,
 }
 
-/// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take their time,
-/// and a thread for each would leave the memory of its arena behind.
+/// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take long, and
+/// a new thread for each reload would leave the memory of its arena behind.
 #[derive(Debug)]
 pub struct Reloader {
     requests: SyncSender<()>,
 }
 
 impl Reloader {
-    /// Starts the thread, which ends with this.
+    /// Starts the thread, which ends when this is dropped.
     pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
         let (requests, asked) = sync_channel(1);
         let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
         thread::Builder::new().name("reload".into()).spawn(move || {
             for () in asked {
                 let Some(guard) = guard.upgrade() else { return };
-                // It has told the log what came of it.
+                // The reload has logged its result.
                 survive(|| guard.reload_file(&path));
             }
         })?;
         Ok(Self { requests })
     }
 
-    /// Asks for a reload, which comes behind the one that is under way. One that is still to begin will do for both.
+    /// Requests a reload. It begins after the one that is under way; requests that come before it begins share it.
     pub fn ask(&self) {
         let _asked_already = self.requests.try_send(());
     }
 }
 
 impl Guard {
-    /// Puts the file's policy in force, and says in the log what changed, or why nothing did.
+    /// Puts the file's policy in force, and logs what changed, or why nothing did.
     pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
         let _told = Reloading::begin(self);
@@ -111,12 +111,12 @@ impl Guard {
         }
     }
 
-    /// Says which text the policy in force came from when there has been no reload yet.
+    /// Sets the text that the first policy came from, before any reload.
     pub fn began_with(&self, text: Option<String>) {
         *self.reloading.lock() = text;
     }
 
-    /// Whether the last reload, whatever became of it, read this text.
+    /// Whether the last reload, successful or not, read this text.
     pub fn has_read(&self, text: &[u8]) -> bool {
         self.reloading
             .lock()
@@ -124,7 +124,7 @@ impl Guard {
             .is_some_and(|last| last.as_bytes() == text)
     }
 
-    /// Everything that can fail comes first; from the swap on nothing can.
+    /// Everything that can fail comes first; after the swap nothing can fail.
     fn put_in_force(&self, checked: Checked) -> Result<String, ReloadError> {
         let before = self.in_force();
         let process = Arc::clone(&before.process);
@@ -151,14 +151,14 @@ impl Guard {
                 is_inherited: listener.is_inherited(),
                 leaves: successor.is_none(),
             });
-            // One that stays can't be got past.
+            // An address that stays open can't be bound again.
             own.min_by_key(|own| own.leaves)
         };
         let bound = bind(&policy, is_there, own, process.workers)?;
         // A listener counts as unused once nothing else holds it.
         drop((successors, listeners));
         let mut cuts = descriptors::cuts(&policy, &room, process.descriptors);
-        // What was logged for the policy before is not logged again.
+        // What was logged for the previous policy is not logged again.
         if let Ok(room) = descriptors::deal(&before.policy, process.descriptors, process.workers, memory::limit()) {
             let logged = descriptors::cuts(&before.policy, &room, process.descriptors);
             cuts.retain(|cut| !logged.contains(cut));
@@ -205,7 +205,7 @@ fn wait_until_unused(leaving: &[Arc<BoundListener>]) {
     }
 }
 
-/// What the process was built around can't be exchanged under it.
+/// Refuses changes that need a restart.
 fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
     let fixed = [
         ("server.workers", before.server.workers == after.server.workers),
@@ -267,7 +267,7 @@ pub fn placed(source: &Source, finding: &Finding) -> String {
     format!("{place}{}{hint}", finding.title)
 }
 
-/// Whether others than its owner and group may write a file.
+/// Whether users other than its owner and group may write to a file.
 pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)

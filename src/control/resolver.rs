@@ -1,4 +1,4 @@
-//! Names of servers become addresses in the background, never on the walk.
+//! Resolves the names of servers in the background, so that no connection waits for it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,7 +24,7 @@ pub fn start(live: &Arc<Live>) -> io::Result<()> {
     Ok(())
 }
 
-/// Resolves the names that a policy brings and nobody has resolved yet, in the calling thread.
+/// Resolves the names in a policy that have not been resolved yet, in the calling thread.
 pub fn resolve_new(in_force: &InForce) {
     each_name(in_force, |server, host, port| {
         if !server.is_up()
@@ -52,8 +52,8 @@ fn resolve(live: &Live, is_first: bool) {
     });
 }
 
-/// Takes over what a look-up has found; says what operators should hear of it. A name server that is away takes no server
-/// down that is up: its last addresses stand.
+/// Applies the result of a look-up, and returns what has to be logged. If the look-up fails, a server keeps its last
+/// addresses, so that a name server that is away takes no server down.
 fn learn(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) -> Option<(LogLevel, String)> {
     let was_up = server.is_up();
     match found {

@@ -1,4 +1,5 @@
-//! What systemd is told (`sd_notify(3)`): that we serve, reload or stop, how it goes, and that every worker still answers.
+//! Notifies systemd (`sd_notify(3)`): that the guard serves, reloads or stops, its status, and that every worker still
+//! runs.
 
 use std::fmt::Write;
 use std::io;
@@ -12,12 +13,13 @@ use sd_notify::NotifyState;
 use crate::control::guard::Guard;
 use crate::live::phase::Phase;
 
-/// A reload that systemd has been told of; it hears the end of it when this is dropped, whichever way it went.
+/// A reload that systemd was notified of. Dropping it notifies systemd of the end, whether the reload worked or not.
 #[derive(Debug)]
 pub struct Reloading<'a>(&'a Guard);
 
 impl<'a> Reloading<'a> {
-    /// Tells that a reload begins. With `Type=notify-reload` systemd waits for this and its end after it has sent HUP.
+    /// Notifies systemd that a reload begins. With `Type=notify-reload` systemd waits for this and its end after it has
+    /// sent HUP.
     pub fn begin(guard: &'a Guard) -> Self {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => guard.notify(&[NotifyState::Reloading, now]),
@@ -33,7 +35,7 @@ impl Drop for Reloading<'_> {
     }
 }
 
-/// Tells that everything is up; from then on a thread of its own tells how it goes, as long as the guard lives.
+/// Notifies systemd that the guard is ready. From then on a thread reports the status, for as long as the guard lives.
 pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
     if !guard.notifier.is_there() {
         return Ok(());
@@ -50,7 +52,7 @@ pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
 }
 
 impl Guard {
-    /// Tells that the way out begins.
+    /// Notifies systemd that the stop begins.
     pub(crate) fn notify_stopping(&self) {
         self.notify_with_status(NotifyState::Stopping);
     }
@@ -65,7 +67,7 @@ impl Guard {
         }
     }
 
-    /// How it goes, in a line.
+    /// The status, in a line.
     fn status(&self) -> String {
         let in_force = self.in_force();
         let (process, open) = (&in_force.process, self.alive());
@@ -85,13 +87,13 @@ impl Guard {
     }
 }
 
-/// Looks how it goes.
+/// Reads the state of the guard.
 struct Watch {
     guard: Weak<Guard>,
     watchdog: Option<Duration>,
-    /// What was said last.
+    /// The status that was sent last.
     status: String,
-    /// A worker does not answer, and the log has been told.
+    /// That a worker is stuck has been logged.
     is_stuck: bool,
 }
 
@@ -117,12 +119,12 @@ impl Watch {
         }
     }
 
-    /// Tells the watchdog that all is well, if it is; when to look again.
+    /// Notifies the watchdog if no worker is stuck. Returns when to look again.
     fn ping(&mut self, guard: &Guard, watchdog: Duration, now: Instant) -> Duration {
         let half = watchdog / 2;
         let Some(worker) = guard.silent_worker(half, now) else {
             self.is_stuck = false;
-            // The next one may get through.
+            // If this one is lost, the next may arrive.
             let _unheard = guard.notifier.send(&[NotifyState::Watchdog]);
             return half;
         };
@@ -138,12 +140,12 @@ impl Watch {
     fn tell_status(&mut self, guard: &Guard) {
         let status = guard.status();
         if status != self.status {
-            // It is said again when it changes again.
+            // If this one is lost, the next change is sent all the same.
             let _unheard = guard.notifier.send(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 }
 
-/// A status that changes all the time is told so often.
+/// A status that changes all the time is sent this often.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
