@@ -29,7 +29,7 @@ pub async fn accept(
 ) {
     let mut spare = SpareDescriptor::new();
     let mut back_off = FIRST_BACK_OFF;
-    // Checked each time: while the next connection always waits already, the select below never gets to it.
+    // Checked each time: as long as another connection is waiting, the select below never looks at it.
     while !*closes.borrow() {
         let readiness = tokio::select! {
             biased;
@@ -49,19 +49,19 @@ pub async fn accept(
             AcceptFault::of(&error)
         });
         match fault {
-            // The worker's other tasks have their turn, however many connections wait here.
+            // Lets the other tasks of the worker run, however many connections wait here.
             None | Some(AcceptFault::Connection) => {
                 tokio::task::yield_now().await;
                 continue;
             }
-            // A client that waits gets an end at once, instead of nothing.
+            // A waiting client is closed at once, instead of getting nothing.
             Some(AcceptFault::Descriptors) => spare.refuse_one(&socket),
             Some(AcceptFault::Machine) => {}
         }
         tokio::time::sleep(back_off).await;
         back_off = (back_off * 2).min(LONGEST_BACK_OFF);
     }
-    // A socket from systemd stays open behind us: new connections wait there for the program that takes it next.
+    // systemd keeps its own copy of the socket open: new connections wait there for the next program.
     if !bound.is_inherited() {
         if let Err(error) = socket.refuse_new_syns() {
             let message = format!(
@@ -85,11 +85,11 @@ pub async fn accept(
             }
         }
     }
-    // Before `bound` is dropped: a reload that waits for that binds the address anew.
+    // Before `bound` is dropped, because a reload that waits for that binds the address again.
     drop(socket);
 }
 
-/// Accepts the connections that wait, at most [`BATCH`]. Returns how many that were, and the error that stopped it.
+/// Accepts the waiting connections, at most [`BATCH`]. Returns how many it accepted, and the error that stopped it.
 fn accept_batch(
     socket: &AcceptSocket,
     readiness: Readiness<'_>,
@@ -109,7 +109,7 @@ fn accept_batch(
     (BATCH, None)
 }
 
-/// Starts an accepted socket on its walk. A panic in here ends that one socket, and not the loop.
+/// Starts an accepted socket on its walk. A panic here ends only that socket, not the loop.
 fn start_walk(
     socket: AcceptedSocket<Unregistered>,
     peer: Option<SocketAddr>,
@@ -137,7 +137,7 @@ fn log_error(error: &io::Error, bound: &BoundListener, cx: &Context) {
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);
-/// A client whose TCP handshake has begun when a socket is about to close has a round trip to finish it.
+/// How long a client whose TCP handshake has begun when the socket is about to close has to finish it: a round trip.
 const HANDSHAKE_ROUND_TRIP: Duration = Duration::from_millis(150);
-/// Connections that are accepted before other tasks have their turn.
+/// Connections that are accepted before other tasks may run.
 const BATCH: usize = 64;

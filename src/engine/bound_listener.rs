@@ -1,4 +1,4 @@
-//! A bound address. Its sockets outlive the policy that asked for them.
+//! A bound address. Its sockets outlive the policy that had them bound.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ struct Owner {
 }
 
 impl BoundListener {
-    /// The sockets for what was `asked` for. They may be bound elsewhere: where port 0 was asked for, or where they were
+    /// The sockets for the bind `asked`. Their address may differ from it, if the port in it is 0 or the sockets are
     /// inherited.
     pub fn new(asked: Bind, bound: &BoundSockets, listener: Arc<Listener>, in_force: Arc<InForce>) -> Arc<Self> {
         Arc::new(Self {
@@ -44,8 +44,8 @@ impl BoundListener {
         })
     }
 
-    /// The listener of `policy` that takes the address over, by its position, and the bind that it does so for: one that
-    /// names where it is bound, in whatever words, or else one that asks in the same words as before.
+    /// The position of the listener of `policy` that takes the address over, and the bind that it matches: one that
+    /// means the same address, however it is written, or else one that is written as before.
     pub fn successor<'p>(&self, policy: &'p Policy) -> Option<(usize, &'p Bind)> {
         if !self.is_reachable() {
             return None;
@@ -53,17 +53,18 @@ impl BoundListener {
         find(policy, |bind| bind.is_at(&self.address)).or_else(|| find(policy, |bind| *bind == self.asked))
     }
 
-    /// Where it is bound.
+    /// The address that it is bound to.
     pub fn address(&self) -> &Bind {
         &self.address
     }
 
-    /// Whether its address leads to it: the file of a Unix socket may have been removed, or be another program's by now.
+    /// Whether its address still leads to it: the file of a Unix socket may have been removed, or replaced by another
+    /// program.
     pub fn is_reachable(&self) -> bool {
         self.file.as_ref().is_none_or(SocketFile::is_there)
     }
 
-    /// Whether its sockets are systemd's too, and outlive the process.
+    /// Whether systemd holds its sockets too, so that they outlive the process.
     pub fn is_inherited(&self) -> bool {
         self.is_inherited
     }
@@ -79,12 +80,12 @@ impl BoundListener {
         (Arc::clone(&owner.listener), Arc::clone(&owner.in_force))
     }
 
-    /// Another policy's listener takes the address over. No socket is closed for it.
+    /// Gives the address to the listener of another policy. No socket is closed.
     pub fn set_policy(&self, listener: Arc<Listener>, in_force: Arc<InForce>) {
         self.owner.store(Arc::new(Owner { listener, in_force }));
     }
 
-    /// Has the accept loops accept what is queued, and close their sockets.
+    /// Makes the accept loops accept what is queued and then close their sockets.
     pub fn close(&self) {
         self.closes.send_replace(true);
         if let Some(file) = &self.file {
@@ -97,7 +98,7 @@ impl BoundListener {
         self.closes.subscribe()
     }
 
-    /// Whether every accept loop has closed its socket and let go of this; for the last other holder.
+    /// Whether every accept loop has closed its socket and dropped this, so that the caller is the last holder.
     pub fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }

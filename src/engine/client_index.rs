@@ -1,4 +1,4 @@
-//! Which connections a client has in a zone.
+//! The connections of each client in each zone.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::engine::conn::ConnId;
 use crate::engine::zone_client::ZoneClient;
 
-/// The open connections of each client, as their ids. Sharded by client: whoever looks a client up waits for few others.
+/// The open connections of each client, as their ids. Sharded by client, so that a look-up waits for few others.
 ///
 /// A tree of pairs takes some 25 bytes a connection, however many of them one client has, and adds and removes each in
 /// logarithmic time.

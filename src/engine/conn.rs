@@ -1,4 +1,4 @@
-//! An open connection, as the registry keeps it and as others see it.
+//! An open connection: the registry's row of it, and its public view.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::engine::liveness::{Observation, Parking, Suspicion, Tracked};
 use crate::engine::tick::Tick;
 use crate::engine::zone_client::ZoneClient;
 
-/// The number of a connection. No other one of the process ever has it.
+/// The number of a connection, unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
-/// A connection that opens.
+/// What the registry has to know about a connection that opens.
 #[derive(Debug)]
 pub struct NewConn {
     /// Its relay's handle.
@@ -36,7 +36,7 @@ pub struct NewConn {
     pub server: Arc<Server>,
 }
 
-/// An open connection, as others see it.
+/// The public view of an open connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conn {
     /// Its number.
@@ -80,12 +80,13 @@ impl ConnId {
     pub(super) const MIN: Self = Self(0);
     pub(super) const MAX: Self = Self(u64::MAX);
 
-    /// That of the `nth` connection of a worker, counted from 0. So no two workers share a number, and none asks another.
+    /// The id of the `nth` connection of a worker, counted from 0. Ids of different workers differ without any
+    /// coordination.
     pub(super) fn of(nth: u64, worker: usize, workers: usize) -> Self {
         Self(nth * workers as u64 + worker as u64)
     }
 
-    /// The least one above it.
+    /// The smallest id above this one.
     pub(super) fn next(self) -> Self {
         Self(self.0 + 1)
     }
@@ -141,7 +142,7 @@ impl Row {
         self.tracked.silence(now)
     }
 
-    /// The connection as others see it.
+    /// The public view of the connection.
     pub(crate) fn conn(&self, now: Tick) -> Conn {
         let traffic = &self.handle.traffic;
         Conn {
@@ -159,7 +160,7 @@ impl Row {
         }
     }
 
-    /// Visits it: has its relay do what is due.
+    /// Makes its relay do what is due.
     pub(super) fn sweep(&mut self, parking: &mut Parking, now: Tick) {
         fault::point("sweep");
         let handle = &self.handle;

@@ -1,4 +1,4 @@
-//! Carries out what the walk asks for: it parks, spawns, dials and opens.
+//! Carries out the steps that the walk returns: it parks, spawns, dials and opens.
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::engine::ghosts::search::GhostSearch;
 use crate::engine::ghosts::suspects::Found;
 use crate::engine::tunnel;
 
-/// Gives a connection what it needs next.
+/// Carries out the next step of a connection.
 pub fn drive(next: Step, cx: &Arc<Context>) {
     match next {
         Step::Done => {}
@@ -46,7 +46,7 @@ pub fn drive(next: Step, cx: &Arc<Context>) {
     }
 }
 
-/// Parks a connection of which more must come.
+/// Parks a connection until more bytes come.
 fn park(recorded: RecordedConn, cx: &Context) {
     let RecordedConn { mut conn, mut record } = recorded;
     if conn.socket.read_ahead().is_silent() {
@@ -62,7 +62,7 @@ fn park(recorded: RecordedConn, cx: &Context) {
     }
 }
 
-/// Gives an admitted client to the runtime, and connects it to a server.
+/// Registers the socket of an admitted client with the runtime, and connects it to a server.
 fn connect(recorded: RecordedConn, admitted: Admitted, cx: &Arc<Context>) {
     let RecordedConn { conn, mut record } = recorded;
     let PendingConn {
@@ -126,7 +126,7 @@ fn connect_and_open(
     }
 }
 
-/// Refuses a pending connection. Where the answer takes waiting, a task delivers it.
+/// Refuses a pending connection. If the answer can't be sent at once, a task delivers it.
 fn refuse(recorded: RecordedConn, stop: &Stop, cx: &Context) {
     let Some((recorded, rest)) = crate::walk::walk::refuse(recorded, stop) else {
         return;
@@ -139,15 +139,16 @@ fn refuse(recorded: RecordedConn, stop: &Stop, cx: &Context) {
         in_force,
         ..
     } = conn;
-    // Where there is no room for it the machine has other troubles than a client that gets half of its refusal.
+    // If there is no room for the task, the client may get only a part of its refusal; the machine then has worse
+    // problems.
     if let Ok(client) = register(socket, cx) {
         let clock = Arc::clone(&in_force.process.clock);
         tokio::spawn(deliver(rest, client, Some(seat), listener, clock, record));
     }
 }
 
-/// Holds a connection that was refused at its client's cap on its seat, until one of the client's old connections turns out
-/// to be dead, or none does.
+/// Keeps a connection that was refused at its client's cap on its pending seat, until it is known whether one of the
+/// client's old connections is dead.
 async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search: GhostSearch, cx: Arc<Context>) {
     let stop = loop {
         tokio::time::sleep(GhostSearch::PAUSE).await;
@@ -159,13 +160,13 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
             Found::Nothing => break at_cap.stop,
             Found::Slot => {}
         }
-        // The answer that it gets in the end is the one that was decided last, by the policy in force then.
+        // If it is refused in the end, it gets the answer of the last decision, under the policy in force then.
         match decide_again(&recorded.conn, &at_cap, &cx.live) {
             Decision::Admit(admitted) => return connect(recorded, admitted, &cx),
             Decision::Refuse(stop) => break stop,
             Decision::AtCap(again) => at_cap = again,
         }
-        // Otherwise the slot is not free yet, or another connection was quicker.
+        // Otherwise the slot is not free yet, or another connection got it.
         if !search.is_for(&at_cap.zone, at_cap.client) {
             break at_cap.stop;
         }
@@ -173,13 +174,13 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
     refuse(recorded, &stop, &cx);
 }
 
-/// Makes a socket known to the runtime, and to nothing else.
+/// Registers a socket with the runtime, and with nothing else.
 fn register(mut socket: AcceptedSocket<Unregistered>, cx: &Context) -> io::Result<AcceptedSocket> {
     cx.parked().deregister(&mut socket);
     socket.register()
 }
 
-/// The machine has no room for one more.
+/// The machine has no room for another socket.
 fn no_room(error: &io::Error) -> Stop {
     Stop::because(RejectReason::ProcessFull, error.to_string())
 }

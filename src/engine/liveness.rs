@@ -22,7 +22,7 @@ pub(crate) struct Tracked {
     moved_at: Tick,
     /// [`Observation::acked`] at the last step.
     acked: u32,
-    /// When the client last took something, or owed nothing.
+    /// When the client last took bytes, or none were waiting for it.
     acked_at: Tick,
     /// [`Observation::activity`] at the last step.
     activity: u16,
@@ -33,7 +33,7 @@ pub(crate) struct Tracked {
     lifetime_jitter: u16,
     /// Steps until it no longer counts as new.
     new_for: u8,
-    /// Something has moved since it was last told to park.
+    /// Bytes have moved since it was last asked to park.
     may_park: bool,
 }
 
@@ -43,17 +43,17 @@ pub(crate) struct Tracked {
 pub(crate) struct Observation {
     /// A byte has moved since the last step.
     pub(crate) has_moved: bool,
-    /// The client is not read, so nothing can be heard from it.
+    /// The client is not read, so it can't show that it is alive.
     pub(crate) is_client_unread: bool,
     /// A limit delays bytes of the server.
     pub(crate) is_server_delayed: bool,
-    /// A side is not read, and only a probe notices its end.
+    /// A side is not read, so only a probe notices its end.
     pub(crate) is_blocked: bool,
     /// The client has not acknowledged all that was written to it.
     pub(crate) has_unacked: bool,
     /// Bytes the client has acknowledged, modulo 2^32.
     pub(crate) acked: u32,
-    /// Changes with everything that comes from the client; 0 until the first.
+    /// Changes with all that comes from the client; 0 until then.
     pub(crate) activity: u16,
     /// What became of our last ping.
     pub(crate) delivery: PingDelivery,
@@ -75,27 +75,27 @@ pub(crate) struct Actions {
 /// How many connections a sweep may still park, and when.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parking {
-    /// A connection on which nothing has moved for so long is parked.
+    /// A connection without a byte for this long is parked.
     pub(crate) after: Duration,
-    /// So many more may be parked in this sweep.
+    /// How many more may be parked in this sweep.
     pub(crate) left: u32,
 }
 
 /// Our ping to a client that has been silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PingState {
-    /// None is unanswered.
+    /// No ping is unanswered.
     None,
-    /// It may not be written yet, or its host may not have acknowledged it.
+    /// It may not have been written yet, or not acknowledged by the client's host.
     Sent,
-    /// Its host acknowledged it then, or the client has taken something else since.
+    /// The moment when the client's host acknowledged it, or when the client last took other bytes after that.
     Delivered(Tick),
 }
 
-/// Whether a connection may be dead, when a newcomer of the same client needs its slot.
+/// Whether a connection may be dead, when a new connection of the same client needs its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Suspicion {
-    /// It counts as alive, and will for at least so long.
+    /// It counts as alive, and will do so for at least this long.
     AliveFor(Duration),
     /// The client has been pinged, and has not answered so far.
     Pinged,
@@ -125,12 +125,12 @@ impl Tracked {
         self.opened_at
     }
 
-    /// How long nothing has moved, as of the last step.
+    /// How long no byte has moved, as of the last step.
     pub(crate) fn silence(&self, now: Tick) -> Duration {
         now.since(self.moved_at)
     }
 
-    /// Takes in what is `seen` at `now`, and returns what is to be done about it.
+    /// Processes what is `seen` at `now`, and returns the actions that are due.
     pub(crate) fn step(
         &mut self,
         seen: &Observation,
@@ -143,7 +143,7 @@ impl Tracked {
         if seen.has_moved {
             (self.moved_at, self.may_park) = (now, true);
         }
-        // A connection whose bytes wait for us is not idle.
+        // A connection with bytes that wsguard has not read yet is not idle.
         if seen.is_client_unread || seen.is_server_delayed {
             self.moved_at = now;
         }
@@ -170,8 +170,8 @@ impl Tracked {
         actions
     }
 
-    /// Whether this connection may be dead, on behalf of a newcomer that needs its slot. If it is to be pinged, the ping
-    /// counts as sent from here on. `activity` and `is_unread` are as in [`Observation`].
+    /// Whether this connection may be dead, on behalf of a new connection that needs its slot. If it is to be pinged,
+    /// the ping counts as sent from here on. `activity` and `is_unread` are as in [`Observation`].
     pub(crate) fn suspect(&mut self, activity: u16, is_unread: bool, liveness: &Liveness, now: Tick) -> Suspicion {
         let Some(ping) = liveness.ping else {
             return Suspicion::AliveFor(Duration::MAX);
@@ -186,7 +186,7 @@ impl Tracked {
         }
         match self.ping {
             PingState::Sent => return Suspicion::Pinged,
-            // Its host is there, and the client has its time to answer.
+            // Its host is reachable; the client still has time to answer.
             PingState::Delivered(_) if liveness.pong == Pong::Required => return Suspicion::AliveFor(ping),
             PingState::None | PingState::Delivered(_) => {}
         }
@@ -237,7 +237,8 @@ impl Tracked {
             },
             (PingState::Delivered(at), Some(ping)) => match liveness.pong {
                 Pong::Required if now.since(at) >= liveness.pong_timeout => return Some(CloseReason::Ghost),
-                // The acknowledgement was answer enough; after as much silence again the next ping is due.
+                // The acknowledgement counts as the answer; the next ping is due after another silence of the same
+                // length.
                 Pong::Tcp if now.since(at) >= ping => (self.ping, actions.ping) = (PingState::Sent, true),
                 Pong::Required | Pong::Tcp => {}
             },
@@ -271,8 +272,8 @@ impl Tracked {
 /// About a second: most connections that leave at once have left by then.
 const NEW_FOR: u8 = 4;
 
-/// How often within `stalled` a client that owes acknowledgements is probed. It is closed by an eighth of that too late at
-/// most, and a client that takes what it is sent costs no more than that many system calls.
+/// How often within `stalled` a client that owes acknowledgements is probed. So it is closed at most an eighth of
+/// `stalled` too late, and a client that reads costs at most this many system calls.
 const PROBES: u32 = 8;
 
 #[cfg(test)]

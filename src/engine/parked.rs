@@ -1,5 +1,5 @@
-//! The parked connections of one worker: sockets that have nothing to do. There may be thousands, so nothing is kept of
-//! one but what it is: it has no task, and the runtime does not know it.
+//! The parked connections of one worker: sockets that have nothing to do. There may be thousands, so each takes as
+//! little memory as possible: it has no task, and is not registered with the runtime.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,7 +16,7 @@ use crate::relay::legs::Legs;
 use crate::walk::open::{IdleConn, OpenConn};
 use crate::walk::pending_conn::PendingConn;
 
-/// The parked connections of one worker: pending ones of which more must come, and open ones that are idle.
+/// The parked connections of one worker: pending ones whose request is incomplete, and open ones that are idle.
 #[derive(Debug)]
 pub struct ParkedSet {
     epoll: EpollSet,
@@ -25,7 +25,7 @@ pub struct ParkedSet {
     wakes: UnboundedSender<Token>,
 }
 
-/// Those that are woken, whether more of them has come or not.
+/// Connections that were woken, whether bytes have come or not.
 pub type Wakes = UnboundedReceiver<Token>;
 
 /// A connection that is not parked any longer.
@@ -42,7 +42,7 @@ pub enum Unparked {
 struct Slots<T>(Mutex<HashMap<Token, Box<T>>>);
 
 impl ParkedSet {
-    /// An empty set that the runtime of the calling thread watches.
+    /// An empty set, registered with the runtime of the calling thread.
     pub fn new() -> io::Result<(Self, Wakes)> {
         let (wakes, receives) = unbounded_channel();
         let parked = Self {
@@ -54,7 +54,7 @@ impl ParkedSet {
         Ok((parked, receives))
     }
 
-    /// Parks a pending connection until more comes, or its seat ends.
+    /// Parks a pending connection until more bytes come, or its seat ends.
     pub fn park_pending(&self, mut conn: PendingConn) -> Result<(), (Box<PendingConn>, io::Error)> {
         let token = conn.socket.token();
         if !conn.socket.is_in_epoll_set() {
@@ -71,18 +71,18 @@ impl ParkedSet {
     }
 
     /// Prepares an open connection to be parked: from here on events of either side, and commands, are reported here.
-    /// False where it can't be parked; then nothing has changed, and its `task` goes on.
+    /// False if it can't be parked; then nothing has changed, and its `task` continues.
     ///
-    /// The runtime still knows its sockets, so that where the kernel has no room to watch them here nothing is lost.
+    /// The runtime still watches its sockets, so that nothing is lost if the kernel has no room to watch them here.
     pub fn prepare_to_park(&self, open: &mut OpenConn<Legs>, task: &Waker) -> bool {
         if open.legs.add_to(&self.epoll).is_err() {
-            // It costs some memory, and there may be thousands of them: no reason for a line each.
+            // The failure costs only some memory, and there may be thousands: they are not worth a log line each.
             return false;
         }
         let can_park = open.relay.set_parked_waker(&self.waker(open.legs.token()));
         if !can_park {
             open.legs.remove_from(&self.epoll);
-            // A command may have woken the waker of this set, which finds nothing.
+            // A command may have called this set's waker, which then finds no parked connection.
             task.wake_by_ref();
         }
         can_park
@@ -93,7 +93,7 @@ impl ParkedSet {
         self.idle.put(idle.legs.token(), idle);
     }
 
-    /// Stops watching a pending connection's socket, which is not to be closed yet.
+    /// Stops watching the socket of a pending connection without closing it.
     pub fn deregister(&self, socket: &mut AcceptedSocket<Unregistered>) {
         socket.remove_from(&self.epoll);
     }
@@ -103,8 +103,8 @@ impl ParkedSet {
         self.epoll.wait(events).await
     }
 
-    /// Takes out a parked connection. It may be gone meanwhile, and another be known by its token: that one then finds that
-    /// nothing has come.
+    /// Takes out a parked connection. It may be gone by now, and its token may belong to another connection; that one
+    /// then finds that no bytes have come.
     pub fn take(&self, token: Token) -> Option<Unparked> {
         if let Some(conn) = self.pending.take(token) {
             return Some(Unparked::Pending(conn));
@@ -121,7 +121,7 @@ impl ParkedSet {
         }))
     }
 
-    /// Events that are reported at once.
+    /// The most events that are reported at once.
     pub const AT_ONCE: usize = EpollSet::MAX_EVENTS;
 }
 
@@ -133,7 +133,7 @@ impl<T> Slots<T> {
     fn take(&self, token: Token) -> Option<Box<T>> {
         let mut parked = self.0.lock();
         let removed = parked.remove(&token);
-        // The capacity that a flood needed is not kept for ever.
+        // The memory that a flood needed is not kept for ever.
         if parked.capacity() > parked.len().saturating_mul(8).max(1024) {
             let left = parked.len();
             parked.shrink_to(left * 2);
@@ -148,8 +148,8 @@ impl<T> Default for Slots<T> {
     }
 }
 
-/// Wakes a parked connection: its room does when its seat ends, and another thread when it has a command for it. That may
-/// be another worker, in search of a slot for a newcomer.
+/// Wakes a parked connection. Its room calls it when its seat ends, and another thread when it has a command for the
+/// connection, for example a worker that searches a slot for a new connection.
 struct ParkedWaker {
     token: Token,
     wakes: UnboundedSender<Token>,
@@ -157,7 +157,7 @@ struct ParkedWaker {
 
 impl Wake for ParkedWaker {
     fn wake(self: Arc<Self>) {
-        // The channel is closed when the worker is gone, and the socket with it.
+        // The channel is closed only if the worker is gone, and then the socket is gone too.
         let _gone = self.wakes.send(self.token);
     }
 }
@@ -166,14 +166,14 @@ impl Wake for ParkedWaker {
 mod tests {
     use super::*;
 
-    /// With the table's place for it, its waker and its seat in the room the whole is less than half a KiB.
+    /// Together with its place in the table, its waker and its seat, that is less than half a KiB.
     #[test]
     fn a_parked_pending_connection_is_small() {
         assert!(size_of::<PendingConn>() <= 160, "{}", size_of::<PendingConn>());
         assert!(size_of::<ParkedWaker>() <= 16, "{}", size_of::<ParkedWaker>());
     }
 
-    /// Allocators have a class for 320.
+    /// Allocators have a size class of 320 bytes.
     #[test]
     fn a_parked_open_connection_is_small() {
         assert!(size_of::<IdleConn>() <= 320, "{}", size_of::<IdleConn>());

@@ -1,4 +1,4 @@
-//! The open connections of the process: a shard a worker, in which its sweep visits them, and an index by client.
+//! The open connections of the process: a shard for each worker, which its sweep visits, and an index by client.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::engine::zone_client::ZoneClient;
 
 /// The open connections of all workers.
 ///
-/// A connection is in it from its opening until a quarter of a second after its end: a sweep takes it out, so that closing
-/// costs nothing here.
+/// A connection is in it from its opening until up to a quarter of a second after its end. A sweep removes it, so that
+/// closing costs nothing here.
 #[derive(Debug)]
 pub struct Registry {
     shards: Vec<Shard>,
@@ -33,13 +33,13 @@ pub struct Registry {
 struct Shard {
     rows: Mutex<Rows>,
     started: Instant,
-    /// The clock that the connections are timed by: it stands while the process is stopped.
+    /// The clock for all times of connections. It does not advance while the process is stopped.
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
 struct Rows {
-    /// Sorted by id: each one that comes has a higher one.
+    /// Sorted by id, since each new connection has a higher one.
     rows: Vec<Row>,
     /// Connections so far.
     opened: u64,
@@ -48,14 +48,14 @@ struct Rows {
 /// The connections of one client, in search of dead ones.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// Those that may be dead, each pinged by now, and [`ConnHandle::client_activity`] before that.
+    /// Those that may be dead. Each has been pinged; the number is its [`ConnHandle::client_activity`] before the ping.
     pub(super) pinged: Vec<(Arc<ConnHandle>, u16)>,
-    /// For so long none of the others can be dead.
+    /// For this long none of the others can be dead.
     pub(super) others_alive_for: Duration,
 }
 
 impl Registry {
-    /// An empty one for so many workers.
+    /// An empty registry for this many workers.
     pub fn new(workers: usize, now: Instant) -> Self {
         let shard = || Shard {
             rows: Mutex::default(),
@@ -90,7 +90,8 @@ impl Registry {
         client
     }
 
-    /// Visits every connection of a worker, for a tick that was `due` and comes `now`. A tick is late from `late` on.
+    /// Visits every connection of a worker, for a tick that was `due` and happens `now`. Beyond `late` it counts as
+    /// late.
     pub(crate) fn sweep(&self, worker: usize, due: Instant, now: Instant, late: Duration, mut parking: Parking) {
         let shard = &self.shards[worker];
         let judged = shard.clock.read(now);
@@ -99,13 +100,13 @@ impl Registry {
         let is_late = now.saturating_duration_since(due) >= late;
         let tick = Tick::at(if is_late { judged } else { shard.clock.at(due) }, shard.started);
         let (mut at, mut has_closed) = (0, false);
-        // In turns, so that a search for ghosts does not wait for all of it. Only this takes rows out, so those behind `at`
-        // stay where they are.
+        // In parts, so that a search for ghosts does not wait for the whole sweep. Only this takes rows out, so those
+        // behind `at` stay where they are.
         loop {
             let mut rows = shard.rows.lock();
             let turn = rows.rows.iter_mut().skip(at).take(TURN);
             let visited = turn.fold(0, |visited, row| {
-                // Each by itself: a fault over one connection must not keep those behind it from being visited.
+                // Each by itself: a panic over one connection must not prevent visits to those behind it.
                 survive(|| row.sweep(&mut parking, tick));
                 has_closed |= row.is_closed();
                 visited + 1
@@ -120,8 +121,8 @@ impl Registry {
         }
     }
 
-    /// The open connections as `view` shows them; those of which it makes nothing are left out. It is called under a lock,
-    /// which is let go of now and then: a connection that opens or closes meanwhile may be missing or not.
+    /// What `view` returns for each open connection; `None` leaves it out. It is called under a lock that is released
+    /// from time to time, so connections that open or close in the meantime may be missing or not.
     pub(crate) fn view<T>(&self, now: Instant, mut view: impl FnMut(&Row, Tick) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
         for shard in &self.shards {
@@ -142,12 +143,12 @@ impl Registry {
         found
     }
 
-    /// The open connections, as others see them.
+    /// The public view of the open connections.
     pub fn connections(&self, now: Instant) -> Vec<Conn> {
         self.view(now, |row, tick| Some(row.conn(tick)))
     }
 
-    /// Looks which connections of a client may be dead, and pings those.
+    /// Finds the connections of a client that may be dead, and pings them.
     pub(super) fn suspects(&self, client: ZoneClient, now: Instant) -> Suspects {
         let mut suspects = Suspects {
             pinged: Vec::new(),
@@ -187,7 +188,7 @@ impl Shard {
     }
 }
 
-/// Connections that are visited under one lock: some ten microseconds.
+/// How many connections are visited under one lock: some ten microseconds.
 const TURN: usize = 256;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::engine::context::Context;
 use crate::engine::liveness::Parking;
 use crate::telemetry::survive::survive;
 
-/// When a worker last swept: one that is stuck in something does not sweep.
+/// When a worker last swept. A worker that is stuck does not sweep.
 #[derive(Debug)]
 pub struct LastSweep {
     started: Instant,
@@ -22,7 +22,7 @@ pub struct LastSweep {
 }
 
 impl LastSweep {
-    /// That of a worker that starts `now`, which counts as its first.
+    /// For a worker that starts `now`, which counts as its first sweep.
     pub fn begin(now: Instant) -> Self {
         Self {
             started: now,
@@ -30,7 +30,7 @@ impl LastSweep {
         }
     }
 
-    /// How long ago it was.
+    /// How long ago the last sweep was.
     pub fn elapsed(&self, now: Instant) -> Duration {
         let swept = self.started + Duration::from_millis(self.swept.load(Relaxed));
         now.saturating_duration_since(swept)
@@ -62,12 +62,12 @@ pub(crate) async fn sweep(cx: Arc<Context>, last: Arc<LastSweep>) {
     }
 }
 
-/// Ends pending sockets at their deadline. A room says when its next one is due; one that comes meanwhile is due later than
-/// the next look, unless a reload has made the timeout shorter than that.
+/// Ends pending sockets at their deadline. A room returns when its next deadline is due. A socket that comes in the
+/// meantime is due later than the next look, unless a reload has made the timeout shorter than that.
 pub(crate) async fn expire(cx: Arc<Context>) {
     loop {
         let in_force = cx.live.in_force();
-        // Regular looks, by which the clock knows that the process runs.
+        // Regular looks show the clock that the process is running.
         let now = in_force.process.clock.now();
         let next = survive(|| expire_due(&in_force, now)).unwrap_or(now + EVERY);
         let next = in_force.process.clock.monotonic(next);
@@ -76,7 +76,7 @@ pub(crate) async fn expire(cx: Arc<Context>) {
     }
 }
 
-/// Ends those whose deadline has passed, and returns when to look again.
+/// Ends the pending sockets whose deadline has passed, and returns when to look again.
 fn expire_due(in_force: &InForce, now: Instant) -> Instant {
     fault::point("expire");
     let next = in_force
@@ -92,9 +92,10 @@ fn expire_due(in_force: &InForce, now: Instant) -> Instant {
 }
 
 const EVERY: Duration = Duration::from_millis(250);
-/// After a message to everybody all connections go idle together. Parking them in batches keeps latency low for the rest.
+/// After a broadcast all connections become idle together. Parking them in batches keeps the latency of the others low.
 const PARKED_A_TICK: u32 = 512;
-/// To park a connection and to resume it costs some ten system calls. One that moves more often than this is not parked.
+/// Parking and resuming a connection costs some ten system calls. A connection with traffic more often than this is not
+/// parked.
 const PARK_AFTER: Duration = Duration::from_secs(5);
 /// Ticks a second.
 const A_SECOND: u32 = 4;

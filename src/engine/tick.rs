@@ -1,4 +1,4 @@
-//! A tick: a coarse, small instant for what is kept of every open connection.
+//! A tick: a coarse, small instant, because several are stored for every open connection.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ impl Tick {
         Self(u32::try_from(ticks & u128::from(u32::MAX)).unwrap_or_default())
     }
 
-    /// The next one. Whatever begins within a tick is taken to begin at the next, so that no limit ends early.
+    /// The next tick. A time that begins within a tick is counted from the next one, so that no limit ends early.
     pub(crate) fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }

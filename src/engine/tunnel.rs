@@ -1,5 +1,5 @@
-//! The task of an open connection while its sides speak. While neither does, the connection is parked and has none. Its
-//! memory is mostly the runtime's: a task and two registered sockets are a kibibyte.
+//! The task of an open connection while its sides send. While neither does, the connection is parked and has no task. A
+//! task and two registered sockets take a kibibyte, mostly in the runtime.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +12,7 @@ use crate::walk::open::{IdleConn, OpenConn};
 
 use crate::engine::context::Context;
 
-/// Gives an open connection to the runtime.
+/// Starts the task of an open connection.
 pub(crate) fn spawn(open: OpenConn<Legs>, cx: &Arc<Context>) {
     tokio::spawn(Tunnel {
         open: Some(open),
@@ -20,7 +20,7 @@ pub(crate) fn spawn(open: OpenConn<Legs>, cx: &Arc<Context>) {
     });
 }
 
-/// Gives a connection that was parked back to the runtime.
+/// Starts a task again for a connection that was parked.
 pub(crate) fn unpark(idle: IdleConn, cx: &Arc<Context>) {
     fault::point("get up");
     if let Some(open) = with_legs(idle, IdleLegs::register, cx) {
@@ -28,7 +28,7 @@ pub(crate) fn unpark(idle: IdleConn, cx: &Arc<Context>) {
     }
 }
 
-/// Takes a connection from the runtime. The parked set watches it already.
+/// Removes a connection from the runtime. The parked set watches it already.
 fn park(open: OpenConn<Legs>, cx: &Context) {
     fault::point("rest");
     if let Some(idle) = with_legs(open, Legs::unregister, cx) {
@@ -36,7 +36,7 @@ fn park(open: OpenConn<Legs>, cx: &Context) {
     }
 }
 
-/// The connection with what `change` makes of its legs. Where that fails they are closed, and it is over.
+/// The connection with its legs converted by `change`. If that fails, both are closed and the connection ends.
 fn with_legs<L, M>(open: OpenConn<L>, change: impl FnOnce(L) -> io::Result<M>, cx: &Context) -> Option<OpenConn<M>> {
     let OpenConn {
         legs,

@@ -87,9 +87,9 @@ impl Worker {
         })
     }
 
-    /// Has the worker accept on one more socket.
+    /// Makes the worker accept on another socket.
     pub fn serve(&self, socket: WorkerSocket) {
-        // It fails for a worker whose thread has ended, which it does when the guard does.
+        // It fails only if the worker's thread has ended, together with the guard.
         let _ended = self.sockets.send(socket);
     }
 
@@ -111,7 +111,7 @@ impl Worker {
     }
 }
 
-/// Accepts on the sockets it is given, until the handle is gone.
+/// Accepts on the sockets that come through the channel, until the handle is dropped.
 async fn run(cx: Arc<Context>, mut sockets: UnboundedReceiver<WorkerSocket>, wakes: Wakes, swept: Arc<LastSweep>) {
     if cx.index() == 0 {
         tokio::spawn(expire(Arc::clone(&cx)));

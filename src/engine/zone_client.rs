@@ -1,7 +1,7 @@
 //! A client in a zone, as a small value.
 
-/// A client in a zone: a hash of both, with a seed of the process that nobody outside knows. Two clients that share one
-/// would be taken for the same; among millions that is one chance in millions.
+/// A client in a zone: a hash of both, with a secret seed of the process. Two clients with the same hash would be taken
+/// for one; among millions of clients the chance is one in millions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ZoneClient(u64);
 
@@ -11,7 +11,7 @@ impl ZoneClient {
         Self(hash)
     }
 
-    /// Its shard, among so many.
+    /// Its shard, out of this many.
     pub(super) fn shard(self, shards: usize) -> usize {
         // The remainder is less than `shards`.
         usize::try_from(self.0 % shards as u64).unwrap_or_default()

@@ -1,10 +1,11 @@
-//! Ghost-aware replacement. A phone that changes networks leaves dead connections behind, which fill its cap until they are
-//! reaped. Its next connection is not refused for them: the old ones are pinged, and the newcomer gets the slot of one whose
-//! host does not answer. A connection keeps its slot if its host acknowledges the ping or anything else, or if its client
-//! sends anything. So no client is ever closed while its machine is there, whether the client reads or not.
+//! The search for a dead connection. A phone that changes networks leaves dead connections behind, which fill its cap
+//! until they are closed. Its next connection is not refused because of them: wsguard pings the old ones, and the new
+//! connection gets the slot of one whose host does not answer. A connection keeps its slot if its host acknowledges the
+//! ping or anything else, or if its client sends anything. So no client is closed while its machine is reachable,
+//! whether the client reads or not.
 //!
-//! Each search proves a death by looks of its own; what was known before counts for nothing. Looks are counted, not timed, so
-//! that a pause of our own proves nothing either.
+//! Each search looks for itself; results of earlier searches do not count. Looks are counted, not timed, so that a
+//! pause of this process is not taken for a dead client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use crate::engine::ghosts::search_permits::{SearchPermit, SearchPermits};
 use crate::engine::ghosts::suspects::{Found, Signs, Suspect, SuspectList};
 use crate::engine::registry::Registry;
 
-/// The search for a slot on behalf of one newcomer.
+/// The search for a slot on behalf of one new connection.
 #[derive(Debug)]
 pub struct GhostSearch {
     registry: Arc<Registry>,
@@ -54,7 +55,7 @@ impl GhostSearch {
         self.registry.zone_client(zone.counts.id(), key) == self.permit.client()
     }
 
-    /// Looks at the suspects; to be called every [`GhostSearch::PAUSE`].
+    /// Looks at the suspects; call it every [`GhostSearch::PAUSE`].
     pub fn look(&mut self, now: Instant) -> Found {
         self.permit.renew(now);
         self.suspects.look()

@@ -9,8 +9,8 @@ use crate::limit::sync::{Mutex, RandomState};
 
 use crate::engine::zone_client::ZoneClient;
 
-/// The searches under way, and those that were made a moment ago. Sharded by client: a refusal takes one lock here, and
-/// shares it with few other clients.
+/// The searches under way, and those that were made a moment ago. Sharded by client: a refusal takes one lock here,
+/// which few other clients share.
 #[derive(Debug)]
 pub struct SearchPermits([Shard; SHARDS]);
 
@@ -19,11 +19,11 @@ type Shard = Mutex<HashMap<ZoneClient, Search, RandomState>>;
 #[derive(Clone, Copy, Debug)]
 enum Search {
     UnderWay,
-    /// The next one may begin then.
+    /// When the next search may begin.
     NotBefore(Instant),
 }
 
-/// The right to search on behalf of a client. Drop gives it back.
+/// The permit to search on behalf of a client. Dropping it gives it back.
 #[derive(Debug)]
 pub struct SearchPermit {
     permits: Arc<SearchPermits>,
@@ -35,8 +35,9 @@ pub struct SearchPermit {
 }
 
 impl SearchPermits {
-    /// SearchPermits the search for a client, `now`. `searches` bounds those of its zone. `None` if one is under way, was made
-    /// within the last second, can't find anything yet (see [`SearchPermit::hold_off`]), or if the zone has enough of them.
+    /// Permits a search on behalf of a client, `now`. `searches` bounds those of its zone. `None` if one is under way,
+    /// was made within the last second, can't find anything yet (see [`SearchPermit::hold_off`]), or if the zone has
+    /// enough of them.
     pub fn acquire(self: &Arc<Self>, client: ZoneClient, searches: &Arc<Budget>, now: Instant) -> Option<SearchPermit> {
         let mut shard = self.shard(client).lock();
         let is_free = match shard.get(&client) {
@@ -47,7 +48,7 @@ impl SearchPermits {
         if !is_free || !searches.try_take() {
             return None;
         }
-        // Clients that were searched for long ago are forgotten now and then.
+        // Clients whose search was long ago are forgotten from time to time.
         if shard.len() >= MANY {
             shard.retain(|_, search| !matches!(search, Search::NotBefore(at) if *at <= now));
         }
@@ -61,8 +62,8 @@ impl SearchPermits {
         })
     }
 
-    /// One more connection of a client opens `now`. What was known of the others, when a search has found nothing, does not
-    /// hold for it.
+    /// Notes that another connection of a client opens `now`. A pause after a search that found nothing does not apply
+    /// to it.
     pub fn opened(&self, client: ZoneClient, now: Instant) {
         if let Some(Search::NotBefore(at)) = self.shard(client).lock().get_mut(&client) {
             *at = (*at).min(now + AGAIN);
@@ -107,7 +108,7 @@ impl Drop for SearchPermit {
     }
 }
 
-/// The connections of a client that hammers at its cap are looked through so often, and not more.
+/// How often at most the connections of a client that hammers at its cap are searched.
 const AGAIN: Duration = Duration::from_secs(1);
 const FORGOTTEN: Duration = Duration::from_secs(10);
 const SHARDS: usize = 64;

@@ -5,17 +5,17 @@ use crate::relay::handle::PingDelivery;
 
 /// An old connection, as a search sees and commands it.
 pub(crate) trait Suspect {
-    /// What it shows now.
+    /// Its signs of life now.
     fn signs(&self) -> Signs;
 
-    /// Has its relay ask the kernel what the client's host has acknowledged.
+    /// Makes its relay ask the kernel what the client's host has acknowledged.
     fn probe(&self);
 
-    /// Closes it at once: its slot goes to the newcomer.
+    /// Closes it at once: its slot goes to the new connection.
     fn replace(&self);
 }
 
-/// What a suspect shows; see the methods of [`ConnHandle`](crate::relay::handle::ConnHandle) of like names.
+/// The signs of life of a suspect; see the methods of [`ConnHandle`](crate::relay::handle::ConnHandle) of like names.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::struct_excessive_bools)] // Each is a fact of its own.
 pub(crate) struct Signs {
@@ -33,9 +33,9 @@ pub(crate) struct Signs {
 pub enum Found {
     /// Nothing so far.
     NotYet,
-    /// There should be a slot now.
+    /// A slot should be free now.
     Slot,
-    /// All of them are there, or the time is up.
+    /// All suspects are alive, or the time is up.
     Nothing,
 }
 
@@ -48,23 +48,23 @@ pub(crate) struct SuspectList<S> {
     looks_left: u32,
 }
 
-/// One of them, and what was seen of it.
+/// One suspect, and what was seen of it.
 #[derive(Debug)]
 struct Watched<S> {
     suspect: S,
     /// [`Signs::activity`] before it was pinged.
     activity: u16,
-    /// Its relay was told to probe.
+    /// Its relay was asked to probe.
     is_probed: bool,
-    /// [`Signs::acked`] at the first probe after the ping. The ping alone does not tell: a server that sends all the time
-    /// always has something in flight, the ping included.
+    /// [`Signs::acked`] at the first probe after the ping. The ping alone proves nothing: if the server sends all the
+    /// time, there are always bytes in flight, the ping among them.
     acked: Option<u32>,
     /// Looks in a row that found its host silent.
     silent_looks: u32,
 }
 
 impl<S: Suspect> SuspectList<S> {
-    /// A search among these, each pinged by now, with its [`Signs::activity`] before that.
+    /// A search among these suspects, each of which has been pinged, with its [`Signs::activity`] before the ping.
     pub(super) fn new(pinged: impl IntoIterator<Item = (S, u16)>) -> Self {
         let watched = |(suspect, activity)| Watched {
             suspect,
@@ -96,7 +96,7 @@ impl<S: Suspect> SuspectList<S> {
             return Found::Slot;
         }
         self.suspects.retain_mut(|watched| !watched.is_there());
-        // One slot is enough, and the longest silence is the surest.
+        // One slot is enough; the suspect that has been silent longest is the most likely to be dead.
         let surest = self.suspects.iter().max_by_key(|watched| watched.silent_looks);
         if let Some(ghost) = surest.filter(|watched| watched.silent_looks >= UNANSWERED) {
             ghost.suspect.replace();
@@ -106,7 +106,7 @@ impl<S: Suspect> SuspectList<S> {
 }
 
 impl<S: Suspect> Watched<S> {
-    /// Whether it has shown any life since it was pinged. Has it probed for the next look.
+    /// Whether it has shown a sign of life since it was pinged. Makes its relay probe for the next look.
     fn is_there(&mut self) -> bool {
         let signs = self.suspect.signs();
         if signs.activity != self.activity || signs.is_unread || signs.delivery == PingDelivery::Acknowledged {
@@ -127,10 +127,10 @@ impl<S: Suspect> Watched<S> {
     }
 }
 
-/// A newcomer waits for so many looks at most: 1.5 s.
+/// A new connection waits for at most this many looks: 1.5 s.
 const LOOKS: u32 = 30;
-/// A host is dead after so many silent looks, 1.2 s. One that is there acknowledges within a round trip; a lost packet is
-/// sent again after 200 ms, and once more after 400.
+/// A host counts as dead after this many silent looks: 1.2 s. A live host acknowledges within a round trip; a lost
+/// packet is sent again after 200 ms, and once more after 400.
 const UNANSWERED: u32 = 24;
 
 #[cfg(test)]
