@@ -1,4 +1,4 @@
-//! A permit that is counted once more: the drift metric compares the two counts.
+//! A permit that is counted a second time: the drift metric compares the two counts.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::limit::admission::Permit;
 use crate::live::process::ProcessState;
 
-/// The permit of a connection, once there is one. It is given back when this is dropped.
+/// The permit of a connection, once it has one. Dropping this gives it back.
 #[derive(Debug)]
 pub(super) struct CountedPermit {
     process: Arc<ProcessState>,
@@ -27,19 +27,19 @@ impl CountedPermit {
         &self.process
     }
 
-    /// Whether there is one.
+    /// Whether there is a permit.
     pub(super) fn is_held(&self) -> bool {
         self.permit.is_some()
     }
 
-    /// Takes one over.
+    /// Takes over a permit.
     pub(super) fn take(&mut self, permit: Permit) {
         self.give_back();
         self.process.alive.fetch_add(1, Relaxed);
         self.permit = Some(permit);
     }
 
-    /// Gives it back, where there is one.
+    /// Gives the permit back, if there is one.
     pub(super) fn give_back(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.process.alive.fetch_sub(1, Relaxed);

@@ -27,7 +27,7 @@ use crate::walk::stop::{Destination, Offer, Stop};
 pub struct Admitted {
     /// The permit, and the limit that would have refused it under `mode = "observe"`.
     pub granted: Granted,
-    /// The handshake that is to be made with a server.
+    /// The handshake to be made with a server.
     pub handshake: Handshake,
 }
 
@@ -36,7 +36,7 @@ pub struct Admitted {
 pub struct Handshake {
     /// The client.
     pub client: Client,
-    /// Where the request was routed to.
+    /// The zone and the upstream that the request was routed to.
     pub destination: Destination,
     /// The request, as the server is to read it.
     pub request: Vec<u8>,
@@ -44,17 +44,17 @@ pub struct Handshake {
     pub accept: String,
     /// The offer that an answer by close frame needs; only in zones that refuse so.
     pub offer: Option<Offer>,
-    /// The numbers of a rate that was exceeded, and that is only observed.
+    /// The numbers of a rate that was exceeded but is only observed.
     pub lack: Option<Box<Lack>>,
     /// The buckets that all connections of the client share; known once it is admitted.
     pub shares: Option<Arc<Shares>>,
 }
 
-/// Decides on a request by its kind: a health check, an upgrade, or anything else. The first stage that refuses it stops
-/// it, and nothing is taken then. The connection came from `hop`, in at `listener`.
+/// Decides on a request by its kind: a health check, an upgrade, or anything else. The first stage that refuses it
+/// stops it, and then nothing is taken. The connection came from `hop` through `listener`.
 ///
-/// The kind costs nothing to tell, and comes before the route, so that a request that is refused for its kind is not
-/// routed in vain. A kind that goes to a server takes its route from `route`, as the upgrade does.
+/// The kind is checked before the route: it costs nothing to find out, and a request that is refused for its kind needs
+/// no route. A kind that goes to a server takes its route from `route`, as the upgrade does.
 pub fn decide(
     head: &Head<'_>,
     hop: Hop,
@@ -78,7 +78,7 @@ fn is_health_check(head: &Head<'_>, listener: &Listener) -> bool {
     [&b"GET"[..], b"HEAD", b"OPTIONS"].contains(&head.method) && path.is_some_and(|path| path.as_bytes() == head.path())
 }
 
-/// Routes, allows and admits an upgrade.
+/// Finds the route of an upgrade, checks `allow` and `origins`, and admits it.
 fn decide_upgrade(
     head: &Head<'_>,
     upgrade: &Upgrade<'_>,
@@ -159,7 +159,7 @@ fn allow(upgrade: &Upgrade<'_>, client: Client, route: &Route) -> Result<(), Sto
     Ok(())
 }
 
-/// Takes the permit. A rate that is exceeded and only observed comes with its numbers.
+/// Takes the permit. If a rate is exceeded but only observed, its numbers are returned too.
 fn admit(client: Client, zone: &Zone, in_force: &InForce, now: Instant) -> Result<(Granted, Option<Box<Lack>>), Stop> {
     let known = if zone.policy.exempt {
         None

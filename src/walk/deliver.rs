@@ -1,4 +1,4 @@
-//! How a refusal is delivered, so that the client really gets it.
+//! Delivers a refusal so that the client really gets it.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -18,8 +18,8 @@ use crate::wire::ws::scanner::FrameScanner;
 use crate::walk::record::Record;
 use crate::walk::refuse::Refusal;
 
-/// Delivers a refusal to a socket that the runtime does not know, as far as that takes no waiting. What remains, if anything
-/// does, is for [`deliver`].
+/// Delivers a refusal to a socket that is not registered with the runtime, as far as possible without waiting. Returns
+/// what remains for [`deliver`], if anything.
 pub fn deliver_now(refusal: Refusal, socket: &mut AcceptedSocket<Unregistered>) -> Option<Refusal> {
     let (status, mut bytes) = match refusal {
         Refusal::Close => return None,
@@ -46,8 +46,8 @@ pub fn deliver_now(refusal: Refusal, socket: &mut AcceptedSocket<Unregistered>) 
     (!is_done).then_some(Refusal::Answer { status, bytes })
 }
 
-/// Delivers a refusal to a client that the runtime knows. The seat is kept until the socket is closed, so that refused
-/// sockets are bounded as pending ones are.
+/// Delivers a refusal to a client whose socket is registered with the runtime. The seat is kept until the socket is
+/// closed, so that the bound on pending sockets covers refused ones too.
 #[allow(clippy::manual_async_fn)] // An `async fn` would hold each of its arguments twice.
 pub fn deliver(
     refusal: Refusal,
@@ -57,7 +57,8 @@ pub fn deliver(
     clock: Arc<Clock>,
     record: Record,
 ) -> impl Future<Output = ()> {
-    // Where the client is held, all is decided: its record is written now, and its slot not held with it.
+    // If the client is held, everything is decided: its record is written now, so that it does not hold its slot as
+    // well.
     let record = (!refusal.is_held()).then_some(record);
     let delivery = Delivery {
         client,
@@ -120,15 +121,15 @@ impl Delivery {
                 };
                 self.until_seat_is_needed(pin!(closing)).await;
             }
-            // The seat is needed at once: the client gets as much as its socket takes.
+            // The seat is needed at once: the client gets only as much as its socket takes now.
             None => {
                 let _full = self.client.transport().try_write(close);
             }
         }
     }
 
-    /// What `future` yields; `None` where the seat is needed first. Past its deadline the client is owed its answer all the
-    /// same, which takes no longer than the hold and the linger.
+    /// The output of `future`; `None` if the seat is needed first. The client gets its answer even past the seat's
+    /// deadline; that takes no longer than the hold and the linger.
     async fn until_seat_is_needed<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let needed = std::future::poll_fn(|cx| match self.seat.as_ref().map(|seat| seat.poll_ended(cx)) {
             Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
@@ -141,7 +142,7 @@ impl Delivery {
         }
     }
 
-    /// Writes `bytes`. False where the client does not take them in time.
+    /// Writes `bytes`. False if the client does not take them in time.
     async fn write(&self, bytes: &[u8]) -> bool {
         fault::point("deliver");
         let deadline = Some(self.clock.now() + WRITE_TIMEOUT);
@@ -149,8 +150,8 @@ impl Delivery {
         matches!(self.clock.within(deadline, pin!(writing)).await, Some(Ok(())))
     }
 
-    /// Half-closes, and discards what comes for a while: where the client has sent more than was read, a plain close would
-    /// reset the connection and take the answer along.
+    /// Half-closes, and for a while discards what comes: if the client has sent more than was read, a plain close would
+    /// reset the connection and destroy the answer.
     async fn linger(&self) {
         self.client.transport().shutdown_write();
         if !self.listener.room.is_half_taken() {
@@ -159,8 +160,8 @@ impl Delivery {
     }
 }
 
-/// Waits until the client ends by itself, with a close frame or without. What else it sends is discarded; too much of it
-/// is an end as well.
+/// Waits until the client ends by itself, with a close frame or without. Anything else that it sends is discarded; too
+/// much of it also ends the wait.
 async fn client_closes(transport: &Transport) {
     let mut scanner = FrameScanner::new(Sender::Client);
     read_until(transport, |bytes| {
@@ -170,7 +171,7 @@ async fn client_closes(transport: &Transport) {
     .await;
 }
 
-/// Reads to the end of the stream, or until more has come than an honest client sends in vain.
+/// Reads to the end of the stream, or until more has come than an honest client would send.
 async fn discard(transport: &Transport) {
     read_until(transport, |_| false).await;
 }
@@ -190,14 +191,14 @@ async fn read_until(transport: &Transport, mut is_end: impl FnMut(&[u8]) -> bool
     }
 }
 
-/// The buffer is on the stack: no future holds it.
+/// The buffer is on the stack, so no future holds it.
 fn read_once(transport: &Transport, is_end: &mut impl FnMut(&[u8]) -> bool) -> io::Result<(usize, bool)> {
     let mut buffer = [0; 4096];
     let read = transport.try_read(&mut buffer)?;
     Ok((read, is_end(&buffer[..read])))
 }
 
-/// A server's answer that is passed on may have some 100 KiB, and the client be slow.
+/// A server's answer that is passed on may have some 100 KiB, and the client may be slow.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;

@@ -29,7 +29,7 @@ pub struct Client {
     pub hop: Option<IpAddr>,
     /// Whether the hop's forwarding headers are believed.
     pub hop_is_trusted: bool,
-    /// What became of the hop's forwarding headers.
+    /// How the hop's forwarding headers were read.
     pub forwarded: Forwarded,
 }
 

@@ -1,4 +1,4 @@
-//! An open connection, and how it comes to be from one that was admitted and whose server has answered.
+//! An open connection, and how it is made from an admitted one whose server has answered.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,20 +16,20 @@ use crate::walk::decide::Handshake;
 use crate::walk::record::Record;
 use crate::walk::upgrade::Connected;
 
-/// An open connection. Its fields are dropped in this order: the slot is free once the sockets are closed, and not before.
+/// An open connection. Its fields are dropped in this order: the slot becomes free only after the sockets are closed.
 #[derive(Debug)]
 pub struct OpenConn<L> {
     /// Its sockets.
     pub legs: L,
     /// The relay between them.
     pub relay: Relay,
-    /// Its right to its server, until the server has ended.
+    /// Its lease on its server, until the server has ended.
     pub lease: Option<Lease>,
     /// Its record, which is written when it is over.
     pub record: Record,
 }
 
-/// An open connection that the runtime does not know.
+/// An open connection that is not registered with the runtime.
 pub type IdleConn = OpenConn<IdleLegs>;
 
 /// Opens the tunnel, on worker number `worker`. Nothing of the handshake is kept.

@@ -1,4 +1,4 @@
-//! A connection that is not decided on yet.
+//! A connection whose request has not been decided yet.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,13 +17,13 @@ use crate::walk::identify::Hop;
 use crate::walk::preread::Preread;
 use crate::walk::stop::Stop;
 
-/// An accepted socket that has a pending seat and is not decided on yet. Its fields are dropped in this order: the seat is
+/// An accepted socket that has a pending seat and no decision yet. Its fields are dropped in this order: the seat is
 /// free once the socket is closed.
 #[derive(Debug)]
 pub struct PendingConn {
     /// The socket, with the bytes that were read from it and not consumed.
     pub socket: AcceptedSocket<Unregistered>,
-    /// Its right to be pending.
+    /// Its pending seat.
     pub seat: Pending,
     /// How far its bytes have been read.
     pub(super) preread: Preread,
@@ -31,14 +31,14 @@ pub struct PendingConn {
     pub(super) hop: Hop,
     /// The listener that it came in at.
     pub listener: Arc<Listener>,
-    /// What was in force when it came in. Its request is decided on by what is in force when the head is whole: a slow
-    /// one must not be let in by limits, or into a zone, that a reload has removed meanwhile.
+    /// What was in force when it arrived. Its request is decided by what is in force once the head is complete: a slow
+    /// request must not be admitted by limits, or into a zone, that a reload has removed in the meantime.
     pub in_force: Arc<InForce>,
     /// When it came in.
     pub arrived: Instant,
 }
 
-/// Why a connection is not waited for any longer.
+/// Why the wait for a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokenOff {
     /// The deadline came first.
@@ -50,7 +50,7 @@ pub enum BrokenOff {
 }
 
 impl PendingConn {
-    /// The sizes that its head is held to.
+    /// The limits on the size of its head.
     pub(super) fn caps(&self) -> HeadCaps {
         HeadCaps {
             max_size: self.listener.policy.max_head_size,
@@ -58,7 +58,7 @@ impl PendingConn {
         }
     }
 
-    /// Takes over the near end that a PROXY header names, and has it pay for the seat.
+    /// Takes over the near end that a PROXY header names, and counts the seat under its key.
     pub(super) fn named_by_proxy_header(&mut self, source: Source) -> Result<(), Stop> {
         let Source::Address(address) = source else {
             self.hop.may_forward = false;
@@ -84,7 +84,7 @@ impl PendingConn {
         }
     }
 
-    /// The verdict on one that is broken off.
+    /// The verdict on a connection whose wait has ended.
     pub fn broken_off(&mut self, why: BrokenOff) -> Stop {
         let has_begun = !self.socket.read_ahead().bytes().is_empty();
         let is_named = self.preread.has_proxy_header() && self.hop.may_forward;
@@ -100,7 +100,7 @@ impl PendingConn {
                 if is_silent {
                     Stop::silent(RejectReason::ProxyHeader)
                 } else {
-                    // Nothing of it is part of a head: no answer is owed.
+                    // No part of a head has come, so no answer is due.
                     Stop::seen(RejectReason::ProxyHeader, b"unfinished at the deadline")
                 }
             }

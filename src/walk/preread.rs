@@ -1,5 +1,5 @@
-//! What a socket sends before it is decided on: a PROXY header, where the listener expects one, and then a request head.
-//! Pure and resumable: it is fed the bytes that have come so far, and the answer is the same however they were split.
+//! Reads what a socket sends first: a PROXY header, if the listener expects one, and then a request head. Pure and
+//! resumable: it gets the bytes that have come so far, and the result is the same however they were split.
 
 use crate::wire::Step;
 use crate::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan};
@@ -15,12 +15,12 @@ pub struct Preread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expects {
     ProxyHeader,
-    /// Behind a PROXY header, where another one is a fault.
+    /// After a PROXY header; another one is a fault.
     HeadAfterProxyHeader,
     Head,
 }
 
-/// A part that is whole.
+/// A complete part.
 #[derive(Debug)]
 pub enum Part<'b> {
     /// The PROXY header; more is expected behind it.
@@ -29,7 +29,7 @@ pub enum Part<'b> {
     Head(Head<'b>),
 }
 
-/// Why a part can't become whole.
+/// Why a part can't become complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrereadFault {
     /// The PROXY header is malformed, or missing.
@@ -53,11 +53,11 @@ impl Preread {
         }
     }
 
-    /// Takes the next part from the front of `bytes`, all that has come and was not consumed. The caller consumes the
-    /// bytes that a part used before the next call.
+    /// Takes the next part from the front of `bytes`, which are all bytes that have come and were not consumed. The
+    /// caller consumes the bytes that a part used before the next call.
     ///
     /// # Errors
-    /// The part can't become whole, whatever follows.
+    /// The part can't become complete, whatever follows.
     pub fn feed<'b>(&mut self, bytes: &'b [u8], caps: HeadCaps) -> Result<Step<Part<'b>>, PrereadFault> {
         match self.expects {
             Expects::ProxyHeader => match parse_proxy(bytes).map_err(PrereadFault::ProxyHeader)? {

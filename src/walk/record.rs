@@ -1,5 +1,5 @@
-//! The record of a connection: begun when it arrives, written when it is dropped, whatever ended it. A parked connection has
-//! none; it begins another one whenever it continues.
+//! The record of a connection: it begins when the connection arrives, and is written when it is dropped, whatever ended
+//! the connection. A parked pending connection has none; each time it continues, a new record begins.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -37,13 +37,13 @@ pub struct Record {
     known: Known,
 }
 
-/// What is known of a connection, and how far it has come.
+/// What is known about a connection, and its stage.
 #[derive(Debug)]
 struct Known {
     listener: Arc<Listener>,
     arrived: Instant,
-    /// From the arrival to the tunnel, in milliseconds, plus one. It takes seconds at most. Every open connection has this, so
-    /// its absence takes no room.
+    /// From the arrival to the tunnel, in milliseconds, plus one. It takes seconds at most. Every open connection
+    /// stores this, so `None` takes no extra room.
     opened_after: Option<NonZeroU32>,
     peer: Peer,
     routed: Option<Routed>,
@@ -52,14 +52,14 @@ struct Known {
     state: State,
 }
 
-/// As much as is known of the peer.
+/// What is known about the peer.
 #[derive(Clone, Copy, Debug)]
 enum Peer {
     Hop(Hop),
     Client {
         /// Its key follows from it.
         address: Option<IpAddr>,
-        /// It seems to come by a proxy of our own network that is not trusted.
+        /// It seems to come through an untrusted proxy in a private network.
         seems_forwarded: bool,
     },
 }
@@ -70,18 +70,18 @@ struct Routed {
     zone: Arc<ZoneState>,
 }
 
-/// How far it has come. What is large is boxed, so that the many that are open do not pay for it.
+/// The stage of a connection. Large parts are boxed, so that the many open ones do not pay for them.
 #[derive(Debug)]
 enum State {
-    /// On its way, perhaps past a limit that is only observed. A record that is dropped so was cut off: by a panic, or
-    /// because the process ends.
+    /// Before its tunnel, perhaps past a limit that is only observed. A record that is dropped at this stage was cut
+    /// off: by a panic, or because the process ends.
     Walking(Option<Box<Observed>>),
-    /// Parked until more comes.
+    /// Parked until more bytes come.
     Parked,
     Stopped(Box<Stopped>),
-    /// A health check was answered: no line, no count.
+    /// A health check was answered: no log line, no count.
     Health,
-    /// The client sent nothing: a count, and no line.
+    /// The client sent nothing: a count, but no log line.
     Silent(RejectReason),
     /// Open, perhaps past a limit that is only observed.
     Open(Option<Box<Observed>>),
@@ -97,7 +97,7 @@ struct Stopped {
     message: Option<String>,
 }
 
-/// A limit that was exceeded, and is only observed.
+/// A limit that was exceeded but is only observed.
 #[derive(Debug)]
 struct Observed {
     limit: Limit,
@@ -121,7 +121,7 @@ impl Record {
         }
     }
 
-    /// A PROXY header may have put another hop in the peer's place.
+    /// Sets the hop: a PROXY header may have named another one than the peer.
     pub fn set_hop(&mut self, hop: Hop) {
         self.known.peer = Peer::Hop(hop);
     }
@@ -143,7 +143,7 @@ impl Record {
         Dials::new(self.counted.process(), &mut self.known.server)
     }
 
-    /// It was stopped before its tunnel, and the client gets this status.
+    /// Notes that it was stopped before its tunnel, and that the client gets this status.
     pub fn stopped(&mut self, stop: &Stop, status: Option<u16>) {
         let details = stop.details();
         if let Some(client) = details.client
@@ -175,12 +175,12 @@ impl Record {
         }));
     }
 
-    /// It is parked until more comes. The record ends here and leaves nothing.
+    /// Notes that it is parked until more bytes come. The record ends here and writes nothing.
     pub fn parked(mut self) {
         self.known.state = State::Parked;
     }
 
-    /// Its tunnel is open.
+    /// Notes that its tunnel is open.
     pub fn opened(&mut self, now: Instant) {
         let took = now - self.known.arrived;
         let millis = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
@@ -204,7 +204,7 @@ impl Record {
         facts.log(&self.counted.process().log, None);
     }
 
-    /// Its tunnel ended.
+    /// Notes that its tunnel ended.
     pub fn closed(&mut self, totals: Totals) {
         self.known.state = State::Closed(Box::new(totals));
     }
@@ -235,11 +235,11 @@ impl Record {
         });
     }
 
-    /// What became of the connection; `None` where it leaves no line.
+    /// The outcome of the connection; `None` if it leaves no log line.
     fn class(&self) -> Option<Class> {
         let is_panic = std::thread::panicking();
-        // Without a panic only the end of the process may drop a record that has no outcome yet. All else is a fault of ours,
-        // and counts as a panic.
+        // Without a panic, only the end of the process may drop a record without an outcome. Anything else is a fault
+        // of wsguard, and counts as a panic.
         let is_cut = !is_panic && self.counted.process().phase.is(Phase::Draining);
         let before_the_tunnel = |reason| {
             if self.counted.is_held() {
@@ -252,7 +252,7 @@ impl Record {
             State::Closed(totals) => Class::Closed(totals.reason),
             State::Open(_) if is_cut => Class::Closed(CloseReason::Drain),
             State::Open(_) => Class::Closed(CloseReason::Panic),
-            // Whatever the client was to get, it may not have got it.
+            // The client may not have got its answer.
             _ if is_panic => before_the_tunnel(RejectReason::Panic),
             State::Stopped(stopped) => before_the_tunnel(stopped.reason),
             State::Walking(_) if is_cut => before_the_tunnel(RejectReason::Draining),
@@ -261,7 +261,7 @@ impl Record {
         })
     }
 
-    /// Counts and writes what became of the connection.
+    /// Counts and writes the outcome of the connection.
     fn end(&mut self) {
         let Some(class) = self.class() else {
             return self.end_without_a_line();
@@ -276,7 +276,8 @@ impl Record {
                 .closed(totals.limit_hits > 0, Instant::now());
             self.log_hint(is_due.then_some(Hint::MessageLimits));
         }
-        // Given back before the line is written, so that the slot is free once somebody reads the line.
+        // The permit is given back before the line is written, so that the slot is free by the time the line can be
+        // read.
         self.counted.give_back();
         facts.log(&self.counted.process().log, self.hint(class));
     }
@@ -361,7 +362,7 @@ impl Known {
         facts
     }
 
-    /// The key that `identify` made: the prefixes stay the same for the life of the process.
+    /// The same key as in `identify`: the prefixes do not change during the life of the process.
     fn key(&self, process: &ProcessState) -> Option<ClientKey> {
         match self.peer {
             Peer::Hop(_) => None,

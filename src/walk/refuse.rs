@@ -1,4 +1,4 @@
-//! What a client gets that gets no tunnel.
+//! The answer to a client that gets no tunnel.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use crate::wire::ws::frame::close_frame;
 
 use crate::walk::stop::{Cause, Stop};
 
-/// What a client gets in place of a tunnel.
+/// The answer to a client in place of a tunnel.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// An answer, then the end.
     Answer {
         /// Its status, for the log.
         status: u16,
-        /// The whole of it.
+        /// All bytes of the answer.
         bytes: Vec<u8>,
     },
-    /// A WebSocket that is opened and closed again. It is `held` for a while in between: many clients reconnect at once when
-    /// one that had opened is closed, and would do so as often as it is closed at once.
+    /// A WebSocket that is opened and closed again. It is `held` for a while in between: many clients reconnect at once
+    /// after an opened WebSocket is closed, and would hammer if it were closed immediately.
     CloseFrame {
-        /// The 101, and what goes before the close frame.
+        /// The 101, and other bytes before the close frame.
         opening: Vec<u8>,
         /// The close frame.
         close: Vec<u8>,
-        /// How long they are apart.
+        /// The time between the two.
         held: Duration,
     },
     /// The end, without a byte.
@@ -93,7 +93,7 @@ impl Refusal {
         Self::CloseFrame {
             opening,
             close: close_frame(TRY_AGAIN_LATER, reason.text(), None),
-            // A process that is about to end does not wait.
+            // A process that is about to exit holds no client.
             held: if reason == RejectReason::Draining {
                 Duration::ZERO
             } else {
@@ -113,7 +113,7 @@ impl Refusal {
         }
     }
 
-    /// The status that the client gets, where it gets one.
+    /// The status that the client gets, if any.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Answer { status, .. } => Some(*status),
@@ -127,7 +127,7 @@ impl Refusal {
         matches!(self, Self::CloseFrame { held, .. } if !held.is_zero())
     }
 
-    /// The same without holding the client.
+    /// The same answer without the hold.
     #[must_use]
     pub fn at_once(self) -> Self {
         match self {
@@ -162,8 +162,8 @@ impl Refusal {
     }
 }
 
-/// How long a client is held that is refused by close frame: 1 to 2 s, at random, so that clients that were refused together
-/// do not return together.
+/// How long a client that is refused by close frame is held: 1 to 2 s, at random, so that clients that were refused
+/// together do not return together.
 fn hold() -> Duration {
     HOLD + Duration::from_millis(RandomState::new().hash_one(()) % 1000)
 }

@@ -15,8 +15,8 @@ use crate::telemetry::connection::{Exceeded, RequestTarget};
 use crate::telemetry::log::escaped;
 use crate::walk::identify::Client;
 
-/// Where a request was routed to. It holds handles and no positions: a reload may put another policy, with other lists, in
-/// force at any time.
+/// The destination of a request. It holds handles, not positions in lists: a reload may put another policy with other
+/// lists in force at any time.
 #[derive(Clone, Debug)]
 pub struct Destination {
     /// Its route's name.
@@ -43,7 +43,7 @@ pub struct Offer {
 /// Why a client gets no tunnel, and what is known of it so far.
 #[derive(Debug)]
 pub struct Stop {
-    /// The kind of the verdict.
+    /// The kind of verdict.
     pub cause: Cause,
     details: Box<Details>,
 }
@@ -51,7 +51,7 @@ pub struct Stop {
 /// The kind of a verdict.
 #[derive(Debug)]
 pub enum Cause {
-    /// No refusal at all: a health check, which is answered.
+    /// Not a refusal: a health check is answered.
     Health {
         /// Whether the process takes connections.
         is_serving: bool,
@@ -65,7 +65,7 @@ pub enum Cause {
     },
     /// Refused with an answer.
     Refused(RejectReason),
-    /// Refused without an answer: the client is not owed one.
+    /// Refused without an answer.
     Wordless(RejectReason),
     /// The client has sent nothing, and perhaps only connected to see whether it can: it is counted, and leaves no line.
     Silent(RejectReason),
@@ -84,9 +84,9 @@ pub struct Details {
     pub target: Option<RequestTarget>,
     /// The message of its log line.
     pub note: Option<String>,
-    /// The rule that was broken, as the client is told.
+    /// The rule that was broken, in the words of the answer.
     pub rule: Option<String>,
-    /// What it sent or what happened instead, for the log alone.
+    /// What it sent, or what happened instead; only for the log.
     pub seen: Option<String>,
     /// The offer that an answer by close frame needs.
     pub offer: Option<Offer>,
@@ -115,7 +115,7 @@ impl Stop {
         Self::of(Cause::Health { is_serving })
     }
 
-    /// Passes on the server's answer; `cut` is, for the log alone, why that is not the whole of it.
+    /// Passes on the server's answer. `cut` says why it is not complete; it is only for the log.
     pub fn server(status: u16, answer: Vec<u8>, cut: Option<&str>) -> Self {
         let mut stop = Self::of(Cause::Server { status, answer });
         stop.details.seen = cut.map(str::to_owned);
@@ -129,21 +129,21 @@ impl Stop {
         stop
     }
 
-    /// Stops for `reason`; `seen` is for the log alone.
+    /// Stops for `reason`; `seen` is only for the log.
     pub fn seen(reason: RejectReason, seen: &[u8]) -> Self {
         let mut stop = Self::new(reason);
         stop.details.seen = Some(escaped(seen));
         stop
     }
 
-    /// Stops for `reason`; `words` are for the log alone and are written as they are.
+    /// Stops for `reason`; `words` are only for the log, which writes them unchanged.
     pub fn because(reason: RejectReason, words: String) -> Self {
         let mut stop = Self::new(reason);
         stop.details.seen = Some(words);
         stop
     }
 
-    /// Stops because no route matches. The log line has what the closest route asks for.
+    /// Stops because no route matches. The log line names what the closest route requires.
     pub fn missed(missed: Missed<'_>, head: &Head<'_>) -> Self {
         let mut stop = Self::new(RejectReason::NoRoute).asking(head);
         let Some(RequestTarget { host, path }) = &stop.details.target else {
@@ -166,7 +166,7 @@ impl Stop {
         Self::new(full.limit.into()).exceeding(Exceeded::new(full, lack))
     }
 
-    /// Stops because its key has too many pending sockets.
+    /// Stops because the client key has too many pending sockets.
     pub fn pending_per_ip(full: PerIpFull) -> Self {
         Self::new(RejectReason::PendingPerIp).exceeding(Exceeded::Count {
             open: full.open,
@@ -233,7 +233,7 @@ impl Stop {
         }
     }
 
-    /// What the log says of it beyond its reason.
+    /// The details for the log, beyond the reason.
     pub fn message(&self) -> Option<String> {
         let details = &self.details;
         let seen = || {

@@ -1,4 +1,4 @@
-//! The handshake with a server: it is dialled, gets the request, and its 101 is verified.
+//! The handshake with a server: wsguard dials it, sends the request, and verifies its 101.
 
 use std::io;
 use std::pin::pin;
@@ -27,13 +27,13 @@ use crate::walk::stop::Stop;
 pub struct Connected {
     /// Its socket.
     pub server: Transport,
-    /// The right to use the server.
+    /// The lease on the server.
     pub lease: Lease,
-    /// Its 101, and what it sent behind it.
+    /// Its 101, and the bytes behind it.
     pub reply: Vec<u8>,
-    /// How much of that is the 101.
+    /// How many of those bytes are the 101.
     pub reply_size: usize,
-    /// The extensions that it agrees to.
+    /// The extensions that it agreed to.
     pub extensions: Extensions,
 }
 
@@ -54,8 +54,8 @@ struct Other {
     first: Vec<u8>,
 }
 
-/// Dials a server and makes the handshake, all within the zone's `upgrade` timeout. When the client ends first, that ends
-/// it at once.
+/// Dials a server and makes the handshake, all within the zone's `upgrade` timeout. If the client ends first, the
+/// handshake ends at once.
 pub async fn connect(handshake: &Handshake, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
     let connected = tokio::select! {
         biased;
@@ -78,7 +78,7 @@ async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Resu
         None => Err(Stop::new(RejectReason::UpstreamTimeout)),
         Some(Err(stop)) => Err(stop),
         Some(Ok(Answered::Switched(connected))) => Ok(connected),
-        // Boxed: few get that far.
+        // Boxed, because few connections get this far.
         Some(Ok(Answered::Other(other))) => Err(Box::pin(pass_on(other, deadline, clock)).await),
     }
 }
@@ -200,7 +200,7 @@ async fn dial_within(
     clock.within(deadline, dialling).await
 }
 
-/// One attempt at one server: its addresses in turn, as a name may have some that nobody listens on.
+/// One attempt at one server. Its addresses are tried in turn, since a name may have addresses where nothing listens.
 async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     if let Target::Unix(path) = server.target() {
         return dial::unix(path).await;
@@ -215,7 +215,7 @@ async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     Err(last)
 }
 
-/// The server's own answer, with as much of its body as comes and fits. The client can tell where that is not the whole.
+/// The server's own answer, with as much of its body as comes and fits. The client can see if it is not complete.
 async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Stop {
     let mut content = Vec::new();
     let cut = match clock.within(deadline, pin!(read_body(&mut other, &mut content))).await {
@@ -229,7 +229,7 @@ async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> 
     Stop::server(other.status, answer, cut)
 }
 
-/// Reads a body to its end; an error says why it is not whole.
+/// Reads a body to its end. An error says why it is not complete.
 async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'static str> {
     let mut bytes = std::mem::take(&mut other.first);
     loop {

@@ -1,14 +1,14 @@
-//! The life of a connection, top-down. Each stage takes what the one before has made and returns a value. None of them
+//! The life of a connection, top-down. Each stage takes the output of the one before and returns a value. None of them
 //! waits, spawns or parks: a [`Step`] says what the connection needs next, and `engine::drive` carries it out.
 //!
 //! 1. [`accept`]: the socket gets a pending seat.
-//! 2. [`Preread`](super::preread): its bytes become a request head; until they do it is parked, and [`resume`]d.
+//! 2. [`Preread`](super::preread): its bytes become a request head; until then it is parked, and [`resume`]d.
 //! 3. [`identify`](super::identify) and [`decide`](mod@super::decide): the request is admitted or refused.
 //! 4. [`admit`]: the permit goes to the record.
 //! 5. [`connect`](super::upgrade::connect): a server is dialled, gets the request and answers 101.
 //! 6. [`open`](super::open::open): the tunnel relays; nothing of the handshake is kept.
-//! 7. [`refuse`], or [`refuse_admitted`] after stage 4: the client gets an answer in place of a tunnel, which
-//!    [`deliver`](super::deliver::deliver) delivers where that takes waiting.
+//! 7. [`refuse`], or [`refuse_admitted`] after stage 4: the client gets an answer in place of a tunnel; if it can't be
+//!    sent at once, [`deliver`](super::deliver::deliver) delivers it.
 //!
 //! From stage 1 on there is a [record](super::record): when it is dropped it is counted and written.
 
@@ -38,8 +38,8 @@ use crate::walk::record::Record;
 use crate::walk::refuse::Refusal;
 use crate::walk::stop::Stop;
 
-/// A pending connection at work, with its record. While it is parked it has none. The fields are dropped in this order:
-/// the record is written when all is over.
+/// A pending connection and its record. While it is parked it has no record. The fields are dropped in this order: the
+/// record is written last.
 #[derive(Debug)]
 pub struct RecordedConn {
     /// The connection.
@@ -54,9 +54,9 @@ pub struct RecordedConn {
 pub enum Step {
     /// Nothing: it is closed.
     Done,
-    /// More must come. Until it does, the connection is parked.
+    /// More bytes have to come; until then the connection is parked.
     Park(RecordedConn),
-    /// It is admitted, and is to be connected to a server.
+    /// It is admitted, and has to be connected to a server.
     Connect(RecordedConn, Admitted),
     /// It is refused.
     Refuse(RecordedConn, Stop),
@@ -64,7 +64,7 @@ pub enum Step {
     AwaitSlot(RecordedConn, AtCap),
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // As above.
 pub enum Decision {
@@ -76,7 +76,7 @@ pub enum Decision {
     AtCap(AtCap),
 }
 
-/// A refusal that is decided anew when a slot of the client is free.
+/// A refusal that is decided again if a slot of the client becomes free.
 #[derive(Debug)]
 pub struct AtCap {
     /// The refusal.
@@ -89,8 +89,8 @@ pub struct AtCap {
     head: Box<[u8]>,
 }
 
-/// Gives an accepted socket its pending seat, and reads what it has sent already. The runtime does not know the socket yet,
-/// so that one that is refused at once costs a few system calls and no task.
+/// Gives an accepted socket its pending seat, and reads what it has sent already. The socket is not registered with the
+/// runtime yet, so a client that is refused at once costs a few system calls and no task.
 pub fn accept(
     socket: AcceptedSocket<Unregistered>,
     peer: Option<IpAddr>,
@@ -137,14 +137,14 @@ pub fn accept(
     next(RecordedConn { conn, record }, decision)
 }
 
-/// Goes on with a connection that was parked: more of it has come, its peer `has_ended`, or its seat was ended.
+/// Continues a connection that was parked: more bytes have come, its peer `has_ended`, or its seat was ended.
 pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
     let record = Record::begin(&conn.in_force.process, &conn.listener, conn.hop, conn.arrived);
     let mut recorded = RecordedConn { conn, record };
     fault::point("lobby");
     let conn = &mut recorded.conn;
     let decision = match conn.seat.ended() {
-        // What has come in time may not have been read in time.
+        // Bytes that came in time may not have been read in time.
         Some(Ended::Late) => {
             read(conn, has_ended, live).or_else(|| Some(Decision::Refuse(conn.broken_off(BrokenOff::Late))))
         }
@@ -165,7 +165,7 @@ fn next(mut recorded: RecordedConn, decision: Option<Decision>) -> Step {
     }
 }
 
-/// Reads what has come, and decides once the head is whole. `None`: more must come.
+/// Reads what has come, and decides once the head is complete. `None`: more bytes have to come.
 fn read(conn: &mut PendingConn, has_ended: bool, live: &Live) -> Option<Decision> {
     loop {
         match conn.socket.read_now(conn.preread.limit(conn.caps())) {
@@ -175,14 +175,14 @@ fn read(conn: &mut PendingConn, has_ended: bool, live: &Live) -> Option<Decision
         }
         conn.seat.heard();
         let decision = preread(conn, live);
-        // What has come already, or an end behind it, is not reported a second time.
+        // Bytes that have come already, or an end behind them, are not reported a second time.
         if decision.is_some() || !(has_ended || conn.socket.read_ahead().more_may_wait()) {
             return decision;
         }
     }
 }
 
-/// Feeds what was read: first the PROXY header, then the head.
+/// Parses what was read: first the PROXY header, then the head.
 fn preread(conn: &mut PendingConn, live: &Live) -> Option<Decision> {
     loop {
         let caps = conn.caps();
@@ -216,7 +216,7 @@ fn preread(conn: &mut PendingConn, live: &Live) -> Option<Decision> {
     }
 }
 
-/// Decides by what is in force now.
+/// Decides by the policy in force now.
 fn decide_now(head: &Head<'_>, bytes: &[u8], hop: Hop, listener: &Listener, live: &Live) -> Decision {
     let decided = decide(head, hop, listener, &live.in_force(), Instant::now());
     match decided {
@@ -237,13 +237,13 @@ fn decide_now(head: &Head<'_>, bytes: &[u8], hop: Hop, listener: &Listener, live
 pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
     match HeadScan::default().parse(&head.head, conn.caps()) {
         Ok(Parsed::Done { value, .. }) => decide_now(&value, &head.head, conn.hop, &conn.listener, live),
-        // It was whole the first time, under the same caps.
+        // The head was complete the first time, under the same limits.
         Ok(Parsed::More) => Decision::Refuse(Stop::new(RejectReason::BadRequest)),
         Err(fault) => Decision::Refuse(stop_for(PrereadFault::Head(fault))),
     }
 }
 
-/// The zone and the client whose dead connections may be replaced, for a request that was stopped so.
+/// The zone and the client whose dead connections may be replaced, if that is why the request was stopped.
 fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
     let zone = &stop.details().destination.as_ref()?.zone;
     let messages = &zone.policy.messages;
@@ -268,7 +268,7 @@ fn stop_for(fault: PrereadFault) -> Stop {
     }
 }
 
-/// The record takes over the permit of a client that was admitted: it gives it back when all is over.
+/// The record takes over the permit of a client that was admitted: it gives it back at the end.
 pub fn admit(admitted: Admitted, record: &mut Record) -> Handshake {
     let Admitted {
         mut granted,
@@ -279,8 +279,8 @@ pub fn admit(admitted: Admitted, record: &mut Record) -> Handshake {
     handshake
 }
 
-/// Refuses a pending connection, as far as that takes no waiting. What remains, if anything does, is for
-/// [`deliver`](super::deliver::deliver).
+/// Refuses a pending connection, as far as possible without waiting. Returns what remains for
+/// [`deliver`](super::deliver::deliver), if anything.
 pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, Refusal)> {
     let refusal = Refusal::of(stop);
     recorded.record.stopped(stop, refusal.status());
@@ -288,8 +288,8 @@ pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, 
     Some((recorded, rest))
 }
 
-/// Refuses a client that was admitted, and that no server was found for. One that is held for a while takes a pending seat
-/// for that, as it gives its slot back; where there is none for it, it is not held.
+/// Refuses a client that was admitted, but for which no server was found. A client that is held takes a pending seat,
+/// because it gives its slot back; if there is no seat for it, it is not held.
 pub fn refuse_admitted(
     stop: &Stop,
     handshake: &Handshake,
