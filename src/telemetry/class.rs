@@ -1,4 +1,4 @@
-//! What became of a connection, as its line in the log and its counter have it.
+//! The outcome of a connection, as in its log line and its counter.
 
 use enum_map::Enum;
 
@@ -7,7 +7,7 @@ use crate::limit::admission::Limit;
 use crate::reason::close::CloseReason;
 use crate::reason::reject::RejectReason;
 
-/// What became of a connection. Under a flood, lines of one class are summed.
+/// The outcome of a connection. Under a flood, lines of one class are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enum)]
 pub enum Class {
     /// It got no permit.
@@ -39,7 +39,7 @@ impl Class {
         }
     }
 
-    /// The line's level: a panic is an error and a server that fails a warning, while a refusal is daily work.
+    /// The line's level: a panic is an error, a failing server a warning, and a refusal is routine.
     pub fn level(self) -> LogLevel {
         match self {
             Self::Rejected(RejectReason::Panic)

@@ -1,4 +1,4 @@
-//! What becomes of a connection, as facts: from them its counters are counted and its line is written.
+//! The facts about a connection, from which its counters and its log line are made.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::telemetry::class::Class;
 use crate::telemetry::log::{Line, Log};
 use crate::telemetry::metrics::{Metrics, ZoneMetrics};
 
-/// The facts of a connection that ended, or that was let in past a limit.
+/// The facts about a connection that ended, or that was admitted past a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
-    /// What became of it.
+    /// Its outcome.
     pub class: Class,
     /// The listener that accepted it.
     pub listener: &'a Arc<str>,
@@ -38,7 +38,7 @@ pub struct ConnectionFacts<'a> {
     pub target: Option<&'a RequestTarget>,
     /// The traffic of its tunnel.
     pub totals: Option<&'a Totals>,
-    /// What else there is to say.
+    /// Further details for the log.
     pub message: Option<&'a str>,
     /// When it was accepted.
     pub arrived: Instant,
@@ -49,18 +49,18 @@ pub struct ConnectionFacts<'a> {
 /// The limit that a connection exceeded.
 #[derive(Clone, Copy, Debug)]
 pub enum Exceeded {
-    /// So many were open.
+    /// Too many were open.
     Count {
-        /// How many.
+        /// How many were open.
         open: u32,
-        /// How many may be; `u32::MAX` is off.
+        /// How many may be open; `u32::MAX` is off.
         limit: u32,
     },
     /// They came faster than this rate.
     Rate(Lack),
 }
 
-/// What a request asked for, as the log shows it.
+/// The target of a request, as the log shows it.
 #[derive(Clone, Debug)]
 pub struct RequestTarget {
     /// Its Host, without the port.
@@ -97,8 +97,8 @@ impl ConnectionFacts<'_> {
         }
     }
 
-    /// Writes its line. A `hint` is worth more than what is summed or switched off: it is always written, in place of the
-    /// message.
+    /// Writes its line. A line with a `hint` is always written, even if it would be summed or is switched off; the hint
+    /// replaces the message.
     pub fn log(&self, log: &Log, hint: Option<Hint>) {
         match hint {
             Some(hint) => log.event(self.class.level(), self.class.event(), self.line(Some(hint))),

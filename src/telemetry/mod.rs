@@ -1,4 +1,4 @@
-//! What operators get to know: the log, the metrics, the advice, and what the process uses.
+//! What operators see: the log, the metrics, the advice, and the resources of the process.
 
 pub mod advice;
 pub mod class;

@@ -1,5 +1,5 @@
-//! Panic hooks: a fault of our own is counted and logged. A hook belongs to the whole process, so only a program sets one,
-//! never the library.
+//! Panic hooks: a panic is counted and logged. A hook is for the whole process, so only a program sets one, never the
+//! library.
 
 use std::panic::{PanicHookInfo, set_hook};
 
@@ -18,14 +18,14 @@ pub fn count_and_log(metrics: &Metrics, log: Log) {
             ..Line::default()
         };
         log.event(LogLevel::Error, "panic", line);
-        // With the main thread the process ends, and lines that are not written by then never will be.
+        // The process ends with its main thread, so the lines have to be written before.
         if std::thread::current().name() == Some("main") {
             log.flush();
         }
     }));
 }
 
-/// The same before there are metrics and a log: every panic is written to standard error at once.
+/// The hook before there are metrics and a log: it writes every panic to standard error at once.
 pub fn write_at_once(format: LogFormat) {
     set_hook(Box::new(move |panic| {
         log::write_now(format, LogLevel::Error, "panic", described(panic));

@@ -1,4 +1,4 @@
-//! What this process uses, as the kernel tells it.
+//! What this process uses, as the kernel reports it.
 
 use std::fs;
 

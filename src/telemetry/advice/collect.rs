@@ -1,4 +1,4 @@
-//! What is counted as it happens, and the hints that are given.
+//! Collects the facts that hints follow from, and returns the hints.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,7 +14,7 @@ use super::recent::Recent;
 #[derive(Debug)]
 pub struct Advice {
     recent: Mutex<Recent>,
-    /// A dial failed lately; otherwise those that succeed need no lock.
+    /// Whether a dial failed lately. If none did, successful dials take no lock.
     dials_fail: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ impl Advice {
         hit_a_limit && recent.is_due(Hint::MessageLimits, now)
     }
 
-    /// Counts a dial that failed. Once a second: how many failed since one was last logged, this one included.
+    /// Counts a dial that failed. Once a second it returns how many failed since the last log line, including this one.
     pub fn dial_failed(&self, server: &Arc<str>, now: Instant) -> Option<u32> {
         self.dials_fail.store(true, Relaxed);
         let mut recent = self.recent.lock();

@@ -1,8 +1,8 @@
-//! A client as the advice sees it.
+//! The facts about an identified client that hints follow from.
 
 use crate::limit::key::ClientKey;
 
-/// What became of forwarding headers.
+/// How forwarding headers were treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
     /// They were read.
@@ -18,7 +18,7 @@ pub enum Forwarded {
 /// A client as it was identified.
 #[derive(Clone, Copy, Debug)]
 pub struct Identified {
-    /// What became of its forwarding headers.
+    /// How its forwarding headers were treated.
     pub forwarded: Forwarded,
     /// Its hop is on this machine or in a private network.
     pub is_local: bool,

@@ -13,11 +13,11 @@ use super::hint::Hint;
 /// The last minute or two.
 #[derive(Debug)]
 pub(super) struct Recent {
-    /// When the span that runs began.
+    /// When the current span began.
     began: Instant,
-    /// The span that runs, and the one before it.
+    /// The current span, and the one before it.
     pub(super) spans: [Span; 2],
-    /// When each was last logged.
+    /// When each hint was last logged.
     logged_at: EnumMap<Hint, Option<Instant>>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Recent {
 #[derive(Debug, Default)]
 pub(super) struct Span {
     pub(super) admitted: u32,
-    /// Those of them that seem to come by a proxy of our own network that is not trusted.
+    /// Those of them that seem to come through an untrusted proxy in a private network.
     pub(super) admitted_forwarded: u32,
     /// Requests from trusted hops, and how many of them had no forwarding header.
     pub(super) from_trusted: u32,
@@ -38,7 +38,7 @@ pub(super) struct Span {
     /// Tunnels that ended, and how many of them hit a limit on messages.
     pub(super) closed: u32,
     pub(super) closed_limited: u32,
-    /// By server, once a dial of it has failed.
+    /// The dials by server; a server is added when a dial of it fails.
     pub(super) dials: BTreeMap<Arc<str>, Dials>,
 }
 
@@ -76,14 +76,14 @@ impl Recent {
         self.spans.iter().map(count).sum()
     }
 
-    /// Whether what the hint is about is so now.
+    /// Whether the hint holds now.
     fn shows(&self, hint: Hint) -> bool {
         let is_most = |part: u32, of: u32| part > of / 2;
         match hint {
             Hint::UntrustedProxy => {
                 let (refused, forwarded) = (self.sum(|span| span.refused), self.sum(|span| span.refused_forwarded));
                 let admitted = self.sum(|span| span.admitted);
-                // A client that hammers is refused often and is still one client, so those that are let in count.
+                // A client that hammers is refused often but is only one client, so admitted clients are counted.
                 forwarded > 0
                     && match admitted {
                         0 => is_most(forwarded, refused),
@@ -120,7 +120,7 @@ impl Recent {
         servers.into_iter().filter(|(_, dials)| fails(dials)).collect()
     }
 
-    /// Whether a hint shows and was not logged for a minute; then it counts as logged.
+    /// Whether a hint holds and was not logged within the last minute; if so, it counts as logged now.
     pub(super) fn is_due(&mut self, hint: Hint, now: Instant) -> bool {
         let is_due =
             self.logged_at[hint].is_none_or(|at| now.saturating_duration_since(at) >= EVERY) && self.shows(hint);
@@ -130,7 +130,7 @@ impl Recent {
         is_due
     }
 
-    /// The hints that show, in their order.
+    /// The hints that hold, in their order.
     pub(super) fn shown(&self) -> impl Iterator<Item = Hint> {
         let hints = self.logged_at.iter().map(|(hint, _)| hint);
         hints.filter(|hint| self.shows(*hint))
@@ -138,7 +138,7 @@ impl Recent {
 }
 
 impl Span {
-    /// Majority vote (Boyer and Moore): a key that has most votes is left with what it has more than all others.
+    /// Majority vote (Boyer and Moore): a key with more than half of the votes remains.
     pub(super) fn vote(&mut self, key: Option<ClientKey>) {
         match (&mut self.plain, key) {
             (Some((plain, votes)), Some(key)) if *plain == key => *votes += 1,
@@ -149,10 +149,10 @@ impl Span {
     }
 }
 
-/// A hint is logged so often.
+/// How often a hint is logged at most.
 const EVERY: Duration = Duration::from_secs(60);
-/// Shares are taken of two such spans, the one that runs and the one before it.
+/// The length of a span. Shares are computed over two of them, the current one and the one before.
 const SPAN: Duration = Duration::from_secs(60);
-/// Fewer than so many say nothing about all.
+/// Fewer than this many say nothing about all.
 const FEW: u32 = 10;
 const FEW_DIALS: u32 = 3;

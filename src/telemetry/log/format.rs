@@ -55,8 +55,8 @@ impl Serialize for StampedLine {
     }
 }
 
-/// A value as it is written behind `=`: in quotes where anything in it could be taken for the end of the value or for another
-/// field. In quotes, `"`, `\`, controls and other invisible characters are escaped as in Rust.
+/// A value as it is written behind `=`: in quotes if a part of it could be taken for the end of the value or for
+/// another field. In quotes, `"`, `\`, controls and other invisible characters are escaped as in Rust.
 fn quote(value: &str, out: &mut String) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'=\"#.contains(&byte);
     if !value.is_empty() && value.bytes().all(is_plain) {
@@ -73,7 +73,7 @@ fn quote(value: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Writes a line to standard error at once, for the time in which there is no [`Log`](super::Log): at start, say.
+/// Writes a line to standard error at once. For times without a [`Log`](super::Log), such as the start.
 pub fn write_now(format: LogFormat, level: LogLevel, event: &'static str, message: String) {
     let line = StampedLine {
         time: SystemTime::now(),
@@ -85,12 +85,12 @@ pub fn write_now(format: LogFormat, level: LogLevel, event: &'static str, messag
         },
     };
     if let Some(text) = line.render(format) {
-        // Where it can't be written there is nowhere else to report it.
+        // If it can't be written, there is nowhere else to report it.
         let _lost = io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// Whether lines are JSON, each of them.
+/// Whether every line is JSON.
 pub fn is_json(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => !io::stderr().is_terminal(),

@@ -8,8 +8,8 @@
 //! - The sampler decides before a line is built, so that a refusal in a flood costs a worker some counting and no text. With
 //!   `tracing` the fields are recorded and formatted on the thread that logs, and `tracing-appender` takes finished bytes.
 //! - The lines of a second and their sums go through one queue and one writer, in order.
-//! - What is dropped is a metric, lines that could not be written included; the appender counts only what did not fit into
-//!   its queue.
+//! - A metric counts all dropped lines, including those that could not be written; the appender counts only those that
+//!   did not fit into its queue.
 //! - A flush has a deadline, and a panic of the main thread can ask for one. The appender flushes when its guard is dropped.
 //! - A subscriber is global. Two guards in one process would share it.
 

@@ -1,4 +1,4 @@
-//! The queue of lines, and the thread that writes them. Where the thread can't keep up, lines are dropped and counted: a
+//! The queue of lines, and the thread that writes them. If the thread can't keep up, lines are dropped and counted: a
 //! worker never waits for the log.
 
 use std::io::{self, Write};
@@ -114,7 +114,7 @@ impl Log {
         self.shared.dropped.load(Relaxed)
     }
 
-    /// Waits until everything that was logged so far is written, a second at most.
+    /// Waits until everything that was logged so far is written, for at most a second.
     pub fn flush(&self) {
         let until = Instant::now() + Duration::from_secs(1);
         let (done, waits) = sync_channel(1);
@@ -193,7 +193,7 @@ impl Writer {
         let Some(text) = line.render(self.shared.policy.load().format) else {
             return;
         };
-        // Where standard error is gone, or its disk is full, there is nowhere else to report it.
+        // If standard error is gone or its disk is full, there is nowhere else to report it.
         if io::stderr().write_all(text.as_bytes()).is_err() {
             self.shared.dropped.fetch_add(1, Relaxed);
         }

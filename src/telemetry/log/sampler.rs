@@ -1,11 +1,12 @@
 //! Under a flood, lines of one class become one: how many there were, and which client sent most of them.
 //!
-//! Every second begins anew: the first lines are written up to the rate, whatever they are about. Beyond it only the first
-//! line of each client is written, up to as many again, and the first of each class. The rest is summed by class.
+//! Each second starts afresh. The first lines are written up to the rate, whatever their class. Above it only the first
+//! line of each client is written, up to the rate once more, and the first line of each class. The rest is summed by
+//! class.
 //!
-//! What is counted lies in shards, a thread to a shard, so that two workers that refuse don't wait for each other. What a
-//! second has in common is an atomic that is only read once the rate is used up, and a set that is locked for the first
-//! lines of clients alone, twice the rate at most.
+//! The counts are in shards, one for each thread, so that two workers that refuse clients do not wait for each other.
+//! The shards share an atomic, which is only read once the rate is used up, and a set, which is locked only for the
+//! first lines of clients: at most twice the rate.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,11 +27,11 @@ pub(super) struct Sampler {
     second: Second,
 }
 
-/// What a second's equal lines came to.
+/// The sum of a second's lines of one class.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) class: Class,
-    /// All of them, those that were written included.
+    /// All lines, including those that were written.
     pub(super) lines: u64,
     /// Those that were not written.
     pub(super) left_out: u64,
@@ -40,14 +41,14 @@ pub(super) struct Sum {
     seconds: u64,
 }
 
-/// The part of a second that all threads have in common. It changes only while a shard is locked, and begins anew while all
-/// are.
+/// The part of a second that all threads share. It changes only while a shard is locked, and is reset while all are
+/// locked.
 #[derive(Debug)]
 struct Second {
     begun: Mutex<Instant>,
     /// Lines that were written within the rate.
     written: AtomicU64,
-    /// Lines that were written beyond it, as the first of their clients. Changes only while `known` is locked.
+    /// Lines that were written above it, as the first of their clients. Changes only while `known` is locked.
     firsts: AtomicU64,
     /// The clients that had a line written.
     known: Mutex<HashSet<ClientKey>>,
@@ -63,7 +64,7 @@ struct Shard(Mutex<Counted>);
 #[derive(Debug, Default)]
 struct Counted {
     windows: BTreeMap<Class, Window>,
-    /// Clients that `Second::known` has as well.
+    /// Clients that are in `Second::known` too.
     known: HashSet<ClientKey>,
 }
 
@@ -71,14 +72,14 @@ struct Counted {
 struct Window {
     lines: u64,
     left_out: u64,
-    /// The zone of the first one; `None` once another was seen.
+    /// The zone of the first line; `None` once a line of another zone came.
     zone: Option<Arc<str>>,
-    /// The busiest keys, by the space-saving algorithm: the count of the least one is inherited by whoever replaces it.
+    /// The busiest keys, by the space-saving algorithm: a key that replaces the least one inherits its count.
     top: Vec<(ClientKey, u64)>,
 }
 
 impl Sampler {
-    /// One for so many threads that log much. More threads share shards.
+    /// One shard each for this many threads; further threads share shards.
     pub(super) fn new(now: Instant, threads: usize) -> Self {
         Self {
             shards: (0..threads.max(1)).map(|_| Shard(Mutex::default())).collect(),
@@ -115,7 +116,7 @@ impl Sampler {
         passes
     }
 
-    /// Begins a new second, and says what the last one left out.
+    /// Begins a new second, and returns the sums of the last one.
     pub(super) fn sums(&self, now: Instant) -> Vec<Sum> {
         let mut shards: Vec<MutexGuard<'_, Counted>> = self.shards.iter().map(|shard| shard.0.lock()).collect();
         let begun = self.second.begin_anew(now);
@@ -145,7 +146,7 @@ impl Sampler {
 }
 
 impl Second {
-    /// Begins anew at `now`; when it began before.
+    /// Resets it at `now`; returns when it began before.
     fn begin_anew(&self, now: Instant) -> Instant {
         self.written.store(0, Relaxed);
         self.firsts.store(0, Relaxed);
@@ -262,9 +263,9 @@ fn a_second(rate: Rate) -> u64 {
 
 /// Keys that are watched for the busiest: one that sends more than a sixteenth of the lines is always among them.
 const TOP: usize = 16;
-/// Clients whose first line is written beyond the rate, at whatever rate.
+/// The most clients whose first line is written above the rate, however high the rate is.
 const MOST_FIRSTS: u64 = 1024;
-/// Clients that are known to have had a line.
+/// The most clients that are remembered to have had a line.
 const MOST_KNOWN: usize = 4096;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The metrics that are read off the state when somebody asks: made anew for each scrape, so that none outlives what it is
-//! about.
+//! The metrics that each scrape reads from the state. They are made for each scrape, so that none outlives its subject.
 
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
@@ -133,7 +132,7 @@ impl Gauges {
 }
 
 impl Gauges {
-    /// Everything that was set.
+    /// All metrics that were set.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }

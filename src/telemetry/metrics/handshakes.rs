@@ -7,8 +7,8 @@ use prometheus::{IntCounter, IntCounterVec};
 
 use crate::reason::reject::RejectReason;
 
-/// The series of `wsguard_handshakes_total` with one zone label. Each exists from its first handshake on, and is looked up
-/// by its labels that once.
+/// The series of `wsguard_handshakes_total` with one zone label. Each exists from its first handshake on; only then is
+/// it looked up by its labels.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     all: IntCounterVec,
@@ -49,7 +49,7 @@ impl Handshakes {
         })
     }
 
-    /// How many were rejected so far, by reason, of the reasons that have a series.
+    /// How many were rejected so far, for each reason that has a series.
     pub(super) fn rejected(&self) -> impl Iterator<Item = (RejectReason, u64)> {
         let counters = self.counters[Refused::Rejected].iter();
         counters.filter_map(|(reason, counter)| Some((reason, counter.get()?.get())))

@@ -1,7 +1,7 @@
-//! The metrics, by the names that dashboards hold on to. No label ever comes from traffic.
+//! The metrics. Dashboards depend on their names. No label ever comes from traffic.
 //!
-//! Events are counted here as they happen. `admin::scrape` reads the rest off the state when somebody asks: gauges that are
-//! made anew for each scrape, and totals.
+//! Events are counted here as they happen. At each scrape, `admin::scrape` reads the rest from the state: gauges, which
+//! are made for that scrape, and totals.
 
 mod gauges;
 mod handshakes;

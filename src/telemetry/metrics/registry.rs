@@ -32,7 +32,7 @@ pub struct Metrics {
     /// `wsguard_accept_errors_total`.
     pub accept_errors: IntCounter,
     handshakes: IntCounterVec,
-    /// Those of connections whose route is not known yet.
+    /// The handshakes of connections whose route is not known yet.
     unrouted: Handshakes,
     handshake_duration: HistogramVec,
     closes: IntCounterVec,
@@ -119,7 +119,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of one zone; its series exist from now on, those of refusals that no limit makes aside.
+    /// The handles of one zone; its series exist from now on, except those of refusals that come from no limit.
     pub fn zone(&self, zone: &str) -> ZoneMetrics {
         let handshakes = Handshakes::new(&self.handshakes, zone);
         for limit in [
@@ -142,8 +142,8 @@ impl Metrics {
         }
     }
 
-    /// Counts a handshake that led to no tunnel, or past a limit that is only observed; without a zone where no route was
-    /// known yet. An end of a tunnel counts nothing here: see [`ZoneMetrics::closed`].
+    /// Counts a handshake that led to no tunnel, or that passed a limit that is only observed; without a zone if no
+    /// route was known yet. The end of a tunnel is not counted here: see [`ZoneMetrics::closed`].
     pub fn count_handshake(&self, class: Class, zone: Option<&ZoneMetrics>) {
         let handshakes = zone.map_or(&self.unrouted, |zone| &zone.handshakes);
         let (outcome, reason) = match class {
@@ -155,8 +155,8 @@ impl Metrics {
         handshakes.counter(outcome, reason).inc();
     }
 
-    /// Removes the series of what is gone that the last scrape has shown, then reads everything. `is_gone` is asked of a
-    /// metric's labels, each a name and a value.
+    /// Removes the series of removed parts that the last scrape has shown, then reads all metrics. `is_gone` gets the
+    /// labels of a series, each a name and a value.
     pub fn gather(&self, is_gone: impl Fn(&[LabelPair]) -> bool) -> Vec<MetricFamily> {
         let mut shown = self.shown.lock();
         let mut families = self.registry.gather();
@@ -183,7 +183,8 @@ impl Metrics {
         families
     }
 
-    /// Removes whatever zones of these names have left: a reload brings new ones. All at once, as it reads everything.
+    /// Removes all series of former zones with these names, because a reload brings new ones. All zones at once,
+    /// because it reads every metric.
     pub fn forget_zones(&self, names: &HashSet<&str>) {
         if names.is_empty() {
             return;
@@ -212,7 +213,7 @@ impl Metrics {
             &self.ghosts,
         ];
         let is_it = |vec: &dyn Collector| vec.desc().iter().any(|desc| desc.fq_name == *name);
-        // One that is not there any more is no loss.
+        // It does not matter if the series is gone already.
         for counters in counters.into_iter().chain(self.totals.all()).filter(|vec| is_it(*vec)) {
             let _gone = counters.remove(&labels);
         }
@@ -252,7 +253,7 @@ mod tests {
         series.collect()
     }
 
-    /// A counter's value, which prometheus keeps as a float, as the whole number that it is.
+    /// The value of a counter as a whole number; the library keeps it as a float.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Never negative, and far below 2^53.
     fn whole(value: f64) -> u64 {
         value as u64

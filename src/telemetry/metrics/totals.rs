@@ -1,11 +1,11 @@
-//! Totals that are kept by those who count them, and that outlive them in the registry.
+//! Totals that are counted elsewhere, and that the registry keeps longer than their source.
 
 use prometheus::{IntCounterVec, Registry};
 
 use super::register::counters;
 
-/// The traffic of open connections, and the dials of servers. Totals that are kept elsewhere: a scrape brings the counters up
-/// to them, and the series of a zone or server that is gone stay until they have been shown once more.
+/// The traffic of open connections and the dials of servers. Their totals are counted elsewhere, and a scrape updates
+/// the counters from them. The series of a removed zone or server stay until they have been shown once more.
 #[derive(Debug)]
 pub(crate) struct Totals {
     pub(crate) bytes: IntCounterVec,

@@ -11,7 +11,7 @@ use crate::relay::totals::Totals;
 use super::handshakes::Handshakes;
 use super::register::seconds;
 
-/// One zone's handles, so that counting looks nothing up.
+/// The handles of one zone, so that counting needs no look-up.
 #[derive(Debug)]
 pub struct ZoneMetrics {
     /// Admissions that led to a tunnel.
@@ -33,7 +33,7 @@ impl ZoneMetrics {
         self.closes.iter().map(|(reason, counter)| (reason, counter.get()))
     }
 
-    /// Counts a tunnel that ended for `reason` and was `open` for so long; `totals` are there unless it was cut off.
+    /// Counts a tunnel that ended for `reason` and was `open` for this long. `totals` is `None` if it was cut off.
     pub fn closed(&self, reason: CloseReason, totals: Option<&Totals>, open: Duration) {
         self.closes[reason].inc();
         if reason == CloseReason::Ghost {
