@@ -1,27 +1,29 @@
-//! Which requests are answered: what a person or a scraper asks, not what a page from elsewhere makes a browser ask.
+//! Decides which requests are answered: those of people and scrapers, not those that a page of another site makes a
+//! browser send.
 
 use std::net::SocketAddr;
 
 use crate::wire::authority::{Authority, address_of};
 
-/// What becomes of a request.
+/// The verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is answered.
     Answer,
-    /// 403: a page of another site asks.
+    /// 403: it comes from a page of another site.
     Forbid,
-    /// 421: it was sent to a name that isn't ours. This is what stops DNS rebinding, where a page's own name
-    /// suddenly points here.
+    /// 421: its Host is not a name of this server. This stops DNS rebinding, where the name of a hostile page suddenly
+    /// points here.
     Misdirect,
 }
 
 /// Judges by `host` (the Host, with or without a port), the address `own` at which the server was reached, the further
-/// names `hosts` (in lower case, each `name` or `name:port`), and what a browser says about the page that asks.
+/// names `hosts` (in lower case, each `name` or `name:port`), and what a browser says about the page that sends the
+/// request.
 ///
-/// Any port is right: what is reached through a mapped port carries that one, and no page can choose its Host.
-/// `same-site` passes, because a link from a dashboard on another port of this host is that; a script over there can
-/// send the request but reads nothing, as no response allows it to, and where it names its Origin it is refused.
+/// Any port is accepted: a request through a mapped port names that port, and no page can choose its Host. `same-site`
+/// passes, because links from a dashboard on another port of this host have it. A script on such a page can send the
+/// request, but no response lets it read the answer; if it names its Origin, it is refused.
 pub fn judge(
     host: Option<&str>,
     own: SocketAddr,
@@ -44,7 +46,7 @@ pub fn judge(
     }
 }
 
-/// `host` without its port and final dot: `[::1]` for `[::1]:9191`. `None` if it is no host and port.
+/// `host` without its port and final dot: `[::1]` for `[::1]:9191`. `None` if it is not a host with or without a port.
 pub fn name_of(host: &str) -> Option<&str> {
     let name = name(Authority::parse(host.as_bytes())?);
     str::from_utf8(name).ok().filter(|name| !name.is_empty())

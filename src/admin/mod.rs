@@ -1,5 +1,5 @@
-//! A read-only window on the guard, on a thread of its own: a scrape never waits for a worker, and a worker never
-//! waits for a scrape.
+//! The admin server: read-only, on a thread of its own, so that no scrape waits for a worker, and no worker for a
+//! scrape.
 
 pub mod judge;
 pub mod scrape;
@@ -26,7 +26,7 @@ pub struct AdminServer {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] lets pass;
+/// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] accepts;
 /// `hosts` are further ones, in lower case. The errors are those of starting a thread and registering a socket.
 pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io::Result<AdminServer> {
     listener.set_nonblocking(true)?;
@@ -67,13 +67,14 @@ impl Drop for AdminServer {
             return;
         };
         drop(stop);
-        // A panic over there was printed there, and there is nobody to hand it to.
+        // A panic of the thread was reported there already.
         let _ = thread.join();
     }
 }
 
 fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
-    // Checkers ask by an address or a name of their own, or in HTTP/1.0 by none; and a page learns nothing from a word.
+    // Health checkers use an address or a name of their own, or none in HTTP/1.0. A hostile page learns nothing from
+    // the one word of the answer.
     let is_probe = matches!(asked.head.uri.path(), "/healthz" | "/readyz");
     match asked.verdict(hosts) {
         Verdict::Answer => {}
@@ -83,7 +84,7 @@ fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
     }
     let is_answered = match asked.head.method {
         Method::GET | Method::HEAD => true,
-        // So HAProxy's checks ask where they are told no method.
+        // The default method of HAProxy's checks.
         Method::OPTIONS => is_probe,
         _ => false,
     };

@@ -1,4 +1,4 @@
-//! Reads the state off for whoever asks: /metrics and /stats.
+//! Reads the state for /metrics and /stats.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::live::zone::Zone;
 use crate::telemetry::metrics::{Gauges, seconds};
 use crate::telemetry::process::ProcessUse;
 
-/// What /metrics says. Where it `may_forget`, the series of what is gone are shown once more and then removed.
+/// The text of /metrics. If it `may_forget`, the series of removed parts are shown once more and then removed.
 pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     let metrics = &in_force.process.metrics;
     let gauges = &Gauges::new();
@@ -65,8 +65,8 @@ pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     }
 }
 
-/// The names by which something is still there: in the policy, or because somebody is still open there, or pending. A metric
-/// has thousands of series where there are hundreds of zones.
+/// The names that are still in use: in the policy, or by an open or pending connection. A set, because with hundreds of
+/// zones a metric has thousands of series.
 struct There {
     zones: HashSet<Arc<str>>,
     listeners: HashSet<Arc<str>>,
@@ -92,7 +92,7 @@ impl There {
         }
     }
 
-    /// Whether one of these labels names what a reload has removed, and nothing of it is open any more.
+    /// Whether one of these labels names a part that a reload has removed and that has no open connections any more.
     fn has_lost(&self, labels: &[LabelPair]) -> bool {
         let value = |name| {
             let pair = labels.iter().find(|pair| pair.name() == name);
@@ -118,7 +118,7 @@ pub fn open_in_zones(in_force: &InForce) -> i64 {
         .sum()
 }
 
-/// What each zone's clients hold, in the order of the zones.
+/// The connections that the clients of each zone hold, in the order of the zones.
 pub fn census(in_force: &InForce) -> Vec<ZoneCensus> {
     let zones: Vec<u32> = in_force.all_zones().map(|zone| zone.state.counts.id()).collect();
     in_force.process.admission.census(&zones)
@@ -148,7 +148,7 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce, gauges: &Gauge
         .connections
         .with_label_values(&[name])
         .set(counts.budget.used().into());
-    // Where a budget is off, the process ceiling is what limits the zone.
+    // If a budget is off, the process ceiling limits the zone.
     let limit = zone
         .rules
         .connections
@@ -243,7 +243,7 @@ pub fn limit_hits(all: &[Arc<RelayCounters>], limit: MessageLimit, action: Limit
     all.iter().map(|counters| counters.hits(limit, action).value()).sum()
 }
 
-/// How often each outcome was that of a limit, whichever limit.
+/// How often each outcome occurred, over all limits.
 pub fn hits_by_action(all: &[Arc<RelayCounters>]) -> BTreeMap<&'static str, u64> {
     let hits = |action| {
         MessageLimit::ALL
@@ -261,8 +261,8 @@ pub fn sum(all: &[Arc<RelayCounters>], count: fn(&RelayCounters) -> &Counter) ->
     all.iter().map(|counters| count(counters).value()).sum()
 }
 
-/// Brings a counter up to a total that is kept elsewhere and only ever grows. A lesser total is that of another one of the
-/// same name, which begins at 0.
+/// Brings a counter up to a total that is kept elsewhere and only ever grows. A smaller total belongs to a new part
+/// with the same name, which began at 0.
 fn catch_up(counter: &IntCounter, total: u64) {
     if total < counter.get() {
         counter.reset();
@@ -284,6 +284,6 @@ pub fn stamp(time: SystemTime) -> String {
 }
 
 const READINGS: usize = 20;
-/// A gauge whose label is `le` is taken for a broken histogram by `promtool check metrics`. Without this line it has no type,
-/// and promtool nothing to say; the series and what can be asked of them stay the same.
+/// A gauge whose label is `le` is taken for a broken histogram by `promtool check metrics`. Without this line it has no
+/// type, so promtool does not complain; the series and queries on them stay the same.
 const TYPED: &str = "# TYPE wsguard_clients_by_connections gauge\n";

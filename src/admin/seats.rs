@@ -1,5 +1,5 @@
-//! Who has a seat at the admin server. There are few, and nobody holds one against others: where all are taken, somebody
-//! gives way to the newcomer.
+//! The seats at the admin server. There are few, and no peer can keep them from others: if all are taken, one of them
+//! goes to the new connection.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -25,9 +25,9 @@ struct Taken {
 struct Entry {
     number: u64,
     peer: IpAddr,
-    /// Its request has been read whole, and what keeps it is the answer.
+    /// Its request is complete, and only the answer remains.
     has_asked: bool,
-    /// Dropping it tells the holder to go.
+    /// Dropping it ends the wait of the holder, which then has to close.
     _may_stay: oneshot::Sender<()>,
 }
 
@@ -39,7 +39,7 @@ pub struct Seat {
     leave: oneshot::Receiver<()>,
 }
 
-/// What tells that the holder of a seat has asked.
+/// Marks that the request of a seat's holder is complete.
 #[derive(Clone, Debug)]
 pub struct Bell {
     number: u64,
@@ -47,7 +47,7 @@ pub struct Bell {
 }
 
 impl Seats {
-    /// So many.
+    /// This many seats.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -55,8 +55,8 @@ impl Seats {
         }
     }
 
-    /// Takes one for who comes from `peer`. Where there is none left, one is taken from the peer that has the most: from one
-    /// that has not asked yet, if there is one, and else from the one that has had it the longest.
+    /// Takes a seat for a connection from `peer`. If none is left, one is taken from the peer that has the most: a seat
+    /// without a complete request, if there is one, otherwise the oldest.
     pub fn take(&self, peer: IpAddr) -> Seat {
         let (may_stay, leave) = oneshot::channel();
         let mut taken = self.taken.lock();
@@ -95,7 +95,7 @@ impl Taken {
 }
 
 impl Seat {
-    /// What tells that its holder has asked.
+    /// The mark that the request of its holder is complete.
     pub fn bell(&self) -> Bell {
         Bell {
             number: self.number,
@@ -103,7 +103,7 @@ impl Seat {
         }
     }
 
-    /// Waits until somebody else has it.
+    /// Waits until the seat is given to another connection.
     pub async fn lost(&mut self) {
         let _taken_away = (&mut self.leave).await;
     }
@@ -116,7 +116,7 @@ impl Drop for Seat {
 }
 
 impl Bell {
-    /// The request of the seat's holder has been read whole.
+    /// Notes that the request of the seat's holder is complete.
     pub fn ring(&self) {
         let mut taken = self.taken.lock();
         if let Some(seat) = taken.seats.iter_mut().find(|seat| seat.number == self.number) {

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server that nobody can hold: few connections, one request on each, a short life.
+//! A small HTTP/1.1 server that no peer can block: few connections, one request on each, a short life.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,30 +20,30 @@ use tokio::time::{sleep, timeout};
 use super::judge::{Verdict, judge};
 use super::seats::{Seat, Seats};
 
-/// Connections at once. Where there are so many, one gives way to the next: [`Seats::take`] says which.
+/// The most connections at once. Beyond that, one gives way to the next: [`Seats::take`] decides which.
 pub const CONNECTIONS: usize = 32;
-/// For the whole request head, however slowly it drips.
+/// The time for the whole request head, however slowly it drips.
 pub const HEAD: Duration = Duration::from_secs(5);
-/// For a connection as a whole, reading or not.
+/// The time for a connection as a whole, whether it reads or not.
 pub const LIFE: Duration = Duration::from_secs(10);
 
-/// What is answered.
+/// An answer.
 pub type Response = hyper::Response<Full<Bytes>>;
 
-/// A request whose body nobody will read.
+/// A request. Its body is not read.
 #[derive(Debug)]
 pub struct Asked {
     /// Its head.
     pub head: Parts,
-    /// Who asks.
+    /// The peer that sent it.
     pub peer: SocketAddr,
     /// The address at which this server was reached; never a wildcard.
     pub own: SocketAddr,
 }
 
 impl Asked {
-    /// Whether it may be answered at all: see [`judge`]. A line that should be single and isn't, or isn't text, counts
-    /// as one that nothing matches.
+    /// Whether it may be answered: see [`judge`]. A header that is repeated but must not be, or that is not text,
+    /// counts as one that matches nothing.
     pub fn verdict(&self, hosts: &[String]) -> Verdict {
         let headers = &self.head.headers;
         // RFC 9112, 3.2.2: the authority of an absolute-form target goes before Host.
@@ -66,13 +66,13 @@ impl Asked {
         single(&self.head.headers, SEC_FETCH_SITE)
     }
 
-    /// The Host, as sent; empty when there is none to rely on.
+    /// The Host as sent; empty if there is none, or no reliable one.
     pub fn host(&self) -> &str {
         single(&self.head.headers, HOST.as_str()).unwrap_or_default()
     }
 }
 
-/// Accepts for good. Each connection gets one request answered and is closed, at the latest after [`LIFE`].
+/// Accepts for ever. Each connection gets one request answered and is closed, at the latest after [`LIFE`].
 pub async fn serve<A, F>(listener: TcpListener, answer: A)
 where
     A: Fn(Asked) -> F + Clone + Send + 'static,
@@ -81,13 +81,13 @@ where
     let seats = Seats::new(CONNECTIONS);
     loop {
         let Ok((socket, peer)) = listener.accept().await else {
-            // Out of descriptors, most likely: trying again at once would only burn a CPU.
+            // Most likely there is no free descriptor: an immediate retry would only use up a CPU.
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (seat, answer) = (seats.take(peer.ip().to_canonical()), answer.clone());
         tokio::spawn(converse(socket, peer, seat, answer));
-        // Who has asked already is answered before the next one may take its seat, in whatever number they come.
+        // Complete requests are answered before the next connection may take a seat, however many come.
         yield_now().await;
     }
 }
@@ -133,7 +133,7 @@ where
         .keep_alive(false)
         .max_buf_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(socket), service);
-    // Whatever went wrong went wrong over there; the next request comes on a socket of its own.
+    // The fault concerns only this connection; the next request comes on another socket.
     tokio::select! {
         _ = timeout(LIFE, connection) => {}
         () = seat.lost() => {}

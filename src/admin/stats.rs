@@ -1,4 +1,4 @@
-//! What /stats says: the same state as /metrics, for people and scripts, with the busiest clients by name.
+//! The JSON of /stats: the same state as in /metrics, for people and scripts, with the keys of the busiest clients.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -143,7 +143,7 @@ fn advice(in_force: &InForce, refused: Option<String>) -> Vec<String> {
             messages.ping.is_some(),
         )
     });
-    // A ceiling that is written is nobody's doing but the file's.
+    // A ceiling that the file sets does not follow from the descriptors.
     let wanted = match in_force.policy.server.max_connections {
         None => in_force
             .zones
