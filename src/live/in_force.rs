@@ -17,7 +17,7 @@ use super::listener::Listener;
 use super::process::ProcessState;
 use super::zone::{Zone, ZoneState};
 
-/// The pointer to what is in force. Everything below `control` that needs the newest policy holds this.
+/// The pointer to the [`InForce`] of the newest policy, for everything below `control` that needs it.
 #[derive(Debug)]
 pub struct Live(ArcSwap<InForce>);
 
@@ -26,11 +26,11 @@ pub struct Live(ArcSwap<InForce>);
 pub struct InForce {
     /// The policy.
     pub policy: Policy,
-    /// As `policy.zones`.
+    /// In the order of `policy.zones`.
     pub zones: Vec<Arc<Zone>>,
-    /// As `policy.upstreams`.
+    /// In the order of `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// As `policy.listeners`.
+    /// In the order of `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
     /// State that belongs to the process.
     pub process: Arc<ProcessState>,
@@ -40,11 +40,11 @@ pub struct InForce {
 /// Zones, listeners and servers that a reload has removed and that may still be in use.
 #[derive(Debug, Default)]
 struct Removed {
-    /// Those that the last reload removed, and earlier ones while they are not empty.
+    /// Zones that the last reload removed, and earlier ones while they are not empty.
     zones: Vec<Arc<Zone>>,
-    /// Those that the last reload removed, and earlier ones while something is pending there.
+    /// Listeners that the last reload removed, and earlier ones while sockets are pending there.
     listeners: Vec<Arc<Listener>>,
-    /// For as long as a connection uses them, or a policy before may still dial them.
+    /// Servers, while a connection uses them or a previous policy may still dial them.
     servers: Vec<Weak<Server>>,
 }
 
@@ -106,8 +106,8 @@ impl InForce {
             !upstreams.iter().any(is_used_by)
         });
         let removed = Removed {
-            // A connection may be decided on under the policy before at this very moment, so its zones stay although
-            // they look empty.
+            // At this moment a connection may be decided under the previous policy, so its zones stay although they
+            // look empty.
             zones: before
                 .into_iter()
                 .flat_map(|before| {
@@ -117,7 +117,7 @@ impl InForce {
                 .filter(|old| !zones.iter().any(|zone| zone.is(old)))
                 .cloned()
                 .collect(),
-            // Likewise a connection that is queued on a socket that closes comes in after this.
+            // Likewise, a connection that is queued on a closing socket is accepted after this.
             listeners: before
                 .into_iter()
                 .flat_map(|before| {
@@ -149,13 +149,13 @@ impl InForce {
         self.listeners.iter().chain(&self.removed.listeners)
     }
 
-    /// The listeners of the policy, then removed ones on which something is pending.
+    /// The listeners of the policy, then removed ones with pending sockets.
     pub fn listeners_in_use(&self) -> impl Iterator<Item = &Arc<Listener>> {
         let removed = self.removed.listeners.iter().filter(|old| !old.is_empty());
         self.listeners.iter().chain(removed)
     }
 
-    /// Every room in which something may be pending.
+    /// Every room that may have pending sockets.
     pub fn rooms(&self) -> impl Iterator<Item = &Arc<PendingRoom>> {
         self.all_listeners().map(|listener| &listener.room)
     }
@@ -170,12 +170,12 @@ impl InForce {
         zone.is_empty() && !self.zones.iter().any(|new| new.is(zone))
     }
 
-    /// The zone of this name, be it gone or not.
+    /// The zone of this name, removed or not.
     fn zone_named(&self, name: &str) -> Option<&Arc<Zone>> {
         self.all_zones().find(|zone| *zone.policy.name == *name)
     }
 
-    /// The zone of this name, where it is not gone.
+    /// The zone of this name, unless it was removed.
     fn living_zone(&self, name: &str) -> Option<&Arc<Zone>> {
         self.zone_named(name).filter(|zone| !self.is_gone(zone))
     }
@@ -195,7 +195,7 @@ impl InForce {
     }
 }
 
-/// The counts of each zone of a policy: those that it has already, or new ones.
+/// The counts of each zone of a policy: existing ones, or new ones.
 fn zone_states(
     policy: &Policy,
     process: &ProcessState,
@@ -217,7 +217,7 @@ fn zone_states(
     zones
         .map(|((zone, connections), state)| {
             state.unwrap_or_else(|| {
-                // A zone that was gone comes back: its rates still count, and its metrics begin at 0.
+                // A removed zone comes back: it keeps its rates, and its metrics begin at 0.
                 let gone = before.and_then(|before| before.zone_named(&zone.name));
                 let counts = gone.map(|zone| Arc::clone(&zone.state.counts));
                 Arc::new(ZoneState::begin(&zone.name, counts, *connections, process))

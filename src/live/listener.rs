@@ -52,7 +52,7 @@ impl Listener {
         Arc::ptr_eq(&self.room, &other.room)
     }
 
-    /// Whether nothing is pending on it.
+    /// Whether it has no pending sockets.
     pub fn is_empty(&self) -> bool {
         self.room.taken() == 0
     }

@@ -1,4 +1,4 @@
-//! How far along its life the process is.
+//! The phases in the life of the process.
 
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 

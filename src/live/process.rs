@@ -40,7 +40,7 @@ pub struct ProcessState {
     pub metrics: Metrics,
     /// The log.
     pub log: Log,
-    /// No proxy is trusted, so forwarding headers are ignored.
+    /// Whether no proxy is trusted, so that forwarding headers are ignored.
     pub trusts_nobody: AtomicBool,
     /// Hints for operators.
     pub advice: Advice,
@@ -50,13 +50,13 @@ pub struct ProcessState {
     pub phase: CurrentPhase,
     /// When the process began to serve.
     pub started: SystemTime,
-    /// The clock that peers are timed by.
+    /// The clock for all timeouts of peers.
     pub clock: Arc<Clock>,
     next_zone: AtomicU32,
 }
 
 impl ProcessState {
-    /// State for a process that begins now, with so many worker threads and descriptors.
+    /// State for a process that begins now, with this many worker threads and descriptors.
     pub fn begin(policy: &Policy, capacity: &Capacity, workers: usize, descriptors: u64, log: Log) -> Self {
         let state = Self {
             admission: Admission::new(policy.server.table_size, Instant::now()),
@@ -90,7 +90,7 @@ impl ProcessState {
         self.log.set_policy(policy.log.clone());
     }
 
-    /// An id for a zone. None is used twice.
+    /// A new id for a zone; no id is used twice.
     pub(super) fn next_zone_id(&self) -> u32 {
         self.next_zone.fetch_add(1, Relaxed)
     }

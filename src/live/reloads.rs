@@ -16,11 +16,11 @@ pub struct Reloads {
 /// The last attempt to put a policy in force.
 #[derive(Clone, Debug)]
 pub struct LastReload {
-    /// When it was made.
+    /// When the attempt was made.
     pub at: SystemTime,
-    /// When one last succeeded.
+    /// When an attempt last succeeded.
     pub succeeded_at: SystemTime,
-    /// Why it was refused.
+    /// Why the attempt was refused.
     pub error: Option<String>,
 }
 

@@ -36,12 +36,12 @@ pub struct ZoneState {
     pub relay_counters: Vec<Arc<RelayCounters>>,
     /// Its metrics.
     pub metrics: ZoneMetrics,
-    /// Newcomers at their cap that wait for the slot of a dead connection.
+    /// The searches of new connections at their cap for the slot of a dead connection.
     pub ghost_searches: Arc<Budget>,
 }
 
 impl Zone {
-    /// A zone under `policy`, with a budget of so many `connections`; `None` is off.
+    /// A zone under `policy`, with a budget of this many `connections`; `None` is off.
     pub(super) fn build(
         policy: &Arc<ZonePolicy>,
         connections: Option<u32>,
@@ -70,14 +70,14 @@ impl Zone {
         Arc::ptr_eq(&self.state.counts, &other.state.counts)
     }
 
-    /// Whether nothing is open in it.
+    /// Whether it has no open connections.
     pub fn is_empty(&self) -> bool {
         self.state.counts.budget.used() == 0
     }
 }
 
 impl ZoneState {
-    /// Counts that begin at 0. A zone that comes back under its old name keeps its `counts`: its rates still count.
+    /// Counts that begin at 0. A zone that comes back under its old name keeps its `counts`, so that its rates go on.
     pub(super) fn begin(
         name: &Arc<str>,
         counts: Option<Arc<ZoneCounts>>,
@@ -94,5 +94,5 @@ impl ZoneState {
     }
 }
 
-/// Searches of a zone at once. Each holds a pending seat for up to 1.5 s.
+/// The most searches of a zone at once. Each holds a pending seat for up to 1.5 s.
 const MOST_GHOST_SEARCHES: u32 = 100;
