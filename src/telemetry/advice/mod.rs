@@ -1,7 +1,7 @@
 //! Advice for operators, found while serving: in `/stats` for as long as it holds and, once a minute, in the log.
 //!
-//! A hint goes by shares of what came in the last minute or two, so that a single odd client gives none, and it ends with
-//! what it is about.
+//! A hint follows from shares of the last minute or two, so that a single odd client causes none. It disappears when
+//! its cause does.
 
 mod capacity;
 mod collect;
