@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::{Charge, Moment, SharedBucket};
-use super::line::Line;
+use super::wait_queue::WaitQueue;
 
 /// The buckets of one (zone, client key). The client table keeps them until they are full, so that a client that
 /// reconnects does not get fresh ones.
@@ -19,9 +19,9 @@ pub struct Shares {
     /// Frames of every kind to the client.
     pub outbound_frames: SharedBucket,
     /// The tasks that wait for the two buckets of messages from the client.
-    pub inbound_line: Arc<Line>,
+    pub inbound_queue: Arc<WaitQueue>,
     /// The tasks that wait for the two buckets of messages to the client.
-    pub outbound_line: Arc<Line>,
+    pub outbound_queue: Arc<WaitQueue>,
 }
 
 impl Shares {

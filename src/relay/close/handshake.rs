@@ -93,8 +93,8 @@ impl CloseHandshake {
         cx: &mut Context<'_>,
     ) -> (Progress, Progress) {
         // What they delay will not pass any more.
-        inbound.gate_mut().leave_line();
-        outbound.gate_mut().leave_line();
+        inbound.gate_mut().leave_queue();
+        outbound.gate_mut().leave_queue();
         let outward = self.to_client.poll(outbound, (&legs.server, &legs.client), env, cx);
         let inward = self.to_server.poll(inbound, (&legs.client, &legs.server), env, cx);
         let has_answered = inbound.gate().saw_close() || inbound.ends().source().is_some();

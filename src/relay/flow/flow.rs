@@ -228,11 +228,11 @@ impl Flow {
             return Poll::Pending;
         }
         if self.poll_flush(sink, progress, cx).is_pending() {
-            self.gate.leave_line();
+            self.gate.leave_queue();
             return Poll::Pending;
         }
         if self.ends.sink().is_some() {
-            self.gate.leave_line();
+            self.gate.leave_queue();
             // Nobody takes any more of it. The other direction goes on until the sink's own bytes are delivered.
             self.ends.abandon();
             return Poll::Pending;

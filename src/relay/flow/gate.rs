@@ -79,10 +79,10 @@ impl Gate {
         self.inspection.as_ref()?.violation()
     }
 
-    /// Gives up the place in the line for a shared bucket: nothing can be passed on.
-    pub(in crate::relay) fn leave_line(&mut self) {
+    /// Gives up the place in the queue for a shared bucket: nothing can be passed on.
+    pub(in crate::relay) fn leave_queue(&mut self) {
         if let Some(inspection) = &mut self.inspection {
-            inspection.leave_line();
+            inspection.leave_queue();
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
-use crate::limit::line::Place;
+use crate::limit::wait_queue::Place;
 use crate::wire::ws::scanner::FrameScanner;
 
 use super::super::clock::Clock;
@@ -49,9 +49,9 @@ pub(super) struct Delay {
     until: Option<Instant>,
     /// Wakes the task at `until`. `None`: the delay has run out, and the bytes are policed again.
     timer: Option<Pin<Box<Sleep>>>,
-    /// The place in the line for a shared bucket.
+    /// The place in the queue for a shared bucket.
     place: Option<Place>,
-    /// Others are before it in the line: the timer only ends its patience.
+    /// Others are before it in the queue: the timer only ends its patience.
     queues: bool,
 }
 
@@ -178,7 +178,7 @@ impl Inspection {
         delay: Option<Delay>,
         env: &RelayEnv,
     ) {
-        // Once anything has passed, the next delay has a time and a place in the line of its own.
+        // Once anything has passed, the next delay has a time and a place in the queue of its own.
         let waits = matches!(verdict.remainder, Remainder::Defer(_));
         let delay = delay.filter(|_| waits && verdict.passes == 0);
         if from < bytes.len() {
@@ -258,8 +258,8 @@ impl Inspection {
         Some(deferred.bytes.split_off(deferred.from))
     }
 
-    /// Gives up the place in the line for a shared bucket: the sink is full, so that nothing could be passed on.
-    pub(super) fn leave_line(&mut self) {
+    /// Gives up the place in the queue for a shared bucket: the sink is full, so that nothing could be passed on.
+    pub(super) fn leave_queue(&mut self) {
         let delay = self.deferred.as_mut().and_then(|deferred| deferred.delay.as_mut());
         if let Some(delay) = delay
             && delay.place.take().is_some()
@@ -305,10 +305,10 @@ impl Inspection {
         }
         if !self.policer.lacks_shared() {
             delay.place = None;
-        } else if let (None, Some((line, price))) = (&delay.place, self.policer.line(env)) {
-            delay.place = Some(line.join(price));
+        } else if let (None, Some((queue, price))) = (&delay.place, self.policer.wait_queue(env)) {
+            delay.place = Some(queue.join(price));
         }
-        // Only the first in a line waits for the token; the others wait until they are first.
+        // Only the first in a queue waits for the token; the others wait until they are first.
         delay.queues = delay.place.as_ref().is_some_and(|place| !place.is_first());
         delay.until = if delay.queues {
             end

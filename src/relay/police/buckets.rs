@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
-use crate::limit::line::Line;
 use crate::limit::shares::charge_both;
+use crate::limit::wait_queue::WaitQueue;
 use crate::wire::ws::header::{FrameHeader, FrameKind, Sender};
 
 use super::super::conn_limits::DirectionLimits;
@@ -64,19 +64,19 @@ impl RateBuckets {
         self.lacks_shared
     }
 
-    /// Notes whether it is first in the line for a shared bucket.
+    /// Notes whether it is first in the queue for a shared bucket.
     pub(super) fn set_turn(&mut self, has_turn: bool) {
         self.has_turn = has_turn;
     }
 
-    /// The line for the shared bucket of messages, and what a message costs there.
-    pub(super) fn line<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<Line>, Charge)> {
+    /// The queue for the shared bucket of messages, and what a message costs there.
+    pub(super) fn wait_queue<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<WaitQueue>, Charge)> {
         let shares = env.shares.as_ref()?;
-        let line = match self.sender {
-            Sender::Client => &shares.inbound_line,
-            Sender::Server => &shares.outbound_line,
+        let queue = match self.sender {
+            Sender::Client => &shares.inbound_queue,
+            Sender::Server => &shares.outbound_queue,
         };
-        Some((line, self.limits(env).shared?))
+        Some((queue, self.limits(env).shared?))
     }
 
     /// What counts payload as it passes; `None` where nothing does.
@@ -158,14 +158,14 @@ impl RateBuckets {
             return Err((bytes_rate, wait));
         }
         if let Some(shares) = &env.shares {
-            let (messages, frames, line) = match self.sender {
-                Sender::Client => (&shares.inbound, &shares.inbound_frames, &shares.inbound_line),
-                Sender::Server => (&shares.outbound, &shares.outbound_frames, &shares.outbound_line),
+            let (messages, frames, queue) = match self.sender {
+                Sender::Client => (&shares.inbound, &shares.inbound_frames, &shares.inbound_queue),
+                Sender::Server => (&shares.outbound, &shares.outbound_frames, &shares.outbound_queue),
             };
             let messages = for_message(limits.shared).map(|charge| (messages, charge));
             let frames = limits.shared_frames.map(|charge| (frames, charge));
-            // Nobody overtakes those that wait in the line.
-            let must_queue = defers && !self.has_turn && limits.shared.is_some_and(|price| !line.is_empty(price));
+            // Nobody overtakes those that wait in the queue.
+            let must_queue = defers && !self.has_turn && limits.shared.is_some_and(|price| !queue.is_empty(price));
             if let Some((bucket, charge)) = messages.or(frames).filter(|_| must_queue) {
                 self.lacks_shared = true;
                 return Err((shared_rate, bucket.bucket().lacks(charge, now).unwrap_or(SOON)));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::bucket::{Charge, Moment};
-use crate::limit::line::Line;
+use crate::limit::wait_queue::WaitQueue;
 use crate::wire::Step;
 use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind, Sender};
 use crate::wire::ws::scanner::FrameScanner;
@@ -174,9 +174,9 @@ impl FramePolicer {
         self.buckets.byte_meter(env).is_some()
     }
 
-    /// The line for the shared bucket, and what a message costs there.
-    pub(in crate::relay) fn line<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<Line>, Charge)> {
-        self.buckets.line(env)
+    /// The queue for the shared bucket, and what a message costs there.
+    pub(in crate::relay) fn wait_queue<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<WaitQueue>, Charge)> {
+        self.buckets.wait_queue(env)
     }
 
     /// Whether what was last lacking is a token of a shared bucket.
@@ -184,7 +184,7 @@ impl FramePolicer {
         self.buckets.lacks_shared()
     }
 
-    /// Notes whether it is first in the line for a shared bucket.
+    /// Notes whether it is first in the queue for a shared bucket.
     pub(in crate::relay) fn set_turn(&mut self, has_turn: bool) {
         self.buckets.set_turn(has_turn);
     }

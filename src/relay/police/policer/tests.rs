@@ -769,8 +769,8 @@ fn nobody_overtakes_those_that_wait_in_line_for_a_shared_bucket() {
     };
     let [mut first, mut second] =
         [(); 2].map(|()| Rig::sharing(Sender::Server, &rules, false, Some(Arc::clone(&shares))));
-    let price = first.policer.line(&first.env).unwrap().1;
-    let place = shares.outbound_line.join(price);
+    let price = first.policer.wait_queue(&first.env).unwrap().1;
+    let place = shares.outbound_queue.join(price);
     let message = server_frame(FrameKind::Text, b"x");
     second.feed(&message, 0);
     assert!(

@@ -1,4 +1,4 @@
-//! The line before a shared bucket: whoever waits in it hears of its turn, however those before it go.
+//! The queue before a shared bucket: whoever waits in it hears of its turn, however those before it go.
 
 #![cfg(loom)]
 
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use wsguard_loom::limit::bucket::{Charge, Meter};
-use wsguard_loom::limit::line::{Line, Place};
+use wsguard_loom::limit::wait_queue::{WaitQueue, Place};
 use wsguard_loom::limit::rules::Rate;
 use wsguard_loom::{model, of_all};
 
@@ -17,9 +17,9 @@ use wsguard_loom::{model, of_all};
 #[test]
 fn a_turn_is_never_lost() {
     model(Some(3), || {
-        let line = Arc::new(Line::default());
-        let places: Vec<Mutex<Option<Place>>> = (0..3).map(|_| Mutex::new(Some(line.join(price())))).collect();
-        let shared = Arc::new((line, places));
+        let queue = Arc::new(WaitQueue::default());
+        let places: Vec<Mutex<Option<Place>>> = (0..3).map(|_| Mutex::new(Some(queue.join(price())))).collect();
+        let shared = Arc::new((queue, places));
         let mut left = of_all(3, &shared, |thread, shared| {
             let place = shared.1[thread].lock().expect("held by nobody").take();
             if thread < 2 {
@@ -42,13 +42,13 @@ fn a_turn_is_never_lost() {
     });
 }
 
-/// Some join and go while others do: nobody is left behind in the line.
+/// Some join and go while others do: nobody is left behind in the queue.
 #[test]
 fn nobody_stays_in_the_line_who_has_left() {
     model(Some(3), || {
-        let line = Arc::new(Line::default());
-        of_all(3, &line, |_, line| drop(line.join(price())));
-        assert!(line.is_empty(price()));
+        let queue = Arc::new(WaitQueue::default());
+        of_all(3, &queue, |_, queue| drop(queue.join(price())));
+        assert!(queue.is_empty(price()));
     });
 }
 

@@ -10,10 +10,10 @@ use super::bucket::Charge;
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
 /// The waiting tasks, in the order in which they came. Only the first may look for tokens. Connections from before a
-/// reload may pay another price than later ones. Each price has a line of its own, so that no task waits behind one
+/// reload may pay another price than later ones. Each price has a queue of its own, so that no task waits behind one
 /// that has to wait longer.
 #[derive(Default)]
-pub struct Line {
+pub struct WaitQueue {
     // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
     state: Mutex<State>,
     /// The number of places; read without the lock to see whether there are any.
@@ -48,7 +48,7 @@ impl State {
     }
 }
 
-impl Line {
+impl WaitQueue {
     /// A place behind all others with this price.
     pub fn join(self: &Arc<Self>, price: Charge) -> Place {
         let mut state = self.state.lock();
@@ -62,7 +62,7 @@ impl Line {
         self.length.store(state.waiting.len(), Ordering::Relaxed);
         drop(state);
         Place {
-            line: Arc::clone(self),
+            queue: Arc::clone(self),
             number,
             price,
         }
@@ -74,18 +74,18 @@ impl Line {
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for WaitQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Line")
+        f.debug_struct("WaitQueue")
             .field("length", &self.length)
             .finish_non_exhaustive()
     }
 }
 
-/// A place in a [`Line`]. Dropping it gives the turn to the next place.
+/// A place in a [`WaitQueue`]. Dropping it gives the turn to the next place.
 #[must_use = "dropping it gives the place up"]
 pub struct Place {
-    line: Arc<Line>,
+    queue: Arc<WaitQueue>,
     number: u64,
     price: Charge,
 }
@@ -93,7 +93,7 @@ pub struct Place {
 impl Place {
     /// Whether this is the first place at its price.
     pub fn is_first(&self) -> bool {
-        let state = self.line.state.lock();
+        let state = self.queue.state.lock();
         state
             .first(self.price)
             .is_none_or(|at| state.waiting[at].number == self.number)
@@ -101,7 +101,7 @@ impl Place {
 
     /// Ready once it is the first; else the task is woken when it is. One task at a time: the last to ask is woken.
     pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.line.state.lock();
+        let mut state = self.queue.state.lock();
         let Some(at) = state.find(self.number) else {
             return Poll::Ready(());
         };
@@ -123,7 +123,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut state = self.line.state.lock();
+        let mut state = self.queue.state.lock();
         let Some(at) = state.find(self.number) else {
             return;
         };
@@ -135,7 +135,7 @@ impl Drop for Place {
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
         }
-        self.line.length.store(state.waiting.len(), Ordering::Relaxed);
+        self.queue.length.store(state.waiting.len(), Ordering::Relaxed);
         drop(state);
         drop(gone);
         next.into_iter().for_each(Waker::wake);
@@ -187,9 +187,9 @@ mod tests {
     /// A thousand wait, and a thousand tokens come one by one.
     #[test]
     fn one_is_woken_for_each_token_in_the_order_in_which_they_came() {
-        let line = Arc::new(Line::default());
-        let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (line.join(price(1)), Arc::default())).collect();
-        assert!(!line.is_empty(price(1)));
+        let queue = Arc::new(WaitQueue::default());
+        let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (queue.join(price(1)), Arc::default())).collect();
+        assert!(!queue.is_empty(price(1)));
         let is_first = |(place, woken): &(Place, Arc<Woken>)| {
             let waker = Waker::from(Arc::clone(woken));
             place.poll_first(&mut Context::from_waker(&waker)).is_ready()
@@ -207,13 +207,13 @@ mod tests {
             let all: u32 = waits.iter().map(|(_, woken)| woken.0.load(Relaxed)).sum();
             assert_eq!(all, u32::from(nth < 999), "only the next one");
         }
-        assert!(line.is_empty(price(1)));
+        assert!(queue.is_empty(price(1)));
     }
 
     #[test]
     fn who_gives_up_in_the_middle_wakes_nobody_and_the_others_keep_their_order() {
-        let line = Arc::new(Line::default());
-        let [first, second, third] = [(); 3].map(|()| line.join(price(1)));
+        let queue = Arc::new(WaitQueue::default());
+        let [first, second, third] = [(); 3].map(|()| queue.join(price(1)));
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
         let mut cx = Context::from_waker(&waker);
@@ -228,12 +228,12 @@ mod tests {
     /// A reload has made the rate another one.
     #[test]
     fn nobody_waits_behind_one_who_pays_another_price() {
-        let line = Arc::new(Line::default());
-        let [slow, queues] = [(); 2].map(|()| line.join(price(1)));
-        assert!(line.is_empty(price(1000)));
-        let fast = line.join(price(1000));
+        let queue = Arc::new(WaitQueue::default());
+        let [slow, queues] = [(); 2].map(|()| queue.join(price(1)));
+        assert!(queue.is_empty(price(1000)));
+        let fast = queue.join(price(1000));
         assert!(fast.is_first() && slow.is_first() && !queues.is_first());
-        let later = line.join(price(1000));
+        let later = queue.join(price(1000));
         let woken = [(); 2].map(|()| Arc::new(Woken::default()));
         for (place, woken) in [&queues, &later].into_iter().zip(&woken) {
             let waker = Waker::from(Arc::clone(woken));
@@ -244,6 +244,6 @@ mod tests {
         drop(slow);
         assert_eq!([1, 1], [0, 1].map(|nth: usize| woken[nth].0.load(Relaxed)));
         drop((queues, later));
-        assert!(line.is_empty(price(1)) && line.is_empty(price(1000)));
+        assert!(queue.is_empty(price(1)) && queue.is_empty(price(1000)));
     }
 }
