@@ -653,7 +653,7 @@ fn this_test_finds_what_it_is_looking_for() {
             .collect()
     };
     let found = edges(
-        "limit/table.rs",
+        "limit/client_table.rs",
         r##"
         //! crate::commented::out
         use crate::{net::{a, b as c}, wire};
@@ -675,7 +675,7 @@ fn this_test_finds_what_it_is_looking_for() {
         "limit::bucket::take",
         "limit::key",
         "limit::key::ClientKey",
-        "limit::table::*",
+        "limit::client_table::*",
         "net::a",
         "net::b",
         "relay::relay::go",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use prometheus::proto::LabelPair;
 use prometheus::{Encoder, IntCounter, TextEncoder};
 
-use crate::limit::census::{CENSUS_BOUNDS, ZoneCensus};
+use crate::limit::client_stats::{CONNECTION_BOUNDS, ClientStats};
 use crate::relay::counters::{Counter, LimitAction, MessageLimit, RelayCounters};
 use crate::upstream::server::Server;
 
@@ -22,9 +22,9 @@ use crate::telemetry::process::ProcessUse;
 pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     let metrics = &in_force.process.metrics;
     let gauges = &Gauges::new();
-    for (zone, census) in in_force.all_zones().zip(census(in_force)) {
+    for (zone, client_stats) in in_force.all_zones().zip(client_stats(in_force)) {
         if !in_force.is_gone(zone) {
-            set_zone(zone, &census, in_force, gauges);
+            set_zone(zone, &client_stats, in_force, gauges);
         }
     }
     for listener in in_force.listeners_in_use() {
@@ -119,9 +119,9 @@ pub fn open_in_zones(in_force: &InForce) -> i64 {
 }
 
 /// The connections that the clients of each zone hold, in the order of the zones.
-pub fn census(in_force: &InForce) -> Vec<ZoneCensus> {
+pub fn client_stats(in_force: &InForce) -> Vec<ClientStats> {
     let zones: Vec<u32> = in_force.all_zones().map(|zone| zone.state.counts.id()).collect();
-    in_force.process.admission.census(&zones)
+    in_force.process.admission.client_stats(&zones)
 }
 
 /// The larger of alive less table and alive less zones. The three are read one after the other while connections come
@@ -141,7 +141,7 @@ pub fn drift(in_force: &InForce) -> i64 {
     least
 }
 
-fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce, gauges: &Gauges) {
+fn set_zone(zone: &Zone, client_stats: &ClientStats, in_force: &InForce, gauges: &Gauges) {
     let name: &str = &zone.state.name;
     let counts = &zone.state.counts;
     gauges
@@ -190,13 +190,19 @@ fn set_zone(zone: &Zone, census: &ZoneCensus, in_force: &InForce, gauges: &Gauge
             );
         }
     }
-    gauges.clients.with_label_values(&[name]).set(whole(census.clients));
+    gauges
+        .clients
+        .with_label_values(&[name])
+        .set(whole(client_stats.clients));
     gauges
         .client_connections_max
         .with_label_values(&[name])
-        .set(census.most.into());
-    let bounds = CENSUS_BOUNDS.iter().map(u32::to_string).chain([String::from("+Inf")]);
-    for (le, clients) in bounds.zip(census.by_connections) {
+        .set(client_stats.most.into());
+    let bounds = CONNECTION_BOUNDS
+        .iter()
+        .map(u32::to_string)
+        .chain([String::from("+Inf")]);
+    for (le, clients) in bounds.zip(client_stats.by_connections) {
         gauges
             .clients_by_connections
             .with_label_values(&[name, &le])

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::config::policy::ShowClients;
 use crate::limit::key::{ClientKey, Prefixes};
 
-use crate::admin::scrape::{census, hits_by_action, open_in_zones, silent, stamp, sum};
+use crate::admin::scrape::{client_stats, hits_by_action, open_in_zones, silent, stamp, sum};
 use crate::live::in_force::InForce;
 use crate::telemetry::advice::{MOST_TOLD, few_descriptors, silent_zone};
 
@@ -79,14 +79,14 @@ impl Stats {
             connections_limit: in_force.process.connections_limit.load(Relaxed),
             zones: in_force
                 .all_zones()
-                .zip(census(in_force))
+                .zip(client_stats(in_force))
                 .filter(|(zone, _)| !in_force.is_gone(zone))
-                .map(|(zone, census)| {
+                .map(|(zone, client_stats)| {
                     let stats = ZoneStats {
                         connections: zone.state.counts.budget.used(),
                         limit: zone.rules.connections,
-                        clients: census.clients,
-                        client_connections_max: census.most,
+                        clients: client_stats.clients,
+                        client_connections_max: client_stats.most,
                         silent: silent(&zone.state.relay_counters),
                         limit_hits: hits_by_action(&zone.state.relay_counters),
                         suspected_heartbeats: sum(&zone.state.relay_counters, |counters| &counters.heartbeats),

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::bucket::{Meter, Moment, SharedBucket};
 use super::budget::{Budget, Slot};
+use super::client_table::{Place, Table};
 use super::key::ClientKey;
 use super::rules::{ClientRules, Rate, ZoneRules};
 use super::shares::Shares;
-use super::table::{Place, Table};
 
 /// The counts of every client in every zone. They outlive each change of the rules, which come with the [`Request`].
 pub struct Admission {

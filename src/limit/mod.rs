@@ -5,12 +5,12 @@
 pub mod admission;
 pub mod bucket;
 pub mod budget;
-pub mod census;
+pub mod client_stats;
+mod client_table;
 pub mod key;
 pub mod network;
 pub mod pending;
 pub mod rules;
 pub mod shares;
 pub(crate) mod sync;
-mod table;
 pub mod wait_queue;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::limit::census::ZoneCensus;
+use crate::limit::client_stats::ClientStats;
 use crate::limit::key::Prefixes;
 use crate::limit::rules::Rate;
 use proptest::prelude::*;
@@ -323,18 +323,18 @@ fn a_panic_gives_everything_back() {
 }
 
 #[test]
-fn the_census_counts_keys_and_the_top_names_the_busiest() {
+fn the_stats_count_keys_and_the_top_names_the_busiest() {
     let rig = Rig::new();
     let mut permits = Vec::new();
     for (client, count) in [(1, 1), (2, 4), (3, 4), (4, 120)] {
         permits.extend((0..count).map(|_| rig.admit(client).unwrap().permit));
     }
     permits.push(rig.admission.admit(rig.request(1, 1), rig.start).unwrap().permit);
-    let census = rig.admission.census(&[1, 0, 7]);
+    let client_stats = rig.admission.client_stats(&[1, 0, 7]);
     let by_connections = [1, 1, 1, 3, 3, 3, 3, 3, 4];
     assert_eq!(
-        census[0],
-        ZoneCensus {
+        client_stats[0],
+        ClientStats {
             zone: 1,
             clients: 1,
             most: 1,
@@ -342,8 +342,8 @@ fn the_census_counts_keys_and_the_top_names_the_busiest() {
         }
     );
     assert_eq!(
-        census[1],
-        ZoneCensus {
+        client_stats[1],
+        ClientStats {
             zone: 0,
             clients: 4,
             most: 120,
@@ -351,10 +351,10 @@ fn the_census_counts_keys_and_the_top_names_the_busiest() {
         }
     );
     assert_eq!(
-        census[2],
-        ZoneCensus {
+        client_stats[2],
+        ClientStats {
             zone: 7,
-            ..ZoneCensus::default()
+            ..ClientStats::default()
         }
     );
     assert_eq!(rig.admission.top(3), [(0, key(4), 120), (0, key(2), 4), (0, key(3), 4)]);

@@ -9,28 +9,28 @@ use super::key::ClientKey;
 
 /// The connections of one zone by client key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ZoneCensus {
+pub struct ClientStats {
     /// The zone's id.
     pub zone: u32,
     /// Keys that have something open.
     pub clients: u64,
     /// The most that one key has open.
     pub most: u32,
-    /// Keys that have at most this many open: cumulative, one for each of [`CENSUS_BOUNDS`], and the last for all.
-    pub by_connections: [u64; CENSUS_BOUNDS.len() + 1],
+    /// Keys that have at most this many open: cumulative, one for each of [`CONNECTION_BOUNDS`], and the last for all.
+    pub by_connections: [u64; CONNECTION_BOUNDS.len() + 1],
 }
 
-/// The upper bounds of [`ZoneCensus::by_connections`]; its last entry has none.
-pub const CENSUS_BOUNDS: [u32; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
+/// The upper bounds of [`ClientStats::by_connections`]; its last entry has none.
+pub const CONNECTION_BOUNDS: [u32; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
 
 impl Admission {
     /// Counts the clients of these zones, in their order, in one walk over the table.
-    pub fn census(&self, zones: &[u32]) -> Vec<ZoneCensus> {
-        let mut counted: Vec<ZoneCensus> = zones
+    pub fn client_stats(&self, zones: &[u32]) -> Vec<ClientStats> {
+        let mut counted: Vec<ClientStats> = zones
             .iter()
-            .map(|zone| ZoneCensus {
+            .map(|zone| ClientStats {
                 zone: *zone,
-                ..ZoneCensus::default()
+                ..ClientStats::default()
             })
             .collect();
         self.table.visit(|entry| {
@@ -42,10 +42,10 @@ impl Admission {
             };
             zone.clients += 1;
             zone.most = zone.most.max(entry.open);
-            let place = CENSUS_BOUNDS
+            let place = CONNECTION_BOUNDS
                 .iter()
                 .position(|bound| entry.open <= *bound)
-                .unwrap_or(CENSUS_BOUNDS.len());
+                .unwrap_or(CONNECTION_BOUNDS.len());
             zone.by_connections[place] += 1;
         });
         for zone in &mut counted {
