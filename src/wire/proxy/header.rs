@@ -1,9 +1,9 @@
-//! A PROXY header of either version.
+//! Reads a PROXY header of either version.
 
 use super::fault::{Pause, ProxyFault};
 use super::signature::{Announces, V1_START, announces};
 use super::source::Source;
-use super::{block, line};
+use super::{v1, v2};
 use crate::wire::Step;
 
 /// Reads the PROXY header that `bytes` begin with. Needs at most 107 bytes of a version 1 header, 4112 of a version 2 one.
@@ -13,8 +13,8 @@ pub fn parse_proxy(bytes: &[u8]) -> Result<Step<Source>, ProxyFault> {
     let read = match announces(bytes) {
         Announces::No => Err(Pause::Fault(ProxyFault::Missing)),
         Announces::Maybe => Err(Pause::Short),
-        Announces::Yes if bytes.starts_with(V1_START) => line::read(bytes),
-        Announces::Yes => block::read(bytes),
+        Announces::Yes if bytes.starts_with(V1_START) => v1::read(bytes),
+        Announces::Yes => v2::read(bytes),
     };
     match read {
         Ok((value, used)) => Ok(Step::Done { value, used }),
@@ -24,4 +24,4 @@ pub fn parse_proxy(bytes: &[u8]) -> Result<Step<Source>, ProxyFault> {
 }
 
 /// No header is longer, of either version: a fault or a value is certain once so many bytes are there.
-pub const MAX_PROXY_HEADER: usize = block::FIXED + block::LONGEST;
+pub const MAX_PROXY_HEADER: usize = v2::FIXED + v2::LONGEST;

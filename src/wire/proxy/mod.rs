@@ -3,10 +3,10 @@
 //! Both are read strictly from the left, so that the first wrong byte decides, however the bytes were split. Where
 //! the specification lets a receiver choose, this one refuses: who may send the header is trusted with an identity.
 
-mod block;
+mod v2;
 mod fault;
 mod header;
-mod line;
+mod v1;
 mod signature;
 mod source;
 
