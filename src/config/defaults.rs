@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::options::SocketOptions;
-use crate::relay::rules::MessageRules;
-use crate::relay::timeouts::Timeouts;
+use crate::relay::rules::{MessageRules, Timeouts};
 use crate::wire::hops::ForwardHeader;
 
 use crate::config::policy::{RejectWith, ZonePolicy};

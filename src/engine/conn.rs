@@ -11,8 +11,8 @@ use crate::relay::handle::{Command, ConnHandle};
 use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
 
-use crate::engine::liveness::{Observation, Parking, Suspicion, Tracked};
 use crate::engine::tick::Tick;
+use crate::engine::timeouts::{Observation, Parking, Suspicion, Tracked};
 use crate::engine::zone_client::ZoneClient;
 
 /// The number of a connection, unique within the process.

@@ -13,8 +13,8 @@ use crate::telemetry::survive::survive;
 
 use crate::engine::client_index::ClientIndex;
 use crate::engine::conn::{Conn, ConnId, NewConn, Row};
-use crate::engine::liveness::{Parking, Suspicion};
 use crate::engine::tick::Tick;
+use crate::engine::timeouts::{Parking, Suspicion};
 use crate::engine::zone_client::ZoneClient;
 
 /// The open connections of all workers.

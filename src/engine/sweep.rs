@@ -10,7 +10,7 @@ use crate::live::in_force::InForce;
 use crate::net::fault;
 
 use crate::engine::context::Context;
-use crate::engine::liveness::Parking;
+use crate::engine::timeouts::Parking;
 use crate::telemetry::survive::survive;
 
 /// When a worker last swept. A worker that is stuck does not sweep.

@@ -11,8 +11,7 @@ use crate::wire::ws::frame::server_frame;
 use crate::wire::ws::header::FrameKind;
 
 use super::clock::Clock;
-use super::rules::{MessageRules, OnExceed, Pong};
-use super::timeouts::Timeouts;
+use super::rules::{MessageRules, OnExceed, Pong, Timeouts};
 
 /// What an open connection is held to, both ways.
 #[derive(Debug)]

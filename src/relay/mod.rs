@@ -1,7 +1,7 @@
 //! Two sockets in, totals out.
 //!
 //! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over. [`conn_limits::ConnLimits`] is
-//! what it is held to, [`timeouts::Timeouts`] and [`rules::MessageRules`] among them, by the time of [`clock::Clock`]. Others see
+//! what it is held to, [`rules::Timeouts`] and [`rules::MessageRules`] among them, by the time of [`clock::Clock`]. Others see
 //! and steer it through its [`handle::ConnHandle`]. What it moves is counted in
 //! [`traffic::Traffic`] for itself, and in [`counters::RelayCounters`] for its zone.
 //!
@@ -23,6 +23,5 @@ mod police;
 #[allow(clippy::module_inception)]
 pub mod relay;
 pub mod rules;
-pub mod timeouts;
 pub mod totals;
 pub mod traffic;

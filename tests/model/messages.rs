@@ -20,8 +20,7 @@ use wsguard::relay::legs::Legs;
 use wsguard::relay::mode::RelayMode;
 use wsguard::relay::params::{EarlyBytes, RelayParams};
 use wsguard::relay::relay::Relay;
-use wsguard::relay::rules::{MessageRules, OnExceed};
-use wsguard::relay::timeouts::Timeouts;
+use wsguard::relay::rules::{MessageRules, OnExceed, Timeouts};
 use wsguard::wire::ws::extensions::Extensions;
 use wsguard::wire::ws::header::Sender;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::reason::close::CloseReason;
 
-use super::super::timeouts::Timeouts;
+use super::super::rules::Timeouts;
 use super::sides::Sides;
 
 /// What is waited for once a side has ended. A later stage follows an earlier one, never the other way.

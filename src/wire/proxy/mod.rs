@@ -3,12 +3,12 @@
 //! Both are read strictly from the left, so that the first wrong byte decides, however the bytes were split. Where
 //! the specification lets a receiver choose, this one refuses: who may send the header is trusted with an identity.
 
-mod v2;
 mod fault;
 mod header;
-mod v1;
 mod signature;
 mod source;
+mod v1;
+mod v2;
 
 pub use fault::ProxyFault;
 pub use header::{MAX_PROXY_HEADER, parse_proxy};

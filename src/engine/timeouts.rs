@@ -1,4 +1,4 @@
-//! The timeouts of an open connection and the check that its client is still there, as one state machine.
+//! Decides when an open connection has timed out, and pings its client to learn whether it is still there: one state machine.
 //!
 //! A sweep steps it four times a second. It reads no clock, touches no socket and has no side effects: what it sees comes in
 //! as an `Observation`, and what is to be done goes out as `Actions`.
@@ -9,7 +9,7 @@ use crate::reason::close::CloseReason;
 use crate::relay::conn_limits::Liveness;
 use crate::relay::handle::PingDelivery;
 use crate::relay::rules::Pong;
-use crate::relay::timeouts::Timeouts;
+use crate::relay::rules::Timeouts;
 
 use crate::engine::tick::Tick;
 
