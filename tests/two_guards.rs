@@ -13,7 +13,7 @@ use wsguard::config;
 use wsguard::control::descriptors;
 use wsguard::control::guard::{Environment, Guard};
 use wsguard::net::address::Bind;
-use wsguard::wire::ws::upgrade::accept_for;
+use wsguard::wire::ws::upgrade_request::accept_for;
 
 #[test]
 fn two_guards_share_a_process_and_nothing_else() {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use gungraun::prelude::*;
 use wsguard::wire::Step;
 use wsguard::wire::http::head::{Head, HeadScan};
-use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::ws::upgrade::check_upgrade;
+use wsguard::wire::http::server_request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade_request::check_upgrade;
 
 use crate::inputs::heads::{BROWSER, CAPS, with_headers};
 

@@ -11,7 +11,7 @@ use crate::relay::mode::RelayMode;
 use crate::relay::rules::{MessageRules, Timeouts};
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;
-use crate::wire::http::request::SendMode;
+use crate::wire::http::server_request::SendMode;
 
 use crate::config::routes::Routes;
 

@@ -9,13 +9,13 @@ use crate::net::accepted::AcceptedSocket;
 use crate::net::transport::Unregistered;
 use crate::reason::reject::RejectReason;
 use crate::relay::clock::Clock;
+use crate::walk::connect;
 use crate::walk::decide::{Admitted, Handshake};
 use crate::walk::deliver::deliver;
 use crate::walk::open::open;
 use crate::walk::pending_conn::PendingConn;
 use crate::walk::record::Record;
 use crate::walk::stop::Stop;
-use crate::walk::upgrade;
 use crate::walk::walk::{AtCap, Decision, RecordedConn, Step, admit, decide_again, refuse_admitted};
 
 use crate::engine::conn::NewConn;
@@ -101,7 +101,7 @@ fn connect_and_open(
     cx: Arc<Context>,
 ) -> impl Future<Output = ()> {
     async move {
-        match upgrade::connect(&handshake, &client, record.dials()).await {
+        match connect::connect(&handshake, &client, record.dials()).await {
             Ok(connected) => {
                 let now = Instant::now();
                 let server = Arc::clone(connected.lease.server());

@@ -9,10 +9,10 @@ use crate::limit::admission::{Full, Granted, Lack, Request};
 use crate::limit::shares::Shares;
 use crate::net::fault;
 use crate::wire::http::head::Head;
-use crate::wire::http::request::{Forwarding, request_for_server};
+use crate::wire::http::server_request::{Forwarding, request_for_server};
 use crate::wire::path::PathReading;
 use crate::wire::ws::engine_io;
-use crate::wire::ws::upgrade::{NoUpgrade, Upgrade, accept_for, check_upgrade};
+use crate::wire::ws::upgrade_request::{NoUpgrade, Upgrade, accept_for, check_upgrade};
 
 use crate::live::in_force::InForce;
 use crate::live::listener::Listener;

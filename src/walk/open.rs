@@ -12,9 +12,9 @@ use crate::relay::params::{EarlyBytes, RelayParams};
 use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
+use crate::walk::connect::Connected;
 use crate::walk::decide::Handshake;
 use crate::walk::record::Record;
-use crate::walk::upgrade::Connected;
 
 /// An open connection. Its fields are dropped in this order: the slot becomes free only after the sockets are closed.
 #[derive(Debug)]

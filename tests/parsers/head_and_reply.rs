@@ -10,9 +10,9 @@ use std::path::Path;
 use wsguard::wire::Step;
 use wsguard::wire::http::body::BodyState;
 use wsguard::wire::http::head::{HeadCaps, HeadScan};
-use wsguard::wire::http::reply::{Reply, ReplyScan};
-use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::ws::upgrade::check_upgrade;
+use wsguard::wire::http::server_reply::{Reply, ReplyScan};
+use wsguard::wire::http::server_request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade_request::check_upgrade;
 
 /// What becomes of an input: the expected one, and the words that must not depend on how it came.
 #[derive(Debug, PartialEq)]

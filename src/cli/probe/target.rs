@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::wire::Step;
-use crate::wire::http::reply::{Reply, ReplyFault, ReplyScan};
-use crate::wire::ws::upgrade::accept_for;
+use crate::wire::http::server_reply::{Reply, ReplyFault, ReplyScan};
+use crate::wire::ws::upgrade_request::accept_for;
 
 /// A guard that can be dialled.
 #[derive(Debug)]

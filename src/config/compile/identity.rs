@@ -12,7 +12,7 @@ use crate::config::policy::IdentityPolicy;
 use crate::config::routes::clients::ClientSet;
 use crate::limit::key::{Prefixes, TranslationPrefix, TranslationPrefixes};
 use crate::wire::hops::ForwardHeader;
-use crate::wire::http::request::SendMode;
+use crate::wire::http::server_request::SendMode;
 
 use super::clients;
 

@@ -1,6 +1,6 @@
-//! What a client hears that gets no tunnel.
+//! Answers that wsguard itself gives to a client: an error, or the 101 before a refusal by close frame.
 
-use crate::wire::ws::upgrade::accept_for;
+use crate::wire::ws::upgrade_request::accept_for;
 
 /// An answer in plain HTTP, after which the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,6 @@ pub mod answer;
 pub mod body;
 pub mod client_headers;
 pub mod head;
-pub mod reply;
-pub mod request;
 mod rule;
+pub mod server_reply;
+pub mod server_request;

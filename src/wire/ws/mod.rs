@@ -7,4 +7,4 @@ pub mod frame;
 pub mod header;
 pub mod scanner;
 pub mod sequence;
-pub mod upgrade;
+pub mod upgrade_request;

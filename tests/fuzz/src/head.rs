@@ -10,8 +10,8 @@ use wsguard::wire::Step;
 use wsguard::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
 use wsguard::wire::http::client_headers::names_client;
 use wsguard::wire::path::{PathReading, is_below, normal_form};
-use wsguard::wire::http::request::{Forwarding, SendMode, request_for_server};
-use wsguard::wire::ws::upgrade::{Upgrade, check_upgrade};
+use wsguard::wire::http::server_request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::ws::upgrade_request::{Upgrade, check_upgrade};
 use wsguard_fuzz::{Dice, looks};
 
 fuzz_target!(|data: &[u8]| {

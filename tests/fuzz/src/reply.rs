@@ -6,7 +6,7 @@
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
 use wsguard::wire::http::body::{BodyRead, BodyState};
-use wsguard::wire::http::reply::{Reply, ReplyFault, ReplyScan};
+use wsguard::wire::http::server_reply::{Reply, ReplyFault, ReplyScan};
 use wsguard_fuzz::{Dice, looks, pieces};
 
 fuzz_target!(|data: &[u8]| {

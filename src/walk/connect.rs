@@ -14,7 +14,7 @@ use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;
 use crate::wire::http::body::{BodyRead, BodyState};
-use crate::wire::http::reply::{Reply, ReplyScan};
+use crate::wire::http::server_reply::{Reply, ReplyScan};
 use crate::wire::ws::extensions::Extensions;
 
 use crate::reason::reject::RejectReason;

@@ -1,4 +1,5 @@
-//! What a server answers to the upgrade request: RFC 9112, section 4, and RFC 6455, section 4.1.
+//! Reads what a server answers to the upgrade request, and checks its 101 (`Sec-WebSocket-Accept` and the rest): RFC 9112,
+//! section 4, and RFC 6455, section 4.1.
 
 use std::mem::MaybeUninit;
 

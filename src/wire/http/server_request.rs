@@ -1,4 +1,4 @@
-//! The upgrade request as the server gets it: what the client sent, except for what says who the client is.
+//! Composes the upgrade request for the server: what the client sent, except for the headers that name the client.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ pub enum SendMode {
     None,
 }
 
-/// Composes the request for the server from a head that has passed [`check_upgrade`](crate::wire::ws::upgrade::check_upgrade).
+/// Composes the request for the server from a head that has passed [`check_upgrade`](crate::wire::ws::upgrade_request::check_upgrade).
 ///
 /// Path and query go on byte for byte, headers in order and as sent, with these exceptions:
 /// - headers that name a client go on from a trusted hop only, and never where they are spelt with `_`, which many
