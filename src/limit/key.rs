@@ -1,4 +1,4 @@
-//! The client key: what per-client limits count.
+//! The client key: what per-client limits count. An address cut to a prefix, by default an IPv6 /64.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

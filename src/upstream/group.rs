@@ -1,4 +1,4 @@
-//! A named group of servers, and the choice among them.
+//! A named group of servers, and the choice among them: round-robin, least-conn, hash-ip.
 
 use std::hash::Hasher as _;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Finds the client behind a request.
+//! Finds the client behind a request: which hop is trusted to name it, and by which header (`X-Forwarded-For`, ...).
 
 use std::net::IpAddr;
 

@@ -1,4 +1,5 @@
-//! Who a trusted proxy says the client is: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`, `CF-Connecting-IP`.
+//! Reads the client from the headers of a trusted hop: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`,
+//! `CF-Connecting-IP`.
 //!
 //! Lists are read from the right, where the proxies that are trusted wrote, and only as far as is needed: what a client
 //! put further left neither costs anything nor changes how the right end reads.
