@@ -108,7 +108,7 @@ impl Clock {
         )
     }
 
-    /// Where the monotonic clock will be at `then`, unless there is another pause before.
+    /// The time of the monotonic clock at `then`, unless there is another pause before.
     pub fn monotonic(&self, then: Instant) -> Instant {
         then + self.state.lock().paused
     }
@@ -138,7 +138,7 @@ fn before(now: Instant, span: Duration) -> Instant {
     now.checked_sub(span).unwrap_or(now)
 }
 
-/// The longest time between two readings that is no pause: twice that between two of the sweep's.
+/// The longest time between two readings that does not count as a pause: twice the sweep's interval.
 const LONGEST_RUN: Duration = Duration::from_millis(500);
 
 /// How far the clock is put back after a pause, so that peers are read before a timeout strikes.

@@ -47,7 +47,7 @@ pub(super) struct DirectionLimits {
 /// How a client shows that it is alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Liveness {
-    /// A client that was silent for so long gets a ping.
+    /// A client that was silent for this long gets a ping.
     pub ping: Option<Duration>,
     /// How long it may take to answer.
     pub pong_timeout: Duration,
@@ -62,7 +62,8 @@ impl ConnLimits {
     pub fn new(timeouts: Timeouts, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
-        // Where no rate of messages bounds frames, that of bytes does, or else a number that no honest client needs.
+        // If no rate of messages bounds the frames, the rate of bytes does, or else a number that no honest client
+        // needs.
         let own_frames = |rate: Option<Rate>, shared: Option<Rate>, bytes: Option<Rate>, otherwise| match (rate, shared)
         {
             (Some(_), _) => frames(rate),

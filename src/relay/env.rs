@@ -11,11 +11,11 @@ use super::counters::RelayCounters;
 /// What both directions of a connection work with; most of it is common to many connections.
 #[derive(Debug)]
 pub(super) struct RelayEnv {
-    /// What the connection is held to, and the clock that tells how long its peers take.
+    /// The limits of the connection, and the clock that measures how long its peers take.
     pub(super) limits: Arc<ConnLimits>,
     /// The buckets that all connections of its client key share, if it has any.
     pub(super) shares: Option<Arc<Shares>>,
-    /// Where it counts.
+    /// The counters that it adds to.
     pub(super) counters: Arc<RelayCounters>,
 }
 

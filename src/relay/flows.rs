@@ -1,4 +1,4 @@
-//! Both directions of a connection, and what they tell together about its end.
+//! Both directions of a connection, and what they show together about its end.
 
 use crate::reason::close::CloseReason;
 use crate::wire::ws::header::Sender;

@@ -10,8 +10,8 @@ use crate::reason::close::CloseReason;
 
 use super::traffic::Traffic;
 
-/// Shared by a relay and those who look at it, such as the sweep a few times a second. The relay reads no clock: it only
-/// leaves a flag that something moved.
+/// Shared by a relay and its observers, such as the sweep, which looks at it a few times a second. The relay reads no
+/// clock: it only leaves a flag that something moved.
 ///
 /// Requests are flags that the relay takes; each one wakes it. Flags are relaxed: the lock of the waker orders them. Either the
 /// relay has set its waker before a request locks it, and is woken, or it sees the request once it has set it.
@@ -53,7 +53,7 @@ pub enum PingDelivery {
     Acknowledged,
 }
 
-/// For those who look at the connection.
+/// Methods for the observers of a connection.
 impl ConnHandle {
     /// Whether any byte moved since the last call.
     pub fn take_moved(&self) -> bool {
@@ -82,20 +82,20 @@ impl ConnHandle {
         self.flags.has(CLOSED)
     }
 
-    /// Has the relay close the connection. The first command counts, but [`Command::Cut`] overrides it.
+    /// Makes the relay close the connection. The first command counts, but [`Command::Cut`] overrides it.
     pub fn send(&self, command: Command) {
         self.flags.send(command);
         self.wake();
     }
 
-    /// Has the relay look for what the kernel reports to nobody: how much the client's host has acknowledged, and the end of a
-    /// side that is not read.
+    /// Makes the relay check what the kernel sends no events for: how much the client's host has acknowledged, and the
+    /// end of a side that is not read.
     pub fn probe(&self) {
         self.flags.set(PROBE);
         self.wake();
     }
 
-    /// Has the relay probe, and be parked if nothing is under way.
+    /// Makes the relay probe, and park if nothing is under way.
     pub fn park(&self) {
         self.flags.set(PARK);
         self.probe();
@@ -183,8 +183,8 @@ impl ConnHandle {
         *self.waker.lock() = None;
     }
 
-    /// Has `waker` woken by requests from here on. One that came before is not lost: [`ConnHandle::has_request`] and
-    /// [`ConnHandle::command`] tell of it afterwards.
+    /// Requests wake `waker` from here on. An earlier request is not lost: [`ConnHandle::has_request`] and
+    /// [`ConnHandle::command`] still return it.
     pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
     }

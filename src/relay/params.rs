@@ -34,6 +34,6 @@ pub struct RelayParams {
     pub shares: Option<Arc<Shares>>,
     /// How others see and steer the connection.
     pub handle: Arc<ConnHandle>,
-    /// Where it counts.
+    /// The counters that it adds to.
     pub counters: Arc<RelayCounters>,
 }

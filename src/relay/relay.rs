@@ -156,7 +156,7 @@ impl Relay {
         }
     }
 
-    /// Looks for what only system calls tell.
+    /// Finds what only system calls show.
     fn probe(&mut self, legs: &Legs) {
         let unacked = legs.client.unacknowledged();
         let acked = self
@@ -212,7 +212,7 @@ impl Relay {
     fn execute(&mut self, command: Command, legs: &Legs, cx: &mut Context<'_>) -> Option<CloseReason> {
         match command {
             Command::Close(reason) => match CloseHandshake::of(reason) {
-                // However long a frame takes: the one who drains decides when to cut it.
+                // No timeout, however long a frame takes: the drain decides when to cut it.
                 Some(handshake) if reason == CloseReason::Drain => self.begin_handshake(handshake, None),
                 Some(handshake) => self.begin_handshake(handshake, Some(HANDSHAKE)),
                 None => {
@@ -230,7 +230,7 @@ impl Relay {
                 return Some(CloseReason::Ghost);
             }
             Command::Cut => {
-                // Where no frame is incomplete there is still room for a close frame, had there been no time for it before.
+                // If no frame is incomplete, a close frame can still be sent, in case there was no time for it before.
                 if let Some(handshake) = CloseHandshake::of(CloseReason::Drain) {
                     self.begin_handshake(handshake, None);
                 }
@@ -263,7 +263,7 @@ impl Relay {
         }
     }
 
-    /// Begins a close handshake, which may take so long, unless one has begun.
+    /// Begins a close handshake, which may take this long, unless one has begun.
     fn begin_handshake(&mut self, handshake: CloseHandshake, timeout: Option<Duration>) {
         if self.handshake().is_none() {
             let closing = self.closing.get_or_insert_with(Closing::new);
@@ -324,7 +324,7 @@ impl Relay {
         Poll::Ready(expired.reason)
     }
 
-    /// Counts what moved, and shows it to those who look at the handle.
+    /// Counts the bytes and messages that moved, also in the handle.
     fn record(&mut self, inward: Progress, outward: Progress) {
         let (counters, handle) = (&self.env.counters, &self.handle);
         if inward.read > 0 {

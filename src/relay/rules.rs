@@ -28,7 +28,7 @@ pub struct MessageRules {
     pub notice: Option<Arc<str>>,
     /// Whether frames that RFC 6455 forbids a client close its connection.
     pub strict_frames: bool,
-    /// A client that was silent for so long gets a ping.
+    /// A client that was silent for this long gets a ping.
     pub ping: Option<Duration>,
     /// How long it may take to answer, once its host has acknowledged the ping.
     pub pong_timeout: Duration,

@@ -23,7 +23,7 @@ use super::sides::Sides;
 pub(in crate::relay) struct Closing {
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
-    /// How long until acknowledgements are looked at again, as the kernel reports them to nobody.
+    /// How long until acknowledgements are checked again, since the kernel sends no event for them.
     recheck_after: Duration,
     handshake: Option<CloseHandshake>,
     /// Both close frames are written.
@@ -56,7 +56,7 @@ impl Closing {
         self.handshake.as_ref()
     }
 
-    /// Begins a close handshake, which may take so long (`None`: for ever); none may have begun.
+    /// Begins a close handshake, which may take this long (`None`: for ever). To be called once.
     pub(in crate::relay) fn begin_handshake(
         &mut self,
         handshake: CloseHandshake,

@@ -43,8 +43,8 @@ pub(in crate::relay) struct Expired {
 }
 
 impl CloseStage {
-    /// The stage that `sides` are in; `None` while neither has ended. `is_acked` tells whether the client's host has
-    /// acknowledged everything that was written; it is asked only where that matters.
+    /// The stage that `sides` are in; `None` while neither has ended. `is_acked` returns whether the client's host has
+    /// acknowledged everything that was written; it is called only if that matters.
     fn of(sides: Sides, before: Option<Self>, is_acked: impl FnOnce() -> bool) -> Option<Self> {
         let now = if sides.client_died {
             Some(if sides.is_all_sent_to_server {
@@ -85,7 +85,7 @@ impl Deadlines {
         }
     }
 
-    /// Gives the close handshake so long; `None`: it may take for ever.
+    /// Limits the close handshake to this time; `None`: it may take for ever.
     pub(super) fn begin_handshake(&mut self, timeout: Option<Duration>, now: Instant) {
         self.handshake_until = timeout.and_then(|timeout| now.checked_add(timeout));
     }

@@ -102,7 +102,7 @@ impl Flow {
         self.gate.scanner().at_boundary() && !self.gate.saw_close() && !self.has_buffered() && self.ends.is_open()
     }
 
-    /// Looks for what only system calls tell: an end of the source that reading does not come to, and whether a pipe that
+    /// Finds what only system calls show: an end of the source behind bytes that are not read, and whether a pipe that
     /// holds bytes has become emptier. To be called a few times a second.
     pub(in crate::relay) fn probe(&mut self, source: &Transport) {
         self.outlet.check_pipe();

@@ -1,5 +1,5 @@
-//! Frames that are policed before they pass: what may not pass yet is deferred, and nothing more is read meanwhile; what may
-//! not pass at all closes the connection.
+//! Frames that are policed before they pass. A frame that may not pass yet is deferred, and until then nothing more is
+//! read; a frame that may never pass closes the connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -56,7 +56,7 @@ pub(super) struct Delay {
 }
 
 impl Inspection {
-    /// Begins with `first`, bytes that nobody has policed.
+    /// Begins with `first`, bytes that have not been policed.
     pub(super) fn new(policer: FramePolicer, first: Vec<u8>) -> Self {
         let deferred = (!first.is_empty()).then(|| {
             Box::new(Deferred {
@@ -228,7 +228,8 @@ impl Inspection {
         }
     }
 
-    /// Counts that `bytes` of the payload in progress passed without being policed, with so many `left` before them.
+    /// Counts that `bytes` of the payload in progress passed without being policed; `left` is what was left of the
+    /// payload before.
     pub(super) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv) {
         if self.policer.meters_payload(env) {
             self.policer.spend(bytes, left, env, env.moment());

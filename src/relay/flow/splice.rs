@@ -59,15 +59,15 @@ impl Splicer {
         }
     }
 
-    /// Notes that one read returned so many bytes in which so many messages began.
+    /// Notes that one read returned this many bytes, in which this many messages began.
     pub(super) fn note_read(&mut self, bytes: usize, messages: u32) {
         if bytes == BUFFER_SIZE && messages <= FEW && self.mode == SpliceMode::Small {
             self.mode = SpliceMode::Large;
         }
     }
 
-    /// How many bytes are copied at once, with so much of a payload left. Where frames are large, only what completes the
-    /// current one: the next can then be spliced.
+    /// How many bytes are copied at once if this much of a payload is left. With large frames it is only the rest of
+    /// the current one, so that the next can be spliced.
     pub(super) fn max_copy(self, payload_left: u64) -> usize {
         match (self.mode, usize::try_from(payload_left)) {
             (SpliceMode::Large, Ok(left @ 1..)) => left.saturating_add(self.peeked.bytes.into()).min(BUFFER_SIZE),
@@ -80,7 +80,7 @@ impl Splicer {
         bytes.get(self.peeked.bytes.into()..).unwrap_or_default()
     }
 
-    /// Notes that so many bytes were read; returns how many messages began in those of them that were peeked at.
+    /// Notes that this many bytes were read. Returns how many messages began in those of them that were peeked at.
     pub(super) fn consume(&mut self, bytes: usize) -> u64 {
         let peeked = &mut self.peeked;
         peeked.bytes = peeked.bytes.saturating_sub(u8::try_from(bytes).unwrap_or(u8::MAX));

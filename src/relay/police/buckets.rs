@@ -89,7 +89,7 @@ impl RateBuckets {
         self.limit_names().2
     }
 
-    /// How many bytes of the payload in progress, of which so many are `left`, may pass now.
+    /// How many bytes of the payload in progress may pass now; `left` is what is left of it.
     ///
     /// # Errors
     /// How long it takes until some may.
@@ -118,7 +118,7 @@ impl RateBuckets {
     /// Takes what a frame costs from all buckets, or from none. Returns whether its payload, of which so much is `here`, is
     /// paid for; otherwise that is paid for as it passes.
     ///
-    /// Where frames are rejected, the bucket must hold the whole payload; where they wait, a first portion.
+    /// If frames are rejected, the bucket must hold the whole payload; if they wait, a first portion.
     ///
     /// # Errors
     /// The limit that is exceeded, and how long it takes until it would not be.

@@ -71,7 +71,7 @@ impl HeartbeatDetector {
     }
 }
 
-/// After so many messages of other sizes in a row another size is followed.
+/// After this many messages of other sizes in a row, another size is followed.
 const MOST_VOTES: u16 = 16;
 
 /// An eighth more or less counts as the same interval.

@@ -1,8 +1,8 @@
 //! The policer of one direction: reads each frame's header before the frame passes, and decides whether it may.
 //!
-//! Its verdict does not depend on how the stream is split into reads: an incomplete header waits for the rest. Where what
-//! exceeds a rate is rejected, a frame passes if the bucket holds its whole payload once the header is complete; where it
-//! waits, a frame passes if it can begin, and then as much at a time as the bucket holds.
+//! Its verdict does not depend on how the stream is split into reads: an incomplete header waits for the rest. If
+//! frames above a rate are rejected, a frame passes if the bucket holds its whole payload once the header is complete.
+//! If they wait, a frame passes once it can begin, and then as much at a time as the bucket holds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,7 @@ enum FrameVerdict {
     },
     /// A header, or a pong, is incomplete.
     Unfinished,
-    /// The next bytes, so many, are an answer to a ping of ours.
+    /// This many of the next bytes are an answer to a ping of wsguard.
     Swallow(usize),
     /// They may not pass, now or at all.
     Reject(Violation),
@@ -149,7 +149,7 @@ impl FramePolicer {
         verdict
     }
 
-    /// How many bytes of the payload in progress, of which so many are `left`, may pass now.
+    /// How many bytes of the payload in progress may pass now; `left` is what is left of it.
     ///
     /// # Errors
     /// How long it takes until some may. It counts as deferred then.
@@ -163,7 +163,7 @@ impl FramePolicer {
         })
     }
 
-    /// Counts that so many bytes of the payload in progress passed, of which so many were `left`.
+    /// Counts that this many bytes of the payload in progress passed; `left` is what was left of it before.
     pub(in crate::relay) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv, now: Moment) {
         self.buckets.spend(bytes, env, now);
         self.is_deferred &= bytes < left;
@@ -282,7 +282,7 @@ impl FramePolicer {
         is_strict.then_some(FrameVerdict::Reject(Violation::Fault(fault)))
     }
 
-    /// Where limits are only observed: counts the hit, and returns true.
+    /// If limits are only observed, counts the hit and returns true.
     fn observes(&mut self, limit: MessageLimit, env: &RelayEnv) -> bool {
         let observes = env.limits.observe;
         if observes {
@@ -304,7 +304,7 @@ impl FramePolicer {
     }
 }
 
-/// How much of the payload in progress is still to come. Where the scanner is blind that has no end.
+/// How much of the payload in progress is still to come; without end if the scanner has lost the frames.
 pub(in crate::relay) fn in_progress(scanner: &FrameScanner) -> u64 {
     if scanner.is_blind() {
         u64::MAX

@@ -15,7 +15,7 @@ pub(super) struct ExpectedPong {
 }
 
 impl ExpectedPong {
-    /// No ping was sent yet. The payload is one that nobody can guess.
+    /// The state before the first ping, with a payload that can't be guessed.
     pub(super) fn random() -> Self {
         let mut payload = *b"wsguard-????????";
         let number = RandomState::new().hash_one(());

@@ -34,7 +34,7 @@ pub(in crate::relay) enum Remainder {
     Swallowed,
     /// The turn is over ([`MAX_FRAMES`](super::policer::MAX_FRAMES)): other connections go first.
     TurnOver,
-    /// They wait for a rate limit, for so long at least.
+    /// They wait for a rate limit, for at least this long.
     Defer(Duration),
     /// They may never pass.
     Reject(Violation),
@@ -43,7 +43,7 @@ pub(in crate::relay) enum Remainder {
 /// Why a frame may not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum Violation {
-    /// A rate is exceeded; after so long it would not be.
+    /// A rate is exceeded; after this time it would not be.
     Rate(MessageLimit, Duration),
     /// Its message is too large.
     Size,
