@@ -32,7 +32,7 @@ impl Reader {
     pub fn run<T: Send + 'static>(&self, timeout: Duration, task: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answers) = sync_channel(1);
         let task = Task(Box::new(move || {
-            // After the timeout nobody waits for it.
+            // After the timeout the receiver is gone.
             let _ = answer.try_send(task());
         }));
         self.queue(task)?;
@@ -149,7 +149,7 @@ fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
     read_to_end(file)
 }
 
-/// Bounded here as well: a file can be larger than its metadata tells, or grow.
+/// Bounded here as well: a file can be larger than its metadata says, or grow.
 fn read_to_end(file: impl Read) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;

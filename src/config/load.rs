@@ -97,7 +97,7 @@ pub(crate) fn load_with(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Ch
 
 fn read_error(path: &Path, error: &ReadError) -> Finding {
     let finding = Finding::nowhere(format!("{} can't be read: {error}", path.display()));
-    // The hint is for those who named no file.
+    // The hint is only for calls without a file name.
     if error.is_missing() && path == Path::new(defaults::FILE) {
         finding.hint("name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG")
     } else {

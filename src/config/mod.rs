@@ -1,7 +1,8 @@
 //! Text to [`policy::Policy`], and route matching.
 //!
-//! A text is read by `document`, which knows every key and judges no value, and compiled by `compile` with every mistake
-//! collected: what compiles is valid, there is no second check. Warnings are looked for only where there is no mistake.
+//! A text is read by `document`, which knows every key and judges no value, and compiled by `compile` with every
+//! mistake collected: what compiles is valid, there is no second check. Warnings are looked for only if there is no
+//! mistake.
 
 mod compile;
 pub mod defaults;

@@ -293,7 +293,7 @@ struct Kind<'a, T> {
     fits: &'a dyn Fn(&T) -> bool,
 }
 
-/// After 0, which may be meant as "without a limit" or as "nobody".
+/// The hint after a 0, which may mean "without a limit" or "none".
 const LIFTED: &str = "; \"off\" removes the limit; to admit only some clients, use a route's `allow`";
 
 fn or(word: &str) -> String {
