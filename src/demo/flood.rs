@@ -21,7 +21,7 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Floods of the guard at this address, each of which lasts so long. None is running yet.
+    /// Floods of the guard at this address, each of which lasts this long. None is running yet.
     pub(crate) fn new(guard: SocketAddr, lasts: Duration) -> Self {
         Self {
             guard: reachable(guard),

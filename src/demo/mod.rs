@@ -124,8 +124,8 @@ fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
 
 /// The demo's configuration, as a user would write it.
 fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: SocketAddr) -> String {
-    // A page elsewhere on the web may dial loopback addresses too: it is not let into the chat. Under which names a
-    // wildcard address is reached nobody knows here.
+    // A page elsewhere on the web may dial loopback addresses too: it is not admitted to the chat. For a wildcard
+    // address, the names by which it is reached are not known here.
     let origins = if page.ip().is_unspecified() {
         String::new()
     } else {
@@ -238,7 +238,7 @@ fn runtime() -> io::Result<Runtime> {
 
 const CONNECTIONS: u32 = 100;
 const GUARD_PORT: u16 = 9181;
-/// What a person who types can just about exceed, to see what happens.
+/// A rate that a fast typist can just exceed, to see what happens.
 const MESSAGES_A_SECOND: u32 = 2;
 const MESSAGES_AT_ONCE: u32 = 5;
 const PAGE_PORT: u16 = 9180;

@@ -142,5 +142,5 @@ const OF_THE_PEERS: [CloseReason; 4] = [
     CloseReason::Io,
     CloseReason::Upstream,
 ];
-/// Among so many clients the asker's share is looked for: more than the demo's guard lets in.
+/// The number of busiest clients among which the asker is searched: more than the demo's guard admits.
 const BUSIEST: usize = 200;
