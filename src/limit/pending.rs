@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use self::shard::{Ended, PerIpFull};
 
-use self::shard::{Oldest, Seats, Shard, Total};
+use self::shard::{Oldest, Seat, Seats, Shard, Total};
 use super::key::ClientKey;
 use super::sync::{AtomicU64, Ordering, RandomState};
 
@@ -139,9 +139,9 @@ impl PendingRoom {
         let mut next: Option<u64> = None;
         for shard in &self.shards {
             let mut seats = shard.lock();
-            while let Some(waker) = seats.end_late(now) {
+            while let Some(seat) = seats.end_late(now) {
                 self.counts.waiting.fetch_sub(1, Ordering::AcqRel);
-                wakers.extend(waker);
+                wakers.extend(seat.into_waker());
             }
             next = next.into_iter().chain(seats.deadline()).min();
         }
@@ -180,16 +180,16 @@ impl PendingRoom {
             .is_err()
         {
             // The count stays, and with it one seat is owed: several newcomers at once end no more than are too many.
-            if let Some(waker) = self.end_longest_waiting(max, now) {
+            if let Some(seat) = self.end_longest_waiting(max, now) {
                 // Outside of every lock: it may run code that comes back here.
-                waker.into_iter().for_each(Waker::wake);
+                seat.into_waker().into_iter().for_each(Waker::wake);
                 return;
             }
         }
     }
 
     /// Ends the seat that has waited longest; `None` where no more wait than may: others have left meanwhile.
-    fn end_longest_waiting(&self, max: u64, now: u64) -> Option<Option<Waker>> {
+    fn end_longest_waiting(&self, max: u64, now: u64) -> Option<Seat> {
         loop {
             let (mut silent, mut others) = (Total::default(), Total::default());
             for shard in &self.shards {

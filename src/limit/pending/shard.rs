@@ -94,6 +94,13 @@ pub(super) struct Seat {
     deadline: u64,
 }
 
+impl Seat {
+    /// What wakes its holder, if it waits for its end.
+    pub(super) fn into_waker(self) -> Option<Waker> {
+        self.waker
+    }
+}
+
 impl Seats {
     /// A new seat, not looked at yet.
     pub(super) fn add(&mut self, number: u64, arrived: u64, deadline: u64) {
@@ -120,15 +127,15 @@ impl Seats {
         }
     }
 
-    /// Ends a seat; `None` if it does not wait, else its waker.
-    pub(super) fn end(&mut self, number: u64, how: Ended) -> Option<Option<Waker>> {
+    /// Ends a seat and returns it; `None` if it does not wait.
+    pub(super) fn end(&mut self, number: u64, how: Ended) -> Option<Seat> {
         let seat = self.leave(number)?;
         self.ended.insert(number, how);
-        Some(seat.waker)
+        Some(seat)
     }
 
     /// Ends a seat whose deadline has passed.
-    pub(super) fn end_late(&mut self, now: u64) -> Option<Option<Waker>> {
+    pub(super) fn end_late(&mut self, now: u64) -> Option<Seat> {
         let (deadline, number) = self.deadlines.first().copied()?;
         if deadline > now {
             return None;
