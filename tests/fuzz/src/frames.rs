@@ -5,9 +5,9 @@
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
 use wsguard::wire::ws::frame::close_frame;
+use wsguard::wire::ws::header::FrameHeader;
 use wsguard::wire::ws::header::Sender;
 use wsguard::wire::ws::scanner::FrameScanner;
-use wsguard::wire::ws::header::FrameHeader;
 use wsguard::wire::ws::sequence::MessageSequence;
 use wsguard_fuzz::{Dice, pieces};
 

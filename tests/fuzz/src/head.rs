@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
-use wsguard::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
 use wsguard::wire::http::client_headers::names_client;
-use wsguard::wire::path::{PathReading, is_below, normal_form};
+use wsguard::wire::http::head::{Head, HeadCaps, HeadFault, HeadScan, Version};
 use wsguard::wire::http::server_request::{Forwarding, SendMode, request_for_server};
+use wsguard::wire::path::{PathReading, is_below, normal_form};
 use wsguard::wire::ws::upgrade_request::{Upgrade, check_upgrade};
 use wsguard_fuzz::{Dice, looks};
 

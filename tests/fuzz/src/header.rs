@@ -6,9 +6,9 @@
 use libfuzzer_sys::fuzz_target;
 use wsguard::wire::Step;
 use wsguard::wire::ws::frame::server_frame;
+use wsguard::wire::ws::header::{FrameFault, FrameHeader, FrameKind};
 use wsguard::wire::ws::header::{LONGEST_HEADER, Sender};
 use wsguard::wire::ws::scanner::FrameScanner;
-use wsguard::wire::ws::header::{FrameFault, FrameHeader, FrameKind};
 use wsguard::wire::ws::sequence::MessageSequence;
 use wsguard_fuzz::{Dice, looks};
 

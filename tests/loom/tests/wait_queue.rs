@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use wsguard_loom::limit::bucket::{Charge, Meter};
-use wsguard_loom::limit::wait_queue::{WaitQueue, Place};
 use wsguard_loom::limit::rules::Rate;
+use wsguard_loom::limit::wait_queue::{Place, WaitQueue};
 use wsguard_loom::{model, of_all};
 
 /// Two before it go, each on a thread of its own, while it asks: it is first by its own look, or is woken.
