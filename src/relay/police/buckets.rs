@@ -21,7 +21,8 @@ pub(super) struct RateBuckets {
     frames: Bucket,
     bytes: Bucket,
     /// Bytes that the bucket had for the payload in progress when that last went on. When they have passed, a whole portion
-    /// must be there again: so nothing goes on byte by byte, as tokens come back.
+    /// must be there again: so nothing goes on byte by byte, as tokens come back. What a payload leaves of them does not
+    /// carry over to the next.
     allowed: u32,
     sender: Sender,
     has_turn: bool,
@@ -107,6 +108,11 @@ impl RateBuckets {
         Ok(self.allowed.into())
     }
 
+    /// Notes that a new payload begins: it needs an allowance of its own.
+    pub(super) fn begin_payload(&mut self) {
+        self.allowed = 0;
+    }
+
     /// Charges for payload that passes.
     pub(super) fn spend(&mut self, bytes: u64, env: &RelayEnv, now: Moment) {
         if let Some(meter) = self.byte_meter(env) {
@@ -185,7 +191,7 @@ impl RateBuckets {
         if is_paid {
             self.bytes.charge(charge, now);
         }
-        self.allowed = 0;
+        self.begin_payload();
         Ok(is_paid)
     }
 

@@ -219,9 +219,12 @@ impl FramePolicer {
             Ok(Step::Done { value, used }) => (value, used),
             Ok(Step::More) => return FrameVerdict::Unfinished,
             Err(fault) => {
-                return self.reject_fault(fault, env).unwrap_or(FrameVerdict::Pass {
-                    most: blinding(scanner, bytes),
-                    is_frame: false,
+                return self.reject_fault(fault, env).unwrap_or_else(|| {
+                    self.buckets.begin_payload();
+                    FrameVerdict::Pass {
+                        most: blinding(scanner, bytes),
+                        is_frame: false,
+                    }
                 });
             }
         };

@@ -539,6 +539,38 @@ fn exactly_our_pong_is_swallowed() {
     assert_eq!(rig.passed, ours, "no ping was sent");
 }
 
+#[test]
+fn what_a_payload_leaves_of_its_allowance_is_not_for_bytes_in_which_frames_cannot_be_found() {
+    let unmasked = [TEXT, 0, b'm', b'a', b's', b'k'];
+    let stream = [frame(TEXT, 120), frame(TEXT, 120), unmasked.to_vec()].concat();
+    for (on_exceed, remainder) in [
+        (
+            OnExceed::Close,
+            Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(240))),
+        ),
+        (OnExceed::Delay, Remainder::Defer(Duration::from_millis(240))),
+    ] {
+        let rules = MessageRules {
+            // One byte is left behind both messages, and a portion is all 241.
+            bytes_rate: Some(a_second(1000, 241)),
+            on_exceed,
+            ..MessageRules::OFF
+        };
+        for size in 1..=stream.len() {
+            let mut rig = Rig::new(Sender::Client, &rules, false);
+            for segment in stream.chunks(size) {
+                rig.feed(segment, 0);
+                if rig.remainder == remainder {
+                    break;
+                }
+            }
+            // The second byte tells that there is no mask; up to it the header passes.
+            assert_eq!(rig.passed.len(), stream.len() - 4, "in segments of {size}");
+            assert_eq!(rig.remainder, remainder, "in segments of {size}");
+        }
+    }
+}
+
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     let first = prop::sample::select(vec![
         0x81_u8, 0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8a, 0xc1, 0x83, 0x09,
@@ -547,11 +579,15 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     (first, length, 0..20_u8).prop_map(|(first, length, twist)| {
         let mut frame = frame(first, length);
         match twist {
-            // Not masked, and not as short as can be.
+            // Not masked, not as short as can be, and longer than a frame may be.
             0 => frame[1] &= 0x7f,
             1 if length < 126 => {
                 frame[1] = 0xfe;
                 frame.splice(2..2, [0, u8::try_from(length).unwrap()]);
+            }
+            2 => {
+                frame[1] = 0xff;
+                frame.splice(2..2, (1_u64 << 63).to_be_bytes());
             }
             _ => {}
         }
