@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use self::shard::{Ended, PerIpFull};
 
-use self::shard::{Oldest, Seat, Seats, Shard, Total};
+use self::shard::{Oldest, Seat, Shard, Total};
 use super::key::ClientKey;
 use super::sync::{AtomicU64, Ordering, RandomState};
 
@@ -63,8 +63,9 @@ struct Rules {
 struct Counts {
     /// The number of the last arrival.
     arrivals: AtomicU64,
-    /// Seats that wait, less those that a newcomer is about to end: never above `max`. The shards never have fewer seats
-    /// than it says, since a seat is counted after it is there, and counted off under the lock under which it goes.
+    /// Waiting seats, less those of newcomers that are not counted yet: never above `max`. A seat is counted after it is
+    /// there, and counted off under the lock under which it goes. So it is below 0, as a signed number, for the moment in
+    /// which the deadline of a seat passes before the seat is counted.
     waiting: AtomicU64,
     /// Seats that are not dropped yet.
     taken: AtomicU64,
@@ -81,7 +82,7 @@ impl PendingRoom {
             },
             epoch: OnceLock::new(),
             hasher: RandomState::default(),
-            shards: std::iter::repeat_with(Shard::default).take(SHARDS).collect(),
+            shards: std::iter::repeat_with(Shard::default).take(SHARDS.into()).collect(),
             counts: Counts {
                 arrivals: AtomicU64::new(0),
                 waiting: AtomicU64::new(0),
@@ -116,15 +117,13 @@ impl PendingRoom {
         if let Some(key) = key {
             seats.count_key(key, hash, self.max_per_ip(), |key| self.hash(key))?;
         }
-        seats.add(number, now, deadline);
+        seats.add(number, key, now, deadline);
         drop(seats);
         self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let seat = Pending {
             room: Arc::clone(self),
             number,
-            home: hash,
-            hash,
-            key,
+            home: shard_of(hash),
             is_silent: AtomicBool::new(false),
         };
         self.make_room(now);
@@ -172,7 +171,7 @@ impl PendingRoom {
     /// Counts a newcomer whose seat is there, and ends the seat that gives way to it, if one has to.
     fn make_room(&self, now: u64) {
         let max = self.rules.max.load(Ordering::Relaxed).max(1);
-        let counted = |waiting| (waiting < max).then(|| waiting + 1);
+        let counted = |waiting: u64| (waiting.cast_signed() < max.cast_signed()).then(|| waiting.wrapping_add(1));
         while self
             .counts
             .waiting
@@ -230,7 +229,12 @@ impl PendingRoom {
     }
 
     fn shard(&self, hash: u64) -> &Shard {
-        &self.shards[shard_of(hash)]
+        &self.shards[usize::from(shard_of(hash))]
+    }
+
+    fn uncount_key(&self, key: ClientKey) {
+        let hash = self.hash(&key);
+        self.shard(hash).lock().uncount_key(key, hash, |key| self.hash(key));
     }
 }
 
@@ -248,11 +252,8 @@ pub struct Pending {
     room: Arc<PendingRoom>,
     /// The number of its arrival.
     number: u64,
-    /// The hash that its shard was chosen by.
-    home: u64,
-    /// The hash of `key`, where there is one.
-    hash: u64,
-    key: Option<ClientKey>,
+    /// The position of the shard that it is in.
+    home: u8,
     /// What was said of it last, so that what is no change takes no lock.
     is_silent: AtomicBool,
 }
@@ -284,23 +285,23 @@ impl Pending {
     /// # Errors
     /// The other key is at its cap; the seat stays counted under the old one.
     pub fn rekey(&mut self, key: Option<ClientKey>) -> Result<(), PerIpFull> {
-        if self.key == key {
+        let room = &*self.room;
+        let before = self.shard().lock().key_mut(self.number).and_then(|key| *key);
+        if before == key {
             return Ok(());
         }
-        let room = &*self.room;
-        let mut hash = self.home;
         if let Some(key) = key {
-            hash = room.hash(&key);
+            let hash = room.hash(&key);
             room.shard(hash)
                 .lock()
                 .count_key(key, hash, room.max_per_ip(), |key| room.hash(key))?;
         }
-        if let Some(before) = self.key {
-            room.shard(self.hash)
-                .lock()
-                .uncount_key(before, self.hash, |key| room.hash(key));
+        if let Some(counted_under) = self.shard().lock().key_mut(self.number) {
+            *counted_under = key;
         }
-        (self.key, self.hash) = (key, hash);
+        if let Some(before) = before {
+            room.uncount_key(before);
+        }
         Ok(())
     }
 
@@ -320,33 +321,31 @@ impl Pending {
     }
 
     fn shard(&self) -> &Shard {
-        self.room.shard(self.home)
+        &self.room.shards[usize::from(self.home)]
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
         let room = &*self.room;
-        let uncount = |seats: &mut Seats| {
-            if let Some(key) = self.key {
-                seats.uncount_key(key, self.hash, |key| room.hash(key));
-            }
-        };
-        let is_at_home = shard_of(self.hash) == shard_of(self.home);
         let mut seats = self.shard().lock();
         let seat = seats.leave(self.number);
-        match &seat {
-            Some(_) => {
+        let mut key = match &seat {
+            Some(seat) => {
                 room.counts.waiting.fetch_sub(1, Ordering::AcqRel);
+                seat.key()
             }
             None => seats.forget_ended(self.number),
-        }
-        if is_at_home {
-            uncount(&mut seats);
+        };
+        // Most keys are counted where their seats are: then one lock does.
+        let hash = key.map(|key| room.hash(&key));
+        if let Some((hash, at_home)) = hash.zip(key).filter(|(hash, _)| shard_of(*hash) == self.home) {
+            seats.uncount_key(at_home, hash, |key| room.hash(key));
+            key = None;
         }
         drop(seats);
-        if !is_at_home {
-            uncount(&mut room.shard(self.hash).lock());
+        if let Some(elsewhere) = key {
+            room.uncount_key(elsewhere);
         }
         room.counts.taken.fetch_sub(1, Ordering::Relaxed);
         // Its waker outside of the lock: it may run code that comes back here.
@@ -366,12 +365,12 @@ fn nanos_since(epoch: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn shard_of(hash: u64) -> usize {
-    (hash >> 32) as usize % SHARDS
+fn shard_of(hash: u64) -> u8 {
+    u8::try_from((hash >> 32) % u64::from(SHARDS)).unwrap_or_default()
 }
 
 /// Enough for the cores that accept; a power of two.
-const SHARDS: usize = if cfg!(loom) { 2 } else { 8 };
+const SHARDS: u8 = if cfg!(loom) { 2 } else { 8 };
 
 /// Silent sockets are few if there is less than one of them for this many others.
 pub const FEW: usize = 8;

@@ -80,7 +80,7 @@ pub(super) struct Seats {
     silent: BTreeMap<u64, Seat>,
     /// Those that have sent something, and those that were not looked at yet.
     others: BTreeMap<u64, Seat>,
-    ended: BTreeMap<u64, Ended>,
+    ended: BTreeMap<u64, (Ended, Option<ClientKey>)>,
     /// With the number of their seat.
     deadlines: BTreeSet<(u64, u64)>,
     /// Seats of each key whose hash leads here and that has any. The seats themselves may be elsewhere.
@@ -90,11 +90,18 @@ pub(super) struct Seats {
 /// Times are in nanoseconds since the room's epoch: half the space of an `Instant`.
 pub(super) struct Seat {
     waker: Option<Waker>,
+    /// The key that it is counted under.
+    key: Option<ClientKey>,
     arrived: u64,
     deadline: u64,
 }
 
 impl Seat {
+    /// The key that it was counted under.
+    pub(super) fn key(&self) -> Option<ClientKey> {
+        self.key
+    }
+
     /// What wakes its holder, if it waits for its end.
     pub(super) fn into_waker(self) -> Option<Waker> {
         self.waker
@@ -102,13 +109,14 @@ impl Seat {
 }
 
 impl Seats {
-    /// A new seat, not looked at yet.
-    pub(super) fn add(&mut self, number: u64, arrived: u64, deadline: u64) {
+    /// A new seat, not looked at yet. It is counted under `key`.
+    pub(super) fn add(&mut self, number: u64, key: Option<ClientKey>, arrived: u64, deadline: u64) {
         self.deadlines.insert((deadline, number));
         self.others.insert(
             number,
             Seat {
                 waker: None,
+                key,
                 arrived,
                 deadline,
             },
@@ -130,7 +138,7 @@ impl Seats {
     /// Ends a seat and returns it; `None` if it does not wait.
     pub(super) fn end(&mut self, number: u64, how: Ended) -> Option<Seat> {
         let seat = self.leave(number)?;
-        self.ended.insert(number, how);
+        self.ended.insert(number, (how, seat.key));
         Some(seat)
     }
 
@@ -150,12 +158,22 @@ impl Seats {
         Some(seat)
     }
 
-    pub(super) fn forget_ended(&mut self, number: u64) {
-        self.ended.remove(&number);
+    /// Forgets a seat that was ended, and returns its key.
+    pub(super) fn forget_ended(&mut self, number: u64) -> Option<ClientKey> {
+        self.ended.remove(&number).and_then(|(_, key)| key)
     }
 
     pub(super) fn ended(&self, number: u64) -> Option<Ended> {
-        self.ended.get(&number).copied()
+        self.ended.get(&number).map(|(how, _)| *how)
+    }
+
+    /// The key that a seat is counted under, whether it waits or was ended.
+    pub(super) fn key_mut(&mut self, number: u64) -> Option<&mut Option<ClientKey>> {
+        let waiting = self.others.get_mut(&number).or_else(|| self.silent.get_mut(&number));
+        match waiting {
+            Some(seat) => Some(&mut seat.key),
+            None => self.ended.get_mut(&number).map(|(_, key)| key),
+        }
     }
 
     /// Those that have sent nothing, then all others.
