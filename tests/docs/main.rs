@@ -232,7 +232,6 @@ struct Document {
 }
 
 impl Document {
-    /// The path from the root of a file that this document names relative to itself; itself for an empty name.
     /// The path from the root of a file that this document names relative to itself; its own for an empty name.
     fn beside(&self, name: &str) -> String {
         if name.is_empty() {
