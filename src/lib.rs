@@ -2,7 +2,7 @@
 //! or refuses it by exact per-client limits and budgets, and then moves bytes for hours at next to no cost.
 //!
 //! Folders are floors. A file imports from its own folder and from the floors below it that this table names, and
-//! from nowhere else; `tests/floors.rs` fails on any other edge.
+//! from nowhere else; `tests/floors` fails on any other edge.
 //!
 //! | floor | folder | what lives there | may use |
 //! |---|---|---|---|
