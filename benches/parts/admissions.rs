@@ -2,15 +2,14 @@
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
-use std::sync::Barrier;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion};
 use wsguard::limit::rules::{ClientRules, Rate};
 
 use crate::dice::Dice;
 use crate::inputs::door::Door;
+use crate::threads::both_at_once;
 
 /// Tables of each size in turn.
 pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
@@ -25,7 +24,7 @@ pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
         });
         // What each thread takes for one of its own while the other is at it too.
         group.bench_function(BenchmarkId::new("known client, two threads", size), |bencher| {
-            bencher.iter_custom(|rounds| at_once(&door, size, &mut dice, rounds));
+            bencher.iter_custom(|rounds| both_at_once(&mut dice, rounds, |dice| visit(&door, pick(dice, size))));
         });
         let mut newcomer = size;
         group.bench_function(BenchmarkId::new("new client, full table", size), |bencher| {
@@ -45,24 +44,6 @@ pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
     group.bench_function("refused at per_ip", |bencher| {
         bencher.iter(|| black_box(door.ask(0, Duration::ZERO)).is_err());
     });
-}
-
-fn at_once(door: &Door, size: u32, dice: &mut [Dice; 2], rounds: u64) -> Duration {
-    let start = Barrier::new(dice.len());
-    thread::scope(|scope| {
-        let threads = dice.each_mut().map(|dice| {
-            scope.spawn(|| {
-                start.wait();
-                let began = Instant::now();
-                for _ in 0..rounds {
-                    visit(door, pick(dice, size));
-                }
-                began.elapsed()
-            })
-        });
-        let took = threads.map(|thread| thread.join().expect("a visit does not panic"));
-        took.into_iter().max().unwrap_or_default()
-    })
 }
 
 fn visit(door: &Door, number: u32) {

@@ -19,6 +19,8 @@ mod heads;
 #[path = "../inputs/mod.rs"]
 mod inputs;
 mod memory;
+mod pendings;
+mod threads;
 
 use std::io;
 
@@ -39,6 +41,7 @@ fn main() -> io::Result<()> {
     frames::measure(&mut criterion);
     buckets::measure(&mut criterion);
     admissions::measure(&mut criterion, clients);
+    pendings::measure(&mut criterion);
     criterion.final_summary();
     Ok(())
 }
