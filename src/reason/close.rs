@@ -113,8 +113,9 @@ reason_table! {
         }
         Panic => {
             word: "panic",
-            meaning: "A fault of wsguard's own; the log has it.",
-            advice: "Please report it.",
+            meaning: "A bug in wsguard. It ended this connection and no other.",
+            advice: "A log line with the event `panic` says what failed, and where in the source. If it happens again and again, \
+                     a client may have found out how to cause it: its key is in the lines with this reason.",
             note: "none",
             ..NO_FRAME
         }
