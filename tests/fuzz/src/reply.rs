@@ -228,6 +228,7 @@ fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
 }
 
+/// Not the list of `src/wire/http/server_reply.rs`, though it reads the same: a name that is lost there must be missed here.
 const OF_CONNECTION: [&str; 8] = [
     "connection",
     "content-length",
