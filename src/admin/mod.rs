@@ -20,7 +20,8 @@ use self::judge::Verdict;
 use self::serve::{Asked, Response, text};
 use crate::control::guard::Guard;
 
-/// The running admin server. Dropping it ends its thread and every connection to it.
+/// The running admin server. Dropping it ends its thread and every connection to it, and waits for the thread, which takes
+/// no longer than the page it may be writing.
 #[derive(Debug)]
 pub struct AdminServer {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
@@ -52,13 +53,6 @@ pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io
     Ok(AdminServer {
         running: Some((stop, thread)),
     })
-}
-
-impl AdminServer {
-    /// Ends the thread and waits for it, which takes no longer than the page it may be writing.
-    pub fn stop(self) {
-        drop(self);
-    }
 }
 
 impl Drop for AdminServer {

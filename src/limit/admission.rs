@@ -223,18 +223,6 @@ pub struct Permit {
     key: ClientKey,
 }
 
-impl Permit {
-    /// Who is charged.
-    pub fn key(&self) -> ClientKey {
-        self.key
-    }
-
-    /// The zone that it is counted in.
-    pub fn zone(&self) -> &Arc<ZoneCounts> {
-        &self.zone
-    }
-}
-
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(process) = &self.process {

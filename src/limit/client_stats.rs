@@ -90,7 +90,8 @@ impl Admission {
         open
     }
 
-    /// Client keys remembered, open or idle.
+    /// Client keys remembered, open or idle, for the tests and the models.
+    #[cfg(any(test, loom))]
     pub fn remembered(&self) -> u64 {
         let mut entries = 0;
         self.table.visit(|_| entries += 1);

@@ -40,13 +40,6 @@ impl ForwardHeader {
             Self::XRealIp => "x-real-ip",
         }
     }
-
-    /// The header of this name, in any case.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|header| header.name().eq_ignore_ascii_case(name))
-    }
 }
 
 /// The client that `lines` name.
