@@ -1,6 +1,6 @@
 //! Why an open connection ended.
 
-use super::table::reason_table;
+use super::table_macro::reason_table;
 
 /// What is fixed about a reason to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 pub mod close;
 pub mod reject;
-mod table;
+mod table_macro;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! Why a client got no tunnel.
 
-use super::table::reason_table;
+use super::table_macro::reason_table;
 
 /// What is fixed about a reason to reject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,5 +2,5 @@
 
 #[path = "../../../src/reason/close.rs"]
 pub mod close;
-#[path = "../../../src/reason/table.rs"]
-mod table;
+#[path = "../../../src/reason/table_macro.rs"]
+mod table_macro;
