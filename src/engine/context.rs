@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::live::in_force::Live;
 
 use crate::engine::ghosts::search_permits::SearchPermits;
-use crate::engine::parked::ParkedSet;
+use crate::engine::parked_set::ParkedSet;
 use crate::engine::registry::Registry;
 
 /// The values that all tasks of one worker share.

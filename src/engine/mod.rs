@@ -7,7 +7,7 @@ pub mod conn;
 pub mod context;
 pub mod drive;
 pub mod ghosts;
-pub mod parked;
+pub mod parked_set;
 pub mod registry;
 pub mod sweep;
 mod tick;

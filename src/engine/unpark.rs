@@ -8,7 +8,7 @@ use crate::walk::walk::resume;
 
 use crate::engine::context::Context;
 use crate::engine::drive::drive;
-use crate::engine::parked::{ParkedSet, Unparked, Wakes};
+use crate::engine::parked_set::{ParkedSet, Unparked, Wakes};
 use crate::engine::tunnel;
 use crate::telemetry::survive::survive;
 

@@ -17,7 +17,7 @@ use crate::engine::accept::accept;
 use crate::engine::bound_listener::BoundListener;
 use crate::engine::context::Context;
 use crate::engine::ghosts::search_permits::SearchPermits;
-use crate::engine::parked::{ParkedSet, Wakes};
+use crate::engine::parked_set::{ParkedSet, Wakes};
 use crate::engine::registry::Registry;
 use crate::engine::sweep::{LastSweep, expire, sweep};
 use crate::engine::unpark::unpark;
