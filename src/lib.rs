@@ -11,16 +11,16 @@
 //! | 10 | `demo/` | a chat server, its page and a flood | admin control live telemetry config reason net limit wire |
 //! | 9 | `admin/` | the admin server: health checks, the text of `/metrics` and of `/stats` | control live telemetry config relay upstream reason net limit wire |
 //! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors, names | engine walk live telemetry config relay upstream reason net limit |
-//! | 7 | `engine/` | what runs connections: workers, listening sockets, parked and open connections, their timeouts, ghosts | walk live telemetry config relay upstream reason net limit |
+//! | 7 | `engine/` | what runs connections: workers, listening sockets, the task of an open connection (`tunnel`, which parks it when idle), parked connections, timeouts, ghosts | walk live telemetry config relay upstream reason net limit |
 //! | 6 | `walk/` | the life of a connection: preread, identify (which hop is trusted), decide, connect to a server, refuse (Retry-After), record | live telemetry config relay upstream reason net limit wire |
 //! | 5 | `live/` | what is in force: the policy with its zones, listeners and servers, and what outlives a reload | telemetry config relay upstream reason net limit wire |
 //! | 4 | `telemetry/` | what is counted and logged of each connection: metrics, log lines, samples; advice | config relay upstream reason net limit wire |
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |
-//! | 2 | `relay/` | two sockets in, totals out: flow (splice), police (message limits, pongs), close | reason net limit wire |
+//! | 2 | `relay/` | two sockets in, totals out: flow (copy or splice), police (message limits, pongs), close | reason net limit wire |
 //! | 2 | `upstream/` | where to dial: the choice among an upstream's servers | net limit wire |
 //! | 1 | `net/` | sockets: listen, client io with bytes read ahead, dial, sys (the only unsafe code) | |
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |
-//! | 1 | `reason/` | why a client got no tunnel, and why a connection ended: two closed lists | |
+//! | 1 | `reason/` | why a client got no tunnel (with the HTTP status), and why a connection ended: two closed lists | |
 //! | 1 | `wire/` | bytes to values and back: PROXY header, request head, upgrade request, hops (X-Forwarded-For), frames, the server's reply. Pure | |
 //!
 //! What follows is `README.md` of this folder: the life of a connection, and where to find what.

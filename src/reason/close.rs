@@ -1,4 +1,4 @@
-//! Why an open connection ended.
+//! Why an open connection ended: each reason with its close frame.
 
 use super::table_macro::reason_table;
 

@@ -1,4 +1,4 @@
-//! Why a client got no tunnel.
+//! Why a client got no tunnel: each reason with its HTTP status and text.
 
 use super::table_macro::reason_table;
 

@@ -1,4 +1,4 @@
-//! How an upstream's connections are relayed.
+//! The `relay` setting of an upstream: whether frames may be spliced. `flow/splice.rs` decides which are.
 
 /// How bytes get from one leg to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -1,5 +1,5 @@
-//! Zero-copy: the payload of a large frame goes from socket to socket through a pipe (splice(2)), without a copy into this
-//! process.
+//! Decides between splicing and copying. The payload of a large frame is spliced: it goes from socket to socket through a
+//! pipe (splice(2)), without a copy into this process.
 
 use std::io::{self, ErrorKind};
 
