@@ -9,12 +9,12 @@ use super::address::address;
 pub struct Authority<'b> {
     /// As sent, without the port. It is ASCII and never empty; an IPv6 address keeps its brackets.
     pub host: &'b [u8],
-    /// `None` where there is no port, or an empty one.
+    /// `None` if there is no port, or an empty one.
     pub port: Option<u16>,
 }
 
 impl<'b> Authority<'b> {
-    /// Reads `name`, `IPv4` or `[IPv6]` with an optional port; `None` for everything else, user information included.
+    /// Reads `name`, `IPv4` or `[IPv6]` with an optional port; `None` for everything else, including user information.
     pub fn parse(text: &'b [u8]) -> Option<Self> {
         let host_len = if text.first() == Some(&b'[') {
             let close = text.iter().position(|byte| *byte == b']')?;
@@ -37,9 +37,10 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// The address that a host is: four decimal numbers, or IPv6 in brackets. An IPv4-mapped IPv6 address is the IPv4 address.
+/// The address that a host is written as: four decimal numbers, or IPv6 in brackets. An IPv4-mapped IPv6 address
+/// becomes IPv4.
 ///
-/// Others may read `127.1` or `0x7f.0.0.1` as an address. Browsers never send those, and here they are names.
+/// Other programs may read `127.1` or `0x7f.0.0.1` as an address. Browsers never send these; here they are names.
 pub fn address_of(host: &[u8]) -> Option<IpAddr> {
     let ip = match host {
         [b'[', inner @ .., b']'] => address::<Ipv6Addr>(inner)?.into(),
@@ -49,7 +50,7 @@ pub fn address_of(host: &[u8]) -> Option<IpAddr> {
     Some(IpAddr::to_canonical(&ip))
 }
 
-/// `reg-name` of RFC 3986, section 3.2.2, of which an IPv4 address is one.
+/// `reg-name` of RFC 3986, section 3.2.2. An IPv4 address matches it too.
 fn is_reg_name(name: &[u8]) -> bool {
     let mut rest = name;
     while let [first, behind @ ..] = rest {
@@ -62,7 +63,7 @@ fn is_reg_name(name: &[u8]) -> bool {
     true
 }
 
-/// Leading zeros are allowed here, as RFC 3986 has them.
+/// Leading zeros are allowed, as in RFC 3986.
 fn port_of(digits: &[u8]) -> Option<u16> {
     digits.iter().try_fold(0u16, |port, digit| match digit {
         b'0'..=b'9' => port.checked_mul(10)?.checked_add(u16::from(digit - b'0')),

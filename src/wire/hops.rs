@@ -1,8 +1,8 @@
 //! Reads the client from the headers of a trusted hop: `X-Forwarded-For`, `Forwarded` (RFC 7239), `X-Real-IP`,
 //! `CF-Connecting-IP`.
 //!
-//! Lists are read from the right, where the proxies that are trusted wrote, and only as far as is needed: what a client
-//! put further left neither costs anything nor changes how the right end reads.
+//! Lists are read from the right, where the trusted proxies wrote, and only as far as needed. What a client wrote
+//! further left costs nothing and does not change how the right end is read.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -23,7 +23,7 @@ pub enum ForwardHeader {
 }
 
 impl ForwardHeader {
-    /// Every header that is understood.
+    /// Every header that can be read.
     pub const ALL: [Self; 4] = [
         Self::XForwardedFor,
         Self::XRealIp,
@@ -44,12 +44,14 @@ impl ForwardHeader {
 
 /// The client that `lines` name.
 ///
-/// `lines` are the values of every header of that name, in order; `hop` is the address they came from, which the caller
-/// has found to be trusted. Lists are walked from the right while `trusts` says yes: the first other hop is the client;
-/// if all are trusted, the leftmost is, and after 32 trusted ones the 32nd. A malformed hop ends the walk, and the nearest
-/// good one to its right counts, `hop` where there is none. The headers that hold one address must be there once.
+/// `lines` are the values of every header of that name, in order. `hop` is the trusted address that they came from.
 ///
-/// Addresses come as they were written: an IPv4-mapped IPv6 address stays one. Nothing is allocated.
+/// A list is walked from the right as long as `trusts` returns true. The first hop that is not trusted is the client.
+/// If all are trusted, the leftmost is the client, or the 32nd if there are more. A malformed hop ends the walk; then
+/// the client is the hop to its right, or `hop` if there is none. A header that holds one address must be present
+/// exactly once.
+///
+/// Addresses are returned as written: an IPv4-mapped IPv6 address stays one. Nothing is allocated.
 pub fn client_from<'a>(
     header: ForwardHeader,
     lines: &[&'a [u8]],
@@ -79,8 +81,8 @@ pub fn client_from<'a>(
 
 /// Reads one hop: `ip`, `ip:port`, `[v6]` or `[v6]:port`, with nothing before or after it.
 ///
-/// An IPv6 address without brackets has no port: its last group would be ambiguous. Zone ids, leading zeros in IPv4
-/// or in the port, names, `unknown` and `_hidden` are no hops.
+/// An IPv6 address without brackets can't have a port, since that would look like its last group. Zone ids, leading
+/// zeros in IPv4 or in the port, names, `unknown` and `_hidden` are malformed.
 pub fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     if hop.len() > LONGEST_HOP {
         return None;
@@ -102,7 +104,7 @@ pub fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// The walk over hops, rightmost first; `None` is a malformed one.
+/// Walks over hops, rightmost first. `None` is a malformed hop.
 fn walk(hops: impl Iterator<Item = Option<IpAddr>>, hop: IpAddr, trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut nearest = hop;
     for read in hops.take(MOST_TRUSTED) {
@@ -117,9 +119,10 @@ fn walk(hops: impl Iterator<Item = Option<IpAddr>>, hop: IpAddr, trusts: impl Fn
 
 /// The elements of one `Forwarded` line, rightmost first, split at the commas outside quoted strings.
 ///
-/// Going left, a quote outside a string closes one, and the string reaches to the next quote that no backslash escapes.
-/// For a well-formed line that is the same split as from the left. For another one it is the better: a quote that a
-/// client leaves open can't swallow what the proxy appended. Each byte is looked at once, backslashes twice.
+/// Going left, a quote outside a string is the end of one, and the string begins at the next quote that is not escaped
+/// by a backslash. A well-formed line is split in the same way from either end. In a malformed line this direction is
+/// safer: a quote that a client leaves open can't swallow what the proxy appended. Each byte is looked at once,
+/// backslashes twice.
 struct ElementsFromRight<'a> {
     rest: Option<&'a [u8]>,
 }
@@ -147,13 +150,13 @@ impl<'a> Iterator for ElementsFromRight<'a> {
     }
 }
 
-/// Whether the byte after `left` is escaped: an odd number of backslashes stands before it.
+/// Whether the byte after `left` is escaped: `left` ends with an odd number of backslashes.
 fn is_escaped(left: &[u8]) -> bool {
     left.iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1
 }
 
-/// The address in an element's one `for` parameter. The rest of the element must be well-formed as well: pairs of
-/// token and value between semicolons, round which blanks are let pass since proxies write them.
+/// The address in an element's only `for` parameter. The rest of the element must be well-formed too: pairs of token
+/// and value, separated by semicolons. Blanks around a semicolon are allowed, since proxies write them.
 fn hop_of_element(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     let mut rest = element;
@@ -179,7 +182,8 @@ fn hop_of_element(element: &[u8]) -> Option<IpAddr> {
     found
 }
 
-/// Splits a value, with its quotes, from what follows it. Unquoted ones may hold what addresses need beyond a token.
+/// Splits a value, with its quotes, from what follows it. An unquoted value may contain the bytes that addresses need
+/// beyond a token's.
 fn split_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = if bytes.starts_with(b"\"") {
         let mut escaped = false;
@@ -214,16 +218,16 @@ fn hop_of_value(value: &[u8]) -> Option<IpAddr> {
     parse_hop(plain.get(..length)?)
 }
 
-/// What stands before and after the first `at`.
+/// The bytes before and after the first `at`.
 fn cut(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let before = bytes.iter().position(|&byte| byte == at)?;
     Some((bytes.get(..before)?, bytes.get(before + 1..)?))
 }
 
-/// How many trusted hops are walked over; a longer chain of proxies is nobody's.
+/// The most trusted hops that are walked over. No real chain of proxies is longer.
 const MOST_TRUSTED: usize = 32;
 
-/// `[`, an IPv6 address of 45 bytes, `]:65535`: 53 bytes are enough for every hop.
+/// The longest hop has 53 bytes: `[`, an IPv6 address of 45 bytes, `]:65535`.
 const LONGEST_HOP: usize = 64;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Bytes to values and back: PROXY header, request head, upgrade check, forwarded hops, frames, replies.
 //!
-//! Everything here is pure: no socket, clock, lock or log. Parsers are resumable: they are given all bytes so far and
-//! say [`Step::More`] until they can tell.
+//! Everything here is pure: no socket, clock, lock or log. Parsers are resumable: they get all bytes so far, and return
+//! [`Step::More`] until these are enough.
 
 mod address;
 pub mod authority;
@@ -12,16 +12,16 @@ pub mod proxy;
 mod token;
 pub mod ws;
 
-/// What a parser says about the bytes it was given.
+/// What a parser found in the bytes so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<T> {
-    /// A whole value; bytes from `used` on belong to what follows.
+    /// A complete value. The bytes from `used` on belong to what follows it.
     Done {
         /// The value.
         value: T,
         /// How many bytes it took.
         used: usize,
     },
-    /// So far nothing is wrong, and nothing is whole.
+    /// Nothing is wrong so far, but the value is incomplete.
     More,
 }

@@ -1,23 +1,24 @@
-//! A request's path in its readings: as it was sent, as a backend might resolve it, and as the laxest one might take it.
+//! The ways to read a request's path: as it was sent, as a server may resolve it, and as the most lenient server may.
 //!
-//! A route that guards something must not be walked around by a spelling which the backend reads as another path. So
-//! routes are matched in all readings, and a request with two answers is refused.
+//! A client must not get around a route by a spelling of the path that the server reads as another path. So routes are
+//! matched against every reading, and a request whose readings lead to different routes is refused.
 
 use std::borrow::Cow;
 
-/// A path in both readings.
+/// A path as it was sent and in its normal form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathReading<'a> {
     /// The path as it was sent, without the query.
     pub as_sent: &'a [u8],
     /// Its [`normal_form`].
     pub normal: Cow<'a, [u8]>,
-    /// Whether there is only one way to read it: no `%`, `\`, `;`, `//` or dot segment, and not taken from an absolute form.
+    /// Whether there is only one way to read it: it has no `%`, `\`, `;`, `//` or dot segment, and the target was not a
+    /// URL.
     pub plain: bool,
 }
 
 impl<'a> PathReading<'a> {
-    /// Reads `path`, which is the request target's path without its query; `absolute_form`: the target named a host too.
+    /// Reads `path`, the path of the request target without its query. `absolute_form` says that the target was a URL.
     pub fn of(path: &'a [u8], absolute_form: bool) -> Self {
         Self {
             as_sent: path,
@@ -26,7 +27,8 @@ impl<'a> PathReading<'a> {
         }
     }
 
-    /// Whether the path is its own [`lax_forms`]: plain, in lower case, ASCII, and no segment ends with a dot.
+    /// Whether its [`lax_forms`] are the path itself: it is plain, in lower case, ASCII, and no segment ends with a
+    /// dot.
     pub fn is_settled(&self) -> bool {
         let mut before = 0;
         let keeps = |byte: u8| {
@@ -38,11 +40,12 @@ impl<'a> PathReading<'a> {
     }
 }
 
-/// `path` as servers read it that know neither case nor the ends of names, which is more than [`normal_form`] resolves: in
-/// lower case (Express, IIS), and each segment without dots and blanks at its end (Windows). Beyond ASCII, letters are one
-/// that have one upper case.
+/// `path` as it is read by servers that ignore case (Express, IIS) and cut the ends of names (Windows). On top of what
+/// [`normal_form`] resolves, it is in lower case, and each segment loses the dots and blanks at its end. Outside ASCII,
+/// letters with the same upper case become the same letter.
 ///
-/// Where a NUL is in it, two of them: without what follows it, for a server that reads up to it, and without it.
+/// If the path has a NUL, there are two forms: one that ends before it, for servers that stop reading there, and one
+/// with every NUL removed.
 pub fn lax_forms(path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let decoded = decode(path);
     let lax = |read: &[u8]| fold(&resolve(read, without_end));
@@ -55,12 +58,12 @@ pub fn lax_forms(path: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     }
 }
 
-/// `path` as the laxest backend might read it: percent-decoded once (what is no `%` and two hex digits stays), each `\`
-/// taken as `/`, `;` and what follows it cut from each segment, then empty and dot segments resolved. In that order, so
-/// an encoded `/`, `\`, `;` or `.` counts as the byte itself. `..` above the root stays at the root.
+/// `path` with everything resolved that servers resolve. In this order: it is percent-decoded once (a `%` without two
+/// hex digits stays), each `\` becomes `/`, each segment loses its `;` and what follows it, and empty and dot segments
+/// are resolved. So an encoded `/`, `\`, `;` or `.` counts as the byte itself. `..` above the root stays at the root.
 ///
-/// The result starts with `/` and is valid for [`is_below`]; it is decoded, so to put it into its normal form again
-/// is a mistake unless no `%` is left. A final `/` is kept.
+/// The result starts with `/` and can be passed to [`is_below`]. A final `/` is kept. The result is decoded, so don't
+/// normalise it again if it still has a `%`.
 pub fn normal_form(path: &[u8]) -> Cow<'_, [u8]> {
     if reads_one_way(path) {
         return Cow::Borrowed(path);
@@ -73,9 +76,11 @@ pub fn normal_form(path: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Whether `path` is `prefix` or below it, by whole segments: `/ws` has `/ws`, `/ws/` and `/ws/a`, and not `/wsx`.
+/// Whether `path` is `prefix` or below it, by whole segments: `/ws`, `/ws/` and `/ws/a` are below `/ws`, but `/wsx` is
+/// not.
 ///
-/// A final `/` of the prefix says nothing, so `/` has every path. Bytes are compared as they are, in their case.
+/// A final `/` of the prefix is ignored, so every path is below `/`. Bytes are compared as they are, including their
+/// case.
 pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
     let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
     prefix.is_empty()
@@ -84,7 +89,7 @@ pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
             .is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
 }
 
-/// Whether nothing in `path` can be read in two ways.
+/// Whether `path` can be read in only one way.
 fn reads_one_way(path: &[u8]) -> bool {
     let Some(below_root) = path.strip_prefix(b"/") else {
         return false;
@@ -93,7 +98,7 @@ fn reads_one_way(path: &[u8]) -> bool {
         return true;
     }
     let mut segments = below_root.split(|&byte| byte == b'/');
-    // The last one may be empty: a final slash.
+    // The last one may be empty, after a final slash.
     let last = segments.next_back().unwrap_or_default();
     segments.all(|segment| !segment.is_empty() && is_plain_segment(segment)) && is_plain_segment(last)
 }
@@ -129,7 +134,7 @@ fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// A segment's name without the dots and blanks at its end; what is a dot segment then stays one.
+/// A segment's name without the dots and blanks at its end. `.` and `..` stay, also those with blanks after them.
 fn without_end(name: &[u8]) -> &[u8] {
     let mut name = name;
     while let [shorter @ .., b' '] = name {
@@ -144,7 +149,7 @@ fn without_end(name: &[u8]) -> &[u8] {
     name
 }
 
-/// In lower case, where letters are one that have one upper case. What is no UTF-8 stays.
+/// In lower case. Letters with the same upper case become the same letter. Bytes that are not UTF-8 stay.
 fn fold(path: &[u8]) -> Vec<u8> {
     if path.is_ascii() {
         return path.to_ascii_lowercase();
@@ -163,9 +168,9 @@ fn fold(path: &[u8]) -> Vec<u8> {
     folded
 }
 
-/// Cuts parameters and resolves empty and dot segments, each as `read` makes of it.
+/// Cuts parameters, applies `read` to each segment, and resolves empty and dot segments.
 fn resolve(decoded: &[u8], read: fn(&[u8]) -> &[u8]) -> Vec<u8> {
-    // Always ends with the slash behind its last segment, so that going up is a cut behind the slash before that.
+    // Always ends with the slash after its last segment, so going up means cutting after the slash before that one.
     let mut resolved = Vec::with_capacity(decoded.len() + 2);
     resolved.push(b'/');
     let mut ends_in_name = false;

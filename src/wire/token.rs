@@ -1,11 +1,11 @@
-//! What header fields are made of: token bytes, blanks, comma-separated lists (RFC 9110, section 5.6).
+//! The parts of header fields: token bytes, blanks, comma-separated lists (RFC 9110, section 5.6).
 
-/// Whether `byte` may stand in a method or a header name: `tchar` of RFC 9110, section 5.6.2.
+/// Whether a method or a header name may contain `byte`: `tchar` of RFC 9110, section 5.6.2.
 pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN[usize::from(byte)]
 }
 
-/// Whether `name` is a token: one such byte or more.
+/// Whether `name` is a token: one or more token bytes.
 pub(super) fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().copied().all(is_token_byte)
 }
@@ -30,8 +30,8 @@ pub(super) fn trim_blanks(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The members of a comma-separated list, without blanks; empty members, which a recipient must ignore, are left out
-/// (RFC 9110, section 5.6.1.2).
+/// The members of a comma-separated list, without the blanks around them. Empty members are left out, as RFC 9110,
+/// section 5.6.1.2, demands.
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value
         .split(|byte| *byte == b',')
@@ -39,7 +39,7 @@ pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
-/// Whether a list has `token` among its members, in any case.
+/// Whether `token`, in any case, is a member of a list.
 pub(super) fn has_member(value: &[u8], token: &str) -> bool {
     members(value).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }

@@ -113,7 +113,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
     let thirty_one = vec!["10.0.0.9"; 31].join(",");
     for (lines, expected) in [
         (vec!["192.0.2.1"], "192.0.2.1"),
-        // The first that is not trusted; what stands left of it is the client's own tale.
+        // The first hop that is not trusted. The client may have invented all that is left of it.
         (vec!["198.51.100.9, 192.0.2.1"], "192.0.2.1"),
         (vec!["198.51.100.9, 192.0.2.1, 10.0.0.2,10.0.0.3"], "192.0.2.1"),
         (vec!["198.51.100.9", "192.0.2.1,10.0.0.2", "10.0.0.3"], "192.0.2.1"),
@@ -124,7 +124,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
         // Ports, brackets, blanks and tabs.
         (vec![" \t192.0.2.1:4711\t ,\t10.0.0.2 "], "192.0.2.1"),
         (vec!["[2001:db8::1]:4711"], "2001:db8::1"),
-        // A malformed hop: the nearest good one to its right.
+        // A malformed hop: the hop to its right.
         (vec!["192.0.2.1, unknown, 10.0.0.2"], "10.0.0.2"),
         (vec!["192.0.2.1, , 10.0.0.2"], "10.0.0.2"),
         (vec!["192.0.2.1", "", "10.0.0.2"], "10.0.0.2"),
@@ -133,7 +133,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
         (vec![""], HOP),
         (vec!["garbage"], HOP),
         (vec!["192.0.2.1 198.51.100.9"], HOP),
-        // Thirty-two trusted ones are walked, no more.
+        // At most 32 trusted hops are walked over.
         (vec!["192.0.2.1", thirty_one.as_str()], "192.0.2.1"),
         (vec!["192.0.2.1, 10.0.0.7", thirty_one.as_str()], "10.0.0.7"),
         (vec!["garbage, 10.0.0.7", thirty_one.as_str()], "10.0.0.7"),
@@ -143,7 +143,7 @@ fn x_forwarded_for_is_walked_from_the_right() {
 }
 
 #[test]
-fn no_more_of_a_list_is_read_than_is_needed() {
+fn a_list_is_read_only_as_far_as_needed() {
     for (header, item) in [
         (ForwardHeader::XForwardedFor, "10.0.0.9"),
         (ForwardHeader::Forwarded, "for=10.0.0.9"),
@@ -163,14 +163,14 @@ fn no_more_of_a_list_is_read_than_is_needed() {
 }
 
 #[test]
-fn forwarded_is_read_by_rfc_7239() {
+fn forwarded_is_read_as_rfc_7239_says() {
     for (lines, expected) in [
         // Section 4's examples, as far as they name addresses.
         (vec![r#"For="[2001:db8:cafe::17]:4711""#], "2001:db8:cafe::17"),
         (vec!["for=192.0.2.60;proto=http;by=203.0.113.43"], "192.0.2.60"),
         (vec!["for=192.0.2.43, for=198.51.100.17"], "198.51.100.17"),
         (vec![r#"for="_gazonk""#], HOP),
-        // Any case, ports, escapes, order, empty pairs, blanks round pairs.
+        // Any case, ports, escapes, order, empty pairs, blanks around pairs.
         (vec!["FOR=192.0.2.1"], "192.0.2.1"),
         (
             vec![r#"proto=https;host="a.example";for="192.0.2.1:4711""#],
@@ -197,7 +197,7 @@ fn forwarded_is_read_by_rfc_7239() {
         (vec!["for=192.0.2.1, for=unknown, for=10.0.0.2"], "10.0.0.2"),
         (vec!["for=192.0.2.1, by=10.0.0.9, for=10.0.0.2"], "10.0.0.2"),
         (vec!["for=192.0.2.1, , for=10.0.0.2"], "10.0.0.2"),
-        // What a client leaves open does not swallow what the proxy appends.
+        // A quote that the client leaves open does not swallow what the proxy appends.
         (vec![r#"for="198.51.100.9, for=192.0.2.1"#], "192.0.2.1"),
         (
             vec![r#"for=198.51.100.9;x=", for="192.0.2.1";proto="https""#],
@@ -261,7 +261,7 @@ fn single_headers_hold_exactly_one_value() {
     }
 }
 
-/// One hop of a list: how it is written, and what it says.
+/// One hop of a list: its text, and the address in it.
 #[derive(Clone, Debug)]
 struct Written {
     text: String,
@@ -288,7 +288,7 @@ fn item() -> impl Strategy<Value = Written> {
     prop_oneof![20 => good, 1 => bad.prop_map(|text| Written { text: text.to_owned(), says: None })]
 }
 
-/// An element of `Forwarded` that is well-formed, with quoted strings that hold what separates elsewhere.
+/// A well-formed element of `Forwarded`. Its quoted strings contain characters that are separators elsewhere.
 fn element() -> impl Strategy<Value = Written> {
     let quoted = prop::collection::vec(
         prop::sample::select(vec![",", ";", "=", "\\\"", "\\\\", "a", " ", "for=9.9.9.9"]),
@@ -324,7 +324,7 @@ fn written_lines(item: impl Strategy<Value = Written>) -> impl Strategy<Value = 
     prop::collection::vec(prop::collection::vec(item, 1..24), 1..4)
 }
 
-/// The design's sentence, over the whole list at once.
+/// The rule of [`client_from`], applied to the whole list at once.
 fn naive_walk(lines: &[Vec<Written>]) -> IpAddr {
     let hops: Vec<_> = lines.iter().flatten().rev().map(|hop| hop.says).collect();
     let good: Vec<IpAddr> = hops.iter().map_while(|hop| *hop).collect();
@@ -382,7 +382,7 @@ proptest! {
     ) {
         let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
         for header in ForwardHeader::ALL {
-            // Arbitrary bytes hold an address too seldom to matter; what counts is that they are read to an end.
+            // Arbitrary bytes hardly ever contain an address. This checks only that reading them ends.
             let _ = client_from(header, &lines, ip(HOP), trusts);
         }
     }
@@ -395,7 +395,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_as_a_hop_begins_with_an_address(text in "[0-9a-f.:\\[\\]]{0,24}") {
+    fn text_that_is_read_as_a_hop_begins_with_an_address(text in "[0-9a-f.:\\[\\]]{0,24}") {
         if let Some(read) = parse_hop(text.as_bytes()) {
             let bare = text.strip_prefix('[').map_or(text.as_str(), |inner| inner.split(']').next().unwrap());
             let v4 = text.split(':').next().unwrap();

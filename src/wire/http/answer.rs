@@ -9,7 +9,7 @@ pub struct Answer<'a> {
     pub status: u16,
     /// Further headers, in order. Neither name nor value may hold a CR or LF.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The body is this and CRLF.
+    /// The body is this text and CRLF.
     pub text: &'a str,
 }
 
@@ -21,7 +21,8 @@ impl Answer<'_> {
         answer
     }
 
-    /// The answer to the byte: status line, `Content-Type`, `Connection: close`, `Content-Length`, then the headers.
+    /// The bytes of the answer: status line, `Content-Type`, `Connection: close`, `Content-Length`, the headers, then
+    /// the body.
     pub fn render(&self) -> Vec<u8> {
         let Self { status, headers, text } = self;
         let reason = reason_phrase(*status);
@@ -41,10 +42,11 @@ impl Answer<'_> {
     }
 }
 
-/// Accepts an upgrade that is to be closed soon: a 101 that answers `key` and takes `protocol` (browsers fail the
-/// connection without a word where their subprotocol is not taken) but no extension.
+/// A 101 for a connection that will be closed soon. It answers `key`, accepts `protocol` (a browser whose subprotocol
+/// is not accepted fails the connection, and its page never sees the close frame) and no extension.
 ///
-/// For clients that can read a close frame's code but not the status of a refused handshake, as in every browser.
+/// For clients that can read the code of a close frame but not the status of a refused handshake, such as the pages of
+/// every browser.
 pub fn accepted(key: &[u8], protocol: Option<&[u8]>) -> Vec<u8> {
     let mut answer = Vec::with_capacity(256);
     answer.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n");
@@ -58,7 +60,8 @@ pub fn accepted(key: &[u8], protocol: Option<&[u8]>) -> Vec<u8> {
     answer
 }
 
-/// RFC 9110, section 15, and RFC 6585; empty, which the grammar allows, for a status that is never answered.
+/// The reason phrase of RFC 9110, section 15, or RFC 6585. Statuses that wsguard never sends have an empty one, which
+/// the grammar allows.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -81,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_this_to_the_byte() {
+    fn a_refusal_has_exactly_these_bytes() {
         let answer = Answer {
             status: 429,
             headers: &[("Retry-After", "7"), ("X-Wsguard-Reason", "per_ip")],
@@ -93,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn to_a_head_the_body_is_left_out_and_its_length_stays() {
+    fn the_answer_to_head_has_no_body_but_keeps_its_length() {
         let answer = Answer {
             status: 200,
             headers: &[],
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn every_status_that_is_answered_has_its_phrase() {
+    fn every_status_that_is_sent_has_its_phrase() {
         for status in [200, 400, 403, 404, 408, 426, 429, 431, 502, 503, 504] {
             let answer = Answer {
                 status,
@@ -125,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_is_accepted_with_the_subprotocol_that_was_offered_and_no_other() {
+    fn a_handshake_is_accepted_with_the_offered_subprotocol_and_no_other() {
         let answer = accepted(b"dGhlIHNhbXBsZSBub25jZQ==", Some(b"chat"));
         let expected = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\r\n";

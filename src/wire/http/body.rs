@@ -7,28 +7,28 @@ pub struct BodyRead(Framing);
 /// Whether more of a body is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyState {
-    /// The body has ended, or as much of it was read as was asked for.
+    /// The body has ended, or the most that the caller wants has been read.
     Done,
-    /// It goes on.
+    /// More of it follows.
     More,
 }
 
-/// Why bytes are no body. The text is for the log.
+/// Why bytes are not a valid body. The text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyFault {
     /// Not a chunk size of 1 to 16 hexadecimal digits.
     #[error("malformed chunk size")]
     ChunkSize,
-    /// A chunk is longer than it said, a CR or LF stands alone, or a control byte stands in a line.
+    /// A chunk is longer than its size says, a CR or LF is alone, or a line contains a control byte.
     #[error("malformed chunk")]
     Chunk,
-    /// Chunk extension or trailer section of more than 8 KiB.
+    /// A chunk extension or the trailer section is larger than 8 KiB.
     #[error("chunk extension or trailers larger than 8 KiB")]
     TooLong,
 }
 
 impl BodyRead {
-    /// There is no body, whatever the headers say: a 304.
+    /// No body, whatever the headers say: that of a 304.
     pub fn none() -> Self {
         Self(Framing::None)
     }
@@ -52,8 +52,8 @@ impl BodyRead {
         Self(Framing::UntilClose)
     }
 
-    /// Reads the next `bytes` and appends what is body among them to `out`, until `out` holds `max` bytes. To be asked
-    /// with no bytes, too: a body may be `Done` before it begins. Bytes behind the end are left out of account.
+    /// Reads the next `bytes` and appends the content in them to `out`, until `out` holds `max` bytes. Bytes after the
+    /// end of the body are ignored. To be called with no bytes first, since a body may be `Done` before it begins.
     pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>, max: usize) -> Result<BodyState, BodyFault> {
         let room = max.saturating_sub(out.len());
         let state = match &mut self.0 {
@@ -71,7 +71,7 @@ impl BodyRead {
         Ok(if out.len() >= max { BodyState::Done } else { state })
     }
 
-    /// Whether the body is whole if the stream ends now.
+    /// Whether the body is complete if the stream ends now.
     pub fn at_end_of_stream(&self) -> bool {
         match &self.0 {
             Framing::None | Framing::UntilClose => true,
@@ -80,9 +80,9 @@ impl BodyRead {
         }
     }
 
-    /// Appends to `answer`, which ends with its last header, what frames `content`, and the content; the connection is to
-    /// be closed behind it. `content` is what was read of this body; where that is not the whole of it the client sees so:
-    /// it is shorter than its length, or in chunks of which the last one is missing.
+    /// Appends the framing headers for `content`, and `content`, to `answer`, which ends with its last header. The
+    /// connection is to be closed after it. `content` is the part of this body that was read. If that is not all of it,
+    /// the client can tell: the content is shorter than its length, or its last chunk is missing.
     pub fn write(&self, content: &[u8], is_whole: bool, answer: &mut Vec<u8>) {
         let length = match &self.0 {
             Framing::Length { length, .. } => Some(*length),
@@ -119,18 +119,18 @@ enum Framing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Chunked {
     at: At,
-    /// The size read so far, then what is left of the chunk's data.
+    /// The size as read so far; then the bytes of the chunk's data that are still to come.
     left: u64,
-    /// Bytes of this line, or of the whole trailer section.
+    /// Bytes read of this line, or of the whole trailer section.
     line: usize,
 }
 
-/// What stands next.
+/// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
-    /// A digit of the size, or what ends it.
+    /// A digit of the size, or the byte that ends it.
     Size,
-    /// Blanks behind the size, which some servers pad it with.
+    /// Blanks after the size: some servers pad it.
     Padding,
     Extension,
     SizeLf,
@@ -149,7 +149,8 @@ impl Chunked {
     fn feed(&mut self, mut bytes: &[u8], out: &mut Vec<u8>, max: usize) -> Result<BodyState, BodyFault> {
         while self.at != At::End {
             let room = max.saturating_sub(out.len());
-            // What stands behind the last byte asked for is not looked at, or a fault there would depend on the split.
+            // Bytes after the last one that is wanted are not looked at: whether a fault in them is found would depend
+            // on the split.
             if room == 0 {
                 return Ok(BodyState::Done);
             }
@@ -216,14 +217,14 @@ fn after_size(byte: u8) -> At {
     }
 }
 
-/// Appends as many of `bytes` as both `left` and `room` allow, and tells how many.
+/// Appends as many of `bytes` as both `left` and `room` allow, and returns how many.
 fn take(bytes: &[u8], left: u64, room: usize, out: &mut Vec<u8>) -> u64 {
     let count = usize::try_from(left).unwrap_or(usize::MAX).min(room).min(bytes.len());
     out.extend_from_slice(&bytes[..count]);
     u64::try_from(count).expect("no buffer is longer than a u64 counts")
 }
 
-/// Bytes of a chunk's size line, and of all trailers together.
+/// The most bytes of a chunk's size line, and of all trailers together.
 const MAX_LINE: usize = 8 * 1024;
 
 #[cfg(test)]

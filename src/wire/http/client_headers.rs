@@ -1,8 +1,8 @@
-//! The headers in which proxies name the client, and which are believed of trusted hops alone.
+//! The headers in which proxies name the client. They are accepted from trusted hops only.
 
-/// Whether a header says who the client is, and so is believed of trusted hops alone: any of the names that proxies set and
-/// frameworks read, in any case, with any of their `-` as `_`, and with `HTTP_` before it, as CGI and some Java programs
-/// have it.
+/// Whether this header names the client, so that it is accepted from trusted hops only. These are all names that
+/// proxies set and frameworks read: in any case, with `_` for any `-`, and with or without a leading `HTTP_` (CGI and
+/// some Java programs write it).
 pub fn names_client(name: &[u8]) -> bool {
     if !may_be(&CLIENT_NAMES, name) || !may_end(name) {
         return false;
@@ -17,20 +17,21 @@ pub fn names_client(name: &[u8]) -> bool {
             .is_some_and(|begin| is_spelt(CLIENT_PREFIX, begin))
 }
 
-/// By first letter, in either case, the lengths of names: what rules nearly every other name out.
+/// For each first letter (in either case) the lengths that its names have, as a bit set. This quick test rules out
+/// nearly every other name.
 pub(super) type Lengths = [u64; 32];
 
-/// Whether a name has a first letter and a length of these.
+/// Whether a listed name has this first letter and this length.
 #[inline]
 pub(super) fn may_be(lengths: &Lengths, name: &[u8]) -> bool {
     name.first()
         .is_some_and(|first| lengths[letter(*first)] & length_bit(name.len()) != 0)
 }
 
-/// Those of [`names_client`], and of `others`.
+/// The lengths of the names that [`names_client`] knows, and of `others`.
 pub(super) const fn lengths_with(others: &[&str]) -> Lengths {
     let mut lengths = lengths_of(others, lengths_of(&CLIENT_HEADERS, [0; 32], true), true);
-    // Every length of names that go on behind a prefix.
+    // A name with one of the two prefixes may have any length from that of the prefix on.
     lengths[letter(b'x')] |= !(length_bit(CLIENT_PREFIX.len()) - 1);
     lengths[letter(b'h')] |= !(length_bit(CGI_PREFIX.len()) - 1);
     lengths
@@ -38,7 +39,7 @@ pub(super) const fn lengths_with(others: &[&str]) -> Lengths {
 
 static CLIENT_NAMES: Lengths = lengths_with(&[]);
 
-/// Whether a name ends as one of its length in the table does; those with a prefix may end in any way.
+/// Whether a listed name of this length has this last letter. Names with a prefix may end in any letter.
 fn may_end(name: &[u8]) -> bool {
     static ENDS: Lengths = lengths_of(&CLIENT_HEADERS, [0; 32], false);
     let (Some(first), Some(last)) = (name.first(), name.last()) else {
@@ -55,7 +56,7 @@ fn is_spelt(listed: &str, name: &[u8]) -> bool {
         })
 }
 
-/// Lengths of 63 and more are one.
+/// All lengths from 63 on share one bit.
 const fn length_bit(length: usize) -> u64 {
     1 << if length < 63 { length } else { 63 }
 }
@@ -65,7 +66,7 @@ const fn letter(byte: u8) -> usize {
     (byte & 0x1f) as usize
 }
 
-/// `lengths`, and those of `names` by their first or their last letter.
+/// `lengths` with those of `names` added, under their first letter or their last.
 const fn lengths_of(names: &[&str], mut lengths: Lengths, by_first: bool) -> Lengths {
     let mut nth = 0;
     while nth < names.len() {
@@ -77,15 +78,15 @@ const fn lengths_of(names: &[&str], mut lengths: Lengths, by_first: bool) -> Len
     lengths
 }
 
-/// Every header that begins so is one of a proxy's: `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Client-Cert` and more.
+/// Only proxies set headers with this prefix: `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`, `-Client-Cert` and more.
 const CLIENT_PREFIX: &str = "x-forwarded-";
 
 const CGI_PREFIX: &str = "http-";
 
-/// The other headers in which proxies, balancers and content networks name the client, as their manuals and the libraries
-/// that read them have it.
+/// The other headers in which proxies, balancers and content networks name the client, from their manuals and from the
+/// libraries that read them.
 pub(super) const CLIENT_HEADERS: [&str; 55] = [
-    // RFC 7239, and what is read in its place.
+    // RFC 7239, and older names for the same.
     "forwarded",
     "forwarded-for",
     "forwarded-for-ip",
@@ -95,7 +96,7 @@ pub(super) const CLIENT_HEADERS: [&str; 55] = [
     "x-original-for",
     "x-original-remote-addr",
     "x-original-client-ip",
-    // nginx, Apache, IIS and other servers before a server.
+    // nginx, Apache, IIS and other reverse proxies.
     "x-real-ip",
     "real-ip",
     "x-nginx-proxy",
@@ -117,7 +118,7 @@ pub(super) const CLIENT_HEADERS: [&str; 55] = [
     "x-ms-forwarded-client-ip",
     "x-envoy-external-address",
     "x-envoy-internal",
-    // Content networks and hosts.
+    // Content networks and hosting providers.
     "true-client-ip",
     "x-true-client-ip",
     "cf-connecting-ip",

@@ -1,9 +1,9 @@
 //! A request head: request line and header fields (RFC 9112, sections 2 to 5), read strictly.
 //!
-//! Two readers that take the same bytes differently are how requests are smuggled, so nothing doubtful passes: what
-//! is not exactly one request by the RFC's grammar is a fault that names the rule. The lines are taken apart here and
-//! not by httparse, because it lets a bare LF end a line, refuses a target that is not UTF-8, and does not say which
-//! rule was broken; the tests hold that whatever passes here is what httparse reads.
+//! Requests can be smuggled where two readers understand the same bytes differently. So nothing ambiguous passes: bytes
+//! that are not exactly one request by the RFC's grammar are a fault, which names the rule. httparse does not fit here:
+//! it lets a bare LF end a line, refuses a target that is not UTF-8, and does not say which rule was broken. The tests
+//! check that httparse reads each head that passes here in the same way.
 
 use httparse::Header;
 
@@ -16,27 +16,27 @@ use crate::wire::token::{is_blank, is_token_byte, trim_blanks};
 /// How much of a head is read before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadCaps {
-    /// Bytes of a whole head, its last CRLF included. A head of exactly so many passes.
+    /// The most bytes of a head, including its last CRLF.
     pub max_size: usize,
-    /// Header lines. So many pass.
+    /// The most header lines.
     pub max_headers: usize,
 }
 
-/// Reads one request head out of a growing buffer.
+/// Reads one request head from a growing buffer.
 ///
-/// It remembers where the last look ended: every byte is looked at once while the head arrives, and once more when a
-/// head that came in pieces is whole. One that arrives whole is read in a single pass.
+/// It remembers how far it has read. While a head arrives in pieces, each byte is looked at once, and once more when
+/// the head is complete. A head that arrives at once is read in a single pass.
 #[derive(Clone, Debug, Default)]
 pub struct HeadScan {
-    /// Where the first line begins that was not yet checked; 0 before the first.
+    /// The start of the first line that has not been checked; 0 before the first line.
     line: usize,
-    /// No LF stands between `line` and here.
+    /// There is no LF between `line` and this position.
     looked: usize,
-    /// Whole lines so far, the request line among them.
+    /// Complete lines so far, including the request line.
     lines: usize,
 }
 
-/// Why bytes are no request head that may pass. Its text is what the client hears.
+/// Why bytes are not a request head that may pass. Its text is the body of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeadFault {
     /// A rule of the grammar is broken: 400.
@@ -50,24 +50,25 @@ pub enum HeadFault {
     TooManyHeaders,
 }
 
-/// A whole request head, borrowed from the buffer it was read from.
+/// A complete request head, borrowed from the buffer that it was read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head<'b> {
     /// As sent; a token.
     pub method: &'b [u8],
-    /// Path and query, byte for byte. It begins with `/`; in absolute form without a path but with a query, with `?`.
+    /// Path and query, byte for byte. It begins with `/`, or with `?` if the request had a URL with a query but no
+    /// path.
     pub target: &'b [u8],
-    /// The target was sent as a URL; `authority` is the URL's then.
+    /// The target was sent as a URL. Then `authority` is the URL's.
     pub absolute_form: bool,
-    /// The client's.
+    /// The version that the client named.
     pub version: Version,
-    /// Of the URL where the target is one, else of the Host header; `None` in HTTP/1.0 only.
+    /// The URL's authority if the target is one, otherwise that of the Host header. `None` only in HTTP/1.0.
     pub authority: Option<Authority<'b>>,
-    /// In the order sent, values without the blanks around them.
+    /// The headers in the order sent, without the blanks around their values.
     pub headers: Vec<Header<'b>>,
 }
 
-/// The HTTP versions that are spoken.
+/// The HTTP versions that are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0
@@ -77,10 +78,10 @@ pub enum Version {
 }
 
 impl HeadScan {
-    /// Looks at `bytes`, all that has come so far, for a whole request head.
+    /// Looks for a complete request head in `bytes`, which are all that have arrived.
     ///
-    /// A fault is reported as soon as its line is whole, for bytes that can't begin a method at once; it is the same
-    /// fault however the bytes were split. After `Done` the scan stands at the beginning again.
+    /// A fault is reported once its line is complete. Bytes that can't begin a method are reported at once. The fault
+    /// does not depend on how the bytes were split. After `Done` the scan is ready for the next head.
     pub fn parse<'b>(&mut self, bytes: &'b [u8], caps: HeadCaps) -> Result<Step<Head<'b>>, HeadFault> {
         let seen = &bytes[..bytes.len().min(caps.max_size)];
         let resumed = self.line > 0;
@@ -89,7 +90,7 @@ impl HeadScan {
         while let Some(found) = seen[self.looked..].iter().position(|byte| *byte == b'\n') {
             let next = self.looked + found + 1;
             let line = &seen[self.line..next];
-            // RFC 9112, section 2.2: one empty line before the request line is to be forgiven.
+            // RFC 9112, section 2.2: an empty line before the request line should be ignored.
             let is_stray = self.line == 0 && line == b"\r\n";
             (self.line, self.looked) = (next, next);
             if is_stray {
@@ -104,7 +105,7 @@ impl HeadScan {
                         value: request.with(headers)?,
                         used: next,
                     }),
-                    // It came in pieces: what earlier looks have checked was not kept.
+                    // It came in pieces, and the lines that earlier calls checked were not kept.
                     _ => self.parse(bytes, caps),
                 };
             } else if self.lines > caps.max_headers {
@@ -122,7 +123,7 @@ impl HeadScan {
         }
         self.looked = seen.len();
         if self.lines == 0 {
-            // Garbage and a TLS ClientHello may go without an LF for long.
+            // Garbage or a TLS ClientHello may contain no LF for a long time.
             let begun = &seen[self.line..];
             method_end(&begun[..begun.len().min(METHOD_LOOK)])?;
         }
@@ -143,12 +144,12 @@ impl<'b> Head<'b> {
             .map(|header| header.value)
     }
 
-    /// Whether bytes of a body are to follow the head (RFC 9112, section 6).
+    /// Whether the headers announce a body (RFC 9112, section 6).
     pub fn announces_body(&self) -> bool {
         self.values("transfer-encoding").next().is_some() || self.values("content-length").any(|length| length != b"0")
     }
 
-    /// The path, without the query; `/` where a URL has none.
+    /// The path without the query; `/` if the target is a URL without a path.
     pub fn path(&self) -> &'b [u8] {
         let end = self
             .target
@@ -162,14 +163,14 @@ impl<'b> Head<'b> {
 struct RequestLine<'b> {
     method: &'b [u8],
     target: &'b [u8],
-    /// Of an absolute-form target.
+    /// The authority of an absolute-form target.
     authority: Option<Authority<'b>>,
     version: Version,
 }
 
 impl<'b> RequestLine<'b> {
-    /// Faults come in the order of the bytes, the method's first: [`HeadScan::parse`] looks at the method before the
-    /// line is whole, and must not come to another answer than this.
+    /// Faults are found in the order of the bytes, so the method's come first: [`HeadScan::parse`] looks at the method
+    /// before the line is complete, and must get the same answer.
     fn parse(line: &'b [u8]) -> Result<Self, Rule> {
         let method_end = method_end(line)?;
         let line = without_line_end(line)?;
@@ -222,7 +223,7 @@ impl<'b> RequestLine<'b> {
     }
 }
 
-/// Where the method ends; `None` where `begun`, a line or the beginning of one, does not show it.
+/// Where the method ends in `begun`, which is a line or its beginning; `None` if the end is not in it.
 fn method_end(begun: &[u8]) -> Result<Option<usize>, Rule> {
     let Some(end) = begun.iter().position(|byte| !is_token_byte(*byte)) else {
         return Ok(None);
@@ -235,7 +236,7 @@ fn method_end(begun: &[u8]) -> Result<Option<usize>, Rule> {
     }
 }
 
-/// Cuts `scheme://authority` off; what is left is `/` where nothing is.
+/// Splits a URL into its authority and the target after it, which is `/` if nothing follows.
 fn split_url(url: &[u8]) -> Result<(Authority<'_>, &[u8]), Rule> {
     let colon = url.iter().position(|byte| *byte == b':').ok_or(Rule::TargetForm)?;
     let is_known = ["http", "https", "ws", "wss"]
@@ -289,8 +290,8 @@ fn without_line_end(line: &[u8]) -> Result<&[u8], Rule> {
 
 /// Browsers send 13 to 18 header lines with an upgrade, and proxies add some.
 const TYPICAL_HEADERS: usize = 24;
-/// So many bytes of an unfinished request line are looked at, each time, for a byte that no method has; the longest
-/// registered method has 17.
+/// How many bytes of an incomplete request line are searched, at each call, for a byte that no method has. The longest
+/// registered method has 17 bytes.
 const METHOD_LOOK: usize = 32;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The rules of a request head and of an upgrade, by the words in which a client hears them.
+//! The rules of a request head and of an upgrade, each with the text that the client gets.
 
-/// The rule that a bad request has broken. Its text is what the client hears in the 400.
+/// The rule that a bad request breaks. Its text is the body of the 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rule {
     /// A CR without LF or an LF without CR (RFC 9112, section 2.2).
@@ -15,10 +15,10 @@ pub enum Rule {
     /// A line that begins with a blank: obs-fold (RFC 9112, section 5.2).
     #[error("Bad request: folded header line")]
     FoldedHeader,
-    /// A header line without a colon, or a name that is no token.
+    /// A header line without a colon, or whose name is not a token.
     #[error("Bad request: malformed header name")]
     HeaderName,
-    /// NUL, DEL or another control byte in a value; HTAB is none.
+    /// NUL, DEL or another control byte in a value. HTAB is allowed.
     #[error("Bad request: control byte in a header value")]
     HeaderValue,
     /// A Host, or the authority of an absolute-form target, that is not `name`, `IPv4` or `[IPv6]` with an optional
@@ -34,7 +34,7 @@ pub enum Rule {
     /// More than one `Sec-WebSocket-Key` (RFC 6455, section 11.3.1).
     #[error("Bad request: two Sec-WebSocket-Key headers")]
     ManyKeys,
-    /// More than one Origin: which of them would be checked?
+    /// More than one Origin, so it is unclear which to check.
     #[error("Bad request: two Origin headers")]
     ManyOrigins,
     /// No Host in HTTP/1.1 (RFC 9112, section 3.2).

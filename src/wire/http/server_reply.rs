@@ -1,4 +1,4 @@
-//! Reads what a server answers to the upgrade request, and checks its 101 (`Sec-WebSocket-Accept` and the rest): RFC 9112,
+//! Reads the server's reply to the upgrade request, and checks its 101 (`Sec-WebSocket-Accept` and the rest): RFC 9112,
 //! section 4, and RFC 6455, section 4.1.
 
 use std::mem::MaybeUninit;
@@ -10,11 +10,11 @@ use crate::wire::Step;
 use crate::wire::token::{has_member, members};
 use crate::wire::ws::extensions::Extensions;
 
-/// Reads one reply head out of a growing buffer. It remembers where the last look ended, so that a head that drips in
-/// costs no more than one that comes whole.
+/// Reads one reply head from a growing buffer. It remembers how far it has read, so a head that arrives byte by byte
+/// costs no more than one that arrives at once.
 #[derive(Clone, Debug, Default)]
 pub struct ReplyScan {
-    /// Every LF before here ends a line as it must.
+    /// Before this position, every LF follows a CR.
     looked: usize,
 }
 
@@ -23,21 +23,22 @@ pub struct ReplyScan {
 pub enum Reply {
     /// A 1xx other than 101; another reply follows.
     Interim,
-    /// A 101 that proves itself: the tunnel is open, with these extensions, and bytes from `used` on belong to it.
+    /// A valid 101: the tunnel is open, with these extensions, and the bytes from `used` on belong to it.
     Switched(Extensions),
-    /// A 3xx, 4xx or 5xx for the client.
+    /// A 3xx, 4xx or 5xx, to be passed on to the client.
     PassOn {
         /// 300 to 599.
         status: u16,
-        /// Status line and headers as sent, with `Connection: close` in place of everything that is about this
-        /// connection or frames the body; a 426 keeps its `Upgrade`. It ends after the last header's CRLF, for [`BodyRead::write`] to go on.
+        /// Status line and headers as sent. `Connection: close` replaces all headers that are about this connection or
+        /// frame the body, but a 426 keeps its `Upgrade`. It ends after the last header's CRLF, where
+        /// [`BodyRead::write`] continues.
         head: Vec<u8>,
         /// Reads the body that follows.
         body: BodyRead,
     },
 }
 
-/// Why a reply is of no use: all of it is a 502 for the client. The text is for the log.
+/// Why a reply can't be used. For the client each is a 502; the text is for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplyFault {
     /// `Content-Length` and `Transfer-Encoding` contradict each other or themselves.
@@ -46,7 +47,7 @@ pub enum ReplyFault {
     /// A 101 that is not HTTP/1.1, or without the right `Upgrade`, `Connection` and `Sec-WebSocket-Accept`.
     #[error("a 101 that does not accept this handshake")]
     BadSwitch,
-    /// Not a reply head by the grammar; also more than 128 headers.
+    /// It breaks the grammar of a reply head, or has more than 128 headers.
     #[error("malformed reply")]
     Malformed,
     /// A 2xx, or a status outside of 100 to 599.
@@ -58,10 +59,10 @@ pub enum ReplyFault {
 }
 
 impl ReplyScan {
-    /// Looks at `bytes`, all that has come so far from this reply's first byte on, for a whole head. `accept` is the
-    /// `Sec-WebSocket-Accept` that a 101 must carry.
+    /// Looks for a complete head in `bytes`, which are all that have arrived from this reply's first byte on. `accept`
+    /// is the `Sec-WebSocket-Accept` that a 101 must carry.
     ///
-    /// The outcome is the same however the bytes were split. After `Done` the scan stands at the beginning again.
+    /// The outcome does not depend on how the bytes were split. After `Done` the scan is ready for the next head.
     pub fn parse(&mut self, bytes: &[u8], accept: &str) -> Result<Step<Reply>, ReplyFault> {
         let seen = &bytes[..bytes.len().min(MAX_HEAD)];
         let begun = &seen[..seen.len().min(PROTOCOL.len())];
@@ -93,7 +94,7 @@ fn reply_of(head: &[u8], accept: &str) -> Result<Reply, ReplyFault> {
     let mut room = [MaybeUninit::uninit(); MAX_HEADERS];
     let mut response = Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut room);
-    // Every CR stands before an LF: httparse forgives some that don't.
+    // Every CR must be followed by an LF; httparse accepts some that aren't.
     let is_whole = parsed == Ok(httparse::Status::Complete(head.len()));
     let (true, Some(status), Some(minor)) = (is_whole && has_no_bare_cr(head), response.code, response.version) else {
         return Err(ReplyFault::Malformed);
@@ -148,7 +149,7 @@ fn framing(status: u16, minor: u8, headers: &[Header<'_>]) -> Result<BodyRead, R
         (None, _, None) => BodyRead::until_close(),
         (None, _, Some(length)) => BodyRead::length(length),
         (Some(encoding), None, None) if minor == 1 && encoding.eq_ignore_ascii_case(b"chunked") => BodyRead::chunked(),
-        // Another coding would have to be undone, or announced to the client.
+        // Any other coding would have to be decoded, or announced to the client.
         _ => return Err(ReplyFault::BadFraming),
     };
     Ok(if status == 304 { BodyRead::none() } else { framed })
@@ -163,7 +164,7 @@ fn head_for_client(status: u16, response: &Response<'_, '_>) -> Vec<u8> {
     let mut head = Vec::with_capacity(size + 64);
     let reason = response.reason.unwrap_or_default();
     head.extend_from_slice(format!("HTTP/1.1 {status} {reason}\r\n").as_bytes());
-    // A 426 says what to upgrade to (RFC 9110, section 15.5.22), which is for the client.
+    // The `Upgrade` of a 426 says what to upgrade to (RFC 9110, section 15.5.22), which the client has to know.
     let passes_upgrade = status == 426;
     let mut has_upgrade = false;
     for header in headers {
@@ -178,7 +179,7 @@ fn head_for_client(status: u16, response: &Response<'_, '_>) -> Vec<u8> {
         }
     }
     head.extend_from_slice(if has_upgrade {
-        // Section 7.8: who sends Upgrade names it.
+        // Section 7.8: a sender of Upgrade must list it in Connection.
         b"Connection: close, Upgrade\r\n"
     } else {
         b"Connection: close\r\n"
@@ -197,13 +198,13 @@ fn has_no_bare_cr(head: &[u8]) -> bool {
     head.windows(2).all(|pair| pair[0] != b'\r' || pair[1] == b'\n')
 }
 
-/// Every reply begins so.
+/// Every reply begins with this.
 const PROTOCOL: &[u8] = b"HTTP/1.";
-/// Bytes of a reply head, its last CRLF included.
+/// The most bytes of a reply head, including its last CRLF.
 const MAX_HEAD: usize = 32 * 1024;
-/// Header lines of a reply.
+/// The most header lines of a reply.
 const MAX_HEADERS: usize = 128;
-/// About this connection (RFC 9110, section 7.6.1), or about a framing that is undone.
+/// Headers about this connection (RFC 9110, section 7.6.1), or about the framing of the body, which is written anew.
 const NOT_PASSED: [&str; 8] = [
     "connection",
     "content-length",

@@ -1,4 +1,5 @@
-//! Composes the upgrade request for the server: what the client sent, except for the headers that name the client.
+//! Composes the upgrade request for the server. It is the client's request, except for the headers that name the
+//! client.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -8,44 +9,45 @@ use super::client_headers::{Lengths, lengths_with, may_be, names_client};
 use super::head::Head;
 use crate::wire::authority::Authority;
 
-/// Who sent the request, for the headers that tell the server.
+/// Where a request came from, for the headers that tell the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forwarding {
     /// The address the request came from, after a PROXY header; `None` for a Unix peer, which has none.
     pub hop: Option<IpAddr>,
-    /// Whether the hop is a proxy of ours, so that what it forwards is believed.
+    /// Whether the hop is a trusted proxy, so that its forwarding headers are accepted.
     pub hop_trusted: bool,
-    /// Who the request is counted for; `None` where nobody knows.
+    /// The client that the request is counted for; `None` if it is unknown.
     pub client: Option<IpAddr>,
-    /// How it came: `http` or `https`.
+    /// The scheme that it came by: `http` or `https`.
     pub proto: &'static str,
-    /// How much of this the server is told.
+    /// How much of this the server learns.
     pub send: SendMode,
 }
 
-/// What the server is told of the client in forwarding headers.
+/// What forwarding headers tell the server about the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SendMode {
-    /// `X-Forwarded-For` with every hop: what a trusted hop sent, and the hop itself behind it.
+    /// `X-Forwarded-For` with every hop: the value that a trusted hop sent, followed by the hop itself.
     #[default]
     Append,
     /// `X-Forwarded-For` with the client alone, as a single proxy would send it.
     Client,
-    /// Nothing: no header that names a client or a proxy goes on, not even from a trusted hop.
+    /// No header that names a client or a proxy is sent, not even one from a trusted hop.
     None,
 }
 
 /// Composes the request for the server from a head that has passed [`check_upgrade`](crate::wire::ws::upgrade_request::check_upgrade).
 ///
-/// Path and query go on byte for byte, headers in order and as sent, with these exceptions:
-/// - headers that name a client go on from a trusted hop only, and never where they are spelt with `_`, which many
-///   servers take for a `-`;
-/// - `X-Forwarded-For` is what a trusted hop sent, joined in one line, then the hop; `X-Real-IP` is the client;
-///   `X-Forwarded-Proto` is kept from a trusted hop, else it is set; all three stand last;
-/// - with [`SendMode::Client`] `X-Forwarded-For` is the client alone; with [`SendMode::None`] none of these three is sent,
-///   and no header that names a client passes;
-/// - `Connection` says `Upgrade` alone, wherever and however often it stood, and takes no other header with it;
-/// - a URL as target goes on as path and query, and its authority as `Host`.
+/// Path and query are sent byte for byte, and headers in their order and as they came, with these exceptions:
+/// - A header that names a client passes only from a trusted hop, and never if it is spelt with `_`, which many servers
+///   read as `-`.
+/// - `X-Forwarded-For` is the value that a trusted hop sent, joined into one line, followed by the hop. `X-Real-IP` is
+///   the client. `X-Forwarded-Proto` from a trusted hop is kept; otherwise it is set. Those that are set come last.
+/// - With [`SendMode::Client`] `X-Forwarded-For` is the client alone. With [`SendMode::None`] none of these three is
+///   sent, and no header that names a client passes.
+/// - `Connection` is sent once, with the value `Upgrade`, however often it came and whatever it listed. The headers
+///   that it listed are not removed.
+/// - If the target is a URL, its path and query become the target, and its authority becomes `Host`.
 pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
     let mut request = Vec::with_capacity(capacity_for(head));
     let origin = if head.target.starts_with(b"/") { "" } else { "/" };
@@ -90,7 +92,7 @@ pub fn request_for_server(head: &Head<'_>, forwarding: &Forwarding) -> Vec<u8> {
     request
 }
 
-/// What becomes of a header line.
+/// What happens to a header line.
 enum Fate {
     Connection,
     Host,
@@ -101,7 +103,7 @@ enum Fate {
 
 impl Fate {
     fn of(name: &str, forwarding: &Forwarding) -> Self {
-        // Nearly every header passes, and its first letter and its length say so.
+        // Nearly every header passes, and its first letter and length are enough to know that.
         static OF_NOTE: Lengths = lengths_with(&["connection", "host"]);
         if !may_be(&OF_NOTE, name.as_bytes()) {
             return Self::Passes;
@@ -128,7 +130,7 @@ impl Fate {
     }
 }
 
-/// An address, and where in the request it stands: to copy it from there costs less than to write it out again.
+/// An address and its place in the request. Copying it from there costs less than formatting it again.
 type Written = (IpAddr, Range<usize>);
 
 fn put_forwarded_for(request: &mut Vec<u8>, head: &Head<'_>, forwarding: &Forwarding) -> Option<Written> {
@@ -168,7 +170,7 @@ fn put_host(request: &mut Vec<u8>, authority: Authority<'_>) {
     request.extend_from_slice(b"\r\n");
 }
 
-/// A v4-mapped address is written as the IPv4 address that it is everywhere else.
+/// An IPv4-mapped address is written as IPv4, since it counts as IPv4 everywhere else.
 fn put_address(request: &mut Vec<u8>, lead: &str, address: IpAddr) -> Written {
     request.extend_from_slice(lead.as_bytes());
     let begin = request.len();
@@ -195,8 +197,8 @@ fn capacity_for(head: &Head<'_>) -> usize {
     head.method.len() + head.target.len() + headers + ADDED
 }
 
-/// Room for what is added: the request line's fixed parts and three headers with two addresses of at most 39 bytes. A
-/// URL's authority longer than the `Host` that was sent grows the buffer.
+/// Room for what is added: the fixed parts of the request line, and three headers with two addresses of at most 39
+/// bytes. The buffer has to grow only if a URL's authority is longer than the `Host` that was sent.
 const ADDED: usize = 256;
 
 #[cfg(test)]

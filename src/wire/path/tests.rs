@@ -14,15 +14,15 @@ fn assert_normal(path: &str, normal: &str) {
 }
 
 #[test]
-fn the_normal_form_resolves_what_backends_may_resolve() {
+fn the_normal_form_resolves_what_servers_may_resolve() {
     for (path, normal) in [
-        // Nothing to do; a final slash stays.
+        // Nothing changes; a final slash stays.
         ("/", "/"),
         ("/ws", "/ws"),
         ("/socket.io/", "/socket.io/"),
         ("/a.b/..c/...", "/a.b/..c/..."),
         ("/\u{e9}", "/\u{e9}"),
-        // Percent, once; what is no triplet stays.
+        // Percent-decoding, once; a `%` without two hex digits stays.
         ("/%77s", "/ws"),
         ("/%2577s", "/%77s"),
         ("/%252f", "/%2f"),
@@ -32,7 +32,7 @@ fn the_normal_form_resolves_what_backends_may_resolve() {
         ("/%%77", "/%w"),
         ("/%3f%23", "/?#"),
         ("/a%00b", "/a\0b"),
-        // Encoded bytes that mean something are taken at their meaning.
+        // An encoded byte has the meaning of the byte itself.
         ("/a%2fb", "/a/b"),
         ("/a%2F%2Fb", "/a/b"),
         ("/a%5cb", "/a/b"),
@@ -65,7 +65,7 @@ fn the_normal_form_resolves_what_backends_may_resolve() {
         ("/../../ws", "/ws"),
         ("/a/../../../ws", "/ws"),
         ("/a//../b", "/b"),
-        // No path at all, and one without its slash.
+        // An empty path, and one without its first slash.
         ("", "/"),
         ("ws", "/ws"),
         (".", "/"),
@@ -76,7 +76,7 @@ fn the_normal_form_resolves_what_backends_may_resolve() {
 }
 
 #[test]
-fn lax_servers_know_neither_case_nor_the_ends_of_names() {
+fn lax_forms_ignore_case_and_the_ends_of_names() {
     for (path, cut, without) in [
         ("/ws", "/ws", None),
         ("/WS/A", "/ws/a", None),
@@ -110,7 +110,7 @@ fn lax_servers_know_neither_case_nor_the_ends_of_names() {
 }
 
 #[test]
-fn a_path_is_settled_if_no_server_reads_it_otherwise() {
+fn a_path_is_settled_if_every_server_reads_it_in_the_same_way() {
     for path in ["/", "/ws", "/ws/", "/a.b/c", "/socket.io/", "/.well-known/x", "/a~b"] {
         assert!(PathReading::of(path.as_bytes(), false).is_settled(), "{path}");
     }
@@ -122,7 +122,7 @@ fn a_path_is_settled_if_no_server_reads_it_otherwise() {
 }
 
 #[test]
-fn plain_is_what_can_be_read_in_one_way() {
+fn a_path_is_plain_if_there_is_only_one_way_to_read_it() {
     for path in [
         "/",
         "/ws",
@@ -176,7 +176,7 @@ fn paths_are_below_by_whole_segments() {
     }
 }
 
-/// Section "Routes" of the design, one step after the other, each over the whole path.
+/// The steps of [`normal_form`], one after the other, each over the whole path.
 fn naive(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;

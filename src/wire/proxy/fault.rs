@@ -2,16 +2,16 @@
 
 use thiserror::Error;
 
-/// The rule that a PROXY header broke.
+/// The rule that a PROXY header breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ProxyFault {
-    /// Version 1: not exactly one address of the family it names, followed by one space.
+    /// Version 1: a field is not one address of the family that the line names, followed by one space.
     #[error("PROXY line: malformed address, or one of another family")]
     Address,
     /// Version 2: neither LOCAL nor PROXY.
     #[error("PROXY header: unknown command")]
     Command,
-    /// Neither TCP4, TCP6 nor UNKNOWN; or an address family that version 2 does not know.
+    /// Version 1: neither TCP4, TCP6 nor UNKNOWN. Version 2: an address family that it does not define.
     #[error("PROXY header: unknown address family")]
     Family,
     /// Version 1: a CR without its LF.
@@ -20,10 +20,10 @@ pub enum ProxyFault {
     /// Version 1: no CRLF within 107 bytes.
     #[error("PROXY line: longer than 107 bytes")]
     LineTooLong,
-    /// The bytes begin no PROXY header.
+    /// The bytes are not the beginning of a PROXY header.
     #[error("PROXY header: missing")]
     Missing,
-    /// Version 1: a port that is no number from 0 to 65535, has leading zeros, or is not followed by what must follow.
+    /// Version 1: a port is not a number from 0 to 65535, has leading zeros, or is not followed by the right byte.
     #[error("PROXY line: malformed port, or something behind it")]
     Port,
     /// Version 2: the extensions do not end where the header ends.
@@ -35,10 +35,11 @@ pub enum ProxyFault {
     /// Version 2: it announces fewer bytes than its addresses take.
     #[error("PROXY header: shorter than its addresses")]
     TooShort,
-    /// Version 2: not a stream, and this connection is one; or a transport that version 2 does not know.
+    /// Version 2: the transport is not a stream, although this connection is one, or it is one that version 2 does not
+    /// define.
     #[error("PROXY header: the transport is no stream")]
     Transport,
-    /// It begins as version 2 and has another number.
+    /// It has the signature of version 2, but another version number.
     #[error("PROXY header: unknown version")]
     Version,
 }

@@ -8,7 +8,7 @@ use crate::wire::Step;
 
 /// Reads the PROXY header that `bytes` begin with. Needs at most 107 bytes of a version 1 header, 4112 of a version 2 one.
 ///
-/// A fault is told as soon as the field that holds it has ended, or earlier where a byte can't belong to it.
+/// A fault is reported once the field that has it is complete, or earlier if a byte can't belong to that field.
 pub fn parse_proxy(bytes: &[u8]) -> Result<Step<Source>, ProxyFault> {
     let read = match announces(bytes) {
         Announces::No => Err(Pause::Fault(ProxyFault::Missing)),
@@ -23,5 +23,5 @@ pub fn parse_proxy(bytes: &[u8]) -> Result<Step<Source>, ProxyFault> {
     }
 }
 
-/// No header is longer, of either version: a fault or a value is certain once so many bytes are there.
+/// No header of either version is longer: this many bytes always give a value or a fault.
 pub const MAX_PROXY_HEADER: usize = v2::FIXED + v2::LONGEST;

@@ -1,7 +1,8 @@
 //! The PROXY protocol, versions 1 and 2, by `HAProxy`'s `doc/proxy-protocol.txt` (2020/03/05), sections 2.1 and 2.2.
 //!
-//! Both are read strictly from the left, so that the first wrong byte decides, however the bytes were split. Where
-//! the specification lets a receiver choose, this one refuses: who may send the header is trusted with an identity.
+//! Both are read strictly from the left, so the first wrong byte decides, however the bytes were split. Where the
+//! specification leaves the receiver a choice, this one refuses, because the header decides which client a connection
+//! counts for.
 
 mod fault;
 mod header;

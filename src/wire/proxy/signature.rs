@@ -1,13 +1,13 @@
-//! How a PROXY header begins.
+//! Whether a connection begins with a PROXY header.
 
 /// Whether the first bytes of a connection begin a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Announces {
-    /// Too few bytes to tell; so far they do.
+    /// They may: they match so far, but are too few to tell.
     Maybe,
-    /// They do not, whatever comes.
+    /// They do not.
     No,
-    /// They begin with `PROXY ` or the signature of version 2.
+    /// They do: with `PROXY ` or the signature of version 2.
     Yes,
 }
 

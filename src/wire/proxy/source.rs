@@ -1,12 +1,12 @@
-//! Whom a PROXY header names.
+//! The client that a PROXY header names.
 
 use std::net::SocketAddr;
 
-/// Whom a PROXY header names as the client.
+/// The client that a PROXY header names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// This address. An IPv4-mapped IPv6 address stays as it is.
     Address(SocketAddr),
-    /// Whoever holds the other end of the socket: UNKNOWN, LOCAL, UNSPEC or `AF_UNIX`.
+    /// None: it says UNKNOWN, LOCAL, UNSPEC or `AF_UNIX`, so the client is the peer of the socket.
     Socket,
 }

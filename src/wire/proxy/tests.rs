@@ -10,7 +10,7 @@ fn address_of(text: &str) -> Source {
     Source::Address(text.parse().unwrap())
 }
 
-/// What a reader hears who asks again after every byte.
+/// The first outcome that is not `More`, if the bytes arrive one by one.
 fn read_byte_by_byte(bytes: &[u8]) -> Result<Step<Source>, ProxyFault> {
     (0..=bytes.len())
         .map(|end| parse_proxy(&bytes[..end]))
@@ -37,7 +37,7 @@ fn assert_fault(bytes: &[u8], fault: ProxyFault) {
     assert_eq!(read_byte_by_byte(bytes), Err(fault), "{}", bytes.escape_ascii());
 }
 
-/// A version 2 header with its length put in.
+/// A version 2 header with the right length.
 fn block(command: u8, family: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A".to_vec();
     bytes.extend([command, family]);
@@ -71,7 +71,7 @@ fn lines_name_their_source() {
         b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n",
         address_of("[::ffff:192.0.2.1]:1"),
     );
-    // The longest line of TCP6 that the specification counts: 104 bytes.
+    // The longest TCP6 line by the specification: 104 bytes.
     let full = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     let line = format!("PROXY TCP6 {full} {full} 65535 65535\r\n");
     assert_eq!(line.len(), 104);
@@ -157,7 +157,7 @@ fn every_deviation_of_a_line_is_a_fault() {
 
 #[test]
 fn blocks_name_their_source() {
-    // Typed from the specification, 2.2, and what HAProxy 2.x puts on the wire.
+    // Typed from the specification, 2.2, and as HAProxy 2.x sends it.
     assert_source(
         b"\x0D\x0A\x0D\x0A\x00\x0D\x0A\x51\x55\x49\x54\x0A\x21\x11\x00\x0C\
           \xAC\x13\x00\x01\xAC\x13\x00\x03\xA6\x52\x00\x50",
@@ -232,7 +232,7 @@ fn every_deviation_of_a_block_is_a_fault() {
 }
 
 #[test]
-fn faults_are_told_before_the_header_is_whole() {
+fn faults_are_reported_before_the_header_is_complete() {
     assert_eq!(parse_proxy(b"PROXY X"), Err(ProxyFault::Family));
     assert_eq!(parse_proxy(b"PROXY TCP4 192.0.2.1 x"), Err(ProxyFault::Address));
     assert_eq!(parse_proxy(&block(0x31, 0x11, &INET)[..13]), Err(ProxyFault::Version));
@@ -261,7 +261,7 @@ fn the_first_bytes_tell_whether_a_header_follows() {
     }
 }
 
-/// Bytes that come far: headers of both versions, put together from right and wrong pieces.
+/// Bytes of which a parser reads much: headers of both versions, made of right and wrong pieces.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
     let word = prop_oneof![
         "TCP4|TCP6|UNKNOWN|[A-Z]{0,8}",
@@ -282,7 +282,7 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_split_leads_to_the_same(bytes in hostile()) {
+    fn any_split_gives_the_same_result(bytes in hostile()) {
         prop_assert_eq!(parse_proxy(&bytes), read_byte_by_byte(&bytes));
     }
 

@@ -7,7 +7,7 @@ use crate::wire::address::{address, decimal_port};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-/// Version 1: `PROXY TCP4 192.0.2.1 192.0.2.2 4711 443` and CRLF.
+/// Reads a header of version 1: `PROXY TCP4 192.0.2.1 192.0.2.2 4711 443` and CRLF.
 pub(super) fn read(bytes: &[u8]) -> Result<(Source, usize), Pause> {
     let mut line = Line {
         bytes: bytes.get(..LONGEST).unwrap_or(bytes),
@@ -15,7 +15,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Source, usize), Pause> {
     };
     let source = match line.family()? {
         Family::Tcp4 => line.ends::<Ipv4Addr>(15, |byte| byte.is_ascii_digit() || byte == b'.')?,
-        // The dotted tail of a mapped address is what senders' inet_ntop writes.
+        // Senders use inet_ntop, which writes the end of an IPv4-mapped address with dots.
         Family::Tcp6 => line.ends::<Ipv6Addr>(45, |byte| byte.is_ascii_hexdigit() || byte == b':' || byte == b'.')?,
         Family::Unknown => line.anything()?,
     };
@@ -28,7 +28,7 @@ enum Family {
     Unknown,
 }
 
-/// A version 1 line, cut at 107 bytes, and how far it was read.
+/// A version 1 line, cut at 107 bytes, and the position up to which it was read.
 struct Line<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -54,7 +54,7 @@ impl<'a> Line<'a> {
         Err(ProxyFault::Family.into())
     }
 
-    /// Both addresses, both ports and the line's end. The receiver's half is of no use here, and still must be right.
+    /// Reads both addresses, both ports and the line's end. The destination is not used, but must be valid.
     fn ends<A: FromStr + Into<IpAddr>>(&mut self, longest: usize, allows: fn(u8) -> bool) -> Result<Source, Pause> {
         let mut end = || {
             let text = self.field(b' ', longest, allows, ProxyFault::Address)?;
@@ -69,7 +69,7 @@ impl<'a> Line<'a> {
         self.line_feed(Source::Address(SocketAddr::new(from.into(), from_port)))
     }
 
-    /// What follows UNKNOWN: the line's end, or a blank and whatever it is up to the line's end.
+    /// Reads what follows UNKNOWN: the line's end, or a blank and anything up to the line's end.
     fn anything(&mut self) -> Result<Source, Pause> {
         match self.next()? {
             b' ' => {}
@@ -86,7 +86,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// `source`, if an LF follows the CR that was there.
+    /// Returns `source` if an LF follows the CR that was just read.
     fn line_feed(&mut self, source: Source) -> Result<Source, Pause> {
         match self.next()? {
             b'\n' => Ok(source),
@@ -94,7 +94,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The bytes up to `end`, which is consumed too.
+    /// Reads the bytes up to `end`, and consumes `end`.
     fn field(&mut self, end: u8, longest: usize, allows: fn(u8) -> bool, fault: ProxyFault) -> Result<&'a [u8], Pause> {
         let start = self.at;
         loop {
@@ -123,5 +123,5 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The longest line, its CRLF included.
+/// The longest line, including its CRLF.
 const LONGEST: usize = 107;

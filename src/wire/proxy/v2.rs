@@ -4,7 +4,8 @@ use super::fault::{Pause, ProxyFault};
 use super::source::Source;
 use std::net::{IpAddr, SocketAddr};
 
-/// Version 2: signature, version and command, family and transport, length, addresses, extensions.
+/// Reads a header of version 2: signature, version and command, family and transport, length, addresses, extensions
+/// (TLVs).
 pub(super) fn read(bytes: &[u8]) -> Result<(Source, usize), Pause> {
     let command = byte_at(bytes, 12)?;
     if command >> 4 != 2 {
@@ -15,7 +16,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Source, usize), Pause> {
         1 => false,
         _ => return Err(ProxyFault::Command.into()),
     };
-    // With LOCAL the receiver must ignore all that follows, the family included.
+    // With LOCAL the receiver must ignore everything that follows, including the family.
     let family = byte_at(bytes, 13)?;
     let addresses = if is_local {
         Addresses::Ignored
@@ -47,7 +48,7 @@ enum Addresses {
 }
 
 impl Addresses {
-    /// By the byte that holds the family and the transport.
+    /// Reads the byte that holds the family and the transport.
     fn of(byte: u8) -> Result<Self, ProxyFault> {
         let family = match byte >> 4 {
             0 => Self::Ignored,
@@ -89,7 +90,8 @@ impl Addresses {
     }
 }
 
-/// Steps over the extensions from `at` to `end`, each a type, two bytes of length and so many bytes.
+/// Checks that the extensions (TLVs) fill the bytes from `at` to `end` exactly. Each is a type, two bytes of length,
+/// and as many bytes as that says.
 fn check_tlvs(bytes: &[u8], mut at: usize, end: usize) -> Result<(), Pause> {
     while at < end {
         if at + 3 > end {
@@ -111,8 +113,9 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Pause> {
     Ok(u16::from_be_bytes([byte_at(bytes, at)?, byte_at(bytes, at + 1)?]))
 }
 
-/// Signature, version and command, family and transport, length.
+/// The length of the fixed part: signature, version and command, family and transport, length.
 pub(super) const FIXED: usize = 16;
 
-/// What may follow those. Senders fill 216 bytes at most, and then name certificates, hosts and clouds in the extensions.
+/// The most bytes that may follow the fixed part. Addresses take up to 216; extensions name certificates, hosts and
+/// clouds.
 pub(super) const LONGEST: usize = 4096;

@@ -4,9 +4,9 @@ pub(super) const FIN: u8 = 0x80;
 pub(super) const OPCODE: u8 = 0x0F;
 /// RSV1 to RSV3.
 pub(super) const RESERVED: u8 = 0x70;
-/// The bit of an opcode that control frames have.
+/// The opcode bit that all control frames have.
 pub(super) const CONTROL: u8 = 0x08;
-/// The second byte's top bit. Four bytes of mask follow the length where it is set: `MASKED >> 5`.
+/// The top bit of the second byte. If it is set, four bytes of mask follow the length: `MASKED >> 5`.
 pub(super) const MASKED: u8 = 0x80;
 
 pub(super) const CONTINUATION: u8 = 0x0;
@@ -16,6 +16,6 @@ pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
 pub(super) const PONG: u8 = 0xA;
 
-/// From this on the second byte's lower bits are no length: two bytes of length follow, or eight.
+/// From this value on, the lower bits of the second byte are not a length: two bytes of length follow, or eight.
 pub(super) const LENGTH_16: u8 = 126;
 pub(super) const LENGTH_64: u8 = 127;

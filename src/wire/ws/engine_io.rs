@@ -1,9 +1,9 @@
-//! Engine.IO, which Socket.IO speaks: as much of it as a refusal needs.
+//! The parts of Engine.IO, the transport of Socket.IO, that a refusal needs.
 
 use super::frame::server_frame;
 use super::header::FrameKind;
 
-/// Whether a request's target asks for a WebSocket of Engine.IO 3 or 4: Socket.IO 2, 3 and 4.
+/// Whether a request's target asks for a WebSocket of Engine.IO 3 or 4, as Socket.IO 2, 3 and 4 do.
 pub fn is_asked_for(target: &[u8]) -> bool {
     let Some(at) = target.iter().position(|byte| *byte == b'?') else {
         return false;
@@ -16,11 +16,11 @@ pub fn is_asked_for(target: &[u8]) -> bool {
     has(&[b"EIO=3", b"EIO=4"]) && has(&[b"transport=websocket"])
 }
 
-/// A frame at which a client ends its handshake with an error. It is not a packet, since packets begin with a digit, so
-/// socket.io-client 2, 3 and 4 report `connect_error` at once and come back after growing waits. A `CONNECT_ERROR` packet
-/// would end their attempts for good, or make them begin anew.
+/// A frame that makes a client end its handshake with an error. It is not a packet, since packets begin with a digit.
+/// So socket.io-client 2, 3 and 4 report `connect_error` at once, and retry after growing waits. After a
+/// `CONNECT_ERROR` packet they would never retry, or begin again with short waits.
 ///
-/// `text` is one of ours, and needs no escape.
+/// `text` is wsguard's own and needs no escaping.
 pub fn error_frame(text: &str) -> Vec<u8> {
     debug_assert!(
         !text.contains(['"', '\\']) && !text.contains(char::is_control),
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_known_by_its_query() {
+    fn engine_io_is_recognised_by_the_query() {
         for (target, expected) in [
             ("/socket.io/?EIO=4&transport=websocket", true),
             ("/socket.io/?EIO=3&transport=websocket&sid=x", true),

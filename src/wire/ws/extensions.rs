@@ -1,22 +1,22 @@
-//! Which extensions a 101 agrees on (RFC 6455, section 9.1), as far as frames show it: which reserved bits they may have.
+//! Which extensions a 101 agrees on (RFC 6455, section 9.1), and so which reserved bits frames may have.
 
 use super::header::{FrameHeader, FrameKind};
 use crate::wire::token::{members, trim_blanks};
 
-/// What the reserved bits of frames may be used for.
+/// The use of reserved bits that was agreed on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Extensions {
     /// Nothing: no extension was agreed on.
     #[default]
     None,
-    /// Compression of messages and nothing else (RFC 7692): RSV1, on the first frame of a message.
+    /// Only compression of messages (RFC 7692): RSV1, on the first frame of a message.
     PerMessage,
-    /// Whatever an extension wants that is not known here.
+    /// Any, because wsguard does not know one of the extensions.
     Other,
 }
 
 impl Extensions {
-    /// What these values of a 101's `Sec-WebSocket-Extensions` agree on, together.
+    /// The use that these values of a 101's `Sec-WebSocket-Extensions` agree on together.
     pub fn agreed<'h>(values: impl IntoIterator<Item = &'h [u8]>) -> Self {
         let mut names = values.into_iter().flat_map(members).map(name).peekable();
         if names.peek().is_none() {
@@ -28,7 +28,7 @@ impl Extensions {
         }
     }
 
-    /// Whether a frame may have the reserved bits that this header has.
+    /// Whether a frame may have the reserved bits of this header.
     pub fn allow(self, header: FrameHeader) -> bool {
         let first_of_message = matches!(header.kind, FrameKind::Text | FrameKind::Binary);
         header.reserved & self.forbidden() == 0
@@ -45,8 +45,8 @@ impl Extensions {
     }
 }
 
-/// The name of an extension, without its parameters. A comma in a quoted parameter makes another name of what follows it, which
-/// is then one that is not known.
+/// The name of an extension, without its parameters. After a comma in a quoted parameter the rest is taken for another
+/// name, which counts as an unknown extension.
 fn name(member: &[u8]) -> &[u8] {
     trim_blanks(member.split(|byte| *byte == b';').next().unwrap_or_default())
 }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deflate_has_one_bit_and_what_is_not_known_has_all_of_them() {
+    fn deflate_may_use_one_bit_and_an_unknown_extension_all_of_them() {
         use Extensions::{None, Other, PerMessage};
         let cases: [(&[&[u8]], Extensions); 8] = [
             (&[], None),

@@ -3,9 +3,10 @@
 use super::bits::{BINARY, CLOSE, CONTINUATION, FIN, LENGTH_16, MASKED, PING, PONG, TEXT};
 use super::header::FrameKind;
 
-/// A whole close frame with this status code (RFC 6455, 7.4) and reason, masked when a mask is given: as a client sends it.
+/// A whole close frame with this status code (RFC 6455, 7.4) and reason. With a mask it is a client's, without one a
+/// server's.
 ///
-/// Of the reason at most 123 bytes go out, cut between characters: a control frame holds 125 in all.
+/// The reason is cut between characters to at most 123 bytes, because a control frame holds 125 in all.
 pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     let mut room = u8::try_from(reason.len()).unwrap_or(u8::MAX).min(LENGTH_16 - 3);
     while !reason.is_char_boundary(usize::from(room)) {
@@ -32,8 +33,8 @@ pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Vec<u8> {
     frame
 }
 
-/// A whole frame of a server's, not masked: a control frame of at most 125 bytes, or a message of at most 65 535; more are
-/// cut off.
+/// A whole unmasked frame, as a server sends it: a control frame of at most 125 bytes, or a message of at most 65 535.
+/// Bytes above that are cut off.
 pub fn server_frame(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
     let (opcode, most) = match kind {
         FrameKind::Continuation => (CONTINUATION, u16::MAX),

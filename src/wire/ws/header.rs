@@ -1,5 +1,5 @@
-//! A frame's header as a whole (RFC 6455, 5.2), for who decides on a frame before it passes. Who only needs to know where
-//! frames end follows them with a [`super::scanner::FrameScanner`].
+//! A whole frame header (RFC 6455, 5.2), for deciding on a frame before it passes. A [`super::scanner::FrameScanner`]
+//! is enough to know where frames end.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::wire::Step;
 /// Which side sent the bytes; a client must mask its frames, a server must not (RFC 6455, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// The side that asked for the upgrade.
+    /// The side that requested the upgrade.
     Client,
     /// The side that answered 101.
     Server,
@@ -22,17 +22,17 @@ pub enum Sender {
 pub struct FrameHeader {
     /// What kind of frame it is.
     pub kind: FrameKind,
-    /// It is the last one of its message.
+    /// It is the last frame of its message.
     pub is_last: bool,
     /// Bytes of payload, as declared.
     pub payload: u64,
-    /// The length is written with no more bytes than it takes.
+    /// The length is written with as few bytes as possible.
     pub is_minimal: bool,
-    /// The reserved bits, where they stand in the first byte. Extensions use them (5.2).
+    /// The reserved bits, at their positions in the first byte. Extensions use them (5.2).
     pub reserved: u8,
 }
 
-/// What a frame is (RFC 6455, 5.2 and 5.5).
+/// The kind of a frame (RFC 6455, 5.2 and 5.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The words are the RFC's.
 pub enum FrameKind {
@@ -44,7 +44,7 @@ pub enum FrameKind {
     Pong,
 }
 
-/// What RFC 6455 forbids a frame. Its text goes into the reason of a close frame.
+/// The rule of RFC 6455 that a frame breaks. Its text becomes the reason of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
     /// Opcodes 3 to 7 and 11 to 15 (5.2).
@@ -59,15 +59,15 @@ pub enum FrameFault {
     Masked,
     /// 2^63 bytes and above (5.2).
     LengthTooLarge,
-    /// More bytes of length than needed (5.2).
+    /// A length with more bytes than needed (5.2).
     LengthNotMinimal,
-    /// A continuation where no message is unfinished (5.4).
+    /// A continuation frame while no message is unfinished (5.4).
     NothingToContinue,
-    /// A new message where one is unfinished (5.4).
+    /// A new message while another is unfinished (5.4).
     InsideMessage,
     /// A reserved bit that no extension has been agreed on for (5.2).
     ReservedBits,
-    /// A frame behind a close frame (5.5.1), and no pong, which is still owed to a ping (5.5.2).
+    /// A frame after a close frame (5.5.1). A pong is allowed, because a ping may still be unanswered (5.5.2).
     BehindClose,
 }
 
@@ -75,8 +75,8 @@ impl FrameHeader {
     /// Reads the header that `bytes` begin with, its mask included.
     ///
     /// # Errors
-    /// The first rule that it breaks, as soon as that can be told. A length that is longer than needed is none: where such a
-    /// frame ends is plain, and it says so in [`FrameHeader::is_minimal`].
+    /// The first rule that it breaks, as soon as it is certain. A length with more bytes than needed is not an error
+    /// here, since it is clear where such a frame ends; [`FrameHeader::is_minimal`] is false then.
     pub fn parse(bytes: &[u8], sender: Sender) -> Result<Step<Self>, FrameFault> {
         let Some(&first) = bytes.first() else {
             return Ok(Step::More);
@@ -140,7 +140,7 @@ impl FrameHeader {
 }
 
 impl FrameKind {
-    /// Whether it may stand between the fragments of a message (RFC 6455, 5.5).
+    /// Whether it may come between the fragments of a message (RFC 6455, 5.5).
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }

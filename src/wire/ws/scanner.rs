@@ -1,5 +1,5 @@
-//! WebSocket frames (RFC 6455, 5.2), of which only the 2 to 14 header bytes are looked at: payload is skipped, never
-//! unmasked or kept.
+//! Finds where WebSocket frames begin and end (RFC 6455, 5.2). Only the 2 to 14 header bytes of a frame are looked at;
+//! payload is skipped, and never unmasked or kept.
 
 use super::bits::{BINARY, CLOSE, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PONG, TEXT};
 use super::extensions::Extensions;
@@ -8,29 +8,33 @@ use crate::wire::Step;
 
 /// Follows one direction of a connection from frame to frame, however its bytes are split.
 ///
-/// A header that can't be (reserved opcode, fragmented or over-long control frame, a length of 2^63 and above, a mask
-/// where there must be none or none where there must be one) blinds it for good: from there on nobody knows where
-/// frames begin. RSV bits pass, since extensions use them; so do lengths written longer than needed. None of this goes for
-/// a [strict](FrameScanner::strict) one that is asked to [look](FrameScanner::look) first.
+/// An impossible header blinds it for good, because from there on it can't be known where frames begin. Impossible are
+/// a reserved opcode, a fragmented control frame or one above 125 bytes, a length from 2^63 on, and a mask from a
+/// server or none from a client. RSV bits are possible, since extensions use them, and so are lengths with more bytes
+/// than needed.
+///
+/// A [strict](FrameScanner::strict) scanner applies stricter rules if it is asked to [look](FrameScanner::look) before
+/// it scans.
 #[derive(Clone, Debug)]
 pub struct FrameScanner {
     place: Place,
-    /// Header: the length as read so far. Payload: how many bytes are still to come, the mask's four included.
+    /// Within a header: the length as read so far. Within payload: the bytes that are still to come, including the
+    /// mask's four.
     left: u64,
-    /// Header: its first byte.
+    /// Within a header: its first byte.
     first: u8,
-    /// Header: how many bytes of length are still to come.
+    /// Within a header: the bytes of length that are still to come.
     length_bytes: u8,
-    /// The second byte's top bit as this sender must set it.
+    /// The top bit of the second byte, as this sender must set it.
     mask_bit: u8,
     /// The first byte of the last data frame.
     data: u8,
     saw_close: bool,
-    /// Frames are held to RFC 6455, with these extensions.
+    /// Frames are checked against RFC 6455, with these extensions.
     strict: Option<Extensions>,
 }
 
-/// Where the next byte belongs.
+/// What the next byte belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Blind,
@@ -41,7 +45,7 @@ enum Place {
 }
 
 impl FrameScanner {
-    /// Begins at a boundary: right behind the 101's head, or the request's.
+    /// A scanner that begins at a boundary: right after the head of the 101 or of the request.
     pub const fn new(sender: Sender) -> Self {
         let mask_bit = match sender {
             Sender::Client => MASKED,
@@ -59,20 +63,20 @@ impl FrameScanner {
         }
     }
 
-    /// The same, of frames that are held to RFC 6455 where these extensions were agreed on.
+    /// The same for frames that are checked against RFC 6455, on a connection that agreed on these extensions.
     pub const fn strict(sender: Sender, extensions: Extensions) -> Self {
         let mut scanner = Self::new(sender);
         scanner.strict = Some(extensions);
         scanner
     }
 
-    /// Takes all of `bytes` and tells how many data messages began in it: first frames, opcode 1 or 2, whose header (but
-    /// for the mask) came to its end. None are told once it is blind.
+    /// Takes all of `bytes` and returns how many data messages began in them. A message begins once the header of its
+    /// first frame (opcode 1 or 2) is complete up to the mask. A blind scanner counts none.
     pub fn scan(&mut self, bytes: &[u8]) -> u32 {
         let mut rest = bytes;
         let mut began = 0;
         while !rest.is_empty() {
-            // Behind a whole message there is often another, and nothing is to be noted of either.
+            // A complete message is often followed by another, and neither changes the state.
             while self.awaits_message()
                 && let Some(used) = whole_message(rest, FIN | OPCODE, self.mask_bit, 0)
             {
@@ -86,12 +90,13 @@ impl FrameScanner {
         began
     }
 
-    /// Takes `bytes` up to the first end of a frame, all of them where none ends, and tells how many it took and how many
-    /// data messages (0 or 1) began in them. At a boundary that is the whole next frame. Blind: all of them and 0.
+    /// Takes `bytes` up to the first end of a frame, or all of them if no frame ends. Returns how many bytes it took
+    /// and how many data messages (0 or 1) began in them. At a boundary it takes the whole next frame. A blind scanner
+    /// takes all of them and counts 0.
     #[inline]
     pub fn scan_to_boundary(&mut self, bytes: &[u8]) -> (usize, u32) {
-        // Nearly every frame is a whole message below 64 KiB that lies whole in what was read. Behind one that is whole
-        // nothing is to be noted.
+        // Nearly every frame is a whole message below 64 KiB, and all of it was read at once. Such a frame changes no
+        // state.
         if self.awaits_message()
             && let Some(used) = whole_message(bytes, FIN | OPCODE, self.mask_bit, 0)
         {
@@ -100,8 +105,8 @@ impl FrameScanner {
         self.scan_in_steps(bytes)
     }
 
-    /// As [`FrameScanner::scan`], but takes nothing of a frame whose header is not whole, or that RFC 6455 forbids: then it
-    /// ends there. Tells how many bytes it took as well.
+    /// Like [`FrameScanner::scan`], but stops before a frame whose header is incomplete or that RFC 6455 forbids.
+    /// Returns how many bytes it took and how many data messages began in them.
     pub fn scan_strictly(&mut self, bytes: &[u8]) -> (usize, u32) {
         let extensions = self.strict.unwrap_or_default();
         let told = FIN | OPCODE | extensions.forbidden();
@@ -125,10 +130,10 @@ impl FrameScanner {
         (used, began)
     }
 
-    /// Reads the header that `bytes`, which begin where it stands at a boundary, begin with.
+    /// Reads the header that `bytes` begin with. They must begin at a boundary.
     ///
     /// # Errors
-    /// The first rule that the frame breaks, as soon as that can be told.
+    /// The first rule that the frame breaks, as soon as it is certain.
     pub fn look(&self, bytes: &[u8]) -> Result<Step<FrameHeader>, FrameFault> {
         let sender = if self.mask_bit == 0 {
             Sender::Server
@@ -142,7 +147,7 @@ impl FrameScanner {
         }
     }
 
-    /// What RFC 6455 forbids the next frame, if this is its header.
+    /// The rule of RFC 6455 that the next frame breaks if this is its header.
     pub fn fault_of(&self, header: FrameHeader) -> Option<FrameFault> {
         let continues = header.kind == FrameKind::Continuation;
         if self.saw_close && header.kind != FrameKind::Pong {
@@ -160,8 +165,8 @@ impl FrameScanner {
         }
     }
 
-    /// How long the header is that `bytes` begin with, its mask included; `None` where they are too few to tell, or end within
-    /// it. Whether it can be is not looked at.
+    /// The length of the header that `bytes` begin with, including its mask; `None` if it is incomplete. The header may
+    /// be an impossible one.
     pub fn header_len(bytes: &[u8]) -> Option<usize> {
         let second = *bytes.get(1)?;
         let length_bytes = match second & !MASKED {
@@ -173,16 +178,16 @@ impl FrameScanner {
         (len <= bytes.len()).then_some(len)
     }
 
-    /// How much of the frame in hand is still to come, once its header is known; 0 at a boundary, within a header, and when
-    /// blind. A mask counts as payload.
+    /// Bytes of the current frame's payload that are still to come; 0 at a boundary, within a header, and when blind. A
+    /// mask counts as payload.
     pub fn payload_left(&self) -> u64 {
         if self.place == Place::Payload { self.left } else { 0 }
     }
 
-    /// Takes `count` bytes of the payload that nobody saw.
+    /// Counts `count` bytes of payload as taken that the scanner did not see.
     ///
     /// # Panics
-    /// When there are more than [`FrameScanner::payload_left`].
+    /// If `count` is more than [`FrameScanner::payload_left`].
     pub fn skip(&mut self, count: u64) {
         assert!(count <= self.payload_left(), "beyond the frame in hand");
         if count == 0 {
@@ -194,17 +199,18 @@ impl FrameScanner {
         }
     }
 
-    /// Whether frames are held to RFC 6455.
+    /// Whether frames are checked against RFC 6455.
     pub fn is_strict(&self) -> bool {
         self.strict.is_some()
     }
 
-    /// Whether the next byte begins a frame. Never so when blind.
+    /// Whether the next byte begins a frame; false when blind.
     pub fn at_boundary(&self) -> bool {
         self.place == Place::Boundary
     }
 
-    /// Whether a message has begun and its last fragment has not: then only control frames may be put in (RFC 6455, 5.4).
+    /// Whether a message has begun and its last fragment has not. Then only control frames may be inserted (RFC 6455,
+    /// 5.4).
     pub fn is_within_message(&self) -> bool {
         self.data & FIN == 0
     }
@@ -214,7 +220,7 @@ impl FrameScanner {
         self.place == Place::Blind
     }
 
-    /// Whether a close frame has passed, if only its first byte.
+    /// Whether at least the first byte of a close frame has passed.
     pub fn saw_close(&self) -> bool {
         self.saw_close
     }
@@ -224,7 +230,7 @@ impl FrameScanner {
         self.place == Place::Boundary && !self.is_within_message()
     }
 
-    /// The general case: headers byte by byte, payload in one step.
+    /// The general case: reads headers byte by byte, and skips payload in one step.
     fn scan_in_steps(&mut self, bytes: &[u8]) -> (usize, u32) {
         let mut began = 0;
         let mut used = 0;
@@ -252,7 +258,7 @@ impl FrameScanner {
         (used, began)
     }
 
-    /// One byte of a header; tells how many data messages began with it.
+    /// Takes one byte of a header, and returns how many data messages (0 or 1) began with it.
     fn header_byte(&mut self, byte: u8) -> u32 {
         match self.place {
             Place::Boundary => {
@@ -301,7 +307,7 @@ impl FrameScanner {
         }
     }
 
-    /// Goes on to the payload once the length is whole.
+    /// Continues with the payload once the length is complete.
     fn header_ended(&mut self) -> u32 {
         if self.length_bytes > 0 {
             return 0;
@@ -316,8 +322,8 @@ impl FrameScanner {
     }
 }
 
-/// How long the frame is that `bytes` begin with, if it is a whole message below 64 KiB of which everything is there. Of its
-/// first byte only these bits are `told`; a length in two bytes is at least `least`.
+/// The length of the frame that `bytes` begin with, if it is complete and a whole message below 64 KiB. Of its first
+/// byte only the bits of `told` are compared. A length in two bytes must be at least `least`.
 #[inline]
 fn whole_message(bytes: &[u8], told: u8, mask_bit: u8, least: u16) -> Option<usize> {
     let [first, second, ref rest @ ..] = *bytes else {

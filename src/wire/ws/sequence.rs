@@ -7,17 +7,17 @@ use super::header::{FrameFault, FrameHeader, FrameKind};
 /// The messages of one direction, from frame to frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MessageSequence {
-    /// Declared bytes of the message in hand and one more, so that there is no 0 but between messages: every connection whose
-    /// frames are judged has one of these.
+    /// One more than the declared bytes of the current message; `None` between messages. It is never 0, so the option
+    /// takes no more memory: every connection whose frames are checked has one.
     unfinished: Option<NonZeroU64>,
 }
 
 impl MessageSequence {
-    /// Bytes of the message that this frame belongs to, up to its end: declared, fragments summed; 0 for a control frame,
-    /// which belongs to none.
+    /// Declared bytes of the message that this frame belongs to, summed over its fragments up to and including this
+    /// frame; 0 for a control frame, which belongs to no message.
     ///
     /// # Errors
-    /// The frame's place is wrong (RFC 6455, 5.4).
+    /// The frame must not come here (RFC 6455, 5.4).
     pub fn size_with(self, header: FrameHeader) -> Result<u64, FrameFault> {
         match (header.kind, self.unfinished()) {
             (FrameKind::Continuation, Some(before)) => Ok(before.saturating_add(header.payload)),
@@ -28,7 +28,7 @@ impl MessageSequence {
         }
     }
 
-    /// Goes on behind this frame. One whose place is wrong counts as what it says it is.
+    /// Notes that this frame has passed. One that must not come here counts as what its opcode says.
     pub fn pass(&mut self, header: FrameHeader) {
         if header.kind.is_control() {
             return;
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_its_fragments_and_control_frames_may_stand_between_them() {
+    fn a_message_is_its_fragments_and_control_frames_may_come_between_them() {
         let frame = |kind, is_last, payload| FrameHeader {
             kind,
             is_last,

@@ -1,4 +1,4 @@
-//! Is this request a WebSocket upgrade? RFC 6455, sections 4.1 and 4.2.
+//! Checks whether a request is a WebSocket upgrade: RFC 6455, sections 4.1 and 4.2.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,16 +7,17 @@ use sha1::{Digest as _, Sha1};
 use crate::wire::http::head::{Head, Rule, Version};
 use crate::wire::token::{has_member, members};
 
-/// Why a request is no upgrade that may pass, in the order in which it is looked at.
+/// Why a request is not an upgrade that may pass, in the order of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoUpgrade {
-    /// It asks for no upgrade, for one to something else, or can't ask: 426 with `Upgrade: websocket`.
+    /// It asks for no upgrade or for one to another protocol, or is not a GET of HTTP/1.1: 426 with `Upgrade:
+    /// websocket`.
     #[error("WebSocket upgrade required")]
     NotUpgrade,
-    /// `Sec-WebSocket-Version` is not 13, once: 426 with `Sec-WebSocket-Version: 13`.
+    /// `Sec-WebSocket-Version` is not present once with the value 13: 426 with `Sec-WebSocket-Version: 13`.
     #[error("WebSocket version 13 required")]
     BadVersion,
-    /// It asks for one and breaks a rule: 400.
+    /// It asks for a WebSocket and breaks a rule: 400.
     #[error(transparent)]
     Bad(#[from] Rule),
 }
@@ -26,9 +27,9 @@ pub enum NoUpgrade {
 pub struct Upgrade<'b> {
     /// `Sec-WebSocket-Key`: 24 bytes of base64.
     pub key: &'b [u8],
-    /// The subprotocol the client would like most.
+    /// The subprotocol that the client prefers.
     pub first_protocol: Option<&'b [u8]>,
-    /// As sent, by browsers always.
+    /// The Origin as sent. Browsers always send one.
     pub origin: Option<&'b [u8]>,
 }
 
@@ -91,7 +92,7 @@ enum Only<'b> {
 }
 
 impl<'b> Asked<'b> {
-    /// `None` where no WebSocket is asked for.
+    /// `None` if the request does not ask for a WebSocket.
     fn of(head: &Head<'b>) -> Option<Self> {
         let mut asked = Self::default();
         let (mut connection, mut websocket) = (false, false);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Feeds the pieces until something other than `More` is said; also asks once before the first byte.
+/// Feeds the pieces until the outcome is not `More`. The first call has no bytes.
 fn read(mut body: BodyRead, pieces: &[&[u8]], max: usize) -> (Result<BodyState, BodyFault>, Vec<u8>, bool) {
     let mut out = Vec::new();
     let mut outcome = body.feed(b"", &mut out, max);
@@ -21,7 +21,7 @@ fn chunked(bytes: &[u8]) -> (Result<BodyState, BodyFault>, Vec<u8>, bool) {
 }
 
 #[test]
-fn each_framing_ends_where_it_ends() {
+fn each_framing_finds_the_end_of_its_body() {
     assert_eq!(read(BodyRead::none(), &[], 9), (Ok(BodyState::Done), vec![], true));
     assert_eq!(
         read(BodyRead::length(3), &[b"ab"], 9),
@@ -40,7 +40,7 @@ fn each_framing_ends_where_it_ends() {
 }
 
 #[test]
-fn no_more_is_read_than_was_asked_for() {
+fn no_more_is_read_than_the_caller_wants() {
     for body in [BodyRead::until_close(), BodyRead::length(9)] {
         assert_eq!(read(body, &[b"ab", b"cd"], 3).1, b"abc");
     }
@@ -50,7 +50,7 @@ fn no_more_is_read_than_was_asked_for() {
 }
 
 #[test]
-fn chunks_are_undone() {
+fn chunks_are_decoded() {
     // RFC 9112, section 7.1: extensions and trailers are read and left out.
     for bytes in [
         &b"4\r\nWiki\r\n7\r\npedia i\r\nB\r\nn \r\nchunks.\r\n0\r\n\r\n"[..],
@@ -65,7 +65,7 @@ fn chunks_are_undone() {
 }
 
 #[test]
-fn what_are_no_chunks_is_a_fault() {
+fn malformed_chunks_are_faults() {
     for (bytes, fault) in [
         (&b"\r\n"[..], BodyFault::ChunkSize),
         (b"x\r\n", BodyFault::ChunkSize),
@@ -91,7 +91,7 @@ fn what_are_no_chunks_is_a_fault() {
 }
 
 #[test]
-fn what_is_no_body_is_bounded() {
+fn chunk_extensions_padding_and_trailers_are_bounded() {
     for begin in ["1;", "1 ", "0\r\nA: "] {
         let mut bytes = begin.as_bytes().to_vec();
         bytes.resize(9_000, b' ');
@@ -103,13 +103,13 @@ fn what_is_no_body_is_bounded() {
 }
 
 #[test]
-fn what_is_passed_on_never_looks_whole_where_it_is_not() {
+fn an_incomplete_body_never_looks_complete_to_the_client() {
     let written = |body: BodyRead, content: &[u8], is_whole| {
         let mut answer = Vec::new();
         body.write(content, is_whole, &mut answer);
         String::from_utf8(answer).unwrap()
     };
-    // The number of bytes that the server said stays, however many came.
+    // The server's own Content-Length stays, however many bytes came.
     assert_eq!(
         written(BodyRead::length(3), b"abc", true),
         "Content-Length: 3\r\n\r\nabc"
@@ -122,7 +122,7 @@ fn what_is_passed_on_never_looks_whole_where_it_is_not() {
         written(BodyRead::chunked(), b"abc", true),
         "Content-Length: 3\r\n\r\nabc"
     );
-    // Nobody but the end of the connection says that it is whole.
+    // Only the end of the connection shows that it is complete.
     assert_eq!(written(BodyRead::until_close(), b"abc", true), "\r\nabc");
     for body in [BodyRead::chunked(), BodyRead::until_close()] {
         assert_eq!(

@@ -25,7 +25,7 @@ fn head_of(bytes: &[u8]) -> Head<'_> {
     }
 }
 
-/// The first outcome other than `More` when the bytes come up to each of `ends` in turn, then all of them.
+/// The first outcome that is not `More`, if the bytes arrive up to each of `ends` in turn, and then all of them.
 fn outcome(bytes: &[u8], ends: impl IntoIterator<Item = usize>, caps: HeadCaps) -> Result<Step<Head<'_>>, HeadFault> {
     let mut scan = HeadScan::default();
     for end in ends {
@@ -100,7 +100,7 @@ fn a_target_passes_byte_for_byte() {
 }
 
 #[test]
-fn a_url_says_who_is_asked_whatever_host_says() {
+fn the_authority_of_a_url_counts_and_not_the_host_header() {
     for (target, name, port, expected, path) in [
         ("http://example.org/ws?x", "example.org", None, "/ws?x", "/ws"),
         ("WS://example.org:81/", "example.org", Some(81), "/", "/"),
@@ -209,7 +209,7 @@ fn each_broken_rule_is_named() {
 }
 
 #[test]
-fn a_host_is_an_authority() {
+fn a_host_must_be_an_authority() {
     for (host, name, port) in [
         ("example.org", "example.org", None),
         ("example.org.", "example.org.", None),
@@ -278,7 +278,7 @@ fn a_fault_is_found_as_soon_as_it_can_be() {
 }
 
 #[test]
-fn a_head_may_have_just_the_size_and_the_lines_that_are_allowed() {
+fn a_head_may_have_exactly_the_size_and_the_lines_that_are_allowed() {
     let exact = HeadCaps {
         max_size: SAMPLE.len(),
         max_headers: 7,
@@ -311,7 +311,7 @@ fn a_head_may_have_just_the_size_and_the_lines_that_are_allowed() {
 }
 
 #[test]
-fn a_head_that_drips_is_looked_at_once() {
+fn each_byte_of_a_head_that_arrives_slowly_is_looked_at_once() {
     let mut bytes = b"GET /".to_vec();
     bytes.resize(1_000_000, b'a');
     let caps = HeadCaps {
@@ -319,14 +319,14 @@ fn a_head_that_drips_is_looked_at_once() {
         max_headers: 64,
     };
     let mut scan = HeadScan::default();
-    // 10^12 bytes if every look began at the first one: this would not end.
+    // If every call began at the first byte, this would look at 10^12 bytes and not end.
     for end in 1..=bytes.len() {
         assert_eq!(scan.parse(&bytes[..end], caps), Ok(Step::More));
     }
 }
 
 #[test]
-fn a_rule_says_what_the_client_hears() {
+fn the_text_of_a_fault_is_what_the_client_gets() {
     assert_eq!(
         HeadFault::Bad(Rule::ManyHosts).to_string(),
         "Bad request: two Host headers"
@@ -334,7 +334,7 @@ fn a_rule_says_what_the_client_hears() {
     assert_eq!(HeadFault::TooLarge.to_string(), "Request head larger than the limit");
 }
 
-/// Bytes that are nearly a head: fragments of heads in any order.
+/// Bytes that resemble a head: fragments of heads in any order.
 fn fragments() -> impl Strategy<Value = Vec<u8>> {
     let fragment = prop::sample::select(vec![
         &b"GET / HTTP/1.1\r\n"[..],
@@ -362,7 +362,7 @@ fn fragments() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_bytes_have_one_outcome_however_they_come(
+    fn any_bytes_have_one_outcome_however_they_are_split(
         bytes in prop_oneof![prop::collection::vec(any::<u8>(), 0..200), fragments()],
         begin in prop::bool::ANY,
         split in any::<prop::sample::Index>(),
@@ -377,7 +377,7 @@ proptest! {
     }
 
     #[test]
-    fn what_passes_is_what_httparse_reads(bytes in fragments()) {
+    fn httparse_reads_every_head_that_passes_in_the_same_way(bytes in fragments()) {
         let bytes = [b"GET /x HTTP/1.1\r\nHost: a\r\n", &bytes[..], b"\r\n\r\n"].concat();
         if let Ok(Step::Done { value: head, used }) = parse(&bytes) {
             let mut headers = [httparse::EMPTY_HEADER; 64];

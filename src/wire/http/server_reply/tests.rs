@@ -51,7 +51,7 @@ fn the_rfc_sample_opens_the_tunnel() {
 }
 
 #[test]
-fn a_101_tells_which_extensions_it_agrees_on() {
+fn a_101_has_the_extensions_that_it_agrees_on() {
     let with =
         |line: &str| reply_to(&SAMPLE.replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}\r\n")));
     for (line, extensions) in [
@@ -71,7 +71,7 @@ fn a_101_tells_which_extensions_it_agrees_on() {
 }
 
 #[test]
-fn a_101_that_proves_nothing_opens_none() {
+fn an_invalid_101_opens_no_tunnel() {
     for (good, bad) in [
         ("HTTP/1.1", "HTTP/1.0"),
         ("Upgrade: websocket\r\n", ""),
@@ -95,7 +95,7 @@ fn a_101_that_proves_nothing_opens_none() {
 }
 
 #[test]
-fn interim_replies_are_none() {
+fn a_1xx_is_not_the_final_reply() {
     for line in [
         "HTTP/1.1 100 Continue",
         "HTTP/1.1 103 Early Hints\r\nLink: <a>",

@@ -59,7 +59,7 @@ fn a_stranger_s_forwarding_headers_are_replaced() {
 }
 
 #[test]
-fn what_only_looks_like_a_client_s_header_passes() {
+fn a_header_that_only_resembles_a_client_header_passes() {
     for name in [
         "X-Forwardedness",
         "X-Forwarde",
@@ -120,7 +120,7 @@ fn a_unix_peer_has_no_address_to_append() {
 }
 
 #[test]
-fn the_client_alone_is_sent_as_one_proxy_would_say_it() {
+fn with_client_the_server_learns_the_client_as_from_a_single_proxy() {
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4, 2001:db8::1\r\nX-Forwarded-Proto: https\r\n\
         X-Real-IP: 9.9.9.9\r\nX-Forwarded-Host: b\r\nX_Forwarded_For: 6.6.6.6\r\n\r\n";
     let [trusted, stranger] = [TRUSTED, STRANGER].map(|from| Forwarding {
@@ -146,7 +146,7 @@ fn the_client_alone_is_sent_as_one_proxy_would_say_it() {
 }
 
 #[test]
-fn nothing_of_the_client_is_sent_where_nothing_shall_be() {
+fn with_none_no_header_names_the_client() {
     let request = b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\n\
         X-Real-IP: 9.9.9.9\r\nX-Forwarded-Host: b\r\nTrue-Client-IP: 9.9.9.9\r\nCookie: c\r\n\r\n";
     for from in [TRUSTED, STRANGER] {
@@ -177,7 +177,7 @@ fn a_mapped_address_is_written_as_ipv4() {
 }
 
 #[test]
-fn a_url_goes_on_as_path_and_host() {
+fn a_url_becomes_path_and_host() {
     for (target, line, host) in [
         (
             "http://Example.org:81/a/../b?c",
@@ -212,7 +212,7 @@ fn one_allocation_is_enough() {
     assert!(request_for_server(&head, &forwarding).len() <= capacity);
 }
 
-/// A header that names a client, in any case, with any of its `-` as `_`, and as CGI has it.
+/// A header that names a client: in any case, with `_` for any `-`, and with or without the prefix of CGI.
 fn spelling() -> impl Strategy<Value = String> {
     let names = CLIENT_HEADERS
         .into_iter()

@@ -4,7 +4,7 @@ use crate::wire::ws::header::{FrameHeader, Sender};
 use crate::wire::ws::scanner::FrameScanner;
 
 #[test]
-fn close_frames_are_as_the_rfc_draws_them() {
+fn close_frames_have_the_layout_of_the_rfc() {
     assert_eq!(close_frame(1000, "", None), b"\x88\x02\x03\xE8");
     assert_eq!(
         close_frame(1013, "Server at capacity", None),
@@ -14,7 +14,7 @@ fn close_frames_are_as_the_rfc_draws_them() {
         close_frame(1001, "ab", Some([1, 2, 4, 8])),
         b"\x88\x84\x01\x02\x04\x08\x02\xEB\x65\x6A"
     );
-    // Three bytes each: 41 fit into 123.
+    // Each character has three bytes, so 41 fit into 123.
     let long = close_frame(1008, &"\u{20AC}".repeat(100), None);
     assert_eq!((long.len(), long[1]), (127, 125));
     let cut = close_frame(1008, &format!("a{}", "\u{20AC}".repeat(100)), None);
@@ -32,7 +32,7 @@ fn close_frames_are_as_the_rfc_draws_them() {
 }
 
 #[test]
-fn a_frame_of_ours_is_read_as_what_it_is() {
+fn our_frames_are_read_back_as_they_were_meant() {
     for (kind, length, sent) in [
         (FrameKind::Ping, 12, 12),
         (FrameKind::Ping, 200, 125),

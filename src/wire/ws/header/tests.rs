@@ -21,14 +21,14 @@ fn every_rule_has_its_fault() {
         (b"\x82\xff\x80", LengthTooLarge),
     ] {
         assert_eq!(parsed(bytes), Err(fault), "{bytes:?}");
-        // As soon as the byte is there that breaks it, and not before.
+        // It is found at the byte that breaks the rule, and not before.
         assert_eq!(parsed(&bytes[..bytes.len() - 1]), Ok(Step::More), "{bytes:?}");
     }
     assert_eq!(FrameHeader::parse(b"\x81\x85", Sender::Server), Err(Masked));
 }
 
 #[test]
-fn reserved_bits_are_the_extensions_own_business() {
+fn reserved_bits_are_left_to_the_extensions() {
     for bits in [0x40, 0x20, 0x10, 0x70] {
         assert!(
             matches!(parsed(&[0x81 | bits, 0x80, 0, 0, 0, 0]), Ok(Step::Done { .. })),
@@ -38,7 +38,7 @@ fn reserved_bits_are_the_extensions_own_business() {
 }
 
 #[test]
-fn lengths_are_told_with_whether_they_are_as_short_as_they_can_be() {
+fn a_header_has_its_length_and_whether_that_is_minimal() {
     for (length, payload, is_minimal) in [
         (b"\x80".as_slice(), 0, true),
         (b"\xfd", 125, true),
@@ -66,9 +66,9 @@ fn lengths_are_told_with_whether_they_are_as_short_as_they_can_be() {
 }
 
 proptest! {
-    /// The scanner, which goes byte by byte, is the judge of where a frame ends.
+    /// The scanner goes byte by byte, and knows where a frame ends.
     #[test]
-    fn a_header_says_what_a_scanner_sees(
+    fn a_header_agrees_with_the_scanner(
         bytes in prop::collection::vec(any::<u8>(), 0..20),
         first in prop::sample::select(vec![0x00_u8, 0x01, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8a, 0xc1]),
         second in any::<u8>(),

@@ -24,7 +24,7 @@ fn binary(length: usize) -> Vec<u8> {
     frame
 }
 
-/// What a scanner can be asked afterwards.
+/// The state of a scanner: messages begun, at a boundary, blind, saw a close frame.
 type Outcome = (u32, bool, bool, bool);
 
 fn outcome(scanner: &FrameScanner, messages: u32) -> Outcome {
@@ -44,7 +44,7 @@ fn scan_in_chunks(sender: Sender, bytes: &[u8], sizes: &[usize]) -> Outcome {
     outcome(&scanner, messages)
 }
 
-/// RFC 6455, 5.2, read off the page: a list of frame ends, and what was seen on the way.
+/// A plain reading of RFC 6455, 5.2: the state in the end, and a list of where frames end.
 fn naive(sender: Sender, bytes: &[u8]) -> (Outcome, Vec<usize>) {
     let (mut messages, mut saw_close, mut ends, mut at) = (0, false, Vec::new(), 0);
     loop {
@@ -92,7 +92,7 @@ fn naive(sender: Sender, bytes: &[u8]) -> (Outcome, Vec<usize>) {
 }
 
 #[test]
-fn a_message_in_fragments_is_unfinished_until_its_last_one_whatever_stands_between() {
+fn a_message_is_unfinished_until_its_last_fragment_whatever_comes_between() {
     for size in [1, 2, usize::MAX] {
         let mut scanner = FrameScanner::new(Sender::Server);
         let mut within = Vec::new();
@@ -122,7 +122,7 @@ fn the_frames_of_the_rfc_are_counted() {
         ),
         // RSV1: a compressed message.
         (Sender::Server, b"\xC1\x00".to_vec(), 1),
-        // A length longer than it need be.
+        // A length with more bytes than needed.
         (
             Sender::Server,
             b"\x82\x7E\x00\x01x\x82\x7F\0\0\0\0\0\0\0\x01x".to_vec(),
@@ -142,7 +142,7 @@ fn the_frames_of_the_rfc_are_counted() {
 }
 
 #[test]
-fn impossible_headers_blind_for_good() {
+fn an_impossible_header_blinds_for_good() {
     for opcode in [3, 4, 5, 6, 7, 11, 12, 13, 14, 15] {
         let bytes = [HELLO, &[0x80 | opcode, 0], HELLO].concat();
         assert_eq!(
@@ -194,7 +194,7 @@ fn a_close_frame_is_seen_from_its_first_byte() {
 }
 
 #[test]
-fn the_scan_to_a_boundary_ends_right_behind_one_frame() {
+fn the_scan_to_a_boundary_ends_after_one_frame() {
     let stream = [HELLO, HELLO, PING].concat();
     let mut scanner = FrameScanner::new(Sender::Server);
     assert_eq!(scanner.scan_to_boundary(b""), (0, 0));
@@ -209,7 +209,7 @@ fn the_scan_to_a_boundary_ends_right_behind_one_frame() {
     assert_eq!(scanner.scan_to_boundary(&stream), (stream.len(), 0));
 }
 
-/// Streams of mostly possible frames, so that they are followed far.
+/// Streams of mostly possible frames, so that most of each is scanned before the scanner goes blind.
 fn stream(sender: Sender) -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
         12 => prop::sample::select(vec![0x81, 0x82, 0x01, 0x00, 0x80, 0xC1]),
@@ -269,7 +269,7 @@ proptest! {
     }
 
     #[test]
-    fn payload_that_nobody_sees_is_skipped_to_the_same_end(
+    fn skipping_payload_leads_to_the_same_state_as_scanning_it(
         (sender, bytes) in sent(), sizes in prop::collection::vec(1..400_usize, 1..9)
     ) {
         let mut scanner = FrameScanner::new(sender);
@@ -299,7 +299,7 @@ proptest! {
     }
 }
 
-/// A client's frames, each a header and its payload: what a strict scanner takes of them, whole and at every split.
+/// How many bytes a strict scanner takes of a client's frames, at once and in pieces of every size.
 fn strictly(extensions: Extensions, frames: &[&[u8]]) -> usize {
     let bytes = frames.concat();
     let mut scanner = FrameScanner::strict(Sender::Client, extensions);
@@ -320,7 +320,7 @@ fn strictly(extensions: Extensions, frames: &[&[u8]]) -> usize {
 }
 
 #[test]
-fn who_is_strict_takes_nothing_of_a_frame_that_is_forbidden_or_whose_header_is_not_whole() {
+fn a_strict_scan_stops_before_a_forbidden_frame_and_before_an_incomplete_header() {
     use Extensions::{None, Other, PerMessage};
     let (text, asks, pong): (&[u8], &[u8], &[u8]) = (b"\x81\x82maskhi", b"\x89\x80mask", b"\x8a\x80mask");
     let close: &[u8] = b"\x88\x80mask";
@@ -357,7 +357,7 @@ fn who_is_strict_takes_nothing_of_a_frame_that_is_forbidden_or_whose_header_is_n
         for extensions in [None, PerMessage, Other] {
             let frames = [before, &[frame, text]].concat();
             let expected = match frame.len() {
-                // Only cut off in its header, and nothing comes behind it.
+                // Its header is incomplete, so nothing may follow it.
                 1 | 5 => strictly(extensions, &[before, &[frame]].concat()),
                 _ => strictly(extensions, &frames),
             };

@@ -35,7 +35,8 @@ fn get(headers: &[&str]) -> Result<Asking, NoUpgrade> {
     check("GET / HTTP/1.1", headers)
 }
 
-/// A good upgrade's headers with `changed` in place of those of the same name; a bare name takes one away.
+/// The headers of a valid upgrade, with `changed` in place of those with the same names. A name without a value removes
+/// its header.
 fn with(changed: &[&str]) -> Vec<String> {
     let name_of = |line: &str| line.split(':').next().unwrap().to_ascii_lowercase();
     let good = [
@@ -62,12 +63,12 @@ fn changed(headers: &[&str]) -> Result<Asking, NoUpgrade> {
 }
 
 #[test]
-fn the_accept_is_the_rfc_s() {
+fn the_accept_of_the_rfc_s_example_is_right() {
     assert_eq!(accept_for(KEY.as_bytes()), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
 #[test]
-fn an_upgrade_says_key_protocol_and_origin() {
+fn an_upgrade_has_key_protocol_and_origin() {
     let upgrade = changed(&[
         "Sec-WebSocket-Protocol: , ,chat ,superchat",
         "Origin: https://example.org",
@@ -103,7 +104,7 @@ fn these_pass() {
 }
 
 #[test]
-fn what_asks_for_no_upgrade_is_told_that_one_is_needed() {
+fn a_request_for_no_websocket_is_answered_that_an_upgrade_is_required() {
     for headers in [
         &["Connection"][..],
         &["Connection: keep-alive"],
@@ -116,7 +117,7 @@ fn what_asks_for_no_upgrade_is_told_that_one_is_needed() {
         &["Upgrade: h2c, TLS/1.0", "Upgrade: HTTP/2.0"],
         &["Upgrade: websocket/13"],
         &["Upgrade: web socket"],
-        // As a client that tries HTTP/2 asks.
+        // A client that tries HTTP/2 asks like this.
         &[
             "Connection: Upgrade, HTTP2-Settings",
             "Upgrade: h2c",
@@ -124,7 +125,7 @@ fn what_asks_for_no_upgrade_is_told_that_one_is_needed() {
             "Sec-WebSocket-Version",
             "Sec-WebSocket-Key",
         ],
-        // Whatever else is wrong.
+        // The same with another mistake.
         &[
             "Connection",
             "Sec-WebSocket-Version",
@@ -142,7 +143,7 @@ fn what_asks_for_no_upgrade_is_told_that_one_is_needed() {
 }
 
 #[test]
-fn another_version_is_told_before_any_other_mistake() {
+fn another_version_is_reported_before_any_other_mistake() {
     for headers in [
         &["Sec-WebSocket-Version"][..],
         &["Sec-WebSocket-Version: 8"],
