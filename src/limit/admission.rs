@@ -1,4 +1,4 @@
-//! Admission: one decision, and the permit that it gives.
+//! Admission: one decision under all limits, and the permit that it gives.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Remembers this many client keys; `epoch` is a moment not after the first `now`, and an earlier `now` counts as
-    /// it.
+    /// An admission that remembers this many client keys. `epoch` must not be after the first `now`; a `now` before it
+    /// counts as `epoch`.
     pub fn new(table_size: u32, epoch: Instant) -> Arc<Self> {
         Arc::new(Self {
             table: Table::new(table_size),
@@ -27,16 +27,15 @@ impl Admission {
         })
     }
 
-    /// Admits or refuses, as one decision under the lock of the client's shard.
+    /// Admits or refuses a request, as one decision under the lock of the client's shard.
     ///
-    /// Looks at all limits first, and reports the first that refuses, in the order of [`Limit`]; takes only if none
-    /// does. What the shards share is taken by compare-and-swap: a request that loses such a race gives back what it
-    /// took and is refused by that limit. A refused request takes no slot and no token; an admitted one has spent its
-    /// tokens.
+    /// First it looks at all limits, in the order of [`Limit`], and reports the first that refuses. If none does, it
+    /// takes from all of them. Counts that the shards share are taken by compare-and-swap; a request that loses a race
+    /// for one of them gives everything back and is refused by that limit. A refused request takes no slot and no
+    /// token. An admitted one has spent its tokens.
     ///
     /// # Errors
-    /// The limit that refuses. Under `observe` that is the process ceiling only (for an exempt zone its own
-    /// ceiling).
+    /// The limit that refuses. Under `observe` only the process ceiling refuses (in an exempt zone: its own ceiling).
     pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Result<Granted, Full> {
         let mut place = self.table.place(request.zone.id, request.key);
         let mut attempt = Attempt {
@@ -86,10 +85,9 @@ impl Admission {
         self.epoch
     }
 
-    /// Forgets idle clients whose buckets are full. To be called about once a second: it looks at no more than 256 idle
-    /// clients of each of the 64 shards and continues behind them the next time. So it never holds a lock for long, and
-    /// every client is looked at within one call for every 256 clients of the fullest shard (some 70 calls at a
-    /// million).
+    /// Forgets idle clients whose buckets are full. To be called about once a second. Each call looks at up to 256 idle
+    /// clients of each of the 64 shards, and the next call continues after them. So no lock is held for long, and
+    /// looking at every client takes one call for every 256 clients of the fullest shard (some 70 calls for a million).
     pub fn sweep(&self, now: Instant) {
         self.table.sweep(Moment::since(self.epoch, now));
     }
@@ -105,15 +103,15 @@ impl Admission {
 pub struct Request<'a> {
     /// The zone's counts.
     pub zone: &'a Arc<ZoneCounts>,
-    /// The zone's limits. `connections` and the limit of the zone's budget both hold: the smaller decides.
+    /// The zone's limits. Both `connections` and the limit of the zone's budget apply: the smaller one decides.
     pub rules: ZoneRules,
-    /// The process ceiling. `None` for an exempt zone: its budget's limit is a ceiling that even `observe` does not lift.
+    /// The process ceiling. `None` for an exempt zone, whose budget has a limit that holds even under `observe`.
     pub process: Option<&'a Arc<Budget>>,
-    /// Who is charged.
+    /// The client key that it counts for.
     pub key: ClientKey,
     /// The limits of one client in the zone.
     pub client: ClientRules,
-    /// Whether the client's connections are to share what [`Shares`] has.
+    /// Whether the client's connections share the buckets of [`Shares`].
     pub shares: bool,
 }
 
@@ -156,10 +154,10 @@ pub struct Granted {
 pub struct Full {
     /// Which limit.
     pub limit: Limit,
-    /// The connections that were open then: of the client key for `PerIp` and `PerIpRate`, otherwise of the zone or the
+    /// The connections that were open: of the client key for `PerIp` and `PerIpRate`, otherwise of the zone or the
     /// process.
     pub open: u32,
-    /// How many may be open; `u32::MAX` is off, as it may be for the rates.
+    /// How many may be open. `u32::MAX` is off, which is possible if the limit is a rate.
     pub of: u32,
 }
 
@@ -172,34 +170,34 @@ pub struct Lack {
     pub wait: Duration,
 }
 
-/// The limits, in the order in which they are looked at.
+/// The limits, in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
-    /// Open at once, by zone and client key.
+    /// Connections open at once, per zone and client key.
     PerIp,
     /// The zone's budget.
     ZoneFull,
     /// The process-wide ceiling.
     ProcessFull,
-    /// Admissions by rate, by zone and client key.
+    /// The rate of admissions, per zone and client key.
     PerIpRate,
-    /// Admissions by rate, whole zone.
+    /// The rate of admissions of the whole zone.
     ZoneRate,
 }
 
 /// The counts of a zone as a whole. Reloads carry them over; they live until the last permit is dropped.
 #[derive(Debug)]
 pub struct ZoneCounts {
-    /// The open connections of the zone. Its limit is a ceiling beside that of the [`Request`]'s rules; a reload sets
-    /// it anew.
+    /// The open connections of the zone. Its limit applies in addition to that of the [`Request`]'s rules; a reload
+    /// sets it anew.
     pub budget: Budget,
     rate: SharedBucket,
     id: u32,
 }
 
 impl ZoneCounts {
-    /// A zone without open connections. `id` identifies it in the client table; it must differ from every other zone's,
-    /// including those that a reload removed.
+    /// A zone without open connections. `id` identifies it in the client table. It must differ from the id of every
+    /// other zone, including those that a reload removed.
     pub fn new(id: u32, connections: Option<u32>) -> Arc<Self> {
         Arc::new(Self {
             budget: Budget::new(connections),
@@ -250,7 +248,7 @@ impl fmt::Debug for Admission {
     }
 }
 
-/// A request on its way, and what the limits have said so far.
+/// A request that is being decided, and the first limit that was only observed.
 struct Attempt<'a> {
     request: Request<'a>,
     client_meter: Option<Meter>,
@@ -263,10 +261,10 @@ impl<'a> Attempt<'a> {
     fn look(&mut self, place: &mut Place<'_>) -> Result<(), Full> {
         let (request, now) = (self.request, self.now);
         if request.client.per_ip.is_some_and(|limit| place.open() >= limit) {
-            self.hear(request.client_full(Limit::PerIp, place))?;
+            self.refuse_or_note(request.client_full(Limit::PerIp, place))?;
         }
         if request.zone.budget.used() >= request.zone_limit() {
-            self.hear(request.zone_full(Limit::ZoneFull))?;
+            self.refuse_or_note(request.zone_full(Limit::ZoneFull))?;
         }
         if let Some(process) = request
             .process
@@ -275,19 +273,19 @@ impl<'a> Attempt<'a> {
             return Err(process_full(process));
         }
         if self.client_meter.is_some_and(|meter| !place.has_token(meter, now)) {
-            self.hear(request.client_full(Limit::PerIpRate, place))?;
+            self.refuse_or_note(request.client_full(Limit::PerIpRate, place))?;
         }
         if self
             .zone_meter
             .is_some_and(|meter| !request.zone.rate.has_token(meter, now))
         {
-            self.hear(request.zone_full(Limit::ZoneRate))?;
+            self.refuse_or_note(request.zone_full(Limit::ZoneRate))?;
         }
         Ok(())
     }
 
-    /// Takes everything or nothing. The client's own slot and token come last: they are under the lock, so they can't
-    /// be lost to another thread.
+    /// Takes everything or nothing. The client's own slot and token come last: they are under the lock, so no other
+    /// thread can take them in the meantime.
     fn take(&mut self, place: Place<'_>) -> Result<Option<Arc<Shares>>, Full> {
         let (request, now) = (self.request, self.now);
         let zone_slot = self.zone_slot()?;
@@ -296,7 +294,7 @@ impl<'a> Attempt<'a> {
             None => None,
         };
         if self.zone_meter.is_some_and(|meter| !request.zone.rate.take(meter, now)) {
-            self.hear(request.zone_full(Limit::ZoneRate))?;
+            self.refuse_or_note(request.zone_full(Limit::ZoneRate))?;
         }
         let shares = place.open_one(self.client_meter.map(|meter| (meter, now)), request.shares);
         zone_slot.keep();
@@ -304,23 +302,24 @@ impl<'a> Attempt<'a> {
         Ok(shares)
     }
 
-    /// A slot within the limits if there is one; under `observe` also beyond the rule, but not beyond the ceiling of an
-    /// exempt zone.
+    /// Takes a slot within the limits. Under `observe` it also takes one beyond the rule, but not beyond the ceiling of
+    /// an exempt zone.
     fn zone_slot(&mut self) -> Result<Slot<'a>, Full> {
         let request = self.request;
         let budget = &request.zone.budget;
         if let Some(slot) = Slot::below(budget, request.rules.connections.unwrap_or(u32::MAX)) {
             return Ok(slot);
         }
-        self.hear(request.zone_full(Limit::ZoneFull))?;
+        self.refuse_or_note(request.zone_full(Limit::ZoneFull))?;
         match request.process {
             Some(_) => Ok(Slot::anyway(budget)),
             None => Slot::below(budget, u32::MAX).ok_or_else(|| request.zone_full(Limit::ZoneFull)),
         }
     }
 
-    /// A limit refuses: that is an error, or under `observe` a note. The first note in the order of [`Limit`] is kept.
-    fn hear(&mut self, full: Full) -> Result<(), Full> {
+    /// Handles a limit that refuses: it is returned as an error, or under `observe` noted. The first noted one in the
+    /// order of [`Limit`] is kept.
+    fn refuse_or_note(&mut self, full: Full) -> Result<(), Full> {
         if !self.request.rules.observe {
             return Err(full);
         }

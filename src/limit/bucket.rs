@@ -1,11 +1,11 @@
-//! The token bucket, as GCRA: one number instead of a level and a time.
+//! The token bucket, implemented as GCRA: it is one number instead of a level and a time.
 
 use std::time::{Duration, Instant};
 
 use super::rules::Rate;
 use super::sync::{AtomicU64, Ordering};
 
-/// Nanoseconds since an epoch that the caller keeps: 0 to 146 years. A moment outside counts as the nearer end.
+/// Nanoseconds since an epoch that the caller keeps, from 0 to 146 years. A moment outside counts as the nearer end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -21,10 +21,10 @@ impl Moment {
     }
 }
 
-/// A [`Rate`] as a bucket reads it.
+/// A [`Rate`] in the form that a bucket needs.
 ///
-/// The interval is rounded up to a whole nanosecond, so that no more than the rate gets through. A bucket that would
-/// take more than 146 years to fill holds what 146 years bring.
+/// The interval is rounded up to a whole nanosecond, so the rate is never exceeded. A bucket that would take more than
+/// 146 years to fill holds the tokens of 146 years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meter {
     /// Nanoseconds from one token to the next, at least 1.
@@ -56,8 +56,8 @@ impl Meter {
 
 /// A [`Rate`] whose tokens are bytes, of which many are taken at once.
 ///
-/// Their cost is rounded down to a whole nanosecond, once per [`Charge`], so that a burst of exactly the number in the
-/// rule gets through however it is divided.
+/// The cost of each [`Charge`] is rounded down to a whole nanosecond, so a burst of exactly the configured size gets
+/// through, however it is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteMeter {
     per: u64,
@@ -90,8 +90,8 @@ impl ByteMeter {
         }
     }
 
-    /// The bytes that a connection without tokens waits for, so that it does not continue byte by byte: as many as a
-    /// quarter of a second brings, but at most 16 KiB or the burst.
+    /// The number of bytes that a connection without tokens waits for, so that it does not continue byte by byte: those
+    /// of a quarter of a second, but at most 16 KiB and at most the burst.
     pub fn portion(self) -> u64 {
         self.portion
     }
@@ -106,7 +106,7 @@ impl ByteMeter {
     }
 
     fn cost(self, count: u64) -> u64 {
-        // Nearly always 64 bits suffice, and a division of 128 bits takes several times as long.
+        // 64 bits are nearly always enough, and a division of 128 bits takes several times as long.
         if let Some(product) = count.checked_mul(self.per) {
             return (product / self.tokens).min(MOST);
         }
@@ -115,10 +115,10 @@ impl ByteMeter {
     }
 }
 
-/// Tokens to be taken at once from a bucket with a certain rate.
+/// Tokens to be taken at once from a bucket with this rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// Nanoseconds in which as many tokens come back.
+    /// Nanoseconds until these tokens are back.
     cost: u64,
     /// Nanoseconds in which an empty bucket fills.
     capacity: u64,
@@ -126,7 +126,7 @@ pub struct Charge {
 
 /// A token bucket: the moment at which it is full again (the theoretical arrival time). The default one is full.
 ///
-/// It keeps no rate. When the rate changes, what remains is the time for which the client is in debt.
+/// It keeps no rate. When the rate changes, the time until the bucket is full stays the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket(u64);
 
@@ -136,7 +136,7 @@ impl Bucket {
         self.0 <= now.0 + (meter.capacity - meter.interval)
     }
 
-    /// Takes a token if one is there; says whether it was.
+    /// Takes a token if there is one, and returns whether there was.
     pub fn take(&mut self, meter: Meter, now: Moment) -> bool {
         let has = self.has_token(meter, now);
         if has {
@@ -145,7 +145,8 @@ impl Bucket {
         has
     }
 
-    /// How long until this many tokens are there; `None` if they are. More than the bucket holds are never there.
+    /// How long until this many tokens are there; `None` if they are there now. There are never more than the bucket
+    /// holds.
     pub fn lacks(self, charge: Charge, now: Moment) -> Option<Duration> {
         let ready = self.0.max(now.0).saturating_add(charge.cost);
         match ready.saturating_sub(now.0.saturating_add(charge.capacity)) {
@@ -165,7 +166,7 @@ impl Bucket {
         self.0 = self.0.max(now.0).saturating_add(charge.cost).min(2 * MOST);
     }
 
-    /// Whether it is full, so that it may be forgotten: a new bucket is the same.
+    /// Whether it is full. Then it may be forgotten, since a new bucket is the same.
     pub fn is_full(self, now: Moment) -> bool {
         self.0 <= now.0
     }
@@ -175,8 +176,9 @@ impl Bucket {
         self.0 == 0
     }
 
-    /// Forgives a debt that only a slower rate can have left: under this one a bucket is empty at worst. Says whether
-    /// there was one. Without this a rate raised from "3/h" to "10/s" would go on refusing for the rest of the hour.
+    /// Forgives debt that can only come from a slower rate before a reload: the bucket becomes empty, which is the
+    /// worst that this rate can cause. Returns whether there was such debt. Without this, after a change from "3/h" to
+    /// "10/s" a client could be refused for the rest of the hour.
     pub fn forgive(&mut self, meter: Meter, now: Moment) -> bool {
         self.forgive_beyond(meter.capacity, now)
     }
@@ -197,7 +199,7 @@ impl Bucket {
 pub struct SharedBucket(AtomicU64);
 
 impl SharedBucket {
-    /// Whether there is a token. Takes none, but [forgives](Bucket::forgive); to be called before a token is taken.
+    /// Whether there is a token. Takes none, but [forgives](Bucket::forgive). To be called before a token is taken.
     pub fn has_token(&self, meter: Meter, now: Moment) -> bool {
         let forgiving = |tat| {
             let mut bucket = Bucket(tat);
@@ -207,7 +209,7 @@ impl SharedBucket {
         Bucket(self.0.load(Ordering::Relaxed)).has_token(meter, now)
     }
 
-    /// Takes a token if one is there; says whether it was. Each token goes to one taker, under any race.
+    /// Takes a token if there is one, and returns whether there was. Each token goes to only one taker, under any race.
     pub fn take(&self, meter: Meter, now: Moment) -> bool {
         let taking = |tat| {
             let mut bucket = Bucket(tat);
@@ -218,7 +220,7 @@ impl SharedBucket {
             .is_ok()
     }
 
-    /// Takes this many tokens if they are there, after [forgiving](Bucket::forgive). Each token goes to one taker,
+    /// Takes this many tokens if they are there, after [forgiving](Bucket::forgive). Each token goes to only one taker,
     /// under any race.
     ///
     /// # Errors
@@ -232,15 +234,16 @@ impl SharedBucket {
             if lacks.is_none() {
                 bucket.charge(charge, now);
             }
-            // A forgiven debt stays forgiven; otherwise a connection would wait until the whole debt is paid.
+            // Forgiven debt must stay forgiven even if there are too few tokens. Otherwise a connection would wait for
+            // the whole debt.
             (has_forgiven || lacks.is_none()).then_some(bucket.0)
         };
         let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charging);
         lacks.map_or(Ok(()), Err)
     }
 
-    /// Gives back what was [charged](SharedBucket::charge), as if it had never been taken; to be called once. It gives
-    /// back less if part of the debt has been forgiven in the meantime.
+    /// Gives back what was [charged](SharedBucket::charge), as if it had never been taken. To be called once. It gives
+    /// back less if part of the debt was forgiven in the meantime.
     pub fn refund(&self, charge: Charge) {
         let refunding = |tat: u64| Some(tat.saturating_sub(charge.cost));
         let _: Result<u64, u64> = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refunding);
@@ -256,11 +259,11 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(MOST).min(MOST)
 }
 
-/// In nanoseconds.
+/// The time whose bytes make a portion, in nanoseconds.
 const PORTION_TIME: u64 = 250_000_000;
 const PORTION: u64 = 16 * 1024;
 
-/// A bound on moments and capacities that keeps their sums from overflowing.
+/// The largest moment and capacity, so that sums of them can't overflow.
 const MOST: u64 = 1 << 62;
 
 /// How far the clocks of two callers may differ, in nanoseconds.

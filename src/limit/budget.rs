@@ -1,4 +1,4 @@
-//! A limit on how many may be open at once, counted across all shards.
+//! A limit on how many connections may be open at once, counted across all shards.
 
 use super::sync::{AtomicU32, Ordering};
 
@@ -11,7 +11,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Nothing used; `None` is off.
+    /// A budget with nothing taken. `None` is off.
     pub fn new(limit: Option<u32>) -> Self {
         Self {
             used: AtomicU32::new(0),
@@ -19,7 +19,7 @@ impl Budget {
         }
     }
 
-    /// Takes one if the limit allows it, and returns whether it did. Never more than the limit, under any race.
+    /// Takes one if the limit allows it, and returns whether it did. The limit is never exceeded, under any race.
     pub fn try_take(&self) -> bool {
         self.try_take_below(u32::MAX)
     }
@@ -45,7 +45,7 @@ impl Budget {
         debug_assert_ne!(before, 0, "given back more often than taken");
     }
 
-    /// How many are taken; more than the limit, perhaps, after the limit was lowered.
+    /// How many are taken. After the limit was lowered, they may be more than it.
     pub fn used(&self) -> u32 {
         self.used.load(Ordering::Acquire)
     }
@@ -56,7 +56,7 @@ impl Budget {
         (limit != u32::MAX).then_some(limit)
     }
 
-    /// Sets the limit; `None` is off. Closes nothing: a lower limit refuses new ones until enough have gone.
+    /// Sets the limit; `None` is off. It closes nothing: a lower limit refuses new ones until enough have ended.
     pub fn set_limit(&self, limit: Option<u32>) {
         self.limit.store(limit.unwrap_or(u32::MAX), Ordering::Relaxed);
     }
@@ -68,8 +68,7 @@ pub(super) struct Slot<'a>(&'a Budget);
 impl<'a> Slot<'a> {
     /// A slot, if both the budget's limit and `limit` allow it.
     pub(super) fn below(budget: &'a Budget, limit: u32) -> Option<Self> {
-        // Not `then_some`: it would make a slot in either case, and dropping that would give back one that was never
-        // taken.
+        // Not `then_some`: it would make a slot in either case, and its drop would give back one that was never taken.
         budget.try_take_below(limit).then(|| Self(budget))
     }
 
@@ -79,7 +78,7 @@ impl<'a> Slot<'a> {
         Self(budget)
     }
 
-    /// Leaves it taken: from here on the caller has to call `Budget::release` for it.
+    /// Leaves it taken: from now on the caller must call `Budget::release` for it.
     pub(super) fn keep(self) {
         std::mem::forget(self);
     }
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_holds_and_lowering_it_ends_nobody() {
+    fn the_limit_holds_and_lowering_it_ends_no_connection() {
         let budget = Budget::new(Some(2));
         assert_eq!(
             [budget.try_take(), budget.try_take(), budget.try_take()],

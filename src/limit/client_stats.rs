@@ -1,4 +1,4 @@
-//! What the client table holds, for metrics and `/stats`. It is read shard by shard, so that no admission waits for
+//! Summaries of the client table, for metrics and `/stats`. The table is read shard by shard, so no admission waits for
 //! long.
 
 use std::cmp::Reverse;
@@ -12,15 +12,16 @@ use super::key::ClientKey;
 pub struct ClientStats {
     /// The zone's id.
     pub zone: u32,
-    /// Keys that have something open.
+    /// Keys with open connections.
     pub clients: u64,
-    /// The most that one key has open.
+    /// The most open connections of one key.
     pub most: u32,
-    /// Keys that have at most this many open: cumulative, one for each of [`CONNECTION_BOUNDS`], and the last for all.
+    /// Cumulative counts of keys: with at most as many open connections as each of [`CONNECTION_BOUNDS`], and last all
+    /// keys.
     pub by_connections: [u64; CONNECTION_BOUNDS.len() + 1],
 }
 
-/// The upper bounds of [`ClientStats::by_connections`]; its last entry has none.
+/// The upper bounds of [`ClientStats::by_connections`]. Its last entry has no bound.
 pub const CONNECTION_BOUNDS: [u32; 8] = [1, 2, 3, 5, 10, 20, 50, 100];
 
 impl Admission {
@@ -58,8 +59,8 @@ impl Admission {
         counted
     }
 
-    /// The `n` busiest of all (zone id, key, open), the busiest first; equal ones by zone and key. Holds no more than
-    /// `n` of them at any time.
+    /// The `n` busiest clients as (zone id, key, open connections), the busiest first, equal ones by zone and key. It
+    /// never holds more than `n` of them.
     pub fn top(&self, n: usize) -> Vec<(u32, ClientKey, u32)> {
         let mut busiest = BinaryHeap::new();
         self.table.visit(|entry| {
@@ -83,7 +84,7 @@ impl Admission {
             .collect()
     }
 
-    /// Open connections of all keys, summed entry by entry: what drift is measured against.
+    /// Open connections of all keys, summed entry by entry. The metric of drift compares the counters with this sum.
     pub fn open_in_table(&self) -> u64 {
         let mut open = 0;
         self.table.visit(|entry| open += u64::from(entry.open));

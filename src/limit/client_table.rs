@@ -1,10 +1,11 @@
-//! The client table: the open connections and the bucket of every (zone, client key), in shards with a lock each.
+//! The client table: the open connections and the bucket of every (zone, client key), in shards with one lock each.
 //!
-//! An entry is made when a connection is admitted. When the last connection of its key ends, it is removed at once if
-//! its bucket was never charged; otherwise it stays, idle, until its buckets are full. Only [`Table::sweep`] can find
-//! that out, because the end of a connection does not know the time. Above its size the table evicts the entry that has
-//! been idle longest, in whichever shard it is. An entry with open connections is never evicted. No two shards are ever
-//! locked at once.
+//! An entry is made when a connection is admitted. When the last connection of its key ends, the entry is removed at
+//! once if its buckets were never charged. Otherwise it becomes idle, and [`Table::sweep`] removes it once its buckets
+//! are full. The end of a connection can't find that out, because it does not know the time.
+//!
+//! Above its size the table evicts the entry that has been idle longest, whichever shard it is in. An entry with open
+//! connections is never evicted. No two shards are ever locked at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
@@ -18,14 +19,14 @@ use super::key::ClientKey;
 use super::shares::Shares;
 use super::sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, RandomState};
 
-/// The table. Its size bounds the idle entries: entries with open connections stay even beyond it, because a lost count
-/// would be a leak. The configuration ensures that the size is at least the ceiling on open connections, so the table
-/// exceeds its size only for a moment: a new entry is made before another shard evicts one.
+/// The table. Its size bounds the idle entries: entries with open connections stay even above it, because a lost count
+/// would be a leak. The configuration makes the size at least the ceiling on open connections. So the table exceeds its
+/// size only for a moment, since a new entry is made before another is evicted.
 pub(super) struct Table {
     shards: Box<[Shard]>,
     hasher: RandomState,
     size: usize,
-    /// Entries in all shards, less those that a thread is about to evict.
+    /// The entries in all shards, without those that a thread is about to evict.
     entries: AtomicUsize,
     evictions: AtomicU64,
     /// The next stamp. Eviction needs only the order of the stamps, not times.
@@ -35,16 +36,17 @@ pub(super) struct Table {
 /// One (zone, client key).
 pub(super) struct Entry {
     bucket: Bucket,
-    /// When it became idle, as a stamp that no other entry has; 0 while something is open.
+    /// When it became idle, as a stamp that no other entry has; 0 while it has open connections.
     idle: u64,
     pub(super) zone: u32,
     pub(super) open: u32,
     pub(super) key: ClientKey,
 }
 
-#[repr(align(64))] // A cache line each, so that neighbours do not slow each other.
+#[repr(align(64))] // Each on its own cache line, so that neighbours do not slow each other.
 struct Shard {
-    /// The least stamp of an idle entry of this shard, `u64::MAX` for none; written under the lock, read without.
+    /// The lowest stamp of an idle entry of this shard; `u64::MAX` if there is none. Written under the lock, read
+    /// without it.
     oldest: AtomicU64,
     kept: Mutex<Kept>,
 }
@@ -52,10 +54,10 @@ struct Shard {
 #[derive(Default)]
 struct Kept {
     entries: HashTable<Entry>,
-    /// The idle entries by stamp, with their hashes. It has no stale ones, so its size needs no bound.
+    /// The hashes of the idle entries, by stamp. There are no stale ones, so it needs no bound of its own.
     idle: BTreeMap<u64, u64>,
-    /// What the connections of an entry share, if they do. It is kept outside the entries, so that the others stay
-    /// small.
+    /// The buckets that the connections of an entry share. They are kept outside of the entries, so that entries
+    /// without them stay small.
     shares: AllShares,
     /// The last stamp that a sweep looked at.
     swept: u64,
@@ -79,8 +81,8 @@ impl Table {
         }
     }
 
-    /// Locks the client's shard and looks the client up. The lock is held until the place is dropped, so that all of
-    /// that is one decision.
+    /// Locks the client's shard and looks the client up. The lock is held until the place is dropped, so everything
+    /// done with it is one decision.
     pub(super) fn place(&self, zone: u32, key: ClientKey) -> Place<'_> {
         let hash = self.hasher.hash_one((zone, key));
         let shard = self.shard(hash);
@@ -129,10 +131,11 @@ impl Table {
         shard.publish_oldest(idle);
     }
 
-    /// Evicts until the table is within its size again or nothing is idle. Not to be called with a [`Place`] in hand.
+    /// Evicts entries until the table is within its size again or no entry is idle. Not to be called while a [`Place`]
+    /// is held.
     pub(super) fn evict_excess(&self) {
         let above = |entries| (entries > self.size).then(|| entries - 1);
-        // Counting down first claims the eviction: several threads at once evict no more than the excess.
+        // Counting down before evicting claims the eviction, so several threads at once evict no more than the excess.
         while self
             .entries
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, above)
@@ -145,8 +148,8 @@ impl Table {
         }
     }
 
-    /// Forgets idle entries whose bucket is full. Looks at no more than [`SWEPT_A_SHARD`] entries of each shard and goes
-    /// on behind them the next time; returns how many it looked at.
+    /// Forgets idle entries whose buckets are full. Each call looks at up to [`SWEPT_A_SHARD`] entries of each shard,
+    /// and the next call continues after them. Returns how many it looked at.
     pub(super) fn sweep(&self, now: Moment) -> usize {
         let mut looked = 0;
         for shard in &self.shards {
@@ -171,7 +174,7 @@ impl Table {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Calls `visitor` with every entry, shard by shard under one lock at a time; so the whole is not a snapshot.
+    /// Calls `visitor` with every entry. It locks one shard at a time, so together they are not a snapshot.
     pub(super) fn visit(&self, mut visitor: impl FnMut(&Entry)) {
         for shard in &self.shards {
             shard.kept.lock().entries.iter().for_each(&mut visitor);
@@ -191,7 +194,8 @@ impl Table {
                 return false;
             };
             let mut kept = shard.kept.lock();
-            // Before the lock was taken, the entry may have been opened again or removed: then another is the oldest.
+            // Before the lock was taken, the entry may have been opened again or removed. Then another one is the
+            // oldest.
             let was_there = kept.forget(stamp);
             shard.publish_oldest(&kept.idle);
             if was_there {
@@ -202,7 +206,7 @@ impl Table {
     }
 
     fn shard(&self, hash: u64) -> &Shard {
-        // The hash table reads the lowest and the highest bits.
+        // The hash table uses the lowest and the highest bits.
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
 
@@ -224,7 +228,7 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// How many the client has open.
+    /// How many connections the client has open.
     pub(super) fn open(&self) -> u32 {
         self.open
     }
@@ -245,9 +249,9 @@ impl Place<'_> {
         self.bucket.has_token(meter, now)
     }
 
-    /// Counts one more open connection, and takes a token where there is a meter and a token. Makes the entry if there
-    /// is none; then [`Table::evict_excess`] has to be called. Returns what the client's connections share, if they
-    /// share anything.
+    /// Counts one more open connection, and takes a token if a meter is given and a token is there. Makes the entry if
+    /// there is none; then [`Table::evict_excess`] must be called. Returns the buckets that the client's connections
+    /// share, if they share any.
     pub(super) fn open_one(mut self, charge: Option<(Meter, Moment)>, shares: bool) -> Option<Arc<Shares>> {
         if let Some((meter, now)) = charge {
             self.bucket.take(meter, now);
@@ -299,7 +303,7 @@ impl Shard {
 }
 
 impl Kept {
-    /// How many idle entries it looked at, and how many it forgot.
+    /// Returns how many idle entries it looked at, and how many it forgot.
     fn sweep(&mut self, now: Moment) -> (usize, usize) {
         let behind = (Bound::Excluded(self.swept), Bound::Unbounded);
         let due: Vec<(u64, u64)> = self
@@ -350,19 +354,19 @@ impl Entry {
 }
 
 fn forget_shares(shares: &mut AllShares, of: (u32, ClientKey)) {
-    // `remove` would hash the key even if the map is empty.
+    // `remove` hashes the key even if the map is empty.
     if !shares.is_empty() {
         shares.remove(&of);
     }
 }
 
-/// Fewer in a model, which has to track each of them.
+/// Fewer under loom, which has to track each of them.
 const SHARDS: usize = if cfg!(loom) { 8 } else { 64 };
 
-/// Idle entries of one shard that one sweep looks at: some tens of microseconds under its lock.
+/// How many idle entries of a shard one sweep looks at: some tens of microseconds under the lock.
 pub(super) const SWEPT_A_SHARD: usize = 256;
 
-/// A shard with room for fewer entries than this is not worth shrinking.
+/// A shard with room for fewer entries than this is not shrunk.
 const SPARE: usize = 1024;
 
 #[cfg(test)]

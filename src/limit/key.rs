@@ -1,4 +1,5 @@
-//! The client key: what per-client limits count. An address cut to a prefix, by default an IPv6 /64.
+//! The client key, by which per-client limits count: an address cut to a prefix. By default that is a whole IPv4
+//! address or an IPv6 /64.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,24 +9,24 @@ use ipnet::Ipv6Net;
 /// How many leading bits of an address make its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefixes {
-    /// Of an IPv4 address, 0 to 32; more counts as 32.
+    /// For IPv4, 0 to 32; more counts as 32.
     pub v4: u8,
-    /// Of an IPv6 address, 0 to 128; more counts as 128.
+    /// For IPv6, 0 to 128; more counts as 128.
     pub v6: u8,
 }
 
 impl Default for Prefixes {
-    /// /32 and /64: one household owns a whole IPv6 /64.
+    /// /32 and /64, since one household has a whole IPv6 /64.
     fn default() -> Self {
         Self { v4: 32, v6: 64 }
     }
 }
 
-/// An address cut to a prefix, which it carries: keys of different lengths are different keys.
+/// An address cut to a prefix. The prefix length is part of the key: keys of different lengths are different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientKey(Repr);
 
-// Bytes instead of `Ipv6Addr` or `u128` and a length beside them: 18 bytes without padding, because millions are kept.
+// Bytes take 18 without padding, unlike `Ipv6Addr` or `u128` with a length beside it. Millions of keys may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Repr {
     Unix,
@@ -50,15 +51,15 @@ impl Repr {
 }
 
 impl ClientKey {
-    /// Every Unix peer without an address is this one client.
+    /// The one client that all Unix peers without an address are.
     pub const UNIX: Self = Self(Repr::Unix);
 
     /// The key of an address.
     ///
-    /// An IPv4-mapped address (RFC 4291, 2.5.5.2) counts as IPv4. So do NAT64 (`64:ff9b::/96`, RFC 6052, and
-    /// `64:ff9b:1::/48`, RFC 8215), 6to4 (`2002::/16`, RFC 3056) and Teredo (`2001::/32`, RFC 4380), by the IPv4
-    /// address inside: otherwise one IPv4 client would have several keys, or all behind a translator one. ISATAP does
-    /// not: its IPv4 address is in the half that every owner of a /64 can choose.
+    /// An IPv4-mapped address (RFC 4291, 2.5.5.2) counts as IPv4. Addresses of NAT64 (`64:ff9b::/96`, RFC 6052, and
+    /// `64:ff9b:1::/48`, RFC 8215), 6to4 (`2002::/16`, RFC 3056) and Teredo (`2001::/32`, RFC 4380) count as the IPv4
+    /// address inside them. Otherwise one IPv4 client would have several keys, or all clients behind a translator would
+    /// share one. ISATAP addresses count as IPv6, because the owner of a /64 can choose the IPv4 address in them.
     pub fn of(ip: IpAddr, prefixes: Prefixes) -> Self {
         let v4 = match ip {
             IpAddr::V4(v4) => Some(v4),
@@ -80,8 +81,8 @@ impl ClientKey {
         }
     }
 
-    /// The family (4, 6, or 0 for [`ClientKey::UNIX`]), the network in network order with zeros behind it, the prefix
-    /// length. Hashes of a client are made from these bytes, in every build.
+    /// The family (4, 6, or 0 for [`ClientKey::UNIX`]), the network in network order and padded with zeros, and the
+    /// prefix length. A client is hashed by these bytes, so they must be the same in every build.
     pub fn to_bytes(self) -> [u8; 18] {
         let mut bytes = [0; 18];
         match self.0 {
@@ -110,7 +111,7 @@ impl ClientKey {
     }
 }
 
-/// `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/64`, `2001:db8::1`, `unix`: a whole address has no suffix.
+/// `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/64`, `2001:db8::1` or `unix`. A whole address has no suffix.
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.network() {
@@ -129,7 +130,8 @@ fn v4_inside(v6: Ipv6Addr) -> Option<Ipv4Addr> {
         }
         // Teredo writes its client's IPv4 address with every bit inverted.
         [0x2001, 0, _, _, _, _, high, low] => Some(Ipv4Addr::from_bits(!(u32::from(high) << 16 | u32::from(low)))),
-        // A pool for local use. Operators take a /96 of it, or the whole; then every bit behind the IPv4 address is 0.
+        // A pool for local use. Operators use a /96 of it, or all of it; in the second case every bit after the IPv4
+        // address is 0.
         [0x64, 0xff9b, 1, ..] => {
             let whole = v6.to_bits().trailing_zeros() >= 40;
             let prefix = if whole {
@@ -146,7 +148,7 @@ fn v4_inside(v6: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// A network of IPv6 addresses that a translator makes from IPv4 addresses, which they contain (RFC 6052, 2.2).
+/// A network of IPv6 addresses in which a translator embeds IPv4 addresses (RFC 6052, 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TranslationPrefix {
     network: u128,
@@ -157,7 +159,7 @@ impl TranslationPrefix {
     /// The prefix lengths that RFC 6052 allows.
     pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
 
-    /// `None` for another length, and for a /96 with bits 64 to 71 set, which RFC 6052 wants to be 0.
+    /// `None` for any other length, and for a /96 with bits 64 to 71 set, which RFC 6052 requires to be 0.
     pub fn new(network: Ipv6Net) -> Option<Self> {
         let prefix = Self {
             network: network.network().to_bits(),
@@ -167,7 +169,7 @@ impl TranslationPrefix {
         fits.then_some(prefix)
     }
 
-    /// The IPv4 address inside an address of this network. The bits behind it are ignored.
+    /// The IPv4 address inside an address of this network. The bits after it are ignored.
     pub fn ipv4_in(&self, v6: Ipv6Addr) -> Option<Ipv4Addr> {
         let bits = v6.to_bits();
         if bits & mask128(self.len) != self.network || bits & RESERVED != 0 {
@@ -176,7 +178,7 @@ impl TranslationPrefix {
         let behind = if self.len == 96 {
             bits
         } else {
-            // Bits 64 to 71 are in the middle of it, or right before it.
+            // Bits 64 to 71 are in the middle of the IPv4 address, or right before it.
             let joined = bits >> 64 << 56 | bits & !(u128::MAX << 56);
             joined >> (88 - self.len)
         };
@@ -190,13 +192,13 @@ impl TranslationPrefix {
 pub struct TranslationPrefixes(Box<[TranslationPrefix]>);
 
 impl TranslationPrefixes {
-    /// These networks. Of those that contain an address, the longest prefix counts.
+    /// Makes the set. If several networks contain an address, the longest prefix counts.
     pub fn new(mut prefixes: Vec<TranslationPrefix>) -> Self {
         prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len));
         Self(prefixes.into())
     }
 
-    /// The IPv4 address that a translator made this one from; otherwise this address itself.
+    /// The IPv4 address that a translator embedded in this address; otherwise the address itself.
     pub fn undone(&self, ip: IpAddr) -> IpAddr {
         match ip {
             IpAddr::V4(_) => ip,
@@ -219,7 +221,7 @@ const LOCAL_POOL: TranslationPrefix = TranslationPrefix {
 const RESERVED: u128 = 0xff << 56;
 
 fn mask32(len: u8) -> u32 {
-    // A shift by the whole width is an overflow: that is the mask of /0.
+    // A shift by the whole width overflows. It gives the mask of /0.
     u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
 }
 

@@ -1,4 +1,4 @@
-//! Sets of networks, and the most specific of them.
+//! Sets of networks, and maps in which the most specific network decides.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// Networks that an address may be in. An IPv4-mapped address or network counts as IPv4; `::/0` holds no IPv4 address.
+/// A set of networks. An IPv4-mapped address or network counts as IPv4, and `::/0` contains no IPv4 address.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkSet(NetworkMap<()>);
 
@@ -16,7 +16,7 @@ impl NetworkSet {
         self.0.longest(ip).is_some()
     }
 
-    /// Whether the set has no networks, so that it contains no address.
+    /// Whether the set has no networks. Then it contains no address.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -31,7 +31,7 @@ impl FromIterator<IpNet> for NetworkSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
         let mut map = NetworkMap::default();
         for network in networks {
-            // A network that is written twice counts once.
+            // A network that is listed twice counts once.
             let _: Result<(), ()> = map.insert(network, ());
         }
         Self(map)
@@ -39,7 +39,7 @@ impl FromIterator<IpNet> for NetworkSet {
 }
 
 impl PartialEq for NetworkSet {
-    /// The same networks; two ways to cover the same addresses are not compared.
+    /// Compares the networks, and not the addresses that they cover.
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
     }
@@ -47,10 +47,10 @@ impl PartialEq for NetworkSet {
 
 impl Eq for NetworkSet {}
 
-/// Networks with a value each; the longest prefix that contains an address decides.
+/// Networks with a value each. The longest prefix that contains an address decides.
 #[derive(Clone)]
 pub struct NetworkMap<T> {
-    /// In order; holds everything while there are fewer than [`FEW`], and nothing after.
+    /// All networks in order, as long as there are fewer than [`FEW`]; empty after that.
     few: Vec<(IpNet, T)>,
     v4: PrefixMap<Ipv4Net, T>,
     v6: PrefixMap<Ipv6Net, T>,
@@ -60,7 +60,7 @@ impl<T> NetworkMap<T> {
     /// Adds a network, its host bits ignored.
     ///
     /// # Errors
-    /// An equal network exists already and keeps its value; the new value is returned.
+    /// An equal network exists already and keeps its value. The new value is returned.
     pub fn insert(&mut self, network: IpNet, value: T) -> Result<(), T> {
         let network = canonical(network);
         if !self.v4.is_empty() || !self.v6.is_empty() {
@@ -138,7 +138,7 @@ impl<T: fmt::Debug> fmt::Debug for NetworkMap<T> {
     }
 }
 
-/// Without host bits, and `::ffff:10.0.0.0/104` as `10.0.0.0/8`.
+/// The network without host bits; `::ffff:10.0.0.0/104` becomes `10.0.0.0/8`.
 fn canonical(network: IpNet) -> IpNet {
     let network = network.trunc();
     let (IpAddr::V4(v4), Some(len)) = (network.addr().to_canonical(), network.prefix_len().checked_sub(96)) else {
@@ -150,7 +150,7 @@ fn canonical(network: IpNet) -> IpNet {
     Ipv4Net::new(v4, len).map_or(network, IpNet::V4)
 }
 
-/// From this many networks on, a trie is faster than a search through all of them.
+/// From this many networks on, a trie is faster than searching all of them.
 const FEW: usize = 8;
 
 #[cfg(test)]
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_set_has_nothing() {
+    fn an_empty_set_contains_no_address() {
         assert!(NetworkSet::default().is_empty());
         assert!(!NetworkSet::default().contains(ip("127.0.0.1")));
         assert!(!set(&["10.0.0.0/8"]).is_empty());
@@ -234,7 +234,7 @@ mod tests {
         assert_eq!(map.longest(ip("10.20.0.1")), None);
     }
 
-    /// Networks and addresses in a corner small enough to meet often.
+    /// Networks and addresses from a range so small that they often match.
     fn some_ip() -> impl Strategy<Value = IpAddr> {
         prop_oneof![
             (0u32..64).prop_map(|low| IpAddr::from((0x0a00_0000 | low << 20 | low).to_be_bytes())),

@@ -1,5 +1,5 @@
-//! The sockets of one listener that are not admitted yet: their number is bounded, and the one that has waited longest
-//! gives way to a newcomer.
+//! Counts the sockets of one listener that are not admitted yet, and bounds their number. When the room is full, the
+//! socket that has waited longest gives its seat to the new one.
 
 mod shard;
 
@@ -16,12 +16,12 @@ use self::shard::{Oldest, Seat, Shard, Total};
 use super::key::ClientKey;
 use super::sync::{AtomicU64, Ordering, RandomState};
 
-/// The rules of a room. A change holds for newcomers; no seat is ended for it.
+/// The rules of a room. A change applies to sockets that arrive later; it ends no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingRules {
-    /// Seats that may wait, at least 1: 0 counts as 1.
+    /// The most seats that may wait; 0 counts as 1.
     pub max: u32,
-    /// Seats of one key; `None` is off.
+    /// The most seats of one key; `None` is off.
     pub max_per_ip: Option<u32>,
     /// How long a seat may wait.
     pub timeout: Duration,
@@ -29,45 +29,45 @@ pub struct PendingRules {
 
 /// The pending sockets of one listener.
 ///
-/// At most `max` wait at once. An ended seat does not wait any more, but is counted until it is dropped, so that the count
-/// is that of descriptors.
+/// At most `max` seats wait at once. An ended seat no longer waits, but [`PendingRoom::taken`] counts it until it is
+/// dropped and its descriptor is free.
 ///
-/// When a newcomer needs a seat, silent ones give way first. A seat that was not looked at yet is not silent: a request may
-/// be there unread. And where the silent ones are few among many ([`FEW`]), one that has begun a head and is slow
-/// ([`DAWDLES`]) gives way before one that has only just come ([`GRACE`]). Otherwise, in a room full of half heads, every
-/// newcomer would give way to the next.
+/// In a full room a silent seat gives way first. A seat whose socket was not read yet is not silent, since a request
+/// may already be there. There is one exception: if only few of the seats are silent ([`FEW`]), a seat whose head is
+/// slow ([`SLOW_HEAD`]) gives way before a silent one that has only just arrived ([`GRACE`]). Otherwise, in a room full
+/// of incomplete heads, every new socket would lose its seat to the next one.
 ///
-/// Seats are in shards, each with a lock of its own, by the hash of their key. No two shards are locked at once. A newcomer
-/// takes its seat and is counted by an atomic; only where all seats are taken it looks at every shard, one after the other,
-/// for the seat that gives way.
+/// Seats are in shards by the hash of their key. Each shard has its own lock, and no two are locked at once. A new
+/// socket locks only its own shard and is counted by an atomic. Only if all seats are taken, every shard is looked at,
+/// one after the other, for the seat that gives way.
 pub struct PendingRoom {
     rules: Rules,
-    /// The first arrival; times are nanoseconds since.
+    /// The first arrival. Times are nanoseconds since then.
     epoch: OnceLock<Instant>,
     hasher: RandomState,
     shards: Box<[Shard]>,
     counts: Counts,
 }
 
-/// The rules, each for itself: a newcomer during a change may see some new ones and some old ones.
+/// The rules, each an atomic of its own: a socket that arrives during a change may see some old and some new ones.
 struct Rules {
     max: AtomicU64,
-    /// More than fits a `u32` is off.
+    /// A value that does not fit a `u32` means off.
     max_per_ip: AtomicU64,
     /// Nanoseconds.
     timeout: AtomicU64,
 }
 
-/// What every newcomer writes.
-#[repr(align(128))] // Apart from what every newcomer reads.
+/// The counts that every new socket writes.
+#[repr(align(128))] // On other cache lines than the fields that every new socket reads.
 struct Counts {
     /// The number of the last arrival.
     arrivals: AtomicU64,
-    /// Waiting seats, less those of newcomers that are not counted yet: never above `max`. A seat is counted after it is
-    /// there, and counted off under the lock under which it goes. So it is below 0, as a signed number, for the moment in
-    /// which the deadline of a seat passes before the seat is counted.
+    /// The number of waiting seats, without new ones that are not counted yet; never above `max`. A seat is first added
+    /// and then counted, but it is removed and uncounted under the same lock. So the number is below 0 (read as signed)
+    /// for a moment if the deadline of a seat passes before the seat is counted.
     waiting: AtomicU64,
-    /// Seats that are not dropped yet.
+    /// The number of seats that are not dropped yet.
     taken: AtomicU64,
 }
 
@@ -93,7 +93,7 @@ impl PendingRoom {
         Arc::new(room)
     }
 
-    /// Changes the rules for newcomers.
+    /// Changes the rules for sockets that arrive from now on.
     pub fn set_rules(&self, rules: PendingRules) {
         let timeout = u64::try_from(rules.timeout.as_nanos()).unwrap_or(u64::MAX);
         self.rules.max.store(rules.max.into(), Ordering::Relaxed);
@@ -103,11 +103,11 @@ impl PendingRoom {
         self.rules.timeout.store(timeout, Ordering::Relaxed);
     }
 
-    /// Takes a seat. Where all are taken, the one that has waited longest gives way, silent ones first (see
+    /// Takes a seat. If all are taken, the seat that has waited longest gives way, silent ones first (see
     /// [`PendingRoom`]). A socket without a key (`None`, a trusted peer) has no cap per key.
     ///
     /// # Errors
-    /// The key has its cap; then no seat gives way.
+    /// The key is at its cap. Then no seat gives way.
     pub fn enter(self: &Arc<Self>, key: Option<ClientKey>, now: Instant) -> Result<Pending, PerIpFull> {
         let now = nanos_since(*self.epoch.get_or_init(|| now), now);
         let number = self.counts.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
@@ -130,7 +130,7 @@ impl PendingRoom {
         Ok(seat)
     }
 
-    /// Ends every seat whose deadline has passed; returns when the next one is due, `None` when no seat waits.
+    /// Ends every seat whose deadline has passed. Returns the next deadline; `None` if no seat waits.
     pub fn expire(&self, now: Instant) -> Option<Instant> {
         let epoch = *self.epoch.get()?;
         let now = nanos_since(epoch, now);
@@ -149,7 +149,7 @@ impl PendingRoom {
         next.and_then(|next| epoch.checked_add(Duration::from_nanos(next)))
     }
 
-    /// The rules for newcomers.
+    /// The rules for sockets that arrive now.
     pub fn rules(&self) -> PendingRules {
         PendingRules {
             max: u32::try_from(self.rules.max.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
@@ -158,17 +158,17 @@ impl PendingRoom {
         }
     }
 
-    /// Seats taken, including those that were ended but not yet dropped.
+    /// The number of seats taken, including those that were ended but not dropped yet.
     pub fn taken(&self) -> u32 {
         u32::try_from(self.counts.taken.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
 
-    /// Whether half of the seats or more are taken.
+    /// Whether at least half of the seats are taken.
     pub fn is_half_taken(&self) -> bool {
         u64::from(self.taken()) * 2 >= self.rules.max.load(Ordering::Relaxed)
     }
 
-    /// Counts a newcomer whose seat is there, and ends the seat that gives way to it, if one has to.
+    /// Counts a new seat, which has been added, and ends the seat that gives way to it, if the room is full.
     fn make_room(&self, now: u64) {
         let max = self.rules.max.load(Ordering::Relaxed).max(1);
         let counted = |waiting: u64| (waiting.cast_signed() < max.cast_signed()).then(|| waiting.wrapping_add(1));
@@ -178,7 +178,8 @@ impl PendingRoom {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, counted)
             .is_err()
         {
-            // The count stays, and with it one seat is owed: several newcomers at once end no more than are too many.
+            // The count does not change: the new seat replaces the ended one. So several new seats at once end no more
+            // than are too many.
             if let Some(seat) = self.end_longest_waiting(max, now) {
                 // Outside of every lock: it may run code that comes back here.
                 seat.into_waker().into_iter().for_each(Waker::wake);
@@ -187,7 +188,8 @@ impl PendingRoom {
         }
     }
 
-    /// Ends the seat that has waited longest; `None` where no more wait than may: others have left meanwhile.
+    /// Ends the seat that has waited longest. `None` if no more than `max` wait, because others have left in the
+    /// meantime.
     fn end_longest_waiting(&self, max: u64, now: u64) -> Option<Seat> {
         loop {
             let (mut silent, mut others) = (Total::default(), Total::default());
@@ -200,18 +202,18 @@ impl PendingRoom {
                 return None;
             }
             let waited = |seat: Oldest, span: Duration| u128::from(now.saturating_sub(seat.arrived)) >= span.as_nanos();
-            // The newcomer is among the others.
+            // The others include the new seat, which is not compared.
             let few = silent.count.saturating_mul(FEW) < others.count.saturating_sub(1);
             let (seat, shard) = match (silent.oldest, others.oldest) {
                 (Some((silent, _)), Some((other, shard)))
-                    if few && !waited(silent, GRACE) && waited(other, DAWDLES) =>
+                    if few && !waited(silent, GRACE) && waited(other, SLOW_HEAD) =>
                 {
                     (other, shard)
                 }
                 (Some(oldest), _) | (None, Some(oldest)) => oldest,
                 (None, None) => return None,
             };
-            // Gone meanwhile? Then there is another that has waited longest.
+            // It may have left in the meantime. Then another has waited longest.
             let ended = shard.lock().end(seat.number, Ended::GaveWay);
             if ended.is_some() {
                 return ended;
@@ -220,7 +222,7 @@ impl PendingRoom {
     }
 
     fn max_per_ip(&self) -> Option<u32> {
-        // What says that it is off does not fit.
+        // The value for off does not fit.
         u32::try_from(self.rules.max_per_ip.load(Ordering::Relaxed)).ok()
     }
 
@@ -246,7 +248,7 @@ impl fmt::Debug for PendingRoom {
     }
 }
 
-/// A seat in a [`PendingRoom`]; dropping it frees it.
+/// A seat in a [`PendingRoom`]. Dropping it frees it.
 #[must_use = "dropping it frees the seat"]
 pub struct Pending {
     room: Arc<PendingRoom>,
@@ -254,33 +256,34 @@ pub struct Pending {
     number: u64,
     /// The position of the shard that it is in.
     home: u8,
-    /// What was said of it last, so that what is no change takes no lock.
+    /// Whether it was last reported silent, so that a report without a change takes no lock.
     is_silent: AtomicBool,
 }
 
 impl Pending {
-    /// It was looked at and has sent nothing so far: from here on it gives way before those that have. Not to be called
-    /// after [`Pending::heard`].
+    /// Reports that its socket was read and nothing has arrived: from now on it gives way before seats that have sent
+    /// something. Not to be called after [`Pending::heard`].
     pub fn is_silent(&self) {
         if !self.is_silent.swap(true, Ordering::Relaxed) {
             self.shard().lock().fall_silent(self.number);
         }
     }
 
-    /// Its refusal is decided and only held back, so that the client does not return at once. From here on it gives way
-    /// before seats that are not decided yet.
+    /// Reports that its refusal is decided and only delayed, so that the client does not return at once. From now on it
+    /// gives way before seats that are not decided yet.
     pub fn is_answered(&self) {
         self.is_silent();
     }
 
-    /// It has sent a byte: from here on it gives way after the silent ones.
+    /// Reports that its socket has sent a byte: from now on it gives way after the silent seats.
     pub fn heard(&self) {
         if self.is_silent.swap(false, Ordering::Relaxed) {
             self.shard().lock().hear(self.number);
         }
     }
 
-    /// Counts it under another key from here on, as a PROXY header asks. An ended seat is moved too.
+    /// Counts it under another key from now on, because a PROXY header names another client. An ended seat is moved
+    /// too.
     ///
     /// # Errors
     /// The other key is at its cap; the seat stays counted under the old one.
@@ -305,7 +308,8 @@ impl Pending {
         Ok(())
     }
 
-    /// Ready once the seat was ended; else the task is woken when it is. One task at a time: the last to ask is woken.
+    /// Ready once the seat was ended; otherwise the task is woken when that happens. Only the task that polled last is
+    /// woken.
     pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Ended> {
         let mut seats = self.shard().lock();
         let (ended, before) = (seats.ended(self.number), seats.set_waker(self.number, cx));
@@ -337,7 +341,7 @@ impl Drop for Pending {
             }
             None => seats.forget_ended(self.number),
         };
-        // Most keys are counted where their seats are: then one lock does.
+        // Most keys are counted in the shard of their seat. Then one lock is enough.
         let hash = key.map(|key| room.hash(&key));
         if let Some((hash, at_home)) = hash.zip(key).filter(|(hash, _)| shard_of(*hash) == self.home) {
             seats.uncount_key(at_home, hash, |key| room.hash(key));
@@ -348,7 +352,7 @@ impl Drop for Pending {
             room.uncount_key(elsewhere);
         }
         room.counts.taken.fetch_sub(1, Ordering::Relaxed);
-        // Its waker outside of the lock: it may run code that comes back here.
+        // Its waker is dropped outside of the lock: it may run code that comes back here.
         drop(seat);
     }
 }
@@ -369,17 +373,17 @@ fn shard_of(hash: u64) -> u8 {
     u8::try_from((hash >> 32) % u64::from(SHARDS)).unwrap_or_default()
 }
 
-/// Enough for the cores that accept; a power of two.
+/// Enough for all cores that accept; a power of two.
 const SHARDS: u8 = if cfg!(loom) { 2 } else { 8 };
 
-/// Silent sockets are few if there is less than one of them for this many others.
+/// Silent seats are few if there is less than one for this many others.
 pub const FEW: usize = 8;
 
-/// How long an honest client's first bytes may be on their way behind its connection.
+/// How long the first bytes of an honest client may take after its connection.
 pub const GRACE: Duration = Duration::from_millis(100);
 
-/// How soon a head that has begun should have come to its end.
-pub const DAWDLES: Duration = Duration::from_millis(100);
+/// A head that is incomplete after this long is slow.
+pub const SLOW_HEAD: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

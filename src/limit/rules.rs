@@ -1,4 +1,4 @@
-//! The limits that admission enforces. They hold no state: the counts outlive every change of the limits.
+//! The limits that admission enforces. They have no state: the counts outlive every change of the limits.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,7 +10,7 @@ pub struct Rate {
     pub tokens: NonZeroU32,
     /// The span in which `tokens` come back.
     pub per: Duration,
-    /// Tokens a full bucket holds.
+    /// Tokens that a full bucket holds.
     pub burst: NonZeroU32,
 }
 
@@ -19,17 +19,17 @@ pub struct Rate {
 pub struct ClientRules {
     /// Connections open at once.
     pub per_ip: Option<u32>,
-    /// Admissions by rate.
+    /// The rate of admissions.
     pub rate: Option<Rate>,
 }
 
 /// The limits of a zone as a whole. `None` is "off".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZoneRules {
-    /// Count what would be refused, and let it in; never covers the process ceiling.
+    /// Admit and note what would be refused. The process ceiling still refuses.
     pub observe: bool,
     /// The zone's budget: connections open at once.
     pub connections: Option<u32>,
-    /// Admissions by rate, whole zone.
+    /// The rate of admissions of the whole zone.
     pub rate: Option<Rate>,
 }

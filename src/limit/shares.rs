@@ -1,4 +1,4 @@
-//! What all connections of one client key in one zone share while they are open: the buckets of their messages.
+//! The buckets of messages that all open connections of one client key in one zone share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::bucket::{Charge, Moment, SharedBucket};
 use super::wait_queue::WaitQueue;
 
-/// The buckets of one (zone, client key). The client table keeps them until they are full, so that a client that
-/// reconnects does not get fresh ones.
+/// The buckets of one (zone, client key). The client table keeps them until they are full, so a client that reconnects
+/// does not get fresh ones.
 #[derive(Debug, Default)]
 pub struct Shares {
     /// Messages from the client.
@@ -18,14 +18,14 @@ pub struct Shares {
     pub outbound: SharedBucket,
     /// Frames of every kind to the client.
     pub outbound_frames: SharedBucket,
-    /// The tasks that wait for the two buckets of messages from the client.
+    /// The tasks that wait for the two inbound buckets.
     pub inbound_queue: Arc<WaitQueue>,
-    /// The tasks that wait for the two buckets of messages to the client.
+    /// The tasks that wait for the two outbound buckets.
     pub outbound_queue: Arc<WaitQueue>,
 }
 
 impl Shares {
-    /// Whether all are full, so that new ones are the same.
+    /// Whether all are full. Then they may be forgotten, since new ones are the same.
     pub(super) fn is_full(&self, now: Moment) -> bool {
         self.buckets().iter().all(|bucket| bucket.bucket().is_full(now))
     }
@@ -45,7 +45,7 @@ impl Shares {
     }
 }
 
-/// Takes from both or from neither.
+/// Takes from both buckets or from neither.
 ///
 /// # Errors
 /// How long until the bucket that lacks tokens has enough.

@@ -1,5 +1,5 @@
-//! What several threads share is made of this: std and `parking_lot`, or under `cfg(loom)` what loom offers in their place, so
-//! that `tests/loom` checks this very code. Nothing else may differ.
+//! The types for state that several threads share: those of std and `parking_lot`, or under `cfg(loom)` loom's
+//! replacements, so that `tests/loom` checks this very code. Nothing else may differ.
 
 #[cfg(not(loom))]
 pub(crate) use {
@@ -16,7 +16,7 @@ pub(crate) use {
     unpoisoned::Mutex,
 };
 
-/// loom repeats a run to the letter, so hashes must be the same every time.
+/// loom repeats runs exactly, so hashes must be the same every time.
 #[cfg(loom)]
 mod seeded {
     use std::collections::hash_map::DefaultHasher;
@@ -25,7 +25,7 @@ mod seeded {
     pub type RandomState = BuildHasherDefault<DefaultHasher>;
 }
 
-/// loom's mutex with the face of `parking_lot`'s.
+/// loom's mutex with the interface of `parking_lot`'s.
 #[cfg(loom)]
 mod unpoisoned {
     use loom::sync::MutexGuard;

@@ -1,5 +1,5 @@
-//! A queue before a bucket that several tasks share. The tasks are served in the order in which they came, and each
-//! token wakes one of them, not all.
+//! A queue of tasks before a bucket that they share. They are served in the order in which they came, and each token
+//! wakes only one of them.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,14 +9,14 @@ use std::task::{Context, Poll, Waker};
 use super::bucket::Charge;
 use super::sync::{AtomicUsize, Mutex, Ordering};
 
-/// The waiting tasks, in the order in which they came. Only the first may look for tokens. Connections from before a
-/// reload may pay another price than later ones. Each price has a queue of its own, so that no task waits behind one
-/// that has to wait longer.
+/// The waiting tasks, in the order in which they came. Only the first may look for tokens. After a reload, older
+/// connections may pay another price than newer ones. So each price has a queue of its own, and no task waits behind
+/// one that has to wait longer.
 #[derive(Default)]
 pub struct WaitQueue {
-    // Wakers are woken and dropped only after it is unlocked: both may run code that comes back here.
+    // Wakers are woken and dropped only outside of the lock: both may run code that comes back here.
     state: Mutex<State>,
-    /// The number of places; read without the lock to see whether there are any.
+    /// The number of places. It is read without the lock to see whether there are any.
     length: AtomicUsize,
 }
 
@@ -37,7 +37,7 @@ struct Waiting {
 impl State {
     /// The index of the first place with this price.
     fn first(&self, price: Charge) -> Option<usize> {
-        // Nearly always all places have the same price, and this is the very first.
+        // All places nearly always have the same price, so this is the very first one.
         self.waiting.iter().position(|waiting| waiting.price == price)
     }
 
@@ -49,7 +49,7 @@ impl State {
 }
 
 impl WaitQueue {
-    /// A place behind all others with this price.
+    /// Takes a place behind all others with this price.
     pub fn join(self: &Arc<Self>, price: Charge) -> Place {
         let mut state = self.state.lock();
         state.last += 1;
@@ -68,7 +68,7 @@ impl WaitQueue {
         }
     }
 
-    /// Whether no task waits at this price; otherwise a new one has to queue.
+    /// Whether no task waits at this price. Otherwise a new one has to queue.
     pub fn is_empty(&self, price: Charge) -> bool {
         self.length.load(Ordering::Relaxed) == 0 || self.state.lock().first(price).is_none()
     }
@@ -99,7 +99,8 @@ impl Place {
             .is_none_or(|at| state.waiting[at].number == self.number)
     }
 
-    /// Ready once it is the first; else the task is woken when it is. One task at a time: the last to ask is woken.
+    /// Ready once this place is the first; otherwise the task is woken when that happens. Only the task that polled
+    /// last is woken.
     pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.queue.state.lock();
         let Some(at) = state.find(self.number) else {
@@ -131,7 +132,7 @@ impl Drop for Place {
         let gone = state.waiting.remove(at);
         let next = state.first(self.price).filter(|_| was_first);
         let next = next.and_then(|at| state.waiting[at].waker.take());
-        // The memory that a crowd needed is not kept for ever.
+        // The memory that many waiting tasks needed is not kept.
         if state.waiting.is_empty() {
             state.waiting = VecDeque::new();
         }
@@ -164,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// The price of a message where so many a second may come.
+    /// The price of a message if this many are allowed per second.
     fn price(tokens: u32) -> Charge {
         let tokens = NonZeroU32::new(tokens).unwrap();
         Meter::from(Rate {
@@ -184,9 +185,9 @@ mod tests {
         }
     }
 
-    /// A thousand wait, and a thousand tokens come one by one.
+    /// A thousand tasks wait, and a thousand tokens come one by one.
     #[test]
-    fn one_is_woken_for_each_token_in_the_order_in_which_they_came() {
+    fn each_token_wakes_one_task_in_the_order_in_which_they_came() {
         let queue = Arc::new(WaitQueue::default());
         let mut waits: Vec<(Place, Arc<Woken>)> = (0..1000).map(|_| (queue.join(price(1)), Arc::default())).collect();
         assert!(!queue.is_empty(price(1)));
@@ -196,7 +197,7 @@ mod tests {
         };
         assert_eq!(waits.iter().filter(|one| is_first(one)).count(), 1);
         for nth in 0..1000 {
-            assert!(is_first(&waits[0]), "whoever came first");
+            assert!(is_first(&waits[0]), "the one that came first");
             let (place, woken) = waits.remove(0);
             assert_eq!(
                 woken.0.load(Relaxed),
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gives_up_in_the_middle_wakes_nobody_and_the_others_keep_their_order() {
+    fn a_task_that_gives_up_its_place_in_the_middle_wakes_no_other() {
         let queue = Arc::new(WaitQueue::default());
         let [first, second, third] = [(); 3].map(|()| queue.join(price(1)));
         let woken = Arc::new(Woken::default());
@@ -225,9 +226,9 @@ mod tests {
         assert!(third.poll_first(&mut cx).is_ready());
     }
 
-    /// A reload has made the rate another one.
+    /// A reload has changed the rate.
     #[test]
-    fn nobody_waits_behind_one_who_pays_another_price() {
+    fn no_task_waits_behind_one_that_pays_another_price() {
         let queue = Arc::new(WaitQueue::default());
         let [slow, queues] = [(); 2].map(|()| queue.join(price(1)));
         assert!(queue.is_empty(price(1000)));

@@ -86,7 +86,7 @@ fn full(limit: Limit, open: u32, of: u32) -> Full {
 }
 
 #[test]
-fn what_a_rate_lacks_is_told_to_the_moment_at_which_it_lets_in_again() {
+fn a_refusal_by_rate_says_exactly_when_the_next_token_is_there() {
     let mut rig = Rig::new();
     let slow = rate(2, 10_000, 3);
     rig.client.rate = Some(slow);
@@ -224,7 +224,7 @@ fn an_entry_is_made_at_admission_only() {
 }
 
 #[test]
-fn a_limit_that_is_switched_on_counts_what_is_open_and_ends_nobody() {
+fn a_limit_that_is_switched_on_counts_what_is_open_and_ends_no_connection() {
     let mut rig = Rig::new();
     let mut permits: Vec<Granted> = (0..5).map(|_| rig.admit(1).unwrap()).collect();
     rig.client.per_ip = Some(3);
@@ -242,7 +242,7 @@ fn a_limit_that_is_switched_on_counts_what_is_open_and_ends_nobody() {
 }
 
 #[test]
-fn observe_lets_in_what_it_notes_but_never_past_the_process() {
+fn observe_admits_what_it_notes_but_never_above_the_process_ceiling() {
     let mut rig = Rig::new();
     rig.client = ClientRules {
         per_ip: Some(1),
@@ -362,9 +362,9 @@ fn the_stats_count_keys_and_the_top_names_the_busiest() {
     assert_eq!(rig.admission.top(0), []);
 }
 
-/// The last of something that shards share goes to somebody else between the look and the take.
+/// Between the look and the take another request takes the last of a count that the shards share.
 #[test]
-fn who_loses_a_race_gives_everything_back_and_hears_of_that_limit() {
+fn a_request_that_loses_a_race_gives_everything_back_and_names_that_limit() {
     type Snatch = fn(&Rig, Meter);
     let cases: [(Snatch, Limit); 3] = [
         (|rig, _| rig.zones[0].budget.take_anyway(), Limit::ZoneFull),
@@ -409,7 +409,8 @@ fn who_loses_a_race_gives_everything_back_and_hears_of_that_limit() {
     }
 }
 
-/// Lets 8 threads loose on `attempt` at once and keeps what they get; tells the most that were open at any time.
+/// Calls `attempt` in 8 threads at once. Returns how many permits they hold in the end, and the most that were open at
+/// any time.
 fn race(rig: &Rig, attempt: impl Fn(u8) -> Option<Granted> + Sync, open: impl Fn() -> u32 + Sync) -> (usize, u32) {
     let (barrier, most) = (Barrier::new(8), AtomicU32::new(0));
     let (attempt, open, barrier, most) = (&attempt, &open, &barrier, &most);

@@ -40,7 +40,7 @@ fn rates_by_the_minute_and_by_the_hour_are_exact() {
 }
 
 #[test]
-fn looking_takes_nothing_and_a_refused_take_neither() {
+fn neither_looking_nor_a_refused_take_takes_a_token() {
     let (meter, mut bucket) = (meter(1, 1, 1), Bucket::default());
     assert!((0..5).all(|_| bucket.has_token(meter, Moment(0))));
     assert!(bucket.is_untouched());
@@ -51,7 +51,7 @@ fn looking_takes_nothing_and_a_refused_take_neither() {
 }
 
 #[test]
-fn the_extremes_neither_overflow_nor_open_the_door() {
+fn extreme_rates_neither_overflow_nor_let_everything_through() {
     let slowest = rate(1, Duration::MAX, u32::MAX).into();
     let fastest: Meter = rate(u32::MAX, Duration::from_nanos(1), u32::MAX).into();
     for now in [Moment(0), Moment(MOST)] {
@@ -90,9 +90,9 @@ fn a_raised_rate_starts_from_an_empty_bucket_at_worst() {
     assert_eq!(shared.charge(fast.one(), Moment(SECOND + SECOND / 10)), Ok(()));
 }
 
-/// Between the two others may have forgiven the debt of which it is a part.
+/// Between charge and refund others may have forgiven the debt.
 #[test]
-fn what_is_given_back_leaves_no_more_than_a_full_bucket() {
+fn a_refund_fills_a_bucket_at_most() {
     let (slow, fast, shared) = (meter(1, 3600, 1), meter(10, 1, 5), SharedBucket::default());
     assert_eq!(shared.charge(slow.one(), Moment(SECOND)), Ok(()));
     assert!(shared.charge(fast.one(), Moment(SECOND)).is_err());
@@ -131,7 +131,7 @@ fn capacity_20_refill_5_a_second_and_4_seconds_of_silence_let_20_of_25_through()
 }
 
 #[test]
-fn a_burst_of_bytes_comes_through_to_the_byte_however_it_is_cut() {
+fn a_burst_of_bytes_passes_to_the_byte_however_it_is_divided() {
     for (tokens, seconds, burst) in [(65_536, 1, 65_536), (7, 60, 1000), (1 << 28, 1, 1 << 20), (3, 3600, 17)] {
         let meter: ByteMeter = rate(tokens, Duration::from_secs(seconds), burst).into();
         for piece in [1, 3, 16, u64::from(burst)] {
@@ -152,7 +152,7 @@ fn a_burst_of_bytes_comes_through_to_the_byte_however_it_is_cut() {
 }
 
 #[test]
-fn what_is_more_than_a_bucket_holds_never_comes_through_but_may_be_owed() {
+fn more_than_a_bucket_holds_never_passes_but_may_be_owed() {
     let meter: ByteMeter = rate(100, Duration::from_secs(1), 100).into();
     let mut bucket = Bucket::default();
     assert_eq!(
@@ -188,7 +188,7 @@ fn eight_sockets_of_one_client_get_no_more_than_its_share_and_lose_nothing_to_ea
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(taken, 60);
-    // What a refused message took of the one bucket is back in it.
+    // A message that one bucket refused has given its token back to the other.
     assert_eq!(
         (0..500)
             .filter(|_| shares.inbound.charge(messages.one(), Moment(1)).is_ok())
@@ -198,7 +198,7 @@ fn eight_sockets_of_one_client_get_no_more_than_its_share_and_lose_nothing_to_ea
 }
 
 #[test]
-fn a_refusal_tells_when_to_come_back() {
+fn a_refusal_says_when_to_come_back() {
     let (shared, meter) = (SharedBucket::default(), meter(10, 1, 1));
     assert_eq!(shared.charge(meter.one(), Moment(SECOND)), Ok(()));
     assert_eq!(
@@ -208,7 +208,7 @@ fn a_refusal_tells_when_to_come_back() {
     assert_eq!(shared.charge(meter.one(), Moment(SECOND + SECOND / 10)), Ok(()));
 }
 
-/// A bucket with a level, in nanoseconds of filling: the textbook, exact in whole numbers.
+/// The textbook's bucket with a level, in nanoseconds of filling, so that it is exact in whole numbers.
 struct Level {
     level: u128,
     at: u64,
@@ -268,7 +268,7 @@ proptest! {
         let (meter, mut bucket) = (meter(tokens, seconds, burst), Bucket::default());
         let mut taken = 0u128;
         for now in (0..steps).map(|n| Moment(n * step)) {
-            // No more than one burst can be there at any moment.
+            // At any moment there is at most one burst.
             taken += (0..=burst).filter(|_| bucket.take(meter, now)).count() as u128;
         }
         let elapsed = u128::from((steps - 1) * step);

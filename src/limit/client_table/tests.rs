@@ -56,7 +56,7 @@ fn an_entry_is_small() {
 }
 
 #[test]
-fn an_entry_goes_at_once_if_nothing_was_charged_and_else_when_its_bucket_is_full() {
+fn an_entry_is_removed_at_once_if_never_charged_and_otherwise_when_its_bucket_is_full() {
     let table = Table::new(10);
     table.place(0, key(1)).open_one(None, false);
     open(&table, 2);
@@ -71,7 +71,7 @@ fn an_entry_goes_at_once_if_nothing_was_charged_and_else_when_its_bucket_is_full
 }
 
 #[test]
-fn what_a_client_has_spent_of_its_messages_is_still_spent_when_it_connects_anew() {
+fn a_client_that_reconnects_gets_its_message_buckets_as_it_left_them() {
     let table = Table::new(10);
     let connect = |number| table.place(0, key(number)).open_one(None, true).unwrap();
     let spends = connect(1);
@@ -92,19 +92,19 @@ fn what_a_client_has_spent_of_its_messages_is_still_spent_when_it_connects_anew(
 }
 
 #[test]
-fn the_one_idle_the_longest_is_evicted_and_an_open_one_never() {
+fn the_entry_that_was_idle_longest_is_evicted_and_an_open_one_never() {
     let table = Table::new(4);
     (1..=4).for_each(|number| open(&table, number));
     for number in [3, 1, 4] {
         table.close_one(0, key(number));
     }
-    // It was idle the longest, but is opened and closed again: now it is so the least.
+    // It was idle longest, but opens and closes again, so now it was idle for the shortest time.
     open(&table, 3);
     assert_eq!(remembered(&table).len(), 4);
     table.close_one(0, key(3));
-    for (newcomer, evicted) in [(5, 1), (6, 4), (7, 3)] {
+    for (new_one, evicted) in [(5, 1), (6, 4), (7, 3)] {
         assert!(remembered(&table).contains(&key(evicted)));
-        open(&table, newcomer);
+        open(&table, new_one);
         assert!(!remembered(&table).contains(&key(evicted)));
     }
     assert_eq!(remembered(&table), [2, 5, 6, 7].map(key));
@@ -112,7 +112,7 @@ fn the_one_idle_the_longest_is_evicted_and_an_open_one_never() {
 }
 
 #[test]
-fn where_everything_is_open_the_table_outgrows_its_size_and_comes_back() {
+fn the_table_exceeds_its_size_only_while_all_entries_are_open() {
     let table = Table::new(2);
     (1..=5).for_each(|number| open(&table, number));
     assert_eq!((remembered(&table).len(), table.evictions()), (5, 0));
@@ -127,14 +127,14 @@ fn eviction_goes_by_age_over_all_shards() {
     let table = Table::new(500);
     (0..500).for_each(|number| open(&table, number));
     (0..500).for_each(|number| table.close_one(0, key(number)));
-    for newcomer in 500..900 {
-        open(&table, newcomer);
+    for new_one in 500..900 {
+        open(&table, new_one);
     }
     assert_eq!(remembered(&table), (400..900).map(key).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_sweep_looks_at_a_slice_and_the_next_goes_on_behind_it() {
+fn a_sweep_looks_at_some_entries_and_the_next_one_continues_after_them() {
     let (table, clients) = (Table::new(u32::MAX), 40_000);
     (0..clients).for_each(|number| open(&table, number));
     (0..clients).for_each(|number| table.close_one(0, key(number)));
@@ -143,7 +143,7 @@ fn a_sweep_looks_at_a_slice_and_the_next_goes_on_behind_it() {
         assert!(table.sweep(at(9)) <= SHARDS * SWEPT_A_SHARD);
         calls += 1;
     }
-    // 625 a shard, or a little more in the fullest.
+    // There are 625 in a shard, and a few more in the fullest.
     assert!((3..=4).contains(&calls), "{calls}");
     assert!(
         table
@@ -154,7 +154,7 @@ fn a_sweep_looks_at_a_slice_and_the_next_goes_on_behind_it() {
 }
 
 #[test]
-fn entries_that_stay_do_not_keep_a_sweep_from_those_behind_them() {
+fn entries_that_stay_do_not_stop_a_sweep_from_reaching_later_ones() {
     let (table, clients) = (Table::new(u32::MAX), 40_000);
     (0..clients).for_each(|number| {
         let now = at(if number < 30_000 { 1000 } else { 1 });

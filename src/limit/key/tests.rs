@@ -137,7 +137,7 @@ fn keys_of_different_lengths_differ() {
     assert_eq!(std::mem::size_of::<ClientKey>(), 18);
 }
 
-/// Octet by octet, as the figure of RFC 6052, 2.2 has it.
+/// Octet by octet, as in the figure of RFC 6052, 2.2.
 fn naive(prefix: Ipv6Addr, len: u8, v4: [u8; 4], rest: [u8; 16]) -> Ipv6Addr {
     let places = match len {
         32 => [4, 5, 6, 7],
@@ -181,7 +181,7 @@ proptest! {
         let same = IpNet::new(a.into(), v4).unwrap().contains(&IpAddr::from(b));
         prop_assert_eq!(ClientKey::of(a.into(), prefixes) == ClientKey::of(b.into(), prefixes), same);
 
-        // In 3000::/4 nothing is embedded.
+        // No prefix that embeds IPv4 is in 3000::/4.
         let [c, d] = [c, c & mask128(keep) | d & !mask128(keep)].map(|bits| Ipv6Addr::from_bits(bits >> 4 | 3 << 124));
         let same = IpNet::new(c.into(), v6).unwrap().contains(&IpAddr::from(d));
         prop_assert_eq!(ClientKey::of(c.into(), prefixes) == ClientKey::of(d.into(), prefixes), same);

@@ -1,4 +1,4 @@
-//! One part of a pending room: its seats and the counts of its keys, under a lock of their own.
+//! One part of a pending room: its seats and the counts of its keys, under one lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::task::{Context, Waker};
@@ -15,22 +15,22 @@ pub(super) struct Shard {
     seats: Mutex<Seats>,
 }
 
-/// The silent seats of a shard, or the others.
+/// The silent seats of a shard, or all others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Class {
     pub(super) count: usize,
-    /// The one that has waited longest.
+    /// The seat that has waited longest.
     pub(super) oldest: Option<Oldest>,
 }
 
-/// A seat's number, and when it arrived.
+/// A seat's number and time of arrival.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Oldest {
     pub(super) number: u64,
     pub(super) arrived: u64,
 }
 
-/// The silent seats of all shards, or the others.
+/// The silent seats of all shards, or all others.
 #[derive(Default)]
 pub(super) struct Total<'a> {
     pub(super) count: usize,
@@ -78,16 +78,17 @@ impl Shard {
 #[derive(Default)]
 pub(super) struct Seats {
     silent: BTreeMap<u64, Seat>,
-    /// Those that have sent something, and those that were not looked at yet.
+    /// Seats that have sent something, and seats whose socket was not read yet.
     others: BTreeMap<u64, Seat>,
     ended: BTreeMap<u64, (Ended, Option<ClientKey>)>,
-    /// With the number of their seat.
+    /// Each with the number of its seat.
     deadlines: BTreeSet<(u64, u64)>,
-    /// Seats of each key whose hash leads here and that has any. The seats themselves may be elsewhere.
+    /// The number of seats, above 0, of each key whose hash belongs to this shard. The seats themselves may be in other
+    /// shards.
     by_key: HashTable<(ClientKey, u32)>,
 }
 
-/// Times are in nanoseconds since the room's epoch: half the space of an `Instant`.
+/// Times are in nanoseconds since the room's epoch, which takes half the space of an `Instant`.
 pub(super) struct Seat {
     waker: Option<Waker>,
     /// The key that it is counted under.
@@ -102,14 +103,14 @@ impl Seat {
         self.key
     }
 
-    /// What wakes its holder, if it waits for its end.
+    /// The waker of its holder, if that waits for the seat's end.
     pub(super) fn into_waker(self) -> Option<Waker> {
         self.waker
     }
 }
 
 impl Seats {
-    /// A new seat, not looked at yet. It is counted under `key`.
+    /// Adds a new seat, whose socket was not read yet. It is counted under `key`.
     pub(super) fn add(&mut self, number: u64, key: Option<ClientKey>, arrived: u64, deadline: u64) {
         self.deadlines.insert((deadline, number));
         self.others.insert(
@@ -151,7 +152,7 @@ impl Seats {
         self.end(number, Ended::Late)
     }
 
-    /// Takes a waiting seat out.
+    /// Removes a waiting seat.
     pub(super) fn leave(&mut self, number: u64) -> Option<Seat> {
         let seat = self.others.remove(&number).or_else(|| self.silent.remove(&number))?;
         self.deadlines.remove(&(seat.deadline, number));
@@ -176,7 +177,7 @@ impl Seats {
         }
     }
 
-    /// Those that have sent nothing, then all others.
+    /// The silent seats, then all others.
     pub(super) fn classes(&self) -> [Class; 2] {
         [&self.silent, &self.others].map(|seats| Class {
             count: seats.len(),
@@ -192,7 +193,7 @@ impl Seats {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Has this task woken when the seat is ended; returns the waker that was there before.
+    /// Sets the waker for the end of the seat, and returns the one before.
     pub(super) fn set_waker(&mut self, number: u64, cx: &Context<'_>) -> Option<Waker> {
         let seat = match self.silent.get_mut(&number) {
             Some(seat) => seat,
@@ -205,7 +206,7 @@ impl Seats {
         seat.waker.replace(cx.waker().clone())
     }
 
-    /// Counts a seat of `key`, whose hash is `hash`; `hash_of` gives that of others.
+    /// Counts a seat of `key`, whose hash is `hash`. `hash_of` returns the hash of any key.
     pub(super) fn count_key(
         &mut self,
         key: ClientKey,
@@ -236,7 +237,7 @@ impl Seats {
         *open -= 1;
         if *open == 0 {
             counted.remove();
-            // A flood's worth of room is not kept for ever.
+            // The memory that a flood needed is not kept.
             if self.by_key.capacity() > self.by_key.len().saturating_mul(8).max(KEYS_KEPT) {
                 self.by_key
                     .shrink_to(self.by_key.len() * 2, |(other, _)| hash_of(other));
@@ -259,5 +260,5 @@ impl Seats {
     }
 }
 
-/// Room for so many keys is kept.
+/// Room for this many keys is kept.
 const KEYS_KEPT: usize = 64;

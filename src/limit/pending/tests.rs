@@ -38,7 +38,7 @@ fn is_empty(room: &PendingRoom) -> bool {
 }
 
 #[test]
-fn who_waited_longest_gives_way_silent_ones_first() {
+fn the_seat_that_waited_longest_gives_way_silent_ones_first() {
     let (room, now) = (PendingRoom::new(RULES), Instant::now());
     let mut seats: Vec<Pending> = (0..3).map(|_| room.enter(None, now).unwrap()).collect();
     seats[1].is_silent();
@@ -57,7 +57,7 @@ fn who_waited_longest_gives_way_silent_ones_first() {
     assert_eq!(
         seats[0].ended(),
         Some(Ended::GaveWay),
-        "of those heard the first to arrive, where none is silent"
+        "without silent seats, the first to arrive of those that sent something"
     );
     assert_eq!(seats[2].ended(), None);
     seats.clear();
@@ -65,7 +65,7 @@ fn who_waited_longest_gives_way_silent_ones_first() {
 }
 
 #[test]
-fn an_ended_task_is_woken_once_and_hears_why() {
+fn a_task_whose_seat_is_ended_is_woken_once_and_learns_why() {
     let (room, now) = (PendingRoom::new(PendingRules { max: 1, ..RULES }), Instant::now());
     let bells: [Arc<Bell>; 2] = Default::default();
     let first = room.enter(None, now).unwrap();
@@ -88,7 +88,7 @@ fn an_ended_task_is_woken_once_and_hears_why() {
 }
 
 #[test]
-fn deadlines_are_those_of_the_arrival_whatever_the_rules_become() {
+fn a_seat_keeps_the_deadline_of_its_arrival_when_the_rules_change() {
     let (room, now) = (PendingRoom::new(RULES), Instant::now());
     assert_eq!(room.expire(now), None);
     let slow = room.enter(None, now).unwrap();
@@ -109,7 +109,7 @@ fn deadlines_are_those_of_the_arrival_whatever_the_rules_become() {
 }
 
 #[test]
-fn a_key_has_its_cap_and_a_refused_newcomer_moves_nobody() {
+fn a_key_has_its_cap_and_a_refused_socket_ends_no_seat() {
     let room = PendingRoom::new(PendingRules {
         max: 2,
         max_per_ip: Some(2),
@@ -136,7 +136,7 @@ fn a_key_has_its_cap_and_a_refused_newcomer_moves_nobody() {
 }
 
 #[test]
-fn another_key_is_counted_instead_unless_it_is_full() {
+fn a_seat_moves_to_another_key_unless_that_is_full() {
     let room = PendingRoom::new(PendingRules {
         max: 9,
         max_per_ip: Some(1),
@@ -145,7 +145,7 @@ fn another_key_is_counted_instead_unless_it_is_full() {
     let now = Instant::now();
     let mut proxied = room.enter(None, now).unwrap();
     assert_eq!(proxied.rekey(Some(key(1))), Ok(()));
-    assert_eq!(proxied.rekey(Some(key(1))), Ok(()), "the same key is no second seat");
+    assert_eq!(proxied.rekey(Some(key(1))), Ok(()), "the same key is not counted twice");
     let mut other = room.enter(Some(key(2)), now).unwrap();
     assert_eq!(other.rekey(Some(key(1))), Err(PerIpFull { open: 1, of: 1 }));
     assert!(room.enter(Some(key(2)), now).is_err(), "it stays counted as it was");
@@ -159,7 +159,7 @@ fn another_key_is_counted_instead_unless_it_is_full() {
 }
 
 #[test]
-fn lower_rules_send_nobody_out() {
+fn lowering_the_rules_ends_no_seat() {
     let (room, now) = (PendingRoom::new(RULES), Instant::now());
     let seats: Vec<Pending> = (0..3).map(|_| room.enter(Some(key(1)), now).unwrap()).collect();
     room.set_rules(PendingRules {
@@ -168,7 +168,7 @@ fn lower_rules_send_nobody_out() {
         ..RULES
     });
     assert!(seats.iter().all(|seat| seat.ended().is_none()));
-    let _newcomer = room.enter(None, now).unwrap();
+    let _new_one = room.enter(None, now).unwrap();
     assert_eq!(seats.iter().filter(|seat| seat.ended().is_some()).count(), 1);
     room.set_rules(PendingRules { max: 0, ..RULES });
     assert_eq!(room.enter(None, now).unwrap().ended(), None);
@@ -229,26 +229,23 @@ fn a_storm_of_threads_leaves_an_empty_room() {
 }
 
 #[test]
-fn a_newcomer_does_not_give_way_to_the_next_while_half_heads_dawdle() {
+fn a_new_socket_keeps_its_seat_while_slow_heads_fill_the_room() {
     let seats = u32::try_from(FEW).unwrap() + 2;
     let (room, start) = (PendingRoom::new(PendingRules { max: seats, ..RULES }), Instant::now());
-    let dawdlers: Vec<Pending> = (0..seats).map(|_| room.enter(None, start).unwrap()).collect();
-    dawdlers.iter().for_each(Pending::heard);
-    let later = start + DAWDLES;
-    let newcomer = room.enter(None, later).unwrap();
-    newcomer.is_silent();
+    let slow: Vec<Pending> = (0..seats).map(|_| room.enter(None, start).unwrap()).collect();
+    slow.iter().for_each(Pending::heard);
+    let later = start + SLOW_HEAD;
+    let new_one = room.enter(None, later).unwrap();
+    new_one.is_silent();
     let next = room.enter(None, later).unwrap();
-    assert_eq!(newcomer.ended(), None);
-    assert_eq!(
-        [0, 1, 2].map(|seat| dawdlers[seat].ended().is_some()),
-        [true, true, false]
-    );
+    assert_eq!(new_one.ended(), None);
+    assert_eq!([0, 1, 2].map(|seat| slow[seat].ended().is_some()), [true, true, false]);
     next.is_silent();
     let _third = room.enter(None, later).unwrap();
     assert_eq!(
-        newcomer.ended(),
+        new_one.ended(),
         Some(Ended::GaveWay),
-        "the silent ones are few no more"
+        "the silent seats are no longer few"
     );
 }
 
@@ -276,7 +273,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// A seat as a list sees it.
+/// A seat in the list.
 #[derive(Clone, Debug)]
 struct Known {
     key: Option<u8>,
@@ -287,14 +284,14 @@ struct Known {
     ended: Option<Ended>,
 }
 
-/// Who gives way, by the words of [`PendingRoom`].
+/// The seat that gives way, by the rules of [`PendingRoom`].
 fn gives_way(known: &mut [Known], seconds: u64) -> &mut Known {
     let waiting = |silent: bool| move |seat: &&mut Known| seat.ended.is_none() && seat.silent == silent;
     let waited = |seat: Option<&mut Known>, span: Duration| {
         seat.map(|seat| u128::from(seconds - seat.arrived) * 1000 >= span.as_millis())
     };
     let first_silent = waited(known.iter_mut().find(waiting(true)), GRACE);
-    let first_other = waited(known.iter_mut().find(waiting(false)), DAWDLES);
+    let first_other = waited(known.iter_mut().find(waiting(false)), SLOW_HEAD);
     let count = |silent: bool| {
         known
             .iter()
@@ -312,10 +309,10 @@ fn gives_way(known: &mut [Known], seconds: u64) -> &mut Known {
 
 proptest! {
     #[test]
-    fn it_seats_as_a_plain_list_does(acts in prop::collection::vec((act(), 0u64..3), 1..120)) {
+    fn the_room_agrees_with_a_plain_list(acts in prop::collection::vec((act(), 0u64..3), 1..120)) {
         let (room, epoch) = (PendingRoom::new(RULES), Instant::now());
         let (mut rules, mut seconds) = ((3, None, 10), 0);
-        // Both in order of arrival.
+        // Both are in order of arrival.
         let (mut seats, mut known): (Vec<Pending>, Vec<Known>) = Default::default();
         for (act, wait) in acts {
             seconds += wait;

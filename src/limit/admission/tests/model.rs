@@ -1,4 +1,4 @@
-//! Admission against a list of what is open, one operation after the other, under rules that change.
+//! Compares admission with a list of open connections, one operation after the other, under changing rules.
 
 use super::*;
 use crate::limit::bucket::Bucket;
@@ -19,7 +19,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let limit = || prop::option::of(0u32..6);
-    // So alike that no debt under one is foreign to another.
+    // They are so similar that no bucket is forgiven a debt when one replaces another.
     let some_rate = || prop::option::of((3u32..6, 1u32..4));
     prop_oneof![
         12 => (0usize..2, 0u8..4).prop_map(|(zone, client)| Act::Admit { zone, client }),
@@ -35,7 +35,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What is known of it without any table: who is open, and the plain buckets.
+/// The expected state, without a table: the open connections and the plain buckets.
 #[derive(Default)]
 struct Model {
     open: Vec<(usize, u8)>,
@@ -48,7 +48,7 @@ impl Model {
         u32::try_from(self.open.iter().filter(|open| is(open)).count()).unwrap()
     }
 
-    /// What is expected: the limit that refuses, or an admission and the limit that was observed.
+    /// The expected outcome: the limit that refuses, or an admission with the limit that was observed.
     fn admit(&mut self, rig: &Rig, zone: usize, client: u8, now: Moment) -> Result<Option<Limit>, Limit> {
         let (mine, zoned) = (
             self.count(|open| *open == (zone, client)),
@@ -60,7 +60,7 @@ impl Model {
         let buckets = [&mut self.clients[zone][usize::from(client)], &mut self.zones[zone]];
         let lacks = |which: usize| meters[which].is_some_and(|meter| !buckets[which].has_token(meter, now));
         let process_is_full = rig.process.limit().is_some_and(|limit| rig.process.used() >= limit);
-        // Each with whether it says no, and whether that stands under observe.
+        // Each limit, whether it refuses, and whether it does so under observe too.
         let limits = [
             (
                 Limit::PerIp,
@@ -106,7 +106,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn it_admits_as_a_list_of_what_is_open_does(acts in prop::collection::vec((act(), 0u64..300), 1..120)) {
+    fn admission_agrees_with_a_list_of_open_connections(acts in prop::collection::vec((act(), 0u64..300), 1..120)) {
         let (mut rig, mut model, mut permits, mut ms) = (Rig::new(), Model::default(), Vec::new(), 0);
         let of = |to: Option<(u32, u32)>| to.map(|(tokens, burst)| rate(tokens, 1000, burst));
         for (act, wait) in acts {
