@@ -19,17 +19,17 @@ use super::transport::Unregistered;
 pub struct AcceptSocket {
     socket: AsyncFd<OwnedFd>,
     is_tcp: bool,
-    /// Its options were set before it listened, so that every accepted socket inherits them.
+    /// Our options were set before it listened, so every accepted socket inherits them.
     has_options: bool,
 }
 
-/// Says that connections wait at an [`AcceptSocket`], as far as the runtime knows.
+/// Connections wait at an [`AcceptSocket`], as far as the runtime knows.
 #[derive(Debug)]
 pub struct Readiness<'a>(AsyncFdReadyGuard<'a, OwnedFd>);
 
 impl AcceptSocket {
-    /// Registers a bound socket with the runtime of the calling thread. An `is_inherited` one may have queued connections
-    /// before our options were set.
+    /// Registers a bound socket with the runtime of the calling thread. An inherited socket (`is_inherited`) may have
+    /// queued connections before our options were set.
     pub fn register(socket: Socket, is_inherited: bool) -> io::Result<Self> {
         let is_tcp = socket.local_addr()?.domain() != Domain::UNIX;
         let socket = sys::watch_readable(socket.into())?;
@@ -40,17 +40,17 @@ impl AcceptSocket {
         })
     }
 
-    /// Waits until a connection waits.
+    /// Waits until a connection is queued.
     pub async fn readable(&self) -> io::Result<Readiness<'_>> {
         Ok(Readiness(self.socket.readable().await?))
     }
 
-    /// The next queued connection with its peer's address, `None` if the queue is empty. It asks the kernel and not the
-    /// runtime, which may not know of it yet. The peer of a Unix socket has no address.
+    /// The next queued connection and its peer's address; `None` if the queue is empty. It asks the kernel, since the
+    /// runtime may not know of the connection yet. The peer of a Unix socket has no address.
     pub fn accept(&self) -> io::Result<Option<(AcceptedSocket<Unregistered>, Option<SocketAddr>)>> {
-        // The same call returns the peer: it can't be asked for later if the socket was reset while it waited.
+        // The same call returns the peer, because a later call would fail for a socket that was reset in the queue.
         match rustix::net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            // A Unix peer's address is of another kind, if it has one.
+            // A Unix peer has no IP address.
             Ok((socket, peer)) => Ok(Some((
                 AcceptedSocket::new(socket, self.is_tcp, self.has_options),
                 peer.and_then(|peer| peer.try_into().ok()),
@@ -60,19 +60,20 @@ impl AcceptSocket {
         }
     }
 
-    /// Drops new SYNs; handshakes already under way still complete and are accepted. A client that connected between the last
-    /// accept and the close would be reset, but one whose SYN is lost sends it again and is refused.
+    /// Drops new SYNs. Handshakes that have begun still complete and are accepted. Without this, a client that connects
+    /// between the last accept and the close would be reset. A client whose SYN is dropped sends it again and is
+    /// refused.
     pub fn refuse_new_syns(&self) -> io::Result<()> {
         if self.is_tcp {
             return SockRef::from(self.socket.get_ref()).attach_filter(&DROP_SYNS);
         }
-        // A Unix connection has no handshake to filter; its file is removed, which keeps new clients away.
+        // A Unix connection has no handshake to filter. Removing the socket's file keeps new clients away.
         Ok(())
     }
 }
 
 impl Readiness<'_> {
-    /// Notes that no connection waits any more. The next one raises the readiness again.
+    /// Notes that the queue is empty. The next connection makes the socket ready again.
     pub fn clear(mut self) {
         self.0.clear_ready();
     }
@@ -94,28 +95,28 @@ const BPF_RETURN: u16 = 0x06;
 const TCP_SYN: u32 = 0x02;
 const TCP_ACK: u32 = 0x10;
 
-/// A descriptor that is kept for when none is left: giving it up lets one more socket be accepted and closed, so that its
-/// client learns at once that there is no room.
+/// A descriptor in reserve for the time when none is left. Closing it makes room to accept and close one connection, so
+/// that its client learns at once that it is refused.
 #[derive(Debug)]
 pub struct SpareDescriptor(Option<OwnedFd>);
 
 impl SpareDescriptor {
-    /// Reserves one, if one is left.
+    /// Reserves a descriptor, if one is left.
     pub fn new() -> Self {
         Self(rustix::event::eventfd(0, EventfdFlags::CLOEXEC).ok())
     }
 
-    /// Reserves one again if the last [`SpareDescriptor::refuse_one`] could not.
+    /// Reserves a descriptor again if the last [`SpareDescriptor::refuse_one`] could not.
     pub fn replenish(&mut self) {
         if self.0.is_none() {
             *self = Self::new();
         }
     }
 
-    /// Gives the spare up for as long as it takes to accept and close one connection.
+    /// Closes the spare, accepts and closes one connection, and reserves the spare again.
     pub fn refuse_one(&mut self, listener: &AcceptSocket) {
         self.0 = None;
-        // Closed before the spare is reserved again: the two are one descriptor.
+        // It must be closed before the spare is reserved again, since both use the same descriptor.
         drop(listener.accept());
         *self = Self::new();
     }
@@ -127,27 +128,27 @@ impl Default for SpareDescriptor {
     }
 }
 
-/// What a failed accept says about the next one.
+/// The kind of an accept's error, which decides what to expect of the next accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptFault {
-    /// It concerned one connection, which left the queue: the next accept concerns another.
+    /// It was about one connection, which has left the queue: the next accept is about another one.
     Connection,
-    /// This process, or the machine, has no descriptor left.
+    /// The process or the machine has no descriptor left.
     Descriptors,
-    /// No memory, or another fault that the next accept would most likely meet too.
+    /// No memory, or another fault that the next accept will probably have too.
     Machine,
 }
 
 impl AcceptFault {
-    /// The kind of an accept's error. An unknown one counts as the machine's, since waiting in vain does less harm than
-    /// spinning. EPERM is unknown: a sandbox that forbids the call returns it for good.
+    /// The kind of an accept's error. An unknown error counts as [`Machine`](Self::Machine), since waiting in vain does
+    /// less harm than spinning. So does EPERM, which a sandbox that forbids the call returns every time.
     pub fn of(error: &io::Error) -> Self {
         let Some(errno) = Errno::from_io_error(error) else {
             return Self::Machine;
         };
         match errno {
             Errno::MFILE | Errno::NFILE => Self::Descriptors,
-            // Linux returns errors that are pending on the new socket from accept (accept(2), error handling).
+            // Linux's accept returns errors that are pending on the new socket (accept(2), error handling).
             Errno::CONNABORTED
             | Errno::CONNRESET
             | Errno::HOSTDOWN

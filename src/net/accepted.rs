@@ -1,5 +1,5 @@
-//! An accepted socket with the bytes that were read from it so far. It stays unknown to the runtime until its client is
-//! admitted, so a client that is refused at once never costs a registration.
+//! An accepted socket with the bytes that were read from it so far. It is registered with the runtime only once its
+//! client is admitted, so a client that is refused at once costs no registration.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +25,7 @@ impl<S> AcceptedSocket<S> {
         &self.transport
     }
 
-    /// The bytes that were read and not consumed.
+    /// The bytes that were read but not consumed.
     pub fn read_ahead(&mut self) -> &mut ReadAhead {
         &mut self.read_ahead
     }
@@ -37,7 +37,7 @@ impl<S> AcceptedSocket<S> {
 }
 
 impl AcceptedSocket<Unregistered> {
-    /// An accepted socket, which does not block.
+    /// Wraps an accepted socket, which must not block.
     pub(super) fn new(socket: OwnedFd, is_tcp: bool, inherits_options: bool) -> Self {
         Self {
             transport: Transport::unregistered(socket, is_tcp),
@@ -73,14 +73,14 @@ impl AcceptedSocket<Unregistered> {
         }
     }
 
-    /// Reads the bytes that have arrived, up to `limit` unconsumed bytes in all; 0 is the end of the stream, and "would
-    /// block" says that none have.
+    /// Reads the bytes that have arrived, up to `limit` unconsumed bytes in all. 0 is the end of the stream; the error
+    /// "would block" means that none have arrived.
     pub fn read_now(&mut self, limit: usize) -> io::Result<usize> {
         let transport = &self.transport;
         self.read_ahead.fill(limit, |scratch| transport.read_now(scratch))
     }
 
-    /// Registers it with the runtime of the calling thread. It must be in no [`EpollSet`].
+    /// Registers it with the runtime of the calling thread. It must not be in an [`EpollSet`].
     pub fn register(self) -> io::Result<AcceptedSocket> {
         Ok(AcceptedSocket {
             transport: self.transport.register()?,
@@ -99,7 +99,8 @@ impl AcceptedSocket {
         }
     }
 
-    /// Sets the options of an open connection. With the default options an accepted socket needs no system call for it.
+    /// Sets the options of an open connection. The default options need no system call, since the socket has inherited
+    /// them.
     pub fn set_options(&self, options: SocketOptions) {
         self.transport.set_accepted_options(options, self.inherits_options);
     }

@@ -8,7 +8,7 @@ use std::{fmt, fs};
 /// Where a listener binds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
-    /// A TCP address; an IPv6 one takes IPv6 only.
+    /// A TCP address. An IPv6 address accepts IPv6 only.
     Tcp(SocketAddr),
     /// A Unix socket's path.
     Unix(PathBuf),
@@ -31,7 +31,7 @@ pub enum Target {
 }
 
 impl Bind {
-    /// Whether the kernel would refuse to bind both. An IPv6 socket takes IPv6 only, so it never collides with IPv4.
+    /// Whether the kernel would refuse to bind both. IPv6 sockets accept IPv6 only, so they never collide with IPv4.
     pub fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
@@ -84,8 +84,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whether an address is this machine's own. The kernel uses such an address as the source of a route to itself, so the
-/// check sends no packet.
+/// Whether an address is this machine's own. The check sends no packet: it asks the kernel for the source address of a
+/// route there, which for such an address is the address itself.
 pub fn is_of_this_machine(ip: IpAddr) -> bool {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

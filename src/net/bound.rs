@@ -16,18 +16,19 @@ use super::options::set_on_listening;
 /// A bound address: one listening socket for each worker, not yet known to any runtime.
 #[derive(Debug)]
 pub struct BoundSockets {
-    /// Where it is bound; a port 0 has become the real one.
+    /// Where it is bound. A configured port 0 is replaced by the real port.
     pub address: Bind,
-    /// The process that started us bound it and holds it too, so its file, if it has one, is not ours to remove.
+    /// It was bound by the process that started us, which still holds it. So its file, if it has one, must not be
+    /// removed.
     pub is_inherited: bool,
-    /// The file that it made, if it is a Unix socket.
+    /// The file that binding made, if it is a Unix socket.
     pub file: Option<SocketFile>,
     sockets: Vec<Socket>,
-    /// The backlog to listen with, if it does not listen yet.
+    /// The backlog to listen with; `None` once it listens.
     to_listen: Option<i32>,
 }
 
-/// The file of our Unix socket, identified by its inode, since another file may be at its path by now.
+/// The file of our Unix socket. It is identified by its inode, since another file may be at its path by now.
 #[derive(Clone, Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -38,8 +39,9 @@ pub struct SocketFile {
 impl BoundSockets {
     /// Binds `address` with `workers` sockets (at least one).
     ///
-    /// The first is bound without `SO_REUSEPORT`, so that a second wsguard on the same address fails with "in use"
-    /// rather than quietly taking half of the connections; the flag is set after, and the siblings join.
+    /// The first socket is bound without `SO_REUSEPORT`, so that a second wsguard on the same address fails with "in
+    /// use" instead of taking half of the connections unnoticed. Then the flag is set, and the other sockets are bound
+    /// beside it.
     pub fn bind(address: &Bind, backlog: u32, workers: usize) -> io::Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         match address {
@@ -48,11 +50,11 @@ impl BoundSockets {
         }
     }
 
-    /// Binds `address` beside another of our addresses that covers it, or that it covers, and that is about to close. While
-    /// both are bound the kernel gives each connection to the more specific one.
+    /// Binds `address` beside another of our addresses that covers it or is covered by it, and that will be closed
+    /// soon. While both are bound, the kernel gives each connection to the more specific one.
     ///
-    /// It does not listen before [`BoundSockets::listen`]: its connections would be reset if the other address stays after
-    /// all.
+    /// It listens only after [`BoundSockets::listen`]. Otherwise its connections would be reset if the other address
+    /// has to stay.
     pub fn join(address: &Bind, backlog: u32, workers: usize) -> io::Result<Self> {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         match address {
@@ -61,7 +63,7 @@ impl BoundSockets {
         }
     }
 
-    /// Listens, if it does not yet.
+    /// Starts to listen, unless it listens already.
     pub fn listen(&mut self) -> io::Result<()> {
         if let Some(backlog) = self.to_listen.take() {
             for socket in &self.sockets {
@@ -71,8 +73,8 @@ impl BoundSockets {
         Ok(())
     }
 
-    /// Shares a socket that the process was started with among `workers` by duplicating it, since no other can be bound beside
-    /// it. It keeps the backlog it was made with.
+    /// Shares a socket that the process was started with among `workers`, by duplicating it: no other socket can be
+    /// bound beside it. It keeps its own backlog.
     pub fn share(inherited: Inherited, workers: usize) -> io::Result<Self> {
         Ok(Self {
             address: inherited.address,
@@ -90,7 +92,7 @@ impl BoundSockets {
 }
 
 impl Drop for BoundSockets {
-    /// Removes the file of a socket that was never used, so that none is left without a listener.
+    /// Removes the file of a socket that was never used, so that no file is left without a listener.
     fn drop(&mut self) {
         if let Some(file) = self.file.as_ref().filter(|_| !self.sockets.is_empty()) {
             file.remove();
@@ -99,7 +101,7 @@ impl Drop for BoundSockets {
 }
 
 impl SocketFile {
-    /// The file at `path`, which was bound a moment ago.
+    /// The file at `path`, which binding has just made.
     fn of(path: &Path) -> Option<Self> {
         let (device, number) = id_at(path)?;
         Some(Self {
@@ -109,13 +111,13 @@ impl SocketFile {
         })
     }
 
-    /// Whether it is still at its path, so that connections to the path reach us. Its inode is not reused as long as the
+    /// Whether it is still at its path, so that connections to the path reach us. Its inode can't be reused while the
     /// socket is open.
     pub fn is_there(&self) -> bool {
         id_at(&self.path) == Some((self.device, self.number))
     }
 
-    /// Removes it, and no other file that is at its path.
+    /// Removes it, but no other file at its path.
     pub fn remove(&self) {
         if self.is_there() {
             let _gone = std::fs::remove_file(&self.path);
@@ -128,7 +130,7 @@ fn id_at(path: &Path) -> Option<(u64, u64)> {
     Some((found.dev(), found.ino()))
 }
 
-/// With `joins` it is bound beside another of our sockets, and does not listen yet.
+/// With `joins` the socket is bound beside another of ours, and does not listen yet.
 fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize, joins: bool) -> io::Result<BoundSockets> {
     let first = tcp_socket(address)?;
     if joins {
@@ -159,7 +161,7 @@ fn bind_tcp(address: SocketAddr, backlog: i32, workers: usize, joins: bool) -> i
     })
 }
 
-/// Lets sibling sockets bind the same port, which only several workers need.
+/// Lets other sockets of ours bind the same port. One worker does not need that.
 fn share_port(socket: &Socket, workers: usize) -> io::Result<()> {
     match socket.set_reuse_port(true) {
         Err(error) if workers > 1 => Err(io::Error::new(
@@ -172,7 +174,7 @@ fn share_port(socket: &Socket, workers: usize) -> io::Result<()> {
     }
 }
 
-/// Options that the kernel refuses are reported by [`refused_options`](super::options::refused_options) and left unset.
+/// Options that the kernel refuses stay unset; [`refused_options`](super::options::refused_options) reports them.
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -193,7 +195,7 @@ pub fn plain(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// One socket, shared by duplicates, since Unix sockets can have no siblings.
+/// Binds one socket and shares it by duplicates, since a second Unix socket can't be bound to the same path.
 fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<BoundSockets> {
     let first = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     first.set_nonblocking(true)?;
@@ -216,7 +218,7 @@ fn bind_unix(path: &Path, backlog: i32, workers: usize) -> io::Result<BoundSocke
     })
 }
 
-/// One descriptor of the same socket for each worker (at least one); all of them accept from its one queue.
+/// One descriptor of the same socket for each worker (at least one). All accept from its one queue.
 fn duplicates(first: Socket, workers: usize) -> io::Result<Vec<Socket>> {
     let mut sockets = Vec::with_capacity(workers);
     for _ in 1..workers {
@@ -226,8 +228,8 @@ fn duplicates(first: Socket, workers: usize) -> io::Result<Vec<Socket>> {
     Ok(sockets)
 }
 
-/// Whether a socket file has no listener any more, as after a guard was killed. A file of another kind refuses connections
-/// too, but must not be removed.
+/// Whether a socket file has lost its listener, for example because a guard was killed. A file of another kind refuses
+/// connections too, but must not be removed.
 fn is_left_behind(path: &Path) -> bool {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket && matches!(StdUnixStream::connect(path), Err(error) if error.kind() == ErrorKind::ConnectionRefused)

@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::transport::Transport;
 
-/// A connection to a server, and how much of the request it has taken already.
+/// A connection to a server, and how much of the request was sent on it already.
 #[derive(Debug)]
 pub struct Dialled {
     /// The connection.
@@ -20,14 +20,14 @@ pub struct Dialled {
     pub sent: usize,
 }
 
-/// Connects over TCP and sends the beginning of `request`: a server nearby has accepted before the runtime could report it.
-/// Dropping the future ends the attempt.
+/// Connects over TCP, and sends as much of `request` as the socket takes at once: a server nearby accepts before the
+/// runtime can report it. Dropping the future ends the attempt.
 ///
-/// No local address is bound, so the kernel counts the local ports per destination, as `IP_BIND_ADDRESS_NO_PORT` makes it do
-/// for a bound one (ip(7)).
+/// No local address is bound, so the kernel chooses a local port per destination, as with `IP_BIND_ADDRESS_NO_PORT`
+/// (ip(7)). The number of ports then limits the connections to each destination, and not all of them together.
 ///
 /// # Errors
-/// An error of the connection attempt; nothing was sent then.
+/// The error of the attempt to connect. Nothing was sent then.
 pub async fn tcp(address: SocketAddr, request: &[u8]) -> io::Result<Dialled> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -37,7 +37,7 @@ pub async fn tcp(address: SocketAddr, request: &[u8]) -> io::Result<Dialled> {
     }
     let stream = TcpStream::from_std(socket.into())?;
     if stream.local_addr()? == address {
-        // Linux lets a socket connect to itself when the port it picks is the one it dials and nobody listens there.
+        // On Linux a socket connects to itself if it gets the local port that it dials and nothing listens there.
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     let sent = match rustix::net::send(&stream, request, SendFlags::NOSIGNAL) {
@@ -54,8 +54,8 @@ pub async fn tcp(address: SocketAddr, request: &[u8]) -> io::Result<Dialled> {
     })
 }
 
-/// Whether a dial failed for want of a descriptor, memory or room in epoll: then the server is not at fault, and no other can
-/// be dialled either.
+/// Whether a dial failed because there was no descriptor, memory or room in epoll. Then the server is not at fault, and
+/// dialling another one would fail too.
 pub fn is_out_of_room(error: &io::Error) -> bool {
     let wants = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::NOSPC];
     Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))

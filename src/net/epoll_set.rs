@@ -1,4 +1,4 @@
-//! Parked sockets behind one descriptor, so that a socket which only waits costs the runtime nothing.
+//! Watches parked sockets by one descriptor, so that a socket that only waits costs the runtime nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,11 +12,11 @@ use super::sys;
 
 /// An epoll instance (epoll(7)) that reports which of its sockets are readable.
 ///
-/// It is edge-triggered: a socket is reported once for everything that has arrived by then, and must be read until nothing
-/// is left. In return one system call adds it, however often more arrives.
+/// It is edge-triggered: a socket is reported once for everything that has arrived by then, and must be read until
+/// nothing is left. In return it needs only one system call, when it is added, however often more arrives.
 #[derive(Debug)]
 pub struct EpollSet {
-    /// The runtime watches the epoll instance like any other descriptor.
+    /// The epoll instance, which the runtime watches like any other descriptor.
     epoll: AsyncFd<OwnedFd>,
 }
 
@@ -44,7 +44,7 @@ impl EpollSet {
         })
     }
 
-    /// Adds a socket. What has arrived before is reported too.
+    /// Adds a socket. Bytes that arrived before are reported too.
     pub fn add(&self, socket: impl AsFd, token: Token) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, EventData::new_u64(token.0), flags)?)
@@ -69,7 +69,8 @@ impl EpollSet {
             }
         }));
         if seen.len() < Self::MAX_EVENTS {
-            // The set is empty now, and the next event raises the readiness again. This saves a call that returns nothing.
+            // There are no more events now, and the next one makes the set ready again. This saves a call that would
+            // return nothing.
             readiness.clear_ready();
         }
         Ok(())

@@ -1,13 +1,13 @@
-//! Faults for tests: a panic at a chosen stage, or parking right away. They do nothing in a build without the feature
-//! `faults`. The file is in the lowest room so that every room can use it.
+//! Faults for tests: a panic at a chosen stage, or parking right away. Without the feature `faults` they do nothing.
+//! The file is on the lowest floor so that every floor can use it.
 
 use std::time::Duration;
 
-/// Panics at the pass through `stage` that `WSGUARD_FAULT` names: `stage` for the first of the process, `stage:n` for the
-/// n-th. All other passes go on, so that the same process shows what a fault leaves behind.
+/// Panics when `stage` is passed, if `WSGUARD_FAULT` names it: `stage` means the first time in the process, `stage:n`
+/// the n-th. At all other times it does nothing, so the same process shows what a panic leaves behind.
 ///
 /// # Panics
-/// At that pass, on purpose.
+/// At that time, on purpose.
 #[cfg(feature = "faults")]
 #[track_caller]
 pub fn point(stage: &str) {
@@ -33,8 +33,8 @@ pub fn point(stage: &str) {
 #[inline]
 pub fn point(_stage: &str) {}
 
-/// `usual`, or the milliseconds in `WSGUARD_REST_AFTER`. With 0 every connection is parked as often as possible, so that
-/// every test also tests parking.
+/// The silence after which a connection is parked: `usual`, or the milliseconds in `WSGUARD_REST_AFTER`. With 0 every
+/// connection is parked as often as possible, so every test also tests parking.
 ///
 /// # Panics
 /// If the variable is not a number.

@@ -1,4 +1,4 @@
-//! Listening sockets that the process was started with: socket activation, as systemd does it.
+//! Listening sockets that the process was started with: systemd's socket activation.
 
 use std::env;
 use std::io;
@@ -68,7 +68,7 @@ fn take(passed: &mut ListenFd, index: usize) -> io::Result<(Socket, Bind)> {
         // `Accept=yes` in the socket unit passes single connections.
         return Err(io::Error::other("it does not listen"));
     }
-    // Not every starter does this, and the accept loops of all workers share the one queue.
+    // Not every process that passes sockets has done this, and the accept loops of all workers share the one queue.
     socket.set_nonblocking(true)?;
     let address = bound_to(&socket.local_addr()?)?;
     Ok((socket, address))

@@ -16,18 +16,18 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// The options of every listening socket, which accepted sockets inherit. They are the defaults of a configuration, so
-    /// that most accepted sockets need no system call at all.
+    /// The options of every listening socket, which accepted sockets inherit. They are the defaults of the
+    /// configuration, so most accepted sockets need no system call at all.
     pub const INHERITED: Self = Self {
         keepalive: Some(Duration::from_secs(60)),
         user_timeout: Some(Duration::from_secs(60)),
     };
 
-    /// Sets them. If the kernel refuses one, the others are set all the same, and the socket is used without it.
+    /// Sets the options. If the kernel refuses one, the others are still set, and the socket is used without it.
     pub(super) fn set_on(self, socket: &SockRef<'_>) {
         self.set_keepalive(socket);
-        // It also decides when keepalive gives up: if it were shorter than all probes together, the loss of a single probe
-        // would end an idle connection.
+        // TCP_USER_TIMEOUT also decides when keepalive gives up. If it were shorter than all probes together, losing a
+        // single probe would end an idle connection.
         let probed = self
             .keepalive
             .map_or(Duration::ZERO, |idle| idle + PROBE_INTERVAL * PROBES);
@@ -43,7 +43,7 @@ impl SocketOptions {
         let time = TcpKeepalive::new().with_time(idle);
         let all = time.clone().with_interval(PROBE_INTERVAL).with_retries(PROBES);
         if socket.set_tcp_keepalive(&all).is_err() {
-            // That call stops at the first option the kernel refuses.
+            // `set_tcp_keepalive` stops at the first option that the kernel refuses.
             let interval = TcpKeepalive::new().with_interval(PROBE_INTERVAL);
             for one in [time, interval, TcpKeepalive::new().with_retries(PROBES)] {
                 let _refused = socket.set_tcp_keepalive(&one);
@@ -52,25 +52,25 @@ impl SocketOptions {
     }
 }
 
-/// Sets the options of a listening TCP socket that accepted sockets inherit: no Nagle delay, a small unsent queue in the
-/// kernel, so that a slow reader is noticed soon, and [`SocketOptions::INHERITED`].
+/// Sets the options of a listening TCP socket that accepted sockets inherit: no Nagle delay, a small queue of unsent
+/// bytes in the kernel (so that a slow reader is noticed soon), and [`SocketOptions::INHERITED`].
 pub(super) fn set_on_listening(socket: &impl AsFd) {
     set_for_small_messages(socket);
     SocketOptions::INHERITED.set_on(&SockRef::from(socket));
 }
 
-/// Sends small messages at once, and keeps little unsent in the kernel.
+/// Makes small messages go out at once, and keeps few unsent bytes in the kernel.
 pub(super) fn set_for_small_messages(socket: &impl AsFd) {
     let _refused = SockRef::from(socket).set_tcp_nodelay(true);
     limit_unsent(socket);
 }
 
-/// Keeps little unsent in the kernel, so that a slow reader is noticed soon.
+/// Keeps few unsent bytes in the kernel, so that a slow reader is noticed soon.
 pub(super) fn limit_unsent(socket: &impl AsFd) {
     let _refused = SockRef::from(socket).set_tcp_notsent_lowat(NOTSENT_LOWAT);
 }
 
-/// A socket option that the kernel refuses, as a sandbox or a kernel without network tuning does.
+/// A socket option that the kernel refuses, for example in a sandbox or without network tuning.
 #[derive(Debug, thiserror::Error)]
 #[error("the kernel refuses {option} ({error}): {means}")]
 pub struct RefusedOption {
@@ -79,7 +79,7 @@ pub struct RefusedOption {
     error: io::Error,
 }
 
-/// The TCP options that the kernel refuses. They are tried on two unused sockets, so that each is logged once and not for
+/// The TCP options that the kernel refuses. They are tried on two unused sockets, so each is logged once and not for
 /// every connection.
 pub fn refused_options() -> Vec<RefusedOption> {
     let Ok(socket) = socket2::Socket::new(Domain::IPV4, Type::STREAM, None) else {
@@ -145,9 +145,9 @@ pub fn refused_options() -> Vec<RefusedOption> {
     .collect()
 }
 
-/// Makes the close that follows a reset, which discards unsent bytes.
+/// Makes the following close a reset, which discards unsent bytes.
 pub(super) fn reset_on_close(socket: &impl AsFd) {
-    // If it fails the connection is closed normally, which does no harm.
+    // If this fails, the connection is closed normally, which does no harm.
     let _normal_close = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 

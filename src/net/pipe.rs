@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-/// A pipe lent by its thread's pool. Drop returns an empty pipe to the pool and closes one that still holds bytes, so that
-/// no connection ever gets another's bytes.
+/// A pipe lent by its thread's pool. Dropping it returns an empty pipe to the pool, and closes one that still holds
+/// bytes, so that no connection ever gets the bytes of another.
 #[derive(Debug)]
 pub struct Pipe {
     ends: Option<Ends>,
@@ -31,19 +31,19 @@ struct Pool {
 }
 
 impl Pipe {
-    /// The most pipes that one thread lends. An unprivileged user may have 512 pipes of this size (`pipe-user-pages-soft`,
-    /// pipe(7)).
+    /// The most pipes that one thread lends. An unprivileged user may have 512 pipes of [`Pipe::SIZE`]
+    /// (`pipe-user-pages-soft`, pipe(7)).
     pub const MOST: usize = 64;
 
-    /// Bytes a pipe can hold: enough for a frame of 64 KiB with its header.
+    /// The bytes that a pipe can hold: enough for a frame of 64 KiB with its header.
     pub const SIZE: usize = 128 * 1024;
 
-    /// Limits the pipes that this thread lends to `most`, and to [`Pipe::MOST`]. Each takes two descriptors.
+    /// Limits the pipes that this thread lends to `most`, and at most [`Pipe::MOST`]. Each takes two descriptors.
     pub fn allow(most: usize) {
         POOL.with_borrow_mut(|pool| pool.most = most.min(Self::MOST));
     }
 
-    /// An empty pipe; `None` if this thread has lent all it may, or if no descriptor is left.
+    /// An empty pipe; `None` if this thread has lent as many as it may, or if no descriptor is left.
     pub fn lend() -> Option<Self> {
         POOL.with_borrow_mut(|pool| {
             if pool.lent >= pool.most {
@@ -55,7 +55,7 @@ impl Pipe {
                     Ok(ends) => ends,
                     Err(error) => {
                         if error == Errno::PERM || error == Errno::NOSYS {
-                            // The user has as many pipe pages as it may have, or a sandbox forbids pipes. Don't try again.
+                            // The user's limit of pipe pages is reached, or a sandbox forbids pipes. Don't try again.
                             pool.most = pool.lent;
                         }
                         return None;
@@ -75,8 +75,8 @@ impl Pipe {
         self.holds
     }
 
-    /// Moves at most `most` bytes in from a socket; 0 is the end of the stream. The pipe must be empty: then "would block" can
-    /// only mean that the socket has no bytes.
+    /// Moves at most `most` bytes from a socket into the pipe; 0 is the end of the stream. The pipe must be empty. Then
+    /// "would block" can only mean that the socket has no bytes.
     pub fn fill(&mut self, socket: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.holds, 0, "only an empty pipe is filled");
         let moved = splice(socket, self.ends().write.as_fd(), most)?;
@@ -84,7 +84,7 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Moves as many bytes out to a socket as it takes.
+    /// Moves as many bytes from the pipe to a socket as that takes.
     pub fn drain(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         let moved = splice(self.ends().read.as_fd(), socket, self.holds)?;
         self.holds -= moved;
@@ -94,7 +94,7 @@ impl Pipe {
     /// Reads all bytes back out.
     ///
     /// # Panics
-    /// If the kernel does not return the bytes it holds, which no peer can cause.
+    /// If the kernel does not return the bytes that the pipe holds, which no peer can cause.
     pub fn empty(mut self) -> Vec<u8> {
         let mut bytes = vec![0; self.holds];
         let mut taken = 0;
@@ -114,7 +114,7 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        // A thread that ends has no pool any more; its pipes are closed.
+        // A thread that is ending has no pool any more. Its pipes are closed.
         let _ended = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
             pool.lent -= 1;
@@ -126,7 +126,8 @@ impl Drop for Pipe {
 }
 
 impl Ends {
-    /// A pipe of the full size. A user over its limit would get one of 8 KiB, and copying is cheaper than that.
+    /// Makes a pipe of the full size. A user above its limit gets pipes of 8 KiB, and copying is cheaper than using
+    /// those.
     fn new() -> Result<Self, Errno> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         rustix::pipe::fcntl_setpipe_size(&write, Pipe::SIZE)?;
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn bytes_come_out_as_they_went_in() {
         let (mut here, there) = UnixStream::pair().unwrap();
         let mut pipe = filled(b"some bytes");
         assert_eq!(
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_as_many_as_allowed_are_lent_and_all_come_back() {
+    fn at_most_the_allowed_number_is_lent_and_all_come_back() {
         for _ in 0..2 {
             let lent: Vec<Pipe> = std::iter::from_fn(Pipe::lend).collect();
             assert_eq!(lent.len(), Pipe::MOST);

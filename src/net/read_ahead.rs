@@ -1,14 +1,14 @@
-//! Bytes that were read from a socket and not consumed yet.
+//! Bytes that were read from a socket but not consumed yet.
 
 use std::cell::RefCell;
 use std::io;
 
-/// Bytes that were read from a socket and not consumed yet.
+/// Bytes that were read from a socket but not consumed yet.
 #[derive(Debug)]
 pub struct ReadAhead {
     /// Empty until something arrives: a silent socket holds no buffer.
     bytes: Vec<u8>,
-    /// The last read filled its buffer, so the kernel may hold more.
+    /// The last read filled its buffer, so the kernel may have more.
     more_may_wait: bool,
     is_silent: bool,
 }
@@ -29,7 +29,7 @@ impl ReadAhead {
         self.is_silent
     }
 
-    /// Whether the kernel may hold more, or more is known to follow.
+    /// Whether the kernel may have more bytes, or more are known to follow.
     pub fn more_may_wait(&self) -> bool {
         self.more_may_wait
     }
@@ -43,7 +43,7 @@ impl ReadAhead {
         }
     }
 
-    /// Notes that something follows the bytes read so far, such as a request's body, whether it has arrived or not.
+    /// Notes that more follows the bytes read so far, such as a request's body, whether it has arrived or not.
     pub fn expect_more(&mut self) {
         self.more_may_wait = true;
     }
@@ -53,10 +53,10 @@ impl ReadAhead {
         self.bytes.is_empty() && !self.more_may_wait
     }
 
-    /// Adds the bytes of one call of `read`, up to `limit` unconsumed bytes in all.
+    /// Adds the bytes of one call to `read`, up to `limit` unconsumed bytes in all.
     ///
     /// # Panics
-    /// If `limit` bytes are unconsumed already.
+    /// If there are `limit` unconsumed bytes already.
     pub(super) fn fill(
         &mut self,
         limit: usize,
@@ -76,7 +76,7 @@ impl ReadAhead {
 }
 
 impl Default for ReadAhead {
-    /// For a socket from which nothing was read yet.
+    /// The value for a socket from which nothing was read yet.
     fn default() -> Self {
         Self {
             bytes: Vec::new(),
@@ -87,7 +87,7 @@ impl Default for ReadAhead {
 }
 
 thread_local! {
-    /// Borrowed within one synchronous read only, so that no pending socket needs a buffer of its own.
+    /// It is borrowed only within one synchronous read, so no pending socket needs a buffer of its own.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_SIZE].into_boxed_slice());
 }
 

@@ -1,4 +1,4 @@
-//! System calls that no crate wraps safely. The only file with unsafe code.
+//! System calls that no crate wraps safely. This is the only file with unsafe code.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 
 /// The number of bytes written to `socket` that its peer has not acknowledged (`SIOCOUTQ`, tcp(7)).
 ///
-/// It works for a dead socket too: bytes that were never acknowledged stay in the count.
+/// It works for a dead socket too: bytes that were never acknowledged stay counted.
 pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut waiting: c_int = 0;
     // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which lives for the call.
@@ -21,7 +21,7 @@ pub fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(u32::try_from(waiting).unwrap_or(0))
 }
 
-/// The kernel's state of a TCP connection (`TCP_INFO`, tcp(7)). Fields that an older kernel does not know are 0.
+/// The kernel's state of a TCP connection (`TCP_INFO`, tcp(7)). Fields that an older kernel does not have are 0.
 pub fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     // SAFETY: it consists of integers only, for which zero is a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };

@@ -16,8 +16,8 @@ use super::options::{self, SocketOptions};
 use super::pipe::Pipe;
 use super::sys;
 
-/// A connected socket that does not block: [`Registered`] with the runtime, or [`Unregistered`] while it waits, which
-/// costs nothing but the kernel's own memory.
+/// A connected socket that does not block. It is [`Registered`] with the runtime, or [`Unregistered`] while it only
+/// waits, which costs no more than the kernel's own memory.
 #[derive(Debug)]
 pub struct Transport<S = Registered>(S);
 
@@ -30,7 +30,7 @@ pub enum Registered {
     Unix(UnixStream),
 }
 
-/// A socket that the runtime does not know.
+/// A socket that is not registered with the runtime.
 #[derive(Debug)]
 pub struct Unregistered {
     fd: OwnedFd,
@@ -46,20 +46,20 @@ where
         rustix::net::recv(self, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT).is_ok_and(|(read, _)| read > 0)
     }
 
-    /// Shuts our direction down: the peer reads an end of stream after the bytes written so far.
+    /// Ends our direction: the peer reads the end of the stream after the bytes written so far.
     pub fn shutdown_write(&self) {
-        // It fails only if the connection is gone already.
+        // This fails only if the connection is gone already.
         let _gone = SockRef::from(self).shutdown(std::net::Shutdown::Write);
     }
 
-    /// Makes the close that follows a reset, which discards unsent bytes.
+    /// Makes the following close a reset, which discards unsent bytes.
     pub fn reset_on_close(&self) {
         options::reset_on_close(self);
     }
 }
 
 impl Transport<Unregistered> {
-    /// A connected socket that does not block: TCP, or else a Unix socket.
+    /// Wraps a connected socket that does not block: TCP (`is_tcp`) or a Unix socket.
     pub(super) fn unregistered(fd: OwnedFd, is_tcp: bool) -> Self {
         Self(Unregistered { fd, is_tcp })
     }
@@ -74,13 +74,14 @@ impl Transport<Unregistered> {
         })
     }
 
-    /// Reads the bytes that have arrived; 0 is the end of the stream, and "would block" says that none have.
+    /// Reads the bytes that have arrived. 0 is the end of the stream; the error "would block" means that none have
+    /// arrived.
     pub(super) fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (read, _) = rustix::net::recv(self, buffer, RecvFlags::empty())?;
         Ok(read)
     }
 
-    /// Whether the peer has ended or reset the connection, with nothing left to read before that.
+    /// Whether the peer has ended or reset the connection, and nothing is left to read before that.
     pub fn has_ended(&self) -> bool {
         let mut byte = [0];
         let peeked = rustix::net::recv(self, byte.as_mut_slice(), RecvFlags::PEEK);
@@ -92,8 +93,9 @@ impl Transport<Unregistered> {
         Ok(rustix::net::send(self, bytes, SendFlags::NOSIGNAL)?)
     }
 
-    /// Writes as many of the last `bytes` as the socket takes. If it takes all of them, they leave together with the end of
-    /// our direction, in one segment. So they are out before a close that must reset because unread bytes have arrived.
+    /// Writes as many of `bytes` as the socket takes. They are the last ones: if the socket takes all of them, they go
+    /// out in one segment with the end of our direction. So they are sent before the close, which is a reset if unread
+    /// bytes have arrived.
     pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
         let written = rustix::net::send(self, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)?;
         if written == bytes.len() {
@@ -106,10 +108,10 @@ impl Transport<Unregistered> {
 impl Transport {
     /// Reads the bytes that have arrived, at most `buffer.len()`; 0 is the end of the stream.
     ///
-    /// A short read clears the readiness: the queue was empty a moment ago, so the call that would only return
-    /// `WouldBlock` is saved. Bytes that arrive later raise it again, since the sockets are registered edge-triggered. (A
-    /// read also stops short at TCP's urgent mark. WebSocket peers send no urgent data; the bytes after the mark are read
-    /// with the next ones.)
+    /// A short read clears the readiness. The kernel's queue was empty a moment ago, so this saves the call that would
+    /// only return `WouldBlock`. Bytes that arrive later set it again, since the sockets are registered edge-triggered.
+    /// (A read also stops short at TCP's urgent mark. WebSocket peers send no urgent data. If one does, the bytes after
+    /// the mark are read with the next ones.)
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut short = None;
         let whole = self.try_io(Interest::READABLE, |fd| {
@@ -123,7 +125,7 @@ impl Transport {
         short.map_or(whole, Ok)
     }
 
-    /// Writes as many of `bytes` as the socket takes; a short write clears the readiness, as a short read does.
+    /// Writes as many of `bytes` as the socket takes. A short write clears the readiness, as a short read does.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut short = None;
         let whole = self.try_io(Interest::WRITABLE, |fd| {
@@ -137,7 +139,7 @@ impl Transport {
         short.map_or(whole, Ok)
     }
 
-    /// Copies the bytes that have arrived and leaves them in the kernel; 0 is the end of the stream.
+    /// Copies the bytes that have arrived, and leaves them in the kernel. 0 is the end of the stream.
     pub fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.try_io(Interest::READABLE, |fd| {
             let (seen, _) = rustix::net::recv(fd, &mut *buffer, RecvFlags::PEEK)?;
@@ -145,8 +147,9 @@ impl Transport {
         })
     }
 
-    /// Moves at most `most` bytes that have arrived into an empty pipe. 0 says that there are none to move; only a read
-    /// tells why, and only a read clears the readiness. A short move does not clear it either, since the pipe may be full.
+    /// Moves at most `most` of the bytes that have arrived into an empty pipe. 0 means that there are none to move.
+    /// Only a read finds out why, and only a read clears the readiness. A short move does not clear it, since the pipe
+    /// may be full.
     pub fn try_fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
         self.try_io(Interest::READABLE, |fd| match pipe.fill(fd, most) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
@@ -154,7 +157,7 @@ impl Transport {
         })
     }
 
-    /// Moves as many bytes out of a pipe as the socket takes; a short move clears the readiness, as a short write does.
+    /// Moves as many bytes from a pipe as the socket takes. A short move clears the readiness, as a short write does.
     pub fn try_drain(&self, pipe: &mut Pipe) -> io::Result<usize> {
         let mut short = None;
         let whole = self.try_io(Interest::WRITABLE, |fd| {
@@ -168,7 +171,7 @@ impl Transport {
         short.map_or(whole, Ok)
     }
 
-    /// Ready when a read would not block: for bytes, the end of the stream or an error.
+    /// Ready when a read would not block, because of bytes, the end of the stream or an error.
     pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.0 {
             Registered::Tcp(stream) => stream.poll_read_ready(cx),
@@ -184,7 +187,7 @@ impl Transport {
         }
     }
 
-    /// Writes all of `bytes`, as the peer takes them.
+    /// Writes all of `bytes`, waiting until the socket has taken them.
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             std::future::poll_fn(|cx| self.poll_write_ready(cx)).await?;
@@ -198,18 +201,19 @@ impl Transport {
         Ok(())
     }
 
-    /// Waits until the peer has ended or reset the connection, without reading: bytes that wait stay in the kernel.
+    /// Waits until the peer has ended or reset the connection. It reads nothing: bytes that have arrived stay in the
+    /// kernel.
     pub async fn ended(&self) {
-        // This waits for urgent data, which is not registered for, or for the end. The readable mark stays: its event will
-        // not come again, and the next read relies on the mark.
+        // This waits for urgent data, for which the socket is not registered, or for the end. It must not clear the
+        // readable flag: its event does not come again, and the next read relies on it.
         let _ended = match &self.0 {
             Registered::Tcp(stream) => stream.ready(Interest::PRIORITY).await,
             Registered::Unix(stream) => stream.ready(Interest::PRIORITY).await,
         };
     }
 
-    /// How the peer has ended the connection, possibly with unread bytes before the end; `None` if it has not. An error is
-    /// consumed, so that reading and writing do not report it again.
+    /// How the peer has ended the connection, possibly with unread bytes before the end; `None` if it has not ended it.
+    /// An error is consumed: reading and writing do not report it again.
     pub fn end_ahead(&self) -> Option<io::Result<()>> {
         let mut polled = [PollFd::new(self, PollFlags::RDHUP)];
         rustix::event::poll(&mut polled, Some(&Timespec::default())).ok()?;
@@ -222,7 +226,7 @@ impl Transport {
         seen.intersects(PollFlags::RDHUP | PollFlags::HUP).then_some(Ok(()))
     }
 
-    /// The number of bytes that were written and not acknowledged; 0 for a Unix socket, which delivers at once.
+    /// The number of bytes that were written but not acknowledged; 0 for a Unix socket, which delivers at once.
     pub fn unacknowledged(&self) -> u32 {
         match &self.0 {
             Registered::Tcp(stream) => sys::unacknowledged(stream.as_fd()).unwrap_or(0),
@@ -230,8 +234,8 @@ impl Transport {
         }
     }
 
-    /// Whether the peer's host owes an answer, to bytes in flight or to a probe of its closed window, and has acknowledged
-    /// nothing at all for `span`. A window that stays closed does not count as long as its probes are answered.
+    /// Whether the peer's host has to acknowledge something (bytes in flight, or a probe of its closed window), and has
+    /// acknowledged nothing at all for `span`. A closed window does not count as long as its probes are answered.
     ///
     /// False if the kernel does not report it, and over a Unix socket.
     pub fn is_unanswered_for(&self, span: Duration) -> bool {
@@ -247,11 +251,11 @@ impl Transport {
         self.unacknowledged() == 0
     }
 
-    /// Sets the options of an accepted connection. A socket that `inherits` those of its listening socket needs no system
-    /// call if they are the default ones.
+    /// Sets the options of an accepted connection. The default ones need no system call if the socket `inherits` those
+    /// of its listening socket.
     pub(super) fn set_accepted_options(&self, options: SocketOptions, inherits: bool) {
         let Registered::Tcp(_) = self.0 else { return };
-        // A socket that refuses an option may be dead; its next read or write reports that.
+        // If a socket refuses an option, it may be dead. Its next read or write reports that.
         if !inherits {
             options::set_for_small_messages(self);
         }
@@ -279,7 +283,7 @@ impl Transport {
         }
     }
 
-    /// Takes it away from the runtime. Bytes that wait stay in the kernel.
+    /// Removes it from the runtime. Bytes that have arrived stay in the kernel.
     pub fn unregister(self) -> io::Result<Transport<Unregistered>> {
         Ok(match self.0 {
             Registered::Tcp(stream) => Transport::unregistered(stream.into_std()?.into(), true),
@@ -295,7 +299,7 @@ impl Transport {
     }
 }
 
-/// Whether an error only says "try again".
+/// Whether an error only means "try again".
 pub fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
@@ -335,7 +339,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer over TCP and one over a Unix socket, each with our side.
+    /// A peer over TCP and a peer over a Unix socket, each with our end.
     fn pairs() -> [(Box<dyn Peer>, Transport); 2] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -371,7 +375,7 @@ mod tests {
         for ends_first in [false, true] {
             for (mut peer, ours) in pairs() {
                 peer.write_all(b"unread").unwrap();
-                // It resets by closing before it has read this.
+                // Closing before it has read this makes it reset the connection.
                 ours.write_all(b"nobody reads it").await.unwrap();
                 if ends_first {
                     SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
