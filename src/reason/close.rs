@@ -9,20 +9,20 @@ pub struct CloseRow {
     pub word: &'static str,
     /// What happened, for the documentation.
     pub meaning: &'static str,
-    /// What an operator can do about it, for the documentation; empty where there is nothing to do.
+    /// What an operator can do about it, for the documentation; empty if there is nothing to do.
     pub advice: &'static str,
-    /// The close frame that both sides get; `None` where wsguard sends none.
+    /// The close frame that both sides get; `None` if wsguard sends none.
     pub frame: Option<CloseFrame>,
-    /// What else there is to say of what the client gets, for the documentation.
+    /// A note on what the client gets, for the documentation.
     pub note: &'static str,
 }
 
-/// What a close frame says.
+/// The content of a close frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
-    /// The status code of RFC 6455 section 7.4, or of its registry.
+    /// The status code, from RFC 6455 section 7.4 or its registry.
     pub code: u16,
-    /// The reason: at most 123 bytes.
+    /// The reason, at most 123 bytes.
     pub text: &'static str,
 }
 
@@ -123,7 +123,7 @@ reason_table! {
 }
 
 impl CloseReason {
-    /// The close frame that both sides get; `None` where wsguard sends none.
+    /// The close frame that both sides get; `None` if wsguard sends none.
     pub const fn frame(self) -> Option<CloseFrame> {
         self.row().frame
     }
@@ -148,7 +148,7 @@ const fn frame(code: u16, text: &'static str) -> CloseFrame {
     CloseFrame { code, text }
 }
 
-/// The other side ends it, or a reset does.
+/// The base of reasons without a close frame: a peer ends the connection, or a reset does.
 const NO_FRAME: CloseRow = CloseRow {
     word: "",
     meaning: "",
@@ -165,5 +165,5 @@ const PROTOCOL_ERROR: u16 = 1002;
 const POLICY_VIOLATION: u16 = 1008;
 /// A message that is too large (RFC 6455 section 7.4.1).
 const TOO_BIG: u16 = 1009;
-/// The service restarts, and the client may come again (the registry of close codes of RFC 6455 section 11.7).
+/// The service restarts, and the client may reconnect (the registry of close codes of RFC 6455 section 11.7).
 const SERVICE_RESTART: u16 = 1012;

@@ -1,7 +1,8 @@
-//! Why a client got no tunnel, and why an open connection ended: two closed lists, each one table with a row a reason.
+//! Why a client got no tunnel, and why an open connection ended. There are two closed lists; each is one table with a
+//! row per reason.
 //!
-//! A row holds everything that is fixed about its reason: the word that the answer, the log, the metrics and the advice
-//! share, what the client gets, and the text that the documentation prints. A new reason is a new row.
+//! A row has everything that is fixed about its reason: the word that the answer, the log, the metrics and the advice
+//! share, what the client gets, and the text for the documentation. A new reason is a new row.
 
 pub mod close;
 pub mod reject;
@@ -12,7 +13,7 @@ mod tests {
     use super::close::CloseReason;
     use super::reject::RejectReason;
 
-    fn are_words_of_their_own(words: &[&str]) {
+    fn assert_distinct_words(words: &[&str]) {
         for (n, word) in words.iter().enumerate() {
             assert!(
                 word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
@@ -24,12 +25,12 @@ mod tests {
 
     #[test]
     fn each_reason_has_a_word_of_its_own() {
-        are_words_of_their_own(&RejectReason::ALL.map(RejectReason::word));
-        are_words_of_their_own(&CloseReason::ALL.map(CloseReason::word));
+        assert_distinct_words(&RejectReason::ALL.map(RejectReason::word));
+        assert_distinct_words(&CloseReason::ALL.map(CloseReason::word));
     }
 
     #[test]
-    fn the_documentation_says_of_each_what_happened_and_what_the_client_gets() {
+    fn each_reason_says_what_happened_and_what_the_client_gets() {
         for row in RejectReason::ALL.map(RejectReason::row) {
             assert!(
                 row.meaning.ends_with('.') && !row.client_gets().is_empty(),
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn who_breaks_a_limit_or_the_protocol_is_told_by_close_frame() {
+    fn a_client_that_breaks_a_limit_or_the_protocol_gets_a_close_frame() {
         for reason in [
             CloseReason::MessageRate,
             CloseReason::MessageSize,

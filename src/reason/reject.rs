@@ -9,24 +9,24 @@ pub struct RejectRow {
     pub word: &'static str,
     /// What happened, for the documentation.
     pub meaning: &'static str,
-    /// What an operator can do about it, for the documentation; empty where there is nothing to do.
+    /// What an operator can do about it, for the documentation; empty if there is nothing to do.
     pub advice: &'static str,
     /// What the client gets.
     pub answer: RejectAnswer,
     /// Whether `reject_with` may send a close frame or a reset in place of the answer.
     pub may_be_restyled: bool,
-    /// Whether it counts against a client key, so that a wrong client address would explain it.
+    /// Whether it depends on the client key, so that a wrong client address may be the cause.
     pub is_by_client: bool,
 }
 
-/// What a client that got no tunnel gets instead.
+/// What a client gets instead of a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectAnswer {
     /// An HTTP answer with this status and text.
     Text(u16, &'static str),
-    /// An HTTP answer with this status, whose text is the rule that was broken; this text where no rule is known.
+    /// An HTTP answer with this status. Its text is the rule that was broken, or this text if no rule is known.
     Rule(u16, &'static str),
-    /// No answer of wsguard's own. The text says for the documentation what the client gets.
+    /// No answer of wsguard's own. The text says what the client gets, for the documentation.
     None(&'static str),
 }
 
@@ -209,7 +209,7 @@ reason_table! {
 }
 
 impl RejectReason {
-    /// The status of the answer; `None` where the client gets no bytes, or those of the server.
+    /// The HTTP status of the answer; `None` if the client gets no bytes, or the server's answer.
     pub const fn status(self) -> Option<u16> {
         match self.row().answer {
             RejectAnswer::Text(status, _) | RejectAnswer::Rule(status, _) => Some(status),
@@ -217,7 +217,7 @@ impl RejectReason {
         }
     }
 
-    /// The text of the answer, unless the rule that was broken is known; empty where there is no answer.
+    /// The text of the answer, if the rule that was broken is not known; empty if there is no answer.
     pub const fn text(self) -> &'static str {
         match self.row().answer {
             RejectAnswer::Text(_, text) | RejectAnswer::Rule(_, text) => text,
@@ -230,7 +230,7 @@ impl RejectReason {
         self.row().may_be_restyled
     }
 
-    /// Whether it counts against a client key, so that a wrong client address would explain it.
+    /// Whether it depends on the client key, so that a wrong client address may be the cause.
     pub const fn is_by_client(self) -> bool {
         self.row().is_by_client
     }
@@ -247,7 +247,7 @@ impl RejectRow {
     }
 }
 
-/// The request or the server is at fault, and the answer is always HTTP.
+/// The base of reasons for which the request or the server is at fault. The answer is always HTTP.
 const PLAIN: RejectRow = RejectRow {
     word: "",
     meaning: "",
@@ -257,7 +257,7 @@ const PLAIN: RejectRow = RejectRow {
     is_by_client: false,
 };
 
-/// There is no room, and the client may come again.
+/// The base of reasons for which there is no room now. The client may try again.
 const BY_LIMIT: RejectRow = RejectRow {
     may_be_restyled: true,
     ..PLAIN

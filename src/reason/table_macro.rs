@@ -1,7 +1,7 @@
 //! The macro that makes an enum and its rows from one table.
 
-/// Makes `enum $name` with a variant a row, and `ROWS`, `ALL` and `row` for it. The meaning of a reason is the documentation
-/// of its variant as well.
+/// Makes `enum $name` with one variant per row, and its `ALL`, `row` and `word`. The meaning of a reason is also the
+/// documentation of its variant.
 macro_rules! reason_table {
     (
         $(#[$meta:meta])*
