@@ -1,5 +1,5 @@
-//! wsguard is a guard for WebSocket servers. It reads just enough of each upgrade request to know who the client is, admits
-//! or refuses it by exact per-client limits and budgets, and then moves bytes for hours at next to no cost.
+//! wsguard is a guard for WebSocket servers. It reads just enough of each upgrade request to identify the client, and admits
+//! or refuses the client by exact limits and budgets. After that it only moves bytes, for hours, at almost no cost.
 //!
 //! Folders are floors. A file imports from its own folder and from the floors below it that this table names, and
 //! from nowhere else; `tests/floors` fails on any other edge.
