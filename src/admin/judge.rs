@@ -47,6 +47,7 @@ pub fn judge(
 }
 
 /// `host` without its port and final dot: `[::1]` for `[::1]:9191`. `None` if it is not a host with or without a port.
+#[cfg(feature = "demo")]
 pub fn name_of(host: &str) -> Option<&str> {
     let name = name(Authority::parse(host.as_bytes())?);
     str::from_utf8(name).ok().filter(|name| !name.is_empty())

@@ -1,11 +1,11 @@
 //! The admin server: read-only, on a thread of its own, so that no scrape waits for a worker, and no worker for a
 //! scrape.
 
-pub mod judge;
-pub mod scrape;
-pub mod seats;
-pub mod serve;
-pub mod stats;
+pub(crate) mod judge;
+pub(crate) mod scrape;
+pub(crate) mod seats;
+pub(crate) mod serve;
+pub(crate) mod stats;
 
 use std::io;
 use std::net::TcpListener;
@@ -23,13 +23,13 @@ use crate::control::guard::Guard;
 /// The running admin server. Dropping it ends its thread and every connection to it, and waits for the thread, which takes
 /// no longer than the page it may be writing.
 #[derive(Debug)]
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
 /// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] accepts;
 /// `hosts` are further ones, in lower case. The errors are those of starting a thread and registering a socket.
-pub fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io::Result<AdminServer> {
+pub(crate) fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io::Result<AdminServer> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let listener = {
@@ -104,7 +104,7 @@ pub fn metrics_text(guard: &Guard) -> String {
 }
 
 /// The page `/stats`: JSON, on one line.
-pub fn stats_json(guard: &Guard) -> String {
+pub(crate) fn stats_json(guard: &Guard) -> String {
     let mut json = serde_json::to_string(&stats::Stats::of(&guard.in_force())).unwrap_or_default();
     json.push('\n');
     json

@@ -36,6 +36,10 @@ pub struct Asked {
     /// Its head.
     pub head: Parts,
     /// The peer that sent it.
+    #[cfg_attr(
+        not(feature = "demo"),
+        expect(dead_code, reason = "only the demo tells clients apart")
+    )]
     pub peer: SocketAddr,
     /// The address at which this server was reached; never a wildcard.
     pub own: SocketAddr,
@@ -60,7 +64,11 @@ impl Asked {
             single(headers, ORIGIN.as_str()),
         )
     }
+}
 
+/// What the page of the demo asks for.
+#[cfg(feature = "demo")]
+impl Asked {
     /// What a browser says about where the request comes from.
     pub fn fetch_site(&self) -> Option<&str> {
         single(&self.head.headers, SEC_FETCH_SITE)

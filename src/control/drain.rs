@@ -21,7 +21,7 @@ impl Guard {
     /// For the first half of `drain_timeout` open connections live on. Of the N that are still open then, the n-th is
     /// asked to close at n/N of the second half, starting with the longest silent, so that their reconnects are spread.
     /// At the end, those that have not reached a frame boundary are cut.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         let in_force = self.in_force();
         let (delay, span) = (in_force.policy.server.drain_delay, in_force.policy.server.drain_timeout);
         let phase = &in_force.process.phase;

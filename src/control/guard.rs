@@ -141,7 +141,7 @@ impl Guard {
     }
 
     /// The policy in force, and its state.
-    pub fn in_force(&self) -> Arc<InForce> {
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
         self.live.in_force()
     }
 
@@ -157,7 +157,7 @@ impl Guard {
     /// Calls `read` with what is in force, for a scrape; one at a time, because a scrape updates totals before it reads
     /// them. `read` also gets whether series of removed parts may be forgotten: not during a reload, which may bring
     /// them back.
-    pub fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
+    pub(crate) fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
         let _one_at_a_time = self.scraping.lock();
         let no_reload = self.reloading.try_lock();
         read(&self.in_force(), no_reload.is_some())
@@ -169,12 +169,12 @@ impl Guard {
     }
 
     /// Whether load balancers should send clients here.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.live.process().phase.is(Phase::Serving)
     }
 
     /// The log.
-    pub fn log(&self) -> Log {
+    pub(crate) fn log(&self) -> Log {
         self.live.log()
     }
 

@@ -1,16 +1,16 @@
 //! Operating the process: start and stop, reload, drain, systemd, descriptors and names.
 
 mod bind;
-pub mod config_watch;
+pub(crate) mod config_watch;
 pub mod descriptors;
-pub mod drain;
+pub(crate) mod drain;
 mod drain_schedule;
 mod file_view;
 pub mod guard;
-pub mod inherited;
+pub(crate) mod inherited;
 mod memory;
-pub mod notifier;
+pub(crate) mod notifier;
 mod policy_diff;
-pub mod reload;
-pub mod resolver;
-pub mod systemd;
+pub(crate) mod reload;
+pub(crate) mod resolver;
+pub(crate) mod systemd;

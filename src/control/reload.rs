@@ -75,7 +75,7 @@ impl Reloader {
 
 impl Guard {
     /// Puts the file's policy in force, and logs what changed, or why nothing did.
-    pub fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
+    pub(crate) fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
         let _told = Reloading::begin(self);
         let loaded = load_with(&self.reader, path, Pipes::Refused);
@@ -112,12 +112,12 @@ impl Guard {
     }
 
     /// Sets the text that the first policy came from, before any reload.
-    pub fn began_with(&self, text: Option<String>) {
+    pub(crate) fn began_with(&self, text: Option<String>) {
         *self.reloading.lock() = text;
     }
 
     /// Whether the last reload, successful or not, read this text.
-    pub fn has_read(&self, text: &[u8]) -> bool {
+    pub(crate) fn has_read(&self, text: &[u8]) -> bool {
         self.reloading
             .lock()
             .as_ref()

@@ -1,15 +1,15 @@
 //! Sockets: bound, accepted, dialled, read and written. Nothing here knows what the bytes mean.
 
-pub mod accept_socket;
-pub mod accepted;
+pub(crate) mod accept_socket;
+pub(crate) mod accepted;
 pub mod address;
-pub mod bound;
-pub mod dial;
-pub mod epoll_set;
-pub mod fault;
-pub mod inherit;
-pub mod options;
-pub mod pipe;
-pub mod read_ahead;
-pub mod sys;
-pub mod transport;
+pub(crate) mod bound;
+pub(crate) mod dial;
+pub(crate) mod epoll_set;
+pub(crate) mod fault;
+pub(crate) mod inherit;
+pub(crate) mod options;
+pub(crate) mod pipe;
+pub(crate) mod read_ahead;
+pub(crate) mod sys;
+pub(crate) mod transport;

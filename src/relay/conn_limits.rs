@@ -106,12 +106,12 @@ impl ConnLimits {
     }
 
     /// How a client shows that it is alive.
-    pub fn liveness(&self) -> Liveness {
+    pub(crate) fn liveness(&self) -> Liveness {
         self.liveness
     }
 
     /// Whether any limit counts all connections of a client key together.
-    pub fn shares(&self) -> bool {
+    pub(crate) fn shares(&self) -> bool {
         self.inbound.shared.is_some() || self.outbound.shared.is_some()
     }
 

@@ -20,19 +20,19 @@ pub type IdleLegs = Legs<Transport<Unregistered>>;
 
 impl<S: AsFd> Legs<S> {
     /// Identifies both in an [`EpollSet`].
-    pub fn token(&self) -> Token {
+    pub(crate) fn token(&self) -> Token {
         Token::of(&self.client)
     }
 
     /// Adds both to `set`, or neither if the kernel has no room.
-    pub fn add_to(&self, set: &EpollSet) -> io::Result<()> {
+    pub(crate) fn add_to(&self, set: &EpollSet) -> io::Result<()> {
         set.add(&self.client, self.token())?;
         set.add(&self.server, self.token())
             .inspect_err(|_| set.remove(&self.client))
     }
 
     /// Removes both from `set`.
-    pub fn remove_from(&self, set: &EpollSet) {
+    pub(crate) fn remove_from(&self, set: &EpollSet) {
         set.remove(&self.client);
         set.remove(&self.server);
     }
@@ -43,7 +43,7 @@ impl Legs {
     ///
     /// # Errors
     /// Those of the runtime; both are closed then.
-    pub fn unregister(self) -> io::Result<IdleLegs> {
+    pub(crate) fn unregister(self) -> io::Result<IdleLegs> {
         Ok(Legs {
             client: self.client.unregister()?,
             server: self.server.unregister()?,
@@ -56,7 +56,7 @@ impl IdleLegs {
     ///
     /// # Errors
     /// Those of the runtime; both are closed then.
-    pub fn register(self) -> io::Result<Legs> {
+    pub(crate) fn register(self) -> io::Result<Legs> {
         Ok(Legs {
             client: self.client.register()?,
             server: self.server.register()?,

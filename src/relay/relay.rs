@@ -99,7 +99,7 @@ impl Relay {
     }
 
     /// Whether the connection is to be parked, and can be: nothing is under way. The request is taken only then.
-    pub fn take_park(&self) -> bool {
+    pub(crate) fn take_park(&self) -> bool {
         self.handle.wants_park()
             && self.reason.is_none()
             && self.closing.is_none()
@@ -111,19 +111,19 @@ impl Relay {
     }
 
     /// Has `waker` woken for requests from here on, until the relay is polled again. False if one came before that.
-    pub fn set_parked_waker(&mut self, waker: &Waker) -> bool {
+    pub(crate) fn set_parked_waker(&mut self, waker: &Waker) -> bool {
         self.is_waker_set = false;
         self.handle.set_waker(waker);
         !self.handle.has_request()
     }
 
     /// The totals of a connection whose socket is lost to an error of this machine.
-    pub fn totals_on_io_error(&self) -> Totals {
+    pub(crate) fn totals_on_io_error(&self) -> Totals {
         self.flows.totals(&self.handle.traffic, CloseReason::Io)
     }
 
     /// Whether the server has ended, even if the client has not taken everything from it: it no longer holds a connection.
-    pub fn server_has_ended(&self) -> bool {
+    pub(crate) fn server_has_ended(&self) -> bool {
         self.flows.server_has_ended()
     }
 

@@ -4,7 +4,7 @@
 //! [`Step::More`] until these are enough.
 
 mod address;
-pub mod authority;
+pub(crate) mod authority;
 pub mod hops;
 pub mod http;
 pub mod path;

@@ -28,7 +28,7 @@ pub trait Table<'t>: Sized {
 pub struct Schema {
     /// The table's name in dots; "" is the file itself.
     pub path: &'static str,
-    /// Its headers, as a hint names them: "a [[listener]]".
+    /// Its headers, as a hint names them: `a [[listener]]`.
     pub place: &'static str,
     /// The names of its keys.
     pub keys: &'static [&'static str],

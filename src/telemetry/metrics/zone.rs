@@ -29,6 +29,7 @@ pub struct ZoneMetrics {
 
 impl ZoneMetrics {
     /// How many tunnels ended so far, by reason.
+    #[cfg(feature = "demo")]
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         self.closes.iter().map(|(reason, counter)| (reason, counter.get()))
     }

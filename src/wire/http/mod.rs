@@ -1,6 +1,6 @@
 //! HTTP/1.1 heads, bodies and replies (RFC 9112).
 
-pub mod answer;
+pub(crate) mod answer;
 pub mod body;
 pub mod client_headers;
 pub mod head;

@@ -1,7 +1,7 @@
 //! WebSocket: the handshake, its extensions, and frames (RFC 6455).
 
 mod bits;
-pub mod engine_io;
+pub(crate) mod engine_io;
 pub mod extensions;
 pub mod frame;
 pub mod header;
