@@ -1,4 +1,5 @@
-//! Sockets: bound, accepted, dialled, read and written. Nothing here knows what the bytes mean.
+//! What comes from the machine: sockets, bound, accepted, dialled, read and written, and random numbers. Nothing here knows
+//! what the bytes mean.
 
 pub(crate) mod accept_socket;
 pub(crate) mod accepted;
@@ -10,6 +11,7 @@ pub(crate) mod fault;
 pub(crate) mod inherit;
 pub(crate) mod options;
 pub(crate) mod pipe;
+pub mod random;
 pub(crate) mod read_ahead;
 pub(crate) mod sys;
 pub(crate) mod transport;
