@@ -21,6 +21,7 @@ use crate::net::address::Bind;
 use crate::net::bound::BoundSockets;
 use crate::net::inherit::Inherited;
 use crate::net::options::refused_options;
+use crate::net::random::Random;
 use crate::telemetry::log::{Line, Log};
 
 use crate::control::bind::{BindError, bind};
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The descriptor limit is too low.
     #[error(transparent)]
     TooFewDescriptors(#[from] TooFew),
+    /// The operating system gives no random numbers.
+    #[error("cannot start without random numbers from the operating system: {0}")]
+    Randomness(io::Error),
     /// A thread or a runtime could not be made.
     #[error("cannot start: {0}")]
     Thread(#[from] io::Error),
@@ -91,13 +95,15 @@ impl Guard {
     /// guards.
     ///
     /// # Errors
-    /// An address can't be bound, the descriptors do not suffice, or a thread can't be made. Nothing is served then.
+    /// An address can't be bound, the descriptors do not suffice, there are no random numbers, or a thread can't be made.
+    /// Nothing is served then.
     pub fn start(policy: Policy, environment: Environment) -> Result<Arc<Self>, StartError> {
         let Environment {
             descriptors: limit,
             sockets,
             notifier,
         } = environment;
+        let random = Random::from_os().map_err(StartError::Randomness)?;
         let log = Log::start(policy.log.clone())?;
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
         let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
@@ -113,8 +119,13 @@ impl Guard {
             workers,
         )?;
         bound.extend(missing);
-        let process = Arc::new(ProcessState::begin(&policy, &room.capacity, workers, limit, log));
-        let live = Arc::new(Live::new(InForce::build(policy, process, &room.capacity, None)));
+        let process = ProcessState::begin(&policy, &room.capacity, workers, limit, log, random);
+        let live = Arc::new(Live::new(InForce::build(
+            policy,
+            Arc::new(process),
+            &room.capacity,
+            None,
+        )));
         resolver::start(&live)?;
         let guard = Arc::new(Self {
             live,

@@ -114,12 +114,14 @@ fn connect_and_open(
                     upstream: handshake.destination.upstream,
                     server,
                 };
-                let zone_client = cx.registry.insert(conn, cx.index(), now);
+                let zone_client = cx.registry.insert(conn, cx.index(), now, &cx.live.process().random);
                 cx.search_permits.opened(zone_client, now);
                 tunnel::spawn(open, &cx);
             }
             Err(stop) => {
-                let (refusal, seat) = refuse_admitted(&stop, &handshake, &mut client, &listener, &mut record);
+                let process = cx.live.process();
+                let (refusal, seat) =
+                    refuse_admitted(&stop, &handshake, &mut client, &listener, &mut record, &process.random);
                 tokio::spawn(deliver(refusal, client, seat, listener, clock, record));
             }
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
+use crate::net::random::Random;
 use crate::relay::clock::Clock;
 use crate::relay::handle::ConnHandle;
 use crate::telemetry::survive::survive;
@@ -75,16 +76,16 @@ impl Registry {
     }
 
     /// Adds a connection that opens `now` on a worker, until its relay is dropped. Its client in its zone is returned.
-    pub fn insert(&self, conn: NewConn, worker: usize, now: Instant) -> ZoneClient {
+    /// `random` spreads the ends of connections that opened together.
+    pub fn insert(&self, conn: NewConn, worker: usize, now: Instant, random: &Random) -> ZoneClient {
         let client = self.zone_client(conn.zone.state.counts.id(), conn.key);
-        let jitter = u16::try_from(self.hasher.hash_one((now, Arc::as_ptr(&conn.handle) as usize)) & 0xffff);
+        let lifetime_jitter = u16::from_le_bytes(random.bytes());
         let shard = &self.shards[worker];
         let tick = shard.tick(now).next();
         let mut rows = shard.rows.lock();
         let id = ConnId::of(rows.opened, worker, self.shards.len());
         rows.opened += 1;
-        rows.rows
-            .push(Row::new(conn, id, client, jitter.unwrap_or_default(), tick));
+        rows.rows.push(Row::new(conn, id, client, lifetime_jitter, tick));
         drop(rows);
         self.clients.insert(client, id);
         client

@@ -8,6 +8,7 @@ use crate::config::policy::Policy;
 use crate::limit::admission::Admission;
 use crate::limit::budget::Budget;
 use crate::limit::key::{Prefixes, TranslationPrefixes};
+use crate::net::random::Random;
 use crate::relay::clock::Clock;
 use crate::telemetry::advice::Advice;
 use crate::telemetry::log::Log;
@@ -52,12 +53,21 @@ pub struct ProcessState {
     pub started: SystemTime,
     /// The clock for all timeouts of peers.
     pub clock: Arc<Clock>,
+    /// The source of all random numbers.
+    pub random: Arc<Random>,
     next_zone: AtomicU32,
 }
 
 impl ProcessState {
     /// State for a process that begins now, with this many worker threads and descriptors.
-    pub fn begin(policy: &Policy, capacity: &Capacity, workers: usize, descriptors: u64, log: Log) -> Self {
+    pub fn begin(
+        policy: &Policy,
+        capacity: &Capacity,
+        workers: usize,
+        descriptors: u64,
+        log: Log,
+        random: Random,
+    ) -> Self {
         let state = Self {
             admission: Admission::new(policy.server.table_size, Instant::now()),
             prefixes: policy.identity.prefixes,
@@ -75,6 +85,7 @@ impl ProcessState {
             phase: CurrentPhase::default(),
             started: SystemTime::now(),
             clock: Arc::new(Clock::begin(Instant::now())),
+            random: Arc::new(random),
             next_zone: AtomicU32::new(0),
         };
         state.adopt(policy, capacity);

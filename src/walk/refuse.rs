@@ -1,9 +1,9 @@
 //! The answer to a client that gets no tunnel.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use crate::config::policy::RejectWith;
+use crate::net::random::Random;
 use crate::reason::reject::RejectReason;
 use crate::wire::http::answer::{Answer, accepted};
 use crate::wire::ws::engine_io;
@@ -38,8 +38,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The answer to a stop. No other place decides what a refused client gets.
-    pub fn of(stop: &Stop) -> Self {
+    /// The answer to a stop. No other place decides what a refused client gets. Its times are `random`, so that clients
+    /// that were refused together do not return together.
+    pub fn of(stop: &Stop, random: &Random) -> Self {
         let reason = match &stop.cause {
             Cause::Health { is_serving } => return Self::health(stop, *is_serving),
             Cause::Server { status, answer } => {
@@ -61,8 +62,8 @@ impl Refusal {
             .map(|destination| &destination.zone.policy);
         match zone.map(|zone| zone.reject_with) {
             Some(RejectWith::Drop) if reason.may_be_restyled() => Self::Reset,
-            Some(RejectWith::Close) if reason.may_be_restyled() => Self::close_frame(stop, reason),
-            _ => Self::error(stop, reason, status, zone.map(|zone| zone.retry_after)),
+            Some(RejectWith::Close) if reason.may_be_restyled() => Self::close_frame(stop, reason, random),
+            _ => Self::error(stop, reason, status, zone.map(|zone| zone.retry_after), random),
         }
     }
 
@@ -82,7 +83,7 @@ impl Refusal {
         )
     }
 
-    fn close_frame(stop: &Stop, reason: RejectReason) -> Self {
+    fn close_frame(stop: &Stop, reason: RejectReason, random: &Random) -> Self {
         let Some(offer) = &stop.details().offer else {
             return Self::Close;
         };
@@ -97,7 +98,7 @@ impl Refusal {
             held: if reason == RejectReason::Draining {
                 Duration::ZERO
             } else {
-                hold()
+                HOLD + random.duration_up_to(HOLD)
             },
         }
     }
@@ -140,8 +141,8 @@ impl Refusal {
         }
     }
 
-    fn error(stop: &Stop, reason: RejectReason, status: u16, retry_after: Option<Duration>) -> Self {
-        let retry_after = jittered(retry_after.unwrap_or_default()).to_string();
+    fn error(stop: &Stop, reason: RejectReason, status: u16, retry_after: Option<Duration>, random: &Random) -> Self {
+        let retry_after = jittered(retry_after.unwrap_or_default(), random).to_string();
         let mut headers: Vec<(&str, &str)> = Vec::with_capacity(2);
         match reason {
             RejectReason::NotUpgrade => headers.push(("Upgrade", "websocket")),
@@ -162,20 +163,16 @@ impl Refusal {
     }
 }
 
-/// How long a client that is refused by close frame is held: 1 to 2 s, at random, so that clients that were refused
-/// together do not return together.
-fn hold() -> Duration {
-    HOLD + Duration::from_millis(RandomState::new().hash_one(()) % 1000)
-}
-
-/// The seconds of Retry-After: up to as much again is added at random, so that clients that were refused together do not
-/// return together.
-fn jittered(retry_after: Duration) -> u64 {
+/// The seconds of Retry-After: up to as much again is added at random.
+fn jittered(retry_after: Duration, random: &Random) -> u64 {
     let base = retry_after.as_secs().max(1);
-    base + RandomState::new().hash_one(()) % (base + 1)
+    base + random.up_to(base)
 }
 
 /// 1013, "try again later" (the registry of close codes of RFC 6455 section 11.7).
 const TRY_AGAIN_LATER: u16 = 1013;
-/// The shortest hold; the longest is twice that.
+/// The shortest time that a client which is refused by close frame is held; the longest is twice that.
 const HOLD: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

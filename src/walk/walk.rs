@@ -23,6 +23,7 @@ use crate::live::listener::Listener;
 use crate::live::zone::ZoneState;
 use crate::net::accepted::AcceptedSocket;
 use crate::net::fault;
+use crate::net::random::Random;
 use crate::net::transport::Unregistered;
 use crate::net::transport::is_transient;
 use crate::reason::reject::RejectReason;
@@ -282,7 +283,7 @@ pub fn admit(admitted: Admitted, record: &mut Record) -> Handshake {
 /// Refuses a pending connection, as far as possible without waiting. Returns what remains for
 /// [`deliver`](super::deliver::deliver), if anything.
 pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, Refusal)> {
-    let refusal = Refusal::of(stop);
+    let refusal = Refusal::of(stop, &recorded.conn.in_force.process.random);
     recorded.record.stopped(stop, refusal.status());
     let rest = deliver_now(refusal, &mut recorded.conn.socket)?;
     Some((recorded, rest))
@@ -296,9 +297,10 @@ pub fn refuse_admitted(
     client: &mut AcceptedSocket,
     listener: &Listener,
     record: &mut Record,
+    random: &Random,
 ) -> (Refusal, Option<Pending>) {
     client.check_unread();
-    let refusal = Refusal::of(stop);
+    let refusal = Refusal::of(stop, random);
     record.stopped(stop, refusal.status());
     if !refusal.is_held() {
         return (refusal, None);

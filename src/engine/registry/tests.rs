@@ -1,6 +1,8 @@
 #![allow(clippy::default_trait_access)] // The default of a floor that the engine does not name.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Wake, Waker};
 
 use super::*;
 use crate::config::policy::Policy;
@@ -18,6 +20,7 @@ struct Fixture {
     registry: Registry,
     in_force: InForce,
     now: Instant,
+    random: Random,
 }
 
 const WORKERS: usize = 3;
@@ -25,9 +28,14 @@ const SWEEP: Duration = Duration::from_millis(250);
 
 impl Fixture {
     fn new() -> Self {
-        let text = "[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n\
-                    [limits.messages]\nping = \"10s\"\n";
-        let policy: Policy = crate::config::compile(text, "test").expect("it compiles").policy;
+        Self::limiting("[limits.messages]\nping = \"10s\"\n")
+    }
+
+    /// With these tables of limits.
+    fn limiting(limits: &str) -> Self {
+        let text =
+            format!("[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n{limits}");
+        let policy: Policy = crate::config::compile(&text, "test").expect("it compiles").policy;
         let capacity = Capacity {
             process_connections: 1000,
             common_connections: 1000,
@@ -35,12 +43,20 @@ impl Fixture {
             max_pending: vec![100; policy.listeners.len()],
         };
         let log = Log::start(policy.log.clone()).expect("a thread");
-        let process = Arc::new(ProcessState::begin(&policy, &capacity, WORKERS, 1000, log));
+        let process = Arc::new(ProcessState::begin(
+            &policy,
+            &capacity,
+            WORKERS,
+            1000,
+            log,
+            Random::seeded([7; 16]),
+        ));
         let now = Instant::now();
         Self {
             registry: Registry::new(WORKERS, now),
             in_force: InForce::build(policy, process, &capacity, None),
             now,
+            random: Random::seeded([7; 16]),
         }
     }
 
@@ -71,9 +87,9 @@ impl Fixture {
             server: Arc::clone(&upstream.servers()[0]),
             upstream,
         };
-        let zone_client = self.registry.insert(conn, worker, self.now);
+        let zone_client = self.registry.insert(conn, worker, self.now, &self.random);
         assert_eq!(zone_client, self.client(client));
-        Open { handle, _relay: relay }
+        Open { handle, relay }
     }
 
     fn client(&self, client: u8) -> ZoneClient {
@@ -110,9 +126,19 @@ impl Fixture {
     }
 }
 
+/// Whether a connection was woken: its relay is to do something.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 struct Open {
     handle: Arc<ConnHandle>,
-    _relay: Relay,
+    relay: Relay,
 }
 
 fn address(client: u8) -> IpAddr {
@@ -220,6 +246,35 @@ fn only_the_connections_of_that_client_are_suspected_on_whatever_worker_they_are
         fixture.suspects(4).others_alive_for,
         Duration::MAX,
         "a client without connections"
+    );
+}
+
+#[test]
+fn connections_that_open_together_end_spread_over_the_last_tenth_of_their_lifetime() {
+    let mut fixture = Fixture::limiting("[limits.timeouts]\nlifetime = \"100s\"\n");
+    let mut open: Vec<(Open, Arc<Woken>)> = (0..400).map(|_| (fixture.open(1, 0), Arc::default())).collect();
+    // In the first second each is probed once.
+    for _ in 0..8 {
+        fixture.sweep();
+    }
+    for (open, woken) in &mut open {
+        open.relay.set_parked_waker(&Waker::from(Arc::clone(woken)));
+    }
+    // The first end can come at the sweep after 90 s, and the last at the one after 100 s.
+    let mut ends_by_second = [0; 11];
+    for sweep in 9..=403 {
+        fixture.sweep();
+        let before = open.len();
+        open.retain(|(_, woken)| !woken.0.load(Relaxed));
+        match (sweep / 4_usize).checked_sub(90) {
+            Some(second) => ends_by_second[second] += before - open.len(),
+            None => assert_eq!(before, open.len(), "none ends at sweep {sweep}"),
+        }
+    }
+    assert_eq!(ends_by_second.iter().sum::<usize>(), 400);
+    assert!(
+        ends_by_second[..10].iter().all(|ends| (20..=60).contains(ends)),
+        "{ends_by_second:?}"
     );
 }
 
