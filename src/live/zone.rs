@@ -56,6 +56,7 @@ impl Zone {
                 policy.rules.observe,
                 process.admission.epoch(),
                 Arc::clone(&process.clock),
+                Arc::clone(&process.random),
             )),
             rules: ZoneRules {
                 connections,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::limit::bucket::{ByteMeter, Charge, Meter, Moment};
 use crate::limit::rules::Rate;
+use crate::net::random::Random;
 use crate::wire::ws::frame::server_frame;
 use crate::wire::ws::header::FrameKind;
 
@@ -20,6 +21,8 @@ pub struct ConnLimits {
     pub timeouts: Timeouts,
     /// The clock of its timeouts.
     pub clock: Arc<Clock>,
+    /// What its pings are made of.
+    pub(super) random: Arc<Random>,
     pub(super) inbound: DirectionLimits,
     pub(super) outbound: DirectionLimits,
     pub(super) on_exceed: OnExceed,
@@ -59,7 +62,14 @@ pub struct Liveness {
 
 impl ConnLimits {
     /// The limits of a zone with these rules. `epoch` is the time at which the moments of its buckets begin.
-    pub fn new(timeouts: Timeouts, rules: &MessageRules, observe: bool, epoch: Instant, clock: Arc<Clock>) -> Self {
+    pub fn new(
+        timeouts: Timeouts,
+        rules: &MessageRules,
+        observe: bool,
+        epoch: Instant,
+        clock: Arc<Clock>,
+        random: Arc<Random>,
+    ) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
         // If no rate of messages bounds the frames, the rate of bytes does, or else a number that no honest client
@@ -74,6 +84,7 @@ impl ConnLimits {
         Self {
             timeouts,
             clock,
+            random,
             inbound: DirectionLimits {
                 messages: charge(rules.rate),
                 frames: own_frames(rules.rate, rules.per_ip_rate, rules.bytes_rate, of_sizes),

@@ -11,7 +11,7 @@ use super::counters::RelayCounters;
 /// What both directions of a connection work with; most of it is common to many connections.
 #[derive(Debug)]
 pub(super) struct RelayEnv {
-    /// The limits of the connection, and the clock that measures how long its peers take.
+    /// The limits of the connection, with the clock and the random numbers that go with them.
     pub(super) limits: Arc<ConnLimits>,
     /// The buckets that all connections of its client key share, if it has any.
     pub(super) shares: Option<Arc<Shares>>,

@@ -186,7 +186,9 @@ impl Relay {
         if self.handle.take_ping()
             && let Some(policer) = self.flows.inbound.gate_mut().policer_mut()
         {
-            self.injected.get_or_insert_default().add_ping(&policer.ping());
+            self.injected
+                .get_or_insert_default()
+                .add_ping(&policer.ping(&self.env.limits.random));
         }
         let Some(injected) = &mut self.injected else { return };
         let between_frames = self.flows.outbound.is_between_frames();

@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use wsguard::limit::rules::Rate;
 use wsguard::limit::shares::Shares;
+use wsguard::net::random::Random;
 use wsguard::relay::clock::Clock;
 use wsguard::relay::conn_limits::ConnLimits;
 use wsguard::relay::legs::Legs;
@@ -119,7 +120,14 @@ impl Case {
             lifetime: None,
         };
         let now = Instant::now();
-        ConnLimits::new(timeouts, &rules, self.observes, now, Arc::new(Clock::begin(now)))
+        ConnLimits::new(
+            timeouts,
+            &rules,
+            self.observes,
+            now,
+            Arc::new(Clock::begin(now)),
+            Arc::new(Random::seeded([0; 16])),
+        )
     }
 
     fn is_client(&self) -> bool {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::limit::bucket::{Charge, Moment};
 use crate::limit::wait_queue::WaitQueue;
+use crate::net::random::Random;
 use crate::wire::Step;
 use crate::wire::ws::header::{FrameFault, FrameHeader, FrameKind, Sender};
 use crate::wire::ws::scanner::FrameScanner;
@@ -89,9 +90,11 @@ impl FramePolicer {
         self.buckets.sender() == Sender::Client
     }
 
-    /// A ping frame for the client, whose pong will be swallowed.
-    pub(in crate::relay) fn ping(&mut self) -> Vec<u8> {
-        self.pong.get_or_insert_with(|| Box::new(ExpectedPong::random())).ping()
+    /// A ping frame for the client, whose pong will be swallowed. The first one draws the payload of all.
+    pub(in crate::relay) fn ping(&mut self, random: &Random) -> Vec<u8> {
+        self.pong
+            .get_or_insert_with(|| Box::new(ExpectedPong::new(random)))
+            .ping()
     }
 
     /// Decides on `bytes`, which begin where `scanner` is; the scanner follows those that pass.

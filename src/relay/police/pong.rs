@@ -1,7 +1,6 @@
 //! Our pings to a silent client, and how their pongs differ from those to the server's pings.
 
-use std::hash::{BuildHasher, RandomState};
-
+use crate::net::random::Random;
 use crate::wire::ws::frame::server_frame;
 use crate::wire::ws::header::FrameKind;
 
@@ -16,10 +15,9 @@ pub(super) struct ExpectedPong {
 
 impl ExpectedPong {
     /// The state before the first ping, with a payload that can't be guessed.
-    pub(super) fn random() -> Self {
+    pub(super) fn new(random: &Random) -> Self {
         let mut payload = *b"wsguard-????????";
-        let number = RandomState::new().hash_one(());
-        payload[LENGTH - 8..].copy_from_slice(&number.to_be_bytes());
+        payload[LENGTH - 8..].copy_from_slice(&random.bytes::<8>());
         Self { payload, unanswered: 0 }
     }
 

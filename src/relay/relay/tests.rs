@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::limit::rules::Rate;
+use crate::net::random::Random;
 use crate::relay::clock::Clock;
 use crate::relay::conn_limits::ConnLimits;
 use crate::relay::mode::RelayMode;
@@ -36,6 +37,11 @@ struct Rig {
 
 impl Rig {
     fn new(rules: &MessageRules) -> Self {
+        Self::with(rules, Arc::new(Random::seeded([7; 16])))
+    }
+
+    /// With its random numbers from a source that others may draw from.
+    fn with(rules: &MessageRules, random: Arc<Random>) -> Self {
         let now = Instant::now();
         let clock = Arc::new(Clock::manual(now));
         let handle = Arc::<ConnHandle>::default();
@@ -48,7 +54,7 @@ impl Rig {
         };
         let params = RelayParams {
             mode: RelayMode::Auto,
-            limits: Arc::new(ConnLimits::new(TIMEOUTS, rules, false, now, Arc::clone(&clock))),
+            limits: Arc::new(ConnLimits::new(TIMEOUTS, rules, false, now, Arc::clone(&clock), random)),
             shares: None,
             handle: Arc::clone(&handle),
             counters: Arc::default(),
@@ -349,6 +355,34 @@ async fn the_pong_to_our_ping_stays_here_and_any_other_passes() {
     assert!(read(&mut rig.server).0.is_empty());
     assert_eq!(rig.handle.client_activity(), 2);
     assert_eq!(rig.handle.ping_delivery(), PingDelivery::None);
+}
+
+#[tokio::test]
+async fn all_pings_of_a_connection_are_alike_and_those_of_another_differ() {
+    let rules = MessageRules {
+        ping: Some(Duration::from_secs(30)),
+        ..MessageRules::OFF
+    };
+    let random = Arc::new(Random::seeded([7; 16]));
+    let mut rigs = [(); 2].map(|()| Rig::with(&rules, Arc::clone(&random)));
+    let mut pings = Vec::new();
+    for rig in rigs.iter_mut().chain([&mut Rig::new(&rules)]) {
+        assert_eq!(rig.settle().await, None);
+        let mut sent = Vec::new();
+        for _ in 0..2 {
+            rig.handle.ping();
+            assert_eq!(rig.settle().await, None);
+            sent.push(read(&mut rig.client).0);
+        }
+        assert_eq!(sent[0], sent[1]);
+        assert_eq!(sent[0][..10], *b"\x89\x10wsguard-");
+        pings.append(&mut sent);
+    }
+    assert_ne!(pings[0], pings[2], "the two draw one after the other");
+    assert_eq!(
+        pings[0], pings[4],
+        "the third draws first, from a source with the same seed"
+    );
 }
 
 #[tokio::test]
