@@ -28,6 +28,7 @@ use crate::config::policy::{LogFormat, LogLevel};
 use crate::control::descriptors;
 use crate::control::guard::{Environment, Guard};
 use crate::net::bound::plain;
+use crate::net::random::Random;
 use crate::telemetry::{log, panics};
 use crate::{admin, config};
 
@@ -82,6 +83,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
             rate: MESSAGES_A_SECOND,
             flood: Flood::new(guard_at, flood::LASTS),
             minute: Mutex::default(),
+            random: Random::from_os().context("random numbers from the operating system")?,
         });
         let flood = async {
             if args.flood {

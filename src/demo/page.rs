@@ -1,6 +1,5 @@
 //! The HTTP server of the demo's page: the document, the numbers that it polls, and the flood of its button.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use crate::admin::judge::{Verdict, name_of};
 use crate::admin::serve::{self, Asked, Response, text, value};
 use crate::control::guard::Guard;
 use crate::limit::key::{ClientKey, Prefixes};
+use crate::net::random::Random;
 
 /// The state of the page's server.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Page {
     pub flood: Flood,
     /// The data of the charts.
     pub minute: Mutex<Minute>,
+    /// What nonces are made of.
+    pub random: Random,
 }
 
 /// The answer to `/numbers`.
@@ -84,7 +86,7 @@ impl Page {
 
     fn document(&self, host: &str) -> Response {
         let guard = self.guard_url(host);
-        let nonce = nonce();
+        let nonce = nonce(&self.random);
         let html = PAGE
             .replace("{{style}}", STYLE)
             .replace("{{script}}", SCRIPT)
@@ -170,13 +172,28 @@ fn not_allowed(allowed: &'static str) -> Response {
     response
 }
 
-/// A new nonce for each document. The keys of the standard hasher come from the system's random numbers.
-fn nonce() -> String {
-    let random = || RandomState::new().hash_one(0_u8);
-    format!("{:016x}{:016x}", random(), random())
+/// A nonce for one document: 128 bits.
+fn nonce(random: &Random) -> String {
+    format!("{:032x}", u128::from_le_bytes(random.bytes()))
 }
 
 const NUMBERS: &str = include_str!("numbers.js");
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_document_gets_a_nonce_of_its_own_of_128_bits() {
+        let random = Random::seeded([7; 16]);
+        let [first, second] = [nonce(&random), nonce(&random)];
+        assert_ne!(first, second);
+        for nonce in [first, second] {
+            assert_eq!(nonce.len(), 32);
+            assert!(nonce.bytes().all(|digit| digit.is_ascii_hexdigit()), "{nonce}");
+        }
+    }
+}
