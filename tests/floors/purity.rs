@@ -48,6 +48,25 @@ fn what_is_said_to_be_pure_is_pure() {
     }
 }
 
+/// The draws of that source can't be guessed, and a test can seed it. A hasher of the standard library promises neither.
+#[test]
+fn random_numbers_come_from_one_source() {
+    let hasher_as_source = ["RandomState", ":", ":", "new", "(", ")", ".", "hash_one"];
+    for file in &*SOURCES {
+        let asks_the_system = file.tokens.iter().any(|token| token == "getrandom");
+        assert!(
+            !asks_the_system || file.name == "net/random.rs",
+            "{} asks the operating system for random numbers",
+            file.name
+        );
+        let hashes = file
+            .tokens
+            .windows(hasher_as_source.len())
+            .any(|tokens| tokens == hasher_as_source);
+        assert!(!hashes, "{} draws random numbers from a hasher", file.name);
+    }
+}
+
 /// A relay's clock can be set by a test, so nothing but that clock reads the time.
 #[test]
 fn a_relay_reads_no_clock_but_its_own() {
