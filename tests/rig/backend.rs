@@ -1,4 +1,4 @@
-//! Servers behind the guard: each connection runs a script and is recorded to the byte.
+//! Servers behind the guard. Each connection runs a script, and every byte of it is recorded.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use super::request::accept_for;
 use super::socket::{End, header_values};
 use super::wait::{PATIENCE, until};
 
-/// A server on a port of its own, whose every connection runs the same script.
+/// A server on its own port. Each of its connections runs the same script.
 pub struct Backend {
     address: SocketAddr,
     book: Arc<Book>,
@@ -26,7 +26,7 @@ struct Book {
     fences: Mutex<HashSet<u16>>,
 }
 
-/// What one connection of the guard brought.
+/// The record of one connection from the guard.
 #[derive(Default)]
 pub struct Visit {
     seen: Mutex<Seen>,
@@ -38,21 +38,21 @@ struct Seen {
     end: Option<End>,
 }
 
-/// One connection, in the hands of its script.
+/// One connection, as its script uses it.
 pub struct Guest {
-    /// The stream, for what has no method here.
+    /// The stream itself, for anything that has no method here.
     pub stream: TcpStream,
     visit: Arc<Visit>,
     place: usize,
 }
 
 impl Backend {
-    /// A server that runs this script for each connection; the connection is closed when the script ends.
+    /// A server that runs this script for each connection, and closes the connection when the script ends.
     pub fn start(script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Self {
         Self::start_on(ANY_PORT, script)
     }
 
-    /// The same at this address.
+    /// The same, at this address.
     pub fn start_on(address: SocketAddr, script: impl Fn(&mut Guest) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let (address, book) = (listener.local_addr().unwrap(), Arc::new(Book::default()));
@@ -76,7 +76,7 @@ impl Backend {
         Self { address, book }
     }
 
-    /// A server that opens every WebSocket and gives back each byte as it came.
+    /// A server that accepts every WebSocket and sends each byte back.
     pub fn echo() -> Self {
         Self::start(|guest| {
             guest.open();
@@ -84,7 +84,7 @@ impl Backend {
         })
     }
 
-    /// A server that opens every WebSocket and answers each frame with the same payload, a close with a close.
+    /// A server that accepts every WebSocket and answers each frame with the same payload, and a close with a close.
     pub fn echo_frames() -> Self {
         Self::start(|guest| {
             guest.open();
@@ -92,7 +92,7 @@ impl Backend {
         })
     }
 
-    /// A server that opens every WebSocket and listens.
+    /// A server that accepts every WebSocket and only reads.
     pub fn listening() -> Self {
         Self::start(|guest| {
             guest.open();
@@ -100,7 +100,7 @@ impl Backend {
         })
     }
 
-    /// A server that answers every request with these bytes, and listens to what comes then.
+    /// A server that answers every request with these bytes, and then only reads.
     pub fn answering(reply: impl AsRef<[u8]>) -> Self {
         let reply = reply.as_ref().to_vec();
         Self::start(move |guest| {
@@ -110,12 +110,13 @@ impl Backend {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// How often it was dialled so far. Exact: a connection of our own, dialled after all of those, has been accepted.
+    /// How often it was dialled so far. This is exact: it waits until a connection of our own, which comes after all of
+    /// those, is accepted.
     pub fn dials(&self) -> usize {
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::new(FENCE, 0).into()).unwrap();
@@ -127,14 +128,14 @@ impl Backend {
         self.book.visits.lock().unwrap().len()
     }
 
-    /// Its n-th connection, from 0, once it is there.
+    /// Waits for its n-th connection, counted from 0.
     pub fn visit(&self, n: usize) -> Arc<Visit> {
         until(&format!("connection {n} at the server"), || {
             self.book.visits.lock().unwrap().get(n).cloned()
         })
     }
 
-    /// The head that the newest connection brought.
+    /// The request head of the newest connection.
     pub fn last_head(&self) -> Vec<u8> {
         let dials = self.dials();
         assert!(dials > 0, "never dialled");
@@ -143,7 +144,7 @@ impl Backend {
 }
 
 impl Visit {
-    /// The request head with its blank line, once it is whole.
+    /// Waits for the complete request head, with its blank line.
     pub fn head(&self) -> Vec<u8> {
         until("a whole head at the server", || {
             let seen = self.seen.lock().unwrap();
@@ -156,18 +157,18 @@ impl Visit {
         header_values(&self.head(), name)
     }
 
-    /// All bytes so far.
+    /// All bytes received so far.
     pub fn bytes(&self) -> Vec<u8> {
         self.seen.lock().unwrap().bytes.clone()
     }
 
-    /// What came behind the head so far.
+    /// The bytes received after the head so far.
     pub fn tail(&self) -> Vec<u8> {
         let bytes = self.bytes();
         head_len(&bytes).map_or_else(Vec::new, |len| bytes[len..].to_vec())
     }
 
-    /// Waits until so many bytes came behind the head.
+    /// Waits until this many bytes have come after the head.
     pub fn tail_of(&self, len: usize) -> Vec<u8> {
         until(&format!("{len} bytes behind the head"), || {
             let seen = self.seen.lock().unwrap();
@@ -188,12 +189,12 @@ impl Visit {
 }
 
 impl Guest {
-    /// Which connection this is, from 0.
+    /// The number of this connection, counted from 0.
     pub fn place(&self) -> usize {
         self.place
     }
 
-    /// Reads up to the blank line; what comes behind it is recorded too.
+    /// Reads up to the blank line. Bytes that come after it are recorded too.
     pub fn hear_head(&mut self) -> Vec<u8> {
         loop {
             let bytes = self.visit.bytes();
@@ -206,7 +207,7 @@ impl Guest {
         }
     }
 
-    /// The 101 that this request is owed.
+    /// The 101 that answers this request.
     pub fn switching(&mut self) -> Vec<u8> {
         let head = self.hear_head();
         let key = header_values(&head, "Sec-WebSocket-Key").concat();
@@ -218,23 +219,23 @@ impl Guest {
         .into_bytes()
     }
 
-    /// Hears the head and opens the WebSocket.
+    /// Reads the head and accepts the WebSocket.
     pub fn open(&mut self) {
         let reply = self.switching();
         self.say(&reply);
     }
 
-    /// Sends these bytes; a guard that is gone is not an error.
+    /// Sends these bytes. It is not an error if the guard is gone.
     pub fn say(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// The same; says whether there was somebody to hear it.
+    /// The same; returns whether the guard was still there.
     pub fn try_say(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// Reads once and records it; nothing is the end.
+    /// Reads once and records the bytes. An empty read is the end.
     pub fn hear(&mut self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 64 * 1024];
         let end = match self.stream.read(&mut buffer) {
@@ -251,12 +252,12 @@ impl Guest {
         None
     }
 
-    /// Records everything until the guard ends.
+    /// Reads and records everything until the guard ends.
     pub fn listen(&mut self) {
         while self.hear().is_some() {}
     }
 
-    /// Gives every byte back, then the end.
+    /// Sends every byte back, then the end.
     pub fn echo(&mut self) {
         self.say(&self.visit.tail());
         while let Some(bytes) = self.hear() {
@@ -265,7 +266,7 @@ impl Guest {
         self.fin();
     }
 
-    /// Answers each frame by one of the same opcode and payload; ends after a close.
+    /// Answers each frame with one of the same opcode and payload, and ends after a close.
     pub fn echo_frames(&mut self) {
         let mut waiting = self.visit.tail();
         loop {
@@ -282,17 +283,17 @@ impl Guest {
         }
     }
 
-    /// Our side is done sending.
+    /// Ends our direction.
     pub fn fin(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// The connection will end with a reset.
+    /// Makes the connection end with a reset.
     pub fn reset(&mut self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// From now on nothing of the guard arrives, nor is it acknowledged: the machine is gone.
+    /// From now on nothing from the guard arrives or is acknowledged, as if this machine were gone.
     pub fn vanish(&mut self) {
         const BPF_RET_K: u16 = 0x06;
         SockRef::from(&self.stream)
@@ -301,25 +302,26 @@ impl Guest {
     }
 }
 
-/// A door that scripts wait at, and a test opens.
+/// A gate at which scripts wait until a test opens it.
 #[derive(Clone, Default)]
 pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
 impl Gate {
-    /// Lets everyone pass from now on.
+    /// Opens it for all scripts, now and later.
     pub fn open(&self) {
         *self.0.0.lock().unwrap() = true;
         self.0.1.notify_all();
     }
 
-    /// Waits until it is open; a test that ended early frees its scripts after a while.
+    /// Waits until it is open. It gives up after a while, in case the test ended early.
     pub fn wait(&self) {
         let open = self.0.0.lock().unwrap();
         drop(self.0.1.wait_timeout_while(open, 12 * PATIENCE, |open| !*open).unwrap());
     }
 }
 
-/// An address where a dial is neither taken nor refused: its accept queue is full. Holds as long as the sockets do.
+/// An address where a dial is neither accepted nor refused, because its accept queue is full. It stays so as long as
+/// the sockets live.
 pub fn full_queue() -> (SocketAddr, Vec<socket2::Socket>) {
     let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     listener.bind(&ANY_PORT.into()).unwrap();

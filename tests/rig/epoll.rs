@@ -1,5 +1,4 @@
-//! What the guard's epoll instances watch, as the kernel tells it: so that a test can wait until a connection rests instead
-//! of hoping that it does.
+//! What the guard's epoll instances watch, from the kernel. With this a test can wait until a connection is parked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,13 +6,13 @@ use std::fs;
 use super::{Rig, until};
 
 impl Rig {
-    /// Waits until so many sockets are watched outside the runtime: two for each open connection that rests.
+    /// Waits until this many sockets are watched outside of the runtime: two for each parked open connection.
     pub fn rests(&self, sockets: usize) {
         let what = format!("{sockets} sockets rest");
         until(&what, || (self.watched_outside() == sockets).then_some(()));
     }
 
-    /// An instance of which another one watches the descriptor is a worker's own, and no runtime's.
+    /// An instance whose descriptor another instance watches is a worker's own set, and not a runtime's.
     fn watched_outside(&self) -> usize {
         let watched = self.watched();
         let by_others: BTreeSet<u32> = watched.values().flatten().copied().collect();
@@ -21,7 +20,7 @@ impl Rig {
         outside.map(|(_, watched)| watched.len()).sum()
     }
 
-    /// What each epoll descriptor watches, by `proc_pid_fdinfo(5)`.
+    /// What each epoll descriptor watches, from `proc_pid_fdinfo(5)`.
     fn watched(&self) -> BTreeMap<u32, Vec<u32>> {
         let Ok(descriptors) = fs::read_dir(format!("/proc/{}/fdinfo", self.pid())) else {
             return BTreeMap::new();

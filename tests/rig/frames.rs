@@ -1,4 +1,4 @@
-//! WebSocket frames as bytes (RFC 6455, 5.2), written apart from the guard's own. Shared by the tests and the benches.
+//! WebSocket frames as bytes (RFC 6455, 5.2), written independently of the guard's code. Tests and benches share it.
 
 /// A final frame as a server sends it.
 pub fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -17,7 +17,7 @@ pub fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What precedes the payload, the four bytes of the mask apart.
+/// The header before the payload, without the four bytes of the mask.
 pub fn frame_header(opcode: u8, len: usize, mask_bit: u8) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match (u8::try_from(len), u16::try_from(len)) {
@@ -34,7 +34,7 @@ pub fn frame_header(opcode: u8, len: usize, mask_bit: u8) -> Vec<u8> {
     bytes
 }
 
-/// The first frame of a client in these bytes, if it is whole: its length on the wire, its opcode and its payload.
+/// The first frame of a client in these bytes, if it is complete: its length on the wire, its opcode and its payload.
 pub fn first_masked(bytes: &[u8]) -> Option<(usize, u8, Vec<u8>)> {
     let (begins, len) = match bytes.get(1)? & 0x7f {
         126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
@@ -50,7 +50,7 @@ pub fn first_masked(bytes: &[u8]) -> Option<(usize, u8, Vec<u8>)> {
     Some((begins + 4 + len, bytes[0] & 0x0f, payload))
 }
 
-/// The payload of a client's frame that is all there is.
+/// The payload of the client's frame that these bytes are.
 pub fn unmasked(bytes: &[u8]) -> Vec<u8> {
     match first_masked(bytes) {
         Some((len, _, payload)) if len == bytes.len() => payload,
@@ -58,7 +58,7 @@ pub fn unmasked(bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The code of a server's close frame that is all there is.
+/// The code of the server's close frame that these bytes are.
 pub fn close_code(bytes: &[u8]) -> Option<u16> {
     match bytes {
         [0x88, len, high, low, rest @ ..] if usize::from(*len) == rest.len() + 2 => {

@@ -9,7 +9,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Reads the text; panics on a line that is none of its format.
+    /// Reads the text. Panics on a line that is not in the format.
     pub fn parse(text: &str) -> Self {
         let (mut series, mut types) = (BTreeMap::new(), BTreeMap::new());
         for line in text.lines() {
@@ -27,13 +27,13 @@ impl Metrics {
         Self { series, types }
     }
 
-    /// Whether the series stands there.
+    /// Whether the series is present.
     pub fn has(&self, series: &str) -> bool {
         self.series.contains_key(&canonical(series))
     }
 
-    /// A whole number; 0 where the series has not begun. A misspelt one panics: whoever expects 0 of it would always be
-    /// right.
+    /// A whole number; 0 if the series has not begun. A misspelt series panics, because a test that expects 0 of it
+    /// would always pass.
     pub fn count(&self, series: &str) -> i64 {
         let Some(number) = self.series.get(&canonical(series)) else {
             assert!(begins_later(series), "no series is called {series}");
@@ -44,7 +44,7 @@ impl Metrics {
             .unwrap_or_else(|_| panic!("{series} is {number}, no whole number"))
     }
 
-    /// Every series whose name begins so.
+    /// Every series whose name begins with this.
     pub fn starting_with(&self, prefix: &str) -> Vec<(&str, &str)> {
         self.series
             .iter()
@@ -79,7 +79,7 @@ impl Metrics {
     }
 }
 
-/// Whether it is one of those that begin with their first event. All others stand there from the start.
+/// Whether the series begins with its first event. All others are present from the start.
 fn begins_later(series: &str) -> bool {
     let canonical = canonical(series);
     let labels = canonical
@@ -93,7 +93,7 @@ fn begins_later(series: &str) -> bool {
     })
 }
 
-/// The labels in order, so that who writes and who asks need not agree on one.
+/// Sorts the labels, so that a test may write them in any order.
 fn canonical(series: &str) -> String {
     let Some((name, labels)) = series.strip_suffix('}').and_then(|rest| rest.split_once('{')) else {
         return series.to_owned();

@@ -1,5 +1,5 @@
-//! The real guard between real sockets: a rig starts the binary with a configuration, and gives back raw sockets to its
-//! front, a view of its numbers and its log, and scripted servers behind it.
+//! The real guard between real sockets. A rig starts the binary with a configuration, and gives a test raw sockets to
+//! its front, its metrics, its log, and scripted servers behind it.
 
 mod backend;
 mod epoll;
@@ -49,7 +49,7 @@ pub struct Rig {
 #[derive(Default)]
 struct Log {
     written: Vec<String>,
-    /// How many of them were parsed; each is once.
+    /// How many lines were parsed. Each is parsed once.
     seen: usize,
     /// The lines that are JSON.
     parsed: Vec<Value>,
@@ -64,7 +64,7 @@ impl Log {
     }
 }
 
-/// What stands in the file, beside the listener's and the admin's address.
+/// The content of the file, apart from the addresses of the listener and of admin.
 #[derive(Default)]
 pub struct Setup {
     listener: String,
@@ -74,26 +74,26 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Lines inside the one `[[listener]]`.
+    /// Lines in the only `[[listener]]`.
     pub fn listener(mut self, lines: &str) -> Self {
         self.listener.push_str(lines);
         self
     }
 
-    /// Any further tables. The default upstream is left out when `[upstream.` stands here.
+    /// Further tables. The default upstream is left out if they contain `[upstream.`.
     pub fn config(mut self, tables: &str) -> Self {
         self.config.push_str(tables);
         self.config.push('\n');
         self
     }
 
-    /// One more server of the default upstream.
+    /// Adds a server to the default upstream.
     pub fn server(mut self, address: SocketAddr) -> Self {
         self.servers.push(address);
         self
     }
 
-    /// A program that is given the guard's command line to run in its own place: `env A=B`, say.
+    /// A program that gets the guard's command line as arguments and runs it, such as `env A=B`.
     pub fn under(mut self, program: &[&str]) -> Self {
         self.under = program.iter().map(ToString::to_string).collect();
         self
@@ -104,7 +104,7 @@ impl Setup {
         Rig::start_with(&self)
     }
 
-    /// What stands in the file.
+    /// The text of the file.
     pub fn text(&self) -> String {
         let mut text = String::new();
         if !self.config.contains("[[listener]]") {
@@ -126,12 +126,12 @@ impl Setup {
 }
 
 impl Rig {
-    /// A guard before one server, with further tables of configuration.
+    /// Starts a guard in front of one server, with further tables of configuration.
     pub fn start(backend: &Backend, config: &str) -> Self {
         Self::before(backend).config(config).start()
     }
 
-    /// A guard before one server, still to be configured.
+    /// A guard in front of one server, to be configured before it starts.
     pub fn before(backend: &Backend) -> Setup {
         Setup::default().server(backend.address())
     }
@@ -142,7 +142,7 @@ impl Rig {
         Self::start_under(&setup.under, dir)
     }
 
-    /// A guard whose file stands in this directory already.
+    /// Starts a guard whose file is already in this directory.
     pub fn start_in(dir: TempDir) -> Self {
         Self::start_under(&[], dir)
     }
@@ -154,7 +154,7 @@ impl Rig {
         Self::spawn(command, dir)
     }
 
-    /// A guard without a file: `wsguard run` with these arguments.
+    /// Starts a guard without a file: `wsguard run` with these arguments.
     pub fn run(arguments: &[&str]) -> Self {
         let mut command = wsguard();
         command.arg("run").args(arguments);
@@ -199,12 +199,12 @@ impl Rig {
         }
     }
 
-    /// Where the guard listens; with several binds the first.
+    /// The address that the guard listens on, the first one of several.
     pub fn front(&self) -> SocketAddr {
         self.front[0]
     }
 
-    /// Where it listens, a bind each.
+    /// The addresses that it listens on, one per bind.
     pub fn fronts(&self) -> &[SocketAddr] {
         &self.front
     }
@@ -230,7 +230,7 @@ impl Rig {
         self.ended_within(PATIENCE)
     }
 
-    /// The same with a bound of its own.
+    /// The same, with another bound.
     pub fn ended_within(&mut self, bound: Duration) -> ExitStatus {
         wait::reaches(bound, || self.child.try_wait().unwrap())
             .unwrap_or_else(|| panic!("the guard has not ended within {bound:?}"))
@@ -266,7 +266,7 @@ impl Rig {
         socket
     }
 
-    /// What these bytes are answered, to the end of the connection.
+    /// The answer to these bytes, up to the end of the connection.
     pub fn ask(&self, bytes: impl AsRef<[u8]>) -> Answer {
         self.send(bytes).answer()
     }
@@ -287,7 +287,7 @@ impl Rig {
             .unwrap_or_else(|answer| panic!("not let in: {answer}"))
     }
 
-    /// A tunnel, or what the guard answered instead.
+    /// An open tunnel, or the guard's answer instead.
     pub fn try_open(&self, source: IpAddr, request: &Request) -> Result<Socket, Answer> {
         let mut socket = self.send_from(source, request);
         let head = socket.read_head();
@@ -298,7 +298,7 @@ impl Rig {
         }
     }
 
-    /// What the admin answers to a GET, head and body.
+    /// The admin server's answer to a GET, with head and body.
     pub fn get(&self, path: &str) -> Answer {
         let host = self.admin();
         self.admin_ask(&format!(
@@ -306,12 +306,13 @@ impl Rig {
         ))
     }
 
-    /// What the admin answers to these bytes.
+    /// The admin server's answer to these bytes.
     pub fn admin_ask(&self, request: &str) -> Answer {
         let mut socket = Socket::connect(ip(1), self.admin());
         socket.send(request.as_bytes());
         let answer = socket.answer();
-        // Nobody waits for this connection's last packets; hundreds of scrapes would leave as many behind.
+        // The last packets of this connection are not needed. Without this, hundreds of scrapes would leave hundreds of
+        // lingering sockets.
         socket.reset();
         answer
     }
@@ -328,7 +329,8 @@ impl Rig {
         self.metrics().count(series)
     }
 
-    /// Waits until a series has exactly this number, for what is counted a moment after the client heard of it.
+    /// Waits until a series has exactly this number, since some counts change a moment after the client gets its
+    /// answer.
     pub fn expect(&self, series: &str, number: i64) {
         let mut last = 0;
         let reached = wait::reaches(PATIENCE, || {
@@ -345,17 +347,17 @@ impl Rig {
         serde_json::from_slice(answer.body()).expect("JSON")
     }
 
-    /// Waits until nothing is open and nothing pending; then every count must have come back and no panic be counted.
+    /// Waits until nothing is open or pending. Then every count must be back, and no panic may be counted.
     pub fn quiet(&self) {
         self.quiet_within(PATIENCE);
     }
 
-    /// The same with a bound of its own.
+    /// The same, with another bound.
     pub fn quiet_within(&self, bound: Duration) {
         assert_eq!(self.settled_within(bound).count("wsguard_panics_total"), 0);
     }
 
-    /// The same where a panic was asked for; says what is counted then.
+    /// The same for a test that causes a panic. Returns the metrics after it.
     pub fn settled_within(&self, bound: Duration) -> Metrics {
         let mut last = Vec::new();
         let quiet = wait::reaches(bound, || {
@@ -374,8 +376,8 @@ impl Rig {
         metrics
     }
 
-    /// Asserts that the counts agree with what is open. A worker that is paused between the two steps of one end shows a
-    /// difference for as long; what is a fault stays, so a second look decides.
+    /// Asserts that the counts agree with the open connections. If a worker is paused between the two steps of an end,
+    /// they differ until it continues. A real fault stays, so a second look decides.
     fn assert_no_drift(&self, metrics: &Metrics) {
         if metrics.count(DRIFT) != 0 {
             thread::sleep(Duration::from_millis(500));
@@ -383,7 +385,7 @@ impl Rig {
         }
     }
 
-    /// Leaves the guard's standard error unread from now on, so that the pipe runs full.
+    /// Stops reading the guard's standard error, so that the pipe fills up.
     pub fn stop_reading(&self) {
         self.reads.store(false, Relaxed);
     }
@@ -434,7 +436,7 @@ impl Drop for Rig {
     }
 }
 
-/// The binary under test, in an environment that sets nothing.
+/// The binary under test, in an environment without our variables.
 pub fn wsguard() -> Command {
     wsguard_under(&[])
 }
@@ -456,7 +458,7 @@ pub fn ip(last: u8) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, last).into()
 }
 
-/// The n-th of 64 770 loopback addresses that no test uses otherwise.
+/// The n-th of 64 770 loopback addresses that no test uses for anything else.
 pub fn nth_ip(n: u16) -> IpAddr {
     let [high, low] = (n + 256).to_be_bytes();
     Ipv4Addr::new(127, 9, high, low).into()

@@ -1,4 +1,4 @@
-//! What the kernel knows of connections: so that a test can wait until bytes were taken instead of hoping that they were.
+//! What the kernel knows about connections. With this a test can wait until bytes were read.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use super::wait::until;
 
 /// Waits until the guard has read every byte that these sockets sent.
 pub fn all_read<'a>(sockets: impl IntoIterator<Item = &'a Socket>) {
-    // Both ends of each: another test's connection may have the same port, to somewhere else.
+    // Both ends are compared: a connection of another test may have the same port and another peer.
     let ends = |socket: &Socket| (socket.local(), socket.stream().peer_addr().unwrap());
     let ours: HashSet<(SocketAddr, SocketAddr)> = sockets.into_iter().map(ends).collect();
     until("the guard reads what was sent", || {
@@ -31,7 +31,7 @@ pub fn all_acknowledged(local: SocketAddr, remote: SocketAddr) {
     });
 }
 
-/// When the connection that was accepted at `local` from such a peer is probed next.
+/// When the kernel next probes the connection that was accepted at `local` from this peer.
 pub fn keepalive_in(local: SocketAddr, is_peer: impl Fn(SocketAddr) -> bool) -> Option<Duration> {
     table()
         .into_iter()
@@ -39,7 +39,7 @@ pub fn keepalive_in(local: SocketAddr, is_peer: impl Fn(SocketAddr) -> bool) -> 
         .keepalive
 }
 
-/// The same of a connection that was dialled to `remote`.
+/// The same for a connection that was dialled to `remote`.
 pub fn keepalive_to(remote: SocketAddr) -> Option<Duration> {
     table()
         .into_iter()
@@ -59,7 +59,7 @@ struct Entry {
 /// `/proc/net/tcp`: addresses as the machine stores them, queues in hexadecimal.
 fn table() -> Vec<Entry> {
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    // Thousands of closed connections linger in it.
+    // It may contain thousands of closed connections.
     let is_alive = |line: &&str| !line.contains(TIME_WAIT);
     text.lines().skip(1).filter(is_alive).filter_map(entry).collect()
 }

@@ -1,4 +1,4 @@
-//! The file of a running guard, and waiting until it has been taken or refused.
+//! Changes the file of a running guard, and waits until it has been applied or refused.
 
 use std::path::PathBuf;
 
@@ -12,28 +12,28 @@ impl Rig {
         self.dir.path().join("wsguard.toml")
     }
 
-    /// Puts another file in its place, by renaming: nobody ever reads half of it.
+    /// Replaces the file by renaming, so that half of it can never be read.
     pub fn put(&self, text: &str) {
         let new = self.dir.path().join("new.toml");
         std::fs::write(&new, text).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
 
-    /// Puts another file in its place, has the guard read it, and waits for what becomes of it. For a guard that does not
-    /// watch its file: HUP and the watcher would both act.
+    /// Replaces the file, makes the guard read it, and waits for the outcome. Only for a guard that does not watch its
+    /// file: otherwise HUP and the watcher would both act.
     pub fn reload(&self, text: &str) -> Result<(), String> {
         self.put(text);
         self.hup()
     }
 
-    /// Has the guard read its file as it is, and waits for what becomes of it.
+    /// Makes the guard read its file as it is, and waits for the outcome.
     pub fn hup(&self) -> Result<(), String> {
         let before = self.attempts();
         self.signal(Signal::HUP);
         self.attempt(before + 1)
     }
 
-    /// Waits for the n-th attempt to reload, by whatever it was caused; then exactly so many have been made.
+    /// Waits for the n-th attempt to reload, whatever caused it. Then exactly n attempts must have been made.
     pub fn attempt(&self, n: i64) -> Result<(), String> {
         until(&format!("reload {n}"), || (self.attempts() >= n).then_some(()));
         assert_eq!(self.attempts(), n, "a reload more than there should be");
@@ -44,7 +44,7 @@ impl Rig {
         }
     }
 
-    /// Attempts to reload, good and bad ones.
+    /// The number of attempts to reload, good and bad ones.
     pub fn attempts(&self) -> i64 {
         let metrics = self.metrics();
         ["success", "failure"]
@@ -53,7 +53,7 @@ impl Rig {
             .sum()
     }
 
-    /// The messages of every line of this event, in order.
+    /// The messages of all lines with this event, in order.
     pub fn told(&self, event: &str) -> Vec<String> {
         let lines = self.lines().into_iter().filter(|line| line["event"] == event);
         lines

@@ -1,4 +1,4 @@
-//! Upgrade requests as bytes, one rule bent at a time.
+//! Upgrade requests as bytes, of which a test changes one part at a time.
 
 use std::fmt::Display;
 
@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
-/// A request whose parts can be set, dropped and doubled.
+/// A request whose parts can be set, left out and repeated.
 #[derive(Clone)]
 pub struct Request {
     line: Vec<u8>,
@@ -15,7 +15,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The upgrade that a browser would send, to this target.
+    /// The upgrade that a browser would send to this target.
     pub fn to(target: impl AsRef<[u8]>) -> Self {
         let headers = [
             ("Host", "chat.example.org"),
@@ -34,19 +34,19 @@ impl Request {
         .rendered()
     }
 
-    /// Another request line.
+    /// Replaces the request line.
     pub fn line(mut self, line: impl AsRef<[u8]>) -> Self {
         self.line = line.as_ref().to_vec();
         self.rendered()
     }
 
-    /// One more header, after the others.
+    /// Adds a header after the others.
     pub fn add(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), value.as_ref().to_vec()));
         self.rendered()
     }
 
-    /// Another value in a header's place.
+    /// Replaces the value of a header.
     pub fn set(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let header = self
             .headers
@@ -57,7 +57,7 @@ impl Request {
         self.rendered()
     }
 
-    /// Without a header.
+    /// Leaves a header out.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.rendered()
@@ -68,7 +68,7 @@ impl Request {
         self.bytes
     }
 
-    /// The request with these bytes behind it.
+    /// The request, followed by these bytes.
     pub fn followed_by(&self, tail: impl AsRef<[u8]>) -> Vec<u8> {
         [&self.bytes, tail.as_ref()].concat()
     }
@@ -92,7 +92,7 @@ impl AsRef<[u8]> for Request {
 /// The key of RFC 6455, 1.3; its answer is `s3pPLMBiTxaQ9kYGzzhZRbK+xOo=`.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// What a server answers to a key, RFC 6455 4.2.2.
+/// The server's answer to a key (RFC 6455, 4.2.2).
 pub fn accept_for(key: impl Display) -> String {
     STANDARD.encode(Sha1::digest(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11")))
 }

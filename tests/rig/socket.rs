@@ -1,4 +1,4 @@
-//! A client's socket: raw bytes out, exact bytes in.
+//! A client's socket, which sends raw bytes and records exactly what it receives.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ pub enum End {
     Reset,
 }
 
-/// A connection whose every read is bounded in time.
+/// A connection on which every read has a bound in time.
 pub struct Socket {
     stream: TcpStream,
     ahead: Vec<u8>,
@@ -30,10 +30,10 @@ impl Socket {
         Self::connect_with(source, to, |_| {})
     }
 
-    /// The same, with a word on the socket before it connects.
+    /// The same, with a function that prepares the socket before it connects.
     pub fn connect_with(source: IpAddr, to: SocketAddr, prepare: impl Fn(&socket2::Socket)) -> Self {
         let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
-        // The usual source needs no binding: its ports are then shared by all destinations.
+        // The usual source is not bound: then each destination has all local ports.
         if to.is_ipv4() && source != Ipv4Addr::LOCALHOST {
             socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
         }
@@ -54,22 +54,22 @@ impl Socket {
         self.stream.local_addr().unwrap()
     }
 
-    /// Writes all of it. A peer that is gone is not an error: what was heard says so.
+    /// Writes all of it. It is not an error if the peer is gone; what was received shows that.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
-    /// Our side is done sending.
+    /// Ends our direction.
     pub fn fin(&self) {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Ends with a reset.
+    /// Ends the connection with a reset.
     pub fn reset(self) {
         SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// From now on nothing that the other side sends arrives, nor is it acknowledged: the cable is pulled.
+    /// From now on nothing that the other side sends arrives or is acknowledged, as if the cable were pulled.
     pub fn vanish(&self) {
         const BPF_RET_K: u16 = 0x06;
         SockRef::from(&self.stream)
@@ -77,12 +77,12 @@ impl Socket {
             .unwrap();
     }
 
-    /// The cable is plugged in again: what the other side repeats arrives.
+    /// Plugs the cable in again: what the other side sends again arrives.
     pub fn come_back(&self) {
         SockRef::from(&self.stream).detach_filter().unwrap();
     }
 
-    /// Exactly so many bytes.
+    /// Reads exactly this many bytes.
     pub fn read_exactly(&mut self, len: usize) -> Vec<u8> {
         while self.ahead.len() < len {
             if let Some(end) = self.read_more() {
@@ -97,7 +97,7 @@ impl Socket {
         std::mem::replace(&mut self.ahead, rest)
     }
 
-    /// A head with its blank line, or what came before the end.
+    /// Reads a head with its blank line, or the bytes before the end if that comes first.
     pub fn read_head(&mut self) -> Vec<u8> {
         loop {
             if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -109,7 +109,7 @@ impl Socket {
         }
     }
 
-    /// One frame as a server sends it: its first byte and its payload.
+    /// Reads one frame of a server: its first byte and its payload.
     pub fn read_frame(&mut self) -> (u8, Vec<u8>) {
         let head = self.read_exactly(2);
         let len = match head[1] {
@@ -120,7 +120,7 @@ impl Socket {
         (head[0], self.read_exactly(usize::try_from(len).unwrap()))
     }
 
-    /// Everything up to the end, and which end it was.
+    /// Reads everything up to the end, and returns which end it was.
     pub fn read_to_end(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Some(end) = self.read_more() {
@@ -129,19 +129,19 @@ impl Socket {
         }
     }
 
-    /// An answer, up to the end of the connection.
+    /// Reads an answer up to the end of the connection.
     pub fn answer(&mut self) -> Answer {
         self.answer_after(Vec::new())
     }
 
-    /// The same when its beginning was read.
+    /// The same, if its beginning was read already.
     pub fn answer_after(&mut self, mut bytes: Vec<u8>) -> Answer {
         let (rest, end) = self.read_to_end();
         bytes.extend(rest);
         Answer { bytes, end }
     }
 
-    /// Whether nothing has been heard so far, not even an end.
+    /// Whether nothing has been received so far, not even an end.
     pub fn is_silent(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let heard = self.stream.peek(&mut [0]);
@@ -163,7 +163,7 @@ impl Socket {
     }
 }
 
-/// For what reads more than it wants to keep.
+/// Reads without keeping the bytes, for large transfers.
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
@@ -186,16 +186,16 @@ impl From<TcpStream> for Socket {
     }
 }
 
-/// What a client heard from the first byte to the end.
+/// All that a client received, from the first byte to the end.
 pub struct Answer {
-    /// To the byte.
+    /// All bytes.
     pub bytes: Vec<u8>,
-    /// The end behind it.
+    /// The end after them.
     pub end: End,
 }
 
 impl Answer {
-    /// The status, or 0 where nothing like one was heard.
+    /// The status; 0 if there was none.
     pub fn status(&self) -> u16 {
         let digits = self.bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
         digits
@@ -203,19 +203,19 @@ impl Answer {
             .unwrap_or(0)
     }
 
-    /// The same, be it an answer in HTTP/1.1 or HTTP/1.0.
+    /// The same, for an answer in HTTP/1.1 or HTTP/1.0.
     pub fn status_of_any_version(&self) -> u16 {
         let text = String::from_utf8_lossy(&self.bytes);
         let line = text.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
         line.and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 
-    /// What stands behind the head.
+    /// The bytes after the head.
     pub fn body(&self) -> &[u8] {
         &self.bytes[self.head_len()..]
     }
 
-    /// The same as text.
+    /// The bytes after the head, as text.
     pub fn body_text(&self) -> String {
         String::from_utf8_lossy(self.body()).into_owned()
     }
@@ -225,8 +225,8 @@ impl Answer {
         header_values(&self.bytes[..self.head_len()], name)
     }
 
-    /// Asserts that this is the guard's refusal of section "what a refused client gets", to the byte, and that the
-    /// connection ended in order. The only freedom is Retry-After, from 5 to 10 where the status calls for it.
+    /// Asserts that this is exactly the guard's refusal, to the byte, and that the connection had an orderly end. Only
+    /// Retry-After may vary, from 5 to 10, if the status calls for it.
     pub fn assert_refusal(&self, status: &str, reason: &str, text: &str) {
         let mut extra = String::new();
         if status.starts_with("429") || status.starts_with("503") {

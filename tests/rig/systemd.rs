@@ -1,4 +1,4 @@
-//! What systemd does for a service: it binds sockets and passes them on, and hears how the service is.
+//! Stands in for systemd: it binds sockets, passes them to the service, and receives the service's notifications.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::{Rig, binary, until};
 
-/// A manager with a folder of its own, where the configuration is, its notify socket, and whatever else a test wants.
+/// A manager with its own folder for the configuration, the notify socket and other files of a test.
 pub struct Systemd {
     dir: TempDir,
     notify: UnixDatagram,
@@ -35,7 +35,7 @@ impl Systemd {
         manager
     }
 
-    /// Puts another configuration in place.
+    /// Replaces the configuration.
     pub fn configure(&self, config: &str) {
         fs::write(self.path("new.toml"), config).unwrap();
         fs::rename(self.path("new.toml"), self.path(FILE)).unwrap();
@@ -46,7 +46,7 @@ impl Systemd {
         self.dir.path().join(name)
     }
 
-    /// Starts the service with these sockets (two at most), each with a name where one is given.
+    /// Starts the service with these sockets (at most two), each with a name if one is given.
     pub fn start(&self, sockets: Vec<(&str, OwnedFd)>) -> Rig {
         Rig::spawn(self.command(sockets), tempfile::tempdir().unwrap())
     }
@@ -58,9 +58,10 @@ impl Systemd {
         Rig::spawn(command, tempfile::tempdir().unwrap())
     }
 
-    /// What the service would be started with.
+    /// The command that starts the service.
     pub fn command(&self, sockets: Vec<(&str, OwnedFd)>) -> Command {
-        // Passed as the standard streams and moved by the shell: so no other child of this process can inherit them.
+        // The sockets are passed as the standard streams and moved by the shell, so that no other child of this process
+        // can inherit them.
         let script = "exec 3<&0 4<&1 </dev/null >/dev/null; export LISTEN_PID=$$; exec \"$0\" run -c \"$1\"";
         let mut command = Command::new("sh");
         command
@@ -100,7 +101,7 @@ impl Systemd {
         }
     }
 
-    /// Waits for a message, and forgets all that came before it.
+    /// Waits for a message, and drops all that came before it.
     pub fn hears(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let place = until(what, || self.heard().iter().position(|message| is_it(message)));
         self.heard.borrow_mut().drain(..=place).next_back().unwrap()

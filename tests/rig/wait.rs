@@ -4,13 +4,14 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what is due at once before it says that it did not come.
+/// How long a test waits for something that should happen at once, before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is due at once is seen at once, and a long wait costs little: looking takes the processor from other tests.
+/// The longest pause between two looks. It is short, so that what happens at once is seen at once, and long enough to
+/// leave the processor to other tests.
 const PAUSE_MAX: Duration = Duration::from_millis(16);
 
-/// When the guard's clock began to run: between two instants of ours, however long either process was paused there.
+/// When the guard's clock began to run: between two instants of ours, however long a process was paused there.
 #[derive(Clone, Copy)]
 pub struct Began {
     earliest: Instant,
@@ -18,7 +19,7 @@ pub struct Began {
 }
 
 impl Began {
-    /// With something that this does.
+    /// Calls `begin`, during which the guard's clock begins to run. Returns its result too.
     pub fn with<T>(begin: impl FnOnce() -> T) -> (Self, T) {
         let earliest = Instant::now();
         let value = begin();
@@ -26,7 +27,7 @@ impl Began {
         (Self { earliest, latest }, value)
     }
 
-    /// Asserts that what was just seen can have taken so long by the guard's clock.
+    /// Asserts that what was just seen can have taken this long by the guard's clock.
     pub fn assert_took(&self, times: Range<Duration>) {
         let (least, most) = (self.latest.elapsed(), self.earliest.elapsed());
         assert!(
@@ -36,7 +37,7 @@ impl Began {
     }
 }
 
-/// Runs the same test for each case at the same time: what they mostly do is wait. Fails when one of them does.
+/// Runs the same test for all cases at the same time, since they mostly wait. Fails if one of them fails.
 pub fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
     thread::scope(|scope| {
         for case in cases {
