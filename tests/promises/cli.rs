@@ -21,7 +21,7 @@ servers = ["127.0.0.1:3000"]
 "#;
 
 #[test]
-fn check_says_nothing_against_the_smallest_useful_file() {
+fn check_finds_nothing_wrong_with_the_smallest_useful_file() {
     let (_dir, file) = written(GOOD);
     for arguments in [
         vec!["check", &file],
@@ -100,7 +100,7 @@ fn check_refuses_what_cannot_work() {
 }
 
 #[test]
-fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
+fn check_warns_of_likely_mistakes_and_refuses_them_on_request() {
     let routed = |routes: &str| format!("{GOOD}{routes}");
     let public = GOOD.replace("127.0.0.1:8080", "0.0.0.0:8080");
     let cases = [
@@ -153,7 +153,7 @@ fn check_warns_of_what_surely_is_not_meant_and_can_be_told_to_refuse_it() {
 
 /// What the machine gives is no mistake of the file: a note, whoever denies warnings.
 #[test]
-fn check_notes_a_drain_for_which_nobody_waits() {
+fn check_notes_a_drain_longer_than_the_time_to_stop() {
     let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"2m\"\n"));
     let output = ended(&["check", "--deny-warnings", &file]);
     let said = text(&output);
@@ -189,7 +189,7 @@ fn a_missing_file_is_named_and_ends_with_3() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_named_with_the_rule_and_ends_with_3() {
+fn a_path_that_is_not_a_regular_file_is_named_with_the_rule_and_ends_with_3() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let fifo = at("fifo");
@@ -268,7 +268,7 @@ fn a_wrong_command_line_ends_with_2_and_help_with_0() {
 }
 
 #[test]
-fn help_tells_what_an_exit_code_a_signal_and_a_verdict_mean_and_every_default() {
+fn help_explains_exit_codes_signals_verdicts_and_every_default() {
     for (arguments, words) in [
         (
             ["--help"].as_slice(),
@@ -324,7 +324,7 @@ fn an_address_that_is_taken_ends_with_1_and_is_named() {
 
 /// What collects the log reads every line of it.
 #[test]
-fn where_the_log_is_json_every_line_of_run_is() {
+fn with_a_json_log_every_line_of_run_is_json() {
     let json = |output: &[u8]| -> Vec<serde_json::Value> {
         let lines = String::from_utf8_lossy(output).into_owned();
         let read = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -396,7 +396,7 @@ fn where_the_log_is_json_every_line_of_run_is() {
 }
 
 #[test]
-fn where_the_log_is_text_mistakes_keep_their_line_and_caret() {
+fn with_a_text_log_mistakes_keep_their_line_and_caret() {
     let (_dir, file) = written(&format!("{GOOD}[log]\nformat = \"text\"\nlevl = 1\n"));
     let output = ended(&["run", "-c", &file]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
@@ -449,7 +449,7 @@ fn run_needs_no_file() {
 
 /// Two guards on one machine, neither with a file: the second one says where it is asked, or that nobody may ask it.
 #[test]
-fn run_without_a_file_can_do_without_an_admin_and_says_what_no_address_is() {
+fn run_without_a_file_can_switch_admin_off_and_names_a_wrong_address() {
     let backend = Backend::listening();
     let upstream = backend.address().to_string();
     let quick = ["--listen", "127.0.0.1:0", "--upstream", &upstream, "--admin"];

@@ -1,5 +1,5 @@
-//! Who ends how, under which limits, with whom reading what: in every combination of these a side that has ended gives back
-//! what it held in time.
+//! Combinations of which side ends how, under which limits, and what each side reads. In all of them a side that has
+//! ended gives back everything that it held, in time.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -14,7 +14,7 @@ use socket2::SockRef;
 use super::relay::Noise;
 use crate::rig::{Backend, Guest, Metrics, Request, Rig, Socket, frame, masked, nth_ip};
 
-/// Some of some twenty thousand combinations, others each time; `WSGUARD_SEED` has it be the same again.
+/// A random selection of some twenty thousand combinations. `WSGUARD_SEED` repeats a selection.
 #[test]
 fn a_side_that_has_ended_holds_nothing_for_long_whatever_the_other_does() {
     let seed = std::env::var("WSGUARD_SEED").map_or_else(

@@ -15,7 +15,7 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// Everything on, and nothing of it ever reached.
+/// Every limit is on, and none is ever reached.
 const LIMITS: &str = r#"
 [limits.messages]
 rate = "100000/s"

@@ -93,7 +93,7 @@ fn a_client_that_takes_the_last_bytes_one_by_one_holds_its_slot_no_longer_either
 }
 
 #[test]
-fn what_a_rate_holds_back_is_not_delivered_for_ever_once_the_server_has_ended() {
+fn messages_delayed_by_a_rate_are_delivered_for_a_bounded_time_after_the_servers_end() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(&frame(1, b"one of many").repeat(40));
@@ -113,7 +113,7 @@ fn what_a_rate_holds_back_is_not_delivered_for_ever_once_the_server_has_ended() 
 
 /// A server that has ended may still be told the last of its client: a close frame, and what was under way.
 #[test]
-fn what_a_client_answers_within_two_seconds_of_its_servers_end_arrives() {
+fn bytes_that_a_client_sends_within_two_seconds_of_its_servers_end_arrive() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(&frame(8, &1001_u16.to_be_bytes()));

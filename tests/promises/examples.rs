@@ -12,7 +12,7 @@ const TOO_OFTEN: &str = "Too many connection attempts from this IP";
 const AT_CAPACITY: &str = "Server at capacity";
 
 #[test]
-fn a_chat_of_100_lets_five_of_a_scanners_twelve_in_and_gives_a_freed_place_to_the_next() {
+fn a_chat_of_100_admits_five_of_a_scanners_twelve_and_the_next_one_when_a_slot_is_free() {
     let backend = Backend::listening();
     let rig = started(&text_of("a-chat"), &backend);
     let ask = |client: &str| rig.try_open(ip(1), &Request::to("/").add("X-Real-IP", client));
@@ -39,7 +39,7 @@ fn a_chat_of_100_lets_five_of_a_scanners_twelve_in_and_gives_a_freed_place_to_th
 }
 
 #[test]
-fn so_many_messages_pass_at_once_and_not_one_more() {
+fn exactly_the_burst_of_messages_passes_at_once() {
     for (example, path, passed) in [
         ("b-course", "/ws", 20),
         ("b-course", "/gateway", 120),
@@ -89,7 +89,7 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_a_second_for_all_of_them_a
 }
 
 #[test]
-fn etherpad_is_heard_at_500_messages_a_second_an_address_and_a_mebibyte_a_second_each() {
+fn etherpad_may_send_500_messages_a_second_to_an_address_and_a_mebibyte_a_second_to_each_connection() {
     let (small, large) = (frame(TEXT, b"x"), frame(2, &vec![b'x'; 64 << 10]));
     let said = [small.repeat(1000), large.repeat(48)];
     let backend = {
@@ -203,7 +203,7 @@ fn behind_haproxy_the_address_of_the_proxy_header_counts() {
 }
 
 #[test]
-fn who_is_not_cloudflare_and_who_comes_past_nginx_is_believed_no_header() {
+fn a_header_is_ignored_if_the_client_bypasses_cloudflare_or_nginx() {
     for (example, header) in [
         ("behind-cloudflare", "CF-Connecting-IP"),
         ("beside-nginx", "X-Forwarded-For"),
@@ -244,7 +244,7 @@ fn federation_is_for_the_named_networks_alone_and_200_of_theirs() {
 }
 
 #[test]
-fn socket_io_and_mastodon_hear_1009_for_a_message_above_their_size() {
+fn socket_io_and_mastodon_clients_get_1009_for_a_message_above_the_size() {
     for (example, size) in [("socket-io", 1 << 20), ("mastodon-streaming", 16 << 10)] {
         let backend = Backend::listening();
         let rig = started(&text_of(example), &backend);
@@ -285,7 +285,7 @@ fn a_socket_io_client_comes_to_the_same_of_two_servers_every_time() {
 }
 
 #[test]
-fn one_letter_too_few_in_any_example_is_told_with_its_place_and_the_right_key() {
+fn a_misspelt_key_in_any_example_is_reported_with_its_place_and_the_right_key() {
     let keys = [
         ("a-chat", "headers"),
         ("b-course", "burst"),

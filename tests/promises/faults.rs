@@ -1,5 +1,6 @@
-//! A fault of our own, raised on every stage of the walk and in the loops around it: one connection ends, all is given back,
-//! and nobody else notices. Needs the feature `faults`: `cargo test --features faults --test promises faults::`.
+//! A panic of our own, raised at every stage of the walk and in the loops around it: one connection ends, everything is
+//! given back, and no other connection notices. Needs the feature `faults`: `cargo test --features faults --test
+//! promises faults::`.
 
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ fn before_a_tunnel_it_ends_one_handshake() {
 }
 
 #[test]
-fn in_the_lobby_it_ends_that_one_and_who_waits_beside_it_is_served() {
+fn in_a_pending_socket_it_ends_that_one_and_others_are_served() {
     let backend = Backend::echo();
     let rig = faulty("lobby", &backend, "").start();
     let (mut victim, mut bystander) = (rig.connect(), rig.connect());
@@ -66,7 +67,7 @@ fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
 }
 
 #[test]
-fn with_a_pipe_in_hand_it_ends_that_one_and_the_pipe_is_nobodys() {
+fn with_a_lent_pipe_it_ends_that_one_and_the_pipe_is_closed() {
     let backend = Backend::echo();
     let rig = faulty("splice", &backend, "").start();
     let mut bystander = opened(&rig, 2);
@@ -78,7 +79,7 @@ fn with_a_pipe_in_hand_it_ends_that_one_and_the_pipe_is_nobodys() {
 }
 
 #[test]
-fn on_its_way_to_a_rest_or_back_it_ends_that_one() {
+fn during_parking_or_resuming_it_ends_that_one() {
     for stage in ["rest", "get up"] {
         let backend = Backend::echo();
         let rig = faulty(stage, &backend, "").start();
@@ -100,7 +101,7 @@ fn on_its_way_to_a_rest_or_back_it_ends_that_one() {
 }
 
 #[test]
-fn while_one_is_told_to_go_it_goes_all_the_same() {
+fn during_a_close_it_ends_that_one_all_the_same() {
     let backend = Backend::echo();
     let rig = faulty("goodbye", &backend, "[limits.timeouts]\nidle = \"1s\"").start();
     let mut victim = rig.try_open_announced(3);
@@ -127,7 +128,7 @@ fn while_a_refusal_is_delivered_its_seat_comes_back() {
 }
 
 #[test]
-fn the_sweep_goes_on_after_one_and_still_ends_who_is_idle() {
+fn the_sweep_continues_after_one_and_still_closes_idle_connections() {
     let backend = Backend::echo();
     let rig = faulty("sweep:2", &backend, "[limits.timeouts]\nidle = \"1s\"").start();
     let open: Vec<Socket> = (2..5).map(|n| rig.try_open_announced(n)).collect();
@@ -180,12 +181,12 @@ fn a_hundred_connections_and_a_transfer_live_through_one() {
     assert_eq!(rig.settled_within(PATIENCE).count(CLOSED), 1);
 }
 
-/// A guard in which the second connection that comes by this stage meets a fault there.
+/// A guard in which the second connection that passes this stage panics there.
 fn on_the_second(stage: &str, backend: &Backend) -> Rig {
     faulty(&format!("{stage}:2"), backend, "").start()
 }
 
-/// One worker, so that whoever is served afterwards is served by the one that met the fault.
+/// One worker, so that later connections are served by the worker that panicked.
 fn faulty(fault: &str, backend: &Backend, config: &str) -> Setup {
     let common = "[server]\nworkers = 1\n[client_ip]\ntrusted_proxies = [\"loopback\"]\n";
     Rig::before(backend)
@@ -229,7 +230,8 @@ fn echoes(socket: &mut Socket) {
     assert_eq!(socket.read_exactly(message.len()), message);
 }
 
-/// The fault is counted once and told once, nothing is held for it, who was there goes on, and the next one is served.
+/// Asserts that the panic was counted once and logged once, nothing is held for it, an open connection continues, and
+/// the next one is served.
 fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     rig.expect(counted, 1);
     echoes(bystander);

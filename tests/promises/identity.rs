@@ -1,5 +1,5 @@
-//! Whose connection it is: what a trusted proxy says counts, what anyone else says changes nothing, neither for the
-//! limits nor for what the server is told.
+//! The client of a connection. What a trusted proxy says counts; what anyone else says changes neither the limits nor
+//! what the server gets.
 
 use std::net::IpAddr;
 
@@ -155,7 +155,7 @@ fn forwarded_is_read_as_rfc_7239_writes_it() {
 }
 
 #[test]
-fn of_several_headers_the_first_that_is_there_is_asked_and_no_other() {
+fn of_several_headers_only_the_first_that_is_present_is_read() {
     client_is(
         &format!("{TRUSTED}headers = [\"cf-connecting-ip\", \"x-forwarded-for\"]\n"),
         &[
@@ -175,7 +175,7 @@ fn of_several_headers_the_first_that_is_there_is_asked_and_no_other() {
 }
 
 #[test]
-fn a_strangers_forwarding_headers_change_neither_the_limits_nor_what_the_server_is_told() {
+fn forwarding_headers_of_a_stranger_change_neither_the_limits_nor_what_the_server_gets() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, &format!("{TRUSTED}[limits]\nper_ip = 1"));
     let mut forged = Request::to("/ws");
@@ -263,7 +263,7 @@ const FORGEABLE: &[&str] = &[
 ];
 
 #[test]
-fn a_trusted_hop_is_appended_and_its_own_words_are_kept() {
+fn a_trusted_hop_is_appended_and_the_headers_that_it_sent_are_kept() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, TRUSTED);
     let request = Request::to("/ws")
@@ -293,7 +293,7 @@ fn a_trusted_hop_is_appended_and_its_own_words_are_kept() {
 }
 
 #[test]
-fn what_the_server_is_told_is_what_send_says() {
+fn the_server_gets_the_headers_that_send_says() {
     let proxy: IpAddr = "127.0.1.1".parse().unwrap();
     let request = Request::to("/ws")
         .add("X-Forwarded-For", "8.8.8.8, 203.0.113.7")
@@ -363,7 +363,7 @@ fn what_the_server_is_told_is_what_send_says() {
 const OF_EVERY_UPGRADE: [&str; 5] = ["GET ", "connection: ", "host: ", "sec-websocket-", "upgrade: "];
 
 #[test]
-fn a_reload_changes_what_the_next_ones_tell() {
+fn a_reload_changes_the_headers_of_later_connections() {
     let backend = Backend::listening();
     let text = |send: &str| {
         Rig::before(&backend)
@@ -515,7 +515,7 @@ fn clients_behind_a_translator_of_one_s_own_count_by_the_ipv4_inside_and_by_noth
     let other = rig.try_open(proxy, &from("2001:db8:64::203.0.113.8")).ok().unwrap();
     drop((open, other));
     rig.quiet();
-    // Routes and the server know the address as it came.
+    // Routes and the server get the original address.
     assert_eq!(backend.visit(0).header("X-Real-IP"), ["2001:db8:64::cb00:7107"]);
     let line = rig.line("it is told as it came", |line| {
         line["client"] == "2001:db8:64::cb00:7107"

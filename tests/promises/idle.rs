@@ -1,4 +1,4 @@
-//! Open connections that are silent for some seconds: wsguard puts them aside, and nobody can tell.
+//! Open connections that are silent for some seconds: wsguard parks them, and neither side notices.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::rig::{Backend, End, Gate, Request, Rig, Setup, accept_for, close_code, frame, ip, masked, unmasked, until};
 
 #[test]
-fn both_sides_still_speak_after_a_rest() {
+fn both_sides_can_still_send_after_parking() {
     let speaks = Gate::default();
     let backend = {
         let speaks = speaks.clone();
@@ -56,7 +56,7 @@ fn both_sides_still_speak_after_a_rest() {
 }
 
 #[test]
-fn whoever_ends_at_rest_is_heard_by_the_other_side_and_gives_its_slot_back() {
+fn the_end_of_a_parked_side_reaches_the_other_and_frees_the_slot() {
     let ends = Gate::default();
     let backend = {
         let ends = ends.clone();
@@ -79,7 +79,7 @@ fn whoever_ends_at_rest_is_heard_by_the_other_side_and_gives_its_slot_back() {
     let mut left = rig.open();
     let mut broken = rig.open();
     rig.rests(8);
-    // Who rests is open all the same.
+    // A parked connection still counts as open.
     rig.expect(r#"wsguard_connections{zone="default"}"#, 4);
     let refused = rig.ask(Request::to("/ws").into_bytes());
     assert_eq!(refused.status(), 429, "{refused}");
@@ -99,7 +99,7 @@ fn whoever_ends_at_rest_is_heard_by_the_other_side_and_gives_its_slot_back() {
 }
 
 #[test]
-fn what_is_told_to_one_at_rest_is_done_at_once() {
+fn a_parked_connection_obeys_a_command_at_once() {
     let backend = Backend::listening();
     let mut rig = Rig::start(
         &backend,
@@ -125,7 +125,7 @@ fn what_is_told_to_one_at_rest_is_done_at_once() {
 }
 
 #[test]
-fn one_at_rest_is_asked_whether_it_is_there_and_rests_again() {
+fn a_parked_connection_is_pinged_and_parked_again() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"7s\"\npong_timeout = \"9s\"");
     let mut lives = rig.open();
@@ -149,7 +149,7 @@ fn one_at_rest_is_asked_whether_it_is_there_and_rests_again() {
 }
 
 #[test]
-fn one_that_could_not_rest_for_what_its_client_had_not_acknowledged_rests_once_it_has() {
+fn a_connection_with_unacknowledged_bytes_is_parked_once_they_are_acknowledged() {
     let speaks = Gate::default();
     let backend = {
         let speaks = speaks.clone();
@@ -174,7 +174,7 @@ fn one_that_could_not_rest_for_what_its_client_had_not_acknowledged_rests_once_i
 }
 
 #[test]
-fn a_rest_refills_a_bucket_as_time_does_and_no_further() {
+fn parking_refills_a_bucket_as_time_does_and_no_more() {
     let backend = Backend::echo_frames();
     let rig = Rig::start(&backend, "[limits.messages]\nrate = \"1/s\"\nburst = 2");
     let mut socket = rig.open();
@@ -198,7 +198,7 @@ fn a_rest_refills_a_bucket_as_time_does_and_no_further() {
 }
 
 #[test]
-fn unix_sockets_rest_on_both_sides() {
+fn unix_sockets_are_parked_on_both_sides() {
     let dir = tempfile::tempdir().unwrap();
     let (front, back) = (dir.path().join("in.sock"), dir.path().join("chat.sock"));
     let server = UnixListener::bind(&back).unwrap();
@@ -239,7 +239,7 @@ fn unix_sockets_rest_on_both_sides() {
 }
 
 #[test]
-fn a_phone_that_comes_back_is_given_the_slot_of_its_own_dead_connection_at_rest() {
+fn a_phone_that_reconnects_gets_the_slot_of_its_own_dead_parked_connection() {
     let backend = Backend::echo();
     let rig = Rig::start(
         &backend,
@@ -249,7 +249,7 @@ fn a_phone_that_comes_back_is_given_the_slot_of_its_own_dead_connection_at_rest(
     let dead = rig.open();
     dead.vanish();
     rig.rests(4);
-    // Nobody is asked before it has been silent for `ping`.
+    // No client is pinged before it has been silent for `ping`.
     let newcomer = until("the dead one makes room", || {
         rig.try_open(ip(1), &Request::to("/")).ok()
     });

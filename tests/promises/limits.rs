@@ -1,4 +1,4 @@
-//! How many may be open: by address, by zone, in the process; and what the one too many hears.
+//! How many connections may be open, by address, by zone and in the process, and what a client above a limit gets.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -9,7 +9,7 @@ use crate::rig::{
 };
 
 #[test]
-fn the_sixth_connection_of_an_address_hears_429_to_the_byte_and_the_server_never_sees_it() {
+fn the_sixth_connection_of_an_address_gets_429_to_the_byte_and_never_reaches_the_server() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = 5");
     let five: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
@@ -37,7 +37,7 @@ fn the_sixth_connection_of_an_address_hears_429_to_the_byte_and_the_server_never
 }
 
 #[test]
-fn the_101st_of_100_hears_503_whoever_it_is() {
+fn the_101st_of_100_gets_503_from_any_address() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nconnections = 100");
     let open: Vec<Socket> = (0..100).map(|n| rig.open_from(nth_ip(n))).collect();
@@ -53,7 +53,7 @@ fn the_101st_of_100_hears_503_whoever_it_is() {
 }
 
 #[test]
-fn without_a_word_on_it_fifty_connections_an_address_are_the_limit() {
+fn by_default_an_address_may_have_fifty_connections() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");
     let open: Vec<Socket> = (0..50).map(|_| rig.open()).collect();
@@ -92,7 +92,7 @@ fn close_opens_the_websocket_and_ends_it_with_1013_and_the_text() {
 
 /// Many clients come back at once from a WebSocket that had opened: their wait begins anew with every open.
 #[test]
-fn a_close_frame_is_held_back_for_a_second_or_two_and_holds_a_seat_but_no_slot() {
+fn a_refusal_by_close_frame_waits_a_second_or_two_with_a_seat_but_no_slot() {
     let backend = Backend::listening();
     let config = "[limits]\nper_ip = 1\nreject_with = \"close\"";
     let rig = Rig::start(&backend, config);
@@ -116,7 +116,7 @@ fn a_close_frame_is_held_back_for_a_second_or_two_and_holds_a_seat_but_no_slot()
     drop(refused);
     rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
 
-    // Who leaves is not waited for.
+    // A client that leaves ends the wait.
     for goodbye in [&masked(8, &1000_u16.to_be_bytes())[..], b""] {
         let (asked, mut refused) = Began::with(|| rig.send(Request::to("/ws")));
         assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
@@ -133,7 +133,7 @@ fn a_close_frame_is_held_back_for_a_second_or_two_and_holds_a_seat_but_no_slot()
 }
 
 #[test]
-fn who_is_held_gives_its_seat_to_the_first_that_wants_it_and_hears_1013_then() {
+fn a_client_whose_refusal_waits_gets_1013_when_its_seat_is_needed() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("max_pending = 4")
@@ -190,7 +190,7 @@ fn close_says_server_at_capacity_beyond_a_full_zone() {
 }
 
 #[test]
-fn close_speaks_http_to_what_is_no_websocket_and_where_no_limit_spoke() {
+fn close_answers_in_http_if_there_is_no_upgrade_or_no_limit_refused() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -204,7 +204,7 @@ fn close_speaks_http_to_what_is_no_websocket_and_where_no_limit_spoke() {
 }
 
 #[test]
-fn after_its_1013_the_guard_has_ended_and_what_the_browser_answers_goes_nowhere() {
+fn after_1013_the_guard_ends_and_ignores_the_browsers_answer() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = 1\nreject_with = \"close\"");
     let _open = rig.open();
@@ -263,7 +263,7 @@ fn a_zone_overrides_how_it_refuses() {
     rig.quiet();
 }
 
-/// What a scanner does: twelve in under a second, and then it holds them without a word.
+/// A scanner opens twelve connections in under a second, and then keeps them without sending anything.
 #[test]
 fn twelve_connections_within_800_ms_leave_five_open() {
     let backend = Backend::listening();
@@ -367,7 +367,7 @@ fn a_hundred_new_addresses_a_second_stop_exactly_at_the_budget() {
 }
 
 #[test]
-fn a_racing_budget_is_never_exceeded_whoever_comes() {
+fn a_racing_budget_is_never_exceeded_from_many_addresses() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nconnections = 37\n[log]\naccess = \"off\"");
     for round in 1..=5 {
@@ -416,7 +416,7 @@ fn known_networks_have_caps_of_their_own_and_the_longest_prefix_decides() {
 }
 
 #[test]
-fn observe_counts_what_it_would_refuse_and_lets_it_in() {
+fn observe_counts_what_it_would_refuse_and_admits_it() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nmode = \"observe\"\nper_ip = 1\nconnections = 3");
     let one = rig.open();

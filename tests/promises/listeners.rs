@@ -61,7 +61,7 @@ fn a_unix_socket_is_bound_over_one_left_behind_and_removed_at_the_end() {
 }
 
 #[test]
-fn a_unix_socket_that_somebody_listens_on_is_not_taken_over() {
+fn a_unix_socket_with_a_listener_is_not_taken_over() {
     let backend = Backend::listening();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.sock");

@@ -8,7 +8,7 @@ use crate::rig::{Backend, Began, Gate, Request, Rig, Socket, close_code, frame, 
 const PONG: u8 = 10;
 
 #[test]
-fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
+fn a_silent_client_is_pinged_and_its_pong_is_not_passed_on() {
     let backend = Backend::start(|guest| {
         guest.open();
         // A ping of the server's own is answered to the server.
@@ -37,7 +37,7 @@ fn a_silent_client_is_asked_and_its_answer_stays_with_us() {
 }
 
 #[test]
-fn who_takes_a_ping_and_does_not_answer_is_reaped_while_its_neighbours_stay() {
+fn a_client_that_does_not_answer_a_ping_is_closed_and_others_stay() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
     let (silent, mut ghost) = Began::with(|| rig.open());
@@ -86,7 +86,7 @@ fn any_byte_of_the_client_is_an_answer() {
 }
 
 #[test]
-fn a_client_whose_host_does_not_acknowledge_the_ping_is_not_held_to_the_answer() {
+fn pong_timeout_does_not_run_until_the_clients_host_acknowledges_the_ping() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -121,7 +121,7 @@ fn a_ping_waits_for_the_end_of_the_servers_frame() {
 }
 
 #[test]
-fn who_says_nothing_after_the_upgrade_is_asked_and_ended_with_1008() {
+fn a_client_without_a_first_message_is_pinged_and_closed_with_1008() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.timeouts]\nfirst_message = \"2s\"");
     let (opened, [mut silent, mut listens, mut speaks]) = Began::with(|| [(); 3].map(|()| rig.open()));
@@ -146,7 +146,7 @@ fn who_says_nothing_after_the_upgrade_is_asked_and_ended_with_1008() {
 }
 
 #[test]
-fn a_delayed_client_is_no_ghost() {
+fn a_delayed_client_is_not_a_ghost() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -162,7 +162,7 @@ fn a_delayed_client_is_no_ghost() {
 }
 
 #[test]
-fn heartbeats_are_shown_and_nothing_is_done_about_them() {
+fn heartbeats_are_counted_and_have_no_effect() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.messages]\nrate = \"300/min\"");
     let mut socket = rig.open();
@@ -218,7 +218,7 @@ fn a_client_whose_dead_sockets_fill_its_cap_gets_the_slot_of_one_of_them() {
 }
 
 #[test]
-fn a_client_whose_sockets_are_alive_hears_429_and_keeps_them() {
+fn a_client_whose_sockets_are_alive_gets_429_and_keeps_them() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, AT_CAP);
     let mut alive: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
@@ -241,7 +241,7 @@ fn a_client_whose_sockets_are_alive_hears_429_and_keeps_them() {
 }
 
 #[test]
-fn only_who_is_dead_makes_room_and_for_as_many_as_are() {
+fn only_dead_connections_make_room_each_for_one_new_one() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, AT_CAP);
     let mut sockets: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
@@ -303,7 +303,7 @@ fn a_listener_on_a_thin_line_that_always_has_something_on_its_way_is_alive() {
 }
 
 #[test]
-fn one_newcomer_of_a_client_waits_and_the_others_hear_429_at_once() {
+fn one_new_connection_of_a_client_waits_and_the_others_get_429_at_once() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, AT_CAP);
     let dead: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
@@ -319,7 +319,7 @@ fn one_newcomer_of_a_client_waits_and_the_others_hear_429_at_once() {
 }
 
 #[test]
-fn who_does_not_wait_for_its_slot_gives_its_seat_back_at_once() {
+fn a_client_that_stops_waiting_for_its_slot_frees_its_seat_at_once() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, AT_CAP);
     let dead: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
@@ -362,7 +362,7 @@ fn answer_one(socket: &mut Socket) {
 
 /// What a client sends waits in the kernel for as long as the server takes nothing, and its answers behind it.
 #[test]
-fn a_client_that_is_not_read_because_the_server_takes_nothing_is_no_ghost_and_not_idle() {
+fn a_client_that_is_not_read_because_the_server_takes_nothing_is_neither_a_ghost_nor_idle() {
     let listens = Gate::default();
     let backend = {
         let listens = listens.clone();
@@ -398,7 +398,7 @@ fn a_client_that_is_not_read_because_the_server_takes_nothing_is_no_ghost_and_no
 }
 
 #[test]
-fn nobody_is_idle_whose_messages_are_delayed_in_either_direction() {
+fn a_connection_whose_messages_are_delayed_in_either_direction_is_not_idle() {
     for limits in ["rate", "out_rate"] {
         let backend = Backend::echo();
         let rig = Rig::start(
@@ -484,7 +484,7 @@ fn a_client_that_did_not_read_and_then_vanished_makes_room() {
 
 /// A program that is alive, and has not read for a while.
 #[test]
-fn where_tcp_is_answer_enough_who_does_not_read_stays_and_who_is_gone_does_not() {
+fn with_pong_tcp_a_client_that_does_not_read_stays_and_one_that_is_gone_is_closed() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,

@@ -1,4 +1,4 @@
-//! What wsguard promises, told at the level of bytes: the real binary, real sockets on both sides of it.
+//! What wsguard promises, tested at the level of bytes: the real binary with real sockets on both sides.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../rig/mod.rs"]

@@ -1,4 +1,4 @@
-//! Limits on messages: what passes, what the client hears, and what the server gets to see of it.
+//! Limits on messages: what passes, what the client gets, and what reaches the server.
 
 use std::io::Read;
 use std::thread;
@@ -36,8 +36,8 @@ fn of_six_messages_at_once_under_5_a_second_five_pass_and_the_sixth_ends_the_con
     assert_eq!(line["message"], "rate");
 }
 
-/// A proxy before the guard closes its own client's connection at our end, and what that client has just sent would have the
-/// kernel throw away what it has not read yet.
+/// When the guard ends, a proxy in front of it closes the connection of its client. If the client has just sent
+/// something, the kernel would then drop what the client has not read yet.
 #[test]
 fn the_end_follows_the_clients_answer_to_the_close_frame_and_not_the_close_frame() {
     let backend = Backend::listening();
@@ -117,7 +117,7 @@ fn all_sockets_of_a_client_spend_from_one_bucket_and_a_new_one_finds_what_was_sp
 }
 
 #[test]
-fn heartbeats_survive_the_limit_and_a_flood_of_them_does_not() {
+fn heartbeats_pass_the_limit_and_a_flood_of_them_does_not() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits.messages]\nrate = \"5/s\"");
     let mut socket = rig.open();
@@ -300,7 +300,7 @@ fn a_notice_is_the_last_message_before_the_close() {
 }
 
 #[test]
-fn what_the_server_is_in_the_middle_of_saying_is_said_before_the_close() {
+fn a_message_that_the_server_has_begun_is_completed_before_the_close() {
     let (gate, goes_on) = (Gate::default(), Gate::default());
     let backend = Backend::start({
         let (gate, goes_on) = (gate.clone(), goes_on.clone());
@@ -353,7 +353,7 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
     let limits = |on_exceed| {
         format!("[limits.messages]\nrate = \"60/min\"\nburst = 1\non_exceed = \"{on_exceed}\"\nnotice = \"slower\"")
     };
-    // Who is delayed hears it behind the message.
+    // A delayed client gets it after the message.
     let rig = Rig::start(&backend, &limits("delay"));
     let mut socket = rig.open();
     assert_eq!(socket.read_exactly(first.len()), first);
@@ -370,7 +370,7 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
     drop(socket);
     rig.quiet();
 
-    // Who is closed hears the close alone, which may stand there.
+    // A closed client gets only the close, which may come there.
     let backend = Backend::start({
         let first = first.clone();
         move |guest| {
@@ -389,7 +389,7 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
 }
 
 #[test]
-fn who_observes_lets_everything_pass() {
+fn observe_lets_every_message_pass() {
     let backend = Backend::echo();
     let rig = Rig::start(
         &backend,
@@ -414,7 +414,7 @@ fn who_observes_lets_everything_pass() {
 }
 
 #[test]
-fn what_the_server_sends_too_fast_waits_there_and_arrives_whole() {
+fn messages_that_the_server_sends_too_fast_wait_there_and_arrive_complete() {
     let backend = Backend::start(|guest| {
         guest.open();
         let messages: Vec<u8> = (0..13_u8).flat_map(|n| frame(2, &[n; 100])).collect();
@@ -437,7 +437,7 @@ fn what_the_server_sends_too_fast_waits_there_and_arrives_whole() {
 }
 
 #[test]
-fn who_is_denied_what_a_limit_held_back_hears_a_reset_and_no_orderly_end() {
+fn a_client_that_loses_delayed_messages_gets_a_reset_and_no_orderly_end() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(&frame(2, b"one of many").repeat(20));
@@ -601,9 +601,9 @@ fn split_at(mut bytes: Vec<u8>, at: usize) -> (Vec<u8>, Vec<u8>) {
     (bytes, rest)
 }
 
-/// One is woken for each token, and not all who wait for it.
+/// Each token wakes one waiting connection, and not all.
 #[test]
-fn a_crowd_that_waits_for_what_it_shares_is_served_in_turn_and_costs_what_one_does() {
+fn many_connections_that_wait_for_a_shared_bucket_are_served_in_turn_at_the_cost_of_one() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(&frame(2, b"tick").repeat(10_000));
@@ -640,7 +640,7 @@ fn a_crowd_that_waits_for_what_it_shares_is_served_in_turn_and_costs_what_one_do
     assert!(of_all <= 3 * of_one + 15, "{of_all} ticks, where one took {of_one}");
 }
 
-/// What has come until now.
+/// The bytes that have arrived so far.
 fn received(socket: &mut Socket) -> Vec<u8> {
     socket.stream().set_nonblocking(true).unwrap();
     let mut got = Vec::new();

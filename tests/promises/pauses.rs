@@ -1,4 +1,5 @@
-//! wsguard itself is stopped for a while (`SIGSTOP`, a paused virtual machine) and goes on: nobody pays for that.
+//! wsguard itself is stopped for a while (`SIGSTOP`, a paused virtual machine) and continues. No client is closed for
+//! that.
 
 use std::net::IpAddr;
 use std::thread;
@@ -16,7 +17,7 @@ use crate::rig::{Backend, Began, Gate, PATIENCE, Request, Rig, Socket, frame, ma
 /// WSGUARD_PAUSE=90 WSGUARD_PAUSE_CONNECTIONS=2000 cargo test --release --test promises -- pauses --nocapture
 /// ```
 #[test]
-fn a_pause_of_our_own_ends_nobody_who_is_alive() {
+fn a_pause_of_our_own_ends_no_connection_that_is_alive() {
     let each = asked_for("WSGUARD_PAUSE_CONNECTIONS", 70) / KINDS;
     // All have to be there before the first of them is due.
     let limit = Duration::from_secs(3) + Duration::from_millis(10) * u32::try_from(each * KINDS).unwrap();
@@ -71,7 +72,7 @@ fn a_pause_of_our_own_ends_nobody_who_is_alive() {
     rig.quiet();
 }
 
-/// Clients in every state in which somebody waits for them.
+/// Clients in every state that has a timeout.
 struct Crowd {
     /// Were asked whether they are there.
     asked: Vec<Socket>,

@@ -136,7 +136,7 @@ fn where_too_much_closes_a_frame_that_the_bucket_does_not_hold_is_refused_by_its
 }
 
 #[test]
-fn a_goodbye_in_the_middle_of_a_frame_lets_no_more_of_it_pass_than_the_rate_does() {
+fn a_close_in_the_middle_of_a_frame_lets_no_more_of_it_pass_than_the_rate_allows() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -156,7 +156,7 @@ fn a_goodbye_in_the_middle_of_a_frame_lets_no_more_of_it_pass_than_the_rate_does
 }
 
 #[test]
-fn one_close_frame_ends_what_a_client_may_say_but_for_the_pong_it_owes() {
+fn after_its_close_frame_a_client_may_send_only_the_pong_that_it_owes() {
     let goodbye = masked(CLOSE, b"\x03\xe8bye");
     for more in [goodbye.clone(), masked(TEXT, b"one more thing"), masked(PING, b"")] {
         let backend = Backend::listening();
@@ -236,7 +236,7 @@ fn empty_messages_are_counted_where_bytes_or_sizes_alone_are_limited() {
 }
 
 #[test]
-fn without_a_word_in_the_file_a_frame_that_rfc_6455_forbids_reaches_no_server() {
+fn by_default_a_frame_that_rfc_6455_forbids_reaches_no_server() {
     let frames: [(&[u8], &str); 4] = [
         (b"\x81\x01x", "frame without a mask"),
         (b"\xc1\x80mask", "reserved bit without an extension"),
@@ -303,7 +303,7 @@ fn reserved_bits_pass_where_the_101_agrees_on_an_extension_that_has_them() {
 }
 
 #[test]
-fn what_a_server_says_is_for_its_client_to_judge() {
+fn frames_of_a_server_are_not_checked() {
     let said: &[u8] = b"\xf1\x02hi\x88\x02\x03\xe8\x81\x05again\x83\x00 and no frame at all";
     let backend = Backend::start(move |guest| {
         guest.open();
@@ -318,7 +318,7 @@ fn what_a_server_says_is_for_its_client_to_judge() {
 }
 
 #[test]
-fn an_exempt_zone_passes_what_it_is_given_unless_it_says_otherwise() {
+fn an_exempt_zone_passes_forbidden_frames_unless_it_has_a_limit_or_strict_frames() {
     let route = "[[route]]\nnetworks = [\"127.0.0.0/8\"]\nzone = \"exempt\"\n";
     for (own, passes) in [("", true), ("[zone.exempt.messages]\nstrict_frames = true\n", false)] {
         let backend = Backend::echo();

@@ -1,4 +1,4 @@
-//! Those who have not asked yet: how many there may be, who gives way, and how long they may take.
+//! Sockets without a complete request: how many there may be, which one gives way, and how long they may take.
 
 use std::net::IpAddr;
 use std::thread;
@@ -54,9 +54,9 @@ fn when_all_seats_are_taken_the_silent_one_that_waited_longest_gives_way() {
     rig.quiet();
 }
 
-/// Who is in the middle of asking stays, though it came first; it has a second to say the rest.
+/// A socket with half a head stays although it came first; it has a second to send the rest.
 #[test]
-fn who_has_begun_to_speak_gives_way_after_the_silent_ones() {
+fn a_socket_that_has_sent_something_gives_way_after_the_silent_ones() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("max_pending = 3\nmax_pending_per_ip = \"off\"")
@@ -84,7 +84,7 @@ fn who_has_begun_to_speak_gives_way_after_the_silent_ones() {
 }
 
 #[test]
-fn where_all_have_begun_the_one_that_waited_longest_gives_way() {
+fn if_all_have_sent_something_the_one_that_waited_longest_gives_way() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("max_pending = 3\nmax_pending_per_ip = \"off\"")
@@ -165,7 +165,7 @@ fn a_silent_socket_is_closed_at_the_deadline_without_a_byte() {
 }
 
 #[test]
-fn who_leaves_before_asking_frees_the_seat_at_once() {
+fn a_client_that_ends_before_its_request_frees_the_seat_at_once() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).start();
     let sockets: Vec<Socket> = (0..10).map(|_| rig.send("GET /ws")).collect();
@@ -178,7 +178,7 @@ fn who_leaves_before_asking_frees_the_seat_at_once() {
 }
 
 #[test]
-fn who_leaves_without_a_word_frees_the_seat_at_once() {
+fn a_client_that_ends_without_a_byte_frees_the_seat_at_once() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).start();
     let sockets: Vec<Socket> = (0..12).map(|_| rig.connect()).collect();
@@ -246,7 +246,7 @@ fn a_check_that_only_connects_leaves_no_line_and_is_counted_apart() {
 
 /// The end comes in one piece with the bytes before it: nothing more will ever be told of that socket.
 #[test]
-fn who_begins_to_ask_and_ends_in_the_same_moment_frees_the_seat_at_once() {
+fn half_a_head_with_the_end_right_behind_it_frees_the_seat_at_once() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).start();
     for n in 0..20 {
@@ -264,7 +264,7 @@ fn who_begins_to_ask_and_ends_in_the_same_moment_frees_the_seat_at_once() {
 
 /// A whole request with the end right behind it is one: it is decided on, and then there is nobody to be served.
 #[test]
-fn what_was_asked_before_the_end_is_answered() {
+fn a_request_with_the_end_right_behind_it_is_decided() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).start();
     for _ in 0..20 {
@@ -292,9 +292,9 @@ fn a_large_head_that_comes_after_a_while_is_read_to_its_end() {
     rig.quiet();
 }
 
-/// Answered, and not yet closed by the client: the seat is given back only with the descriptor, and that soon.
+/// Refused clients that have not closed yet: their seats are freed with their descriptors, which happens soon.
 #[test]
-fn who_was_refused_and_stays_is_let_go_of_after_a_second() {
+fn a_refused_client_that_stays_is_closed_after_a_second() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).start();
     let mut refused: Vec<Socket> = (0..5)
@@ -312,7 +312,7 @@ fn who_was_refused_and_stays_is_let_go_of_after_a_second() {
 }
 
 #[test]
-fn where_half_of_the_seats_are_taken_nobody_who_was_refused_lingers() {
+fn if_half_of_the_seats_are_taken_no_refused_client_lingers() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).listener("max_pending = 6").start();
     let held: Vec<Socket> = (0..3).map(|n| rig.connect_from(nth_ip(n))).collect();
@@ -331,9 +331,9 @@ fn where_half_of_the_seats_are_taken_nobody_who_was_refused_lingers() {
     rig.quiet();
 }
 
-/// A newcomer is served while hundreds say nothing.
+/// A new client is served while hundreds are silent.
 #[test]
-fn a_crowd_that_says_nothing_does_not_hold_up_an_honest_newcomer() {
+fn many_silent_sockets_do_not_delay_an_honest_client() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).listener("max_pending = 300").start();
     let crowd: Vec<Socket> = (0..400)
@@ -354,10 +354,10 @@ fn a_crowd_that_says_nothing_does_not_hold_up_an_honest_newcomer() {
     rig.quiet();
 }
 
-/// Thousands wait, then all of them begin to speak at once, then all of them come to the end: nobody is forgotten, and who
-/// comes meanwhile need not wait for them.
+/// Thousands of sockets wait, then all begin a request at once, then all complete it. None is forgotten, and a client
+/// that comes in the meantime need not wait for them.
 #[test]
-fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
+fn thousands_of_pending_sockets_delay_nobody_and_each_is_served_in_the_end() {
     raise_descriptors();
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
@@ -400,8 +400,8 @@ fn thousands_that_wait_hold_nobody_up_and_each_is_heard_in_the_end() {
     rig.quiet();
 }
 
-/// How long one takes to get in. The worst of several is what else the machine did at that moment, so the second-worst is
-/// what tests look at.
+/// How long one client takes to be admitted: the second-longest time of several. The longest shows only what else the
+/// machine did at that moment.
 fn newcomer(rig: &Rig, source: IpAddr) -> Duration {
     let start = Instant::now();
     drop(rig.open_from(source));

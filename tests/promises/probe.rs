@@ -26,7 +26,7 @@ const GUARDED: &str = r#"
 "#;
 
 #[test]
-fn it_tells_the_limit_of_a_guard_and_finds_nothing_bad() {
+fn it_finds_the_limit_of_a_guard_and_nothing_bad() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("handshake_timeout = \"3s\"")
@@ -149,7 +149,7 @@ fn it_has_sockets_enough_to_prove_the_highest_limit_that_it_looks_for() {
 }
 
 #[test]
-fn where_no_limit_is_found_none_is_made_up() {
+fn without_a_limit_it_reports_none() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).listener("handshake_timeout = \"1s\"").start();
     let output = probed(&[&format!("ws://{}", rig.front()), "--most", "12", "--patience", "5"]);
@@ -160,7 +160,7 @@ fn where_no_limit_is_found_none_is_made_up() {
 }
 
 #[test]
-fn it_goes_nowhere_that_it_was_not_sent() {
+fn it_refuses_a_target_that_is_foreign_or_not_a_ws_url() {
     for (url, word) in [
         ("ws://192.0.2.1:80/", "--i-own-this"),
         ("wss://127.0.0.1:443/", "TLS is not in this version"),
@@ -181,7 +181,7 @@ fn it_goes_nowhere_that_it_was_not_sent() {
 }
 
 #[test]
-fn a_target_that_is_gone_or_lets_nobody_in_is_named() {
+fn a_target_that_is_gone_or_refuses_everyone_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let output = probed(&[&format!("ws://{free}/")]);
     assert_eq!(output.status.code(), Some(1));

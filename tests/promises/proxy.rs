@@ -1,5 +1,5 @@
-//! The PROXY protocol, versions 1 and 2: read to the byte however it is cut, required from those who are trusted, and
-//! refused from anyone else. Bytes are typed from the specification.
+//! The PROXY protocol, versions 1 and 2: read exactly however it is split, required from trusted peers, and refused
+//! from all others. The bytes are typed from the specification.
 
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -155,7 +155,7 @@ fn additional_fields_of_version_2_are_skipped() {
 }
 
 #[test]
-fn only_a_source_that_is_itself_trusted_is_asked_for_forwarding_headers() {
+fn forwarding_headers_are_read_only_if_the_source_itself_is_trusted() {
     let backend = Backend::listening();
     let rig = before(&backend).start();
     let request = Request::to("/ws").add("X-Forwarded-For", "203.0.113.9");
@@ -290,7 +290,7 @@ fn a_unix_peer_without_a_header_is_closed_without_a_byte() {
 }
 
 #[test]
-fn where_no_header_is_announced_one_is_a_broken_request() {
+fn a_proxy_header_on_a_listener_without_them_is_a_broken_request() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");
     let answer = rig.ask([V1, Request::to("/ws").as_ref()].concat());

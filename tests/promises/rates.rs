@@ -1,11 +1,12 @@
-//! How often one may come: by address and by zone. Exact, and a refused attempt costs nothing but itself.
+//! How often connections may be opened, by address and by zone. The rate is exact, and a refused attempt takes nothing
+//! from it.
 
 use std::time::{Duration, Instant};
 
 use crate::rig::{Backend, Request, Rig, ip, nth_ip};
 
 #[test]
-fn beyond_its_burst_an_address_hears_429_and_others_do_not() {
+fn above_its_burst_an_address_gets_429_and_others_do_not() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip_rate = \"1/min\"\nper_ip_burst = 3");
     for _ in 0..3 {
@@ -37,7 +38,7 @@ fn a_rate_written_without_its_burst_has_its_own_number_as_burst() {
 }
 
 #[test]
-fn who_hammers_gets_exactly_the_rate() {
+fn a_client_that_never_stops_trying_gets_exactly_the_rate() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -87,7 +88,7 @@ fn an_admitted_attempt_has_spent_its_token_even_if_the_server_then_fails() {
 }
 
 #[test]
-fn what_never_was_an_upgrade_spends_no_token() {
+fn a_request_without_an_upgrade_spends_no_token() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip_rate = \"1/min\"\nper_ip_burst = 1");
     for _ in 0..5 {
@@ -142,7 +143,7 @@ fn a_known_network_has_a_rate_of_its_own() {
 }
 
 #[test]
-fn observe_lets_in_what_comes_too_often_and_says_so() {
+fn observe_admits_and_counts_attempts_above_the_rate() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,

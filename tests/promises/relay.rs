@@ -128,7 +128,7 @@ fn a_fragmented_message_counts_once() {
 
 /// Plain bytes are no frames: where frames need not be any they pass, and what can't be counted is not.
 #[test]
-fn what_is_no_websocket_passes_too() {
+fn a_stream_that_is_not_websocket_passes_too() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
@@ -144,7 +144,7 @@ fn what_is_no_websocket_passes_too() {
 }
 
 #[test]
-fn a_client_that_has_said_all_still_hears_everything() {
+fn a_client_that_has_ended_its_side_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.listen();
@@ -166,7 +166,7 @@ fn a_client_that_has_said_all_still_hears_everything() {
 }
 
 #[test]
-fn a_server_that_has_said_all_still_hears_everything() {
+fn a_server_that_has_ended_its_side_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(b"done");
@@ -216,7 +216,7 @@ fn a_reset_of_the_server_is_a_reset_at_the_client_behind_all_it_had_sent() {
 
 /// The server answers, and ends without having read all: its kernel resets, while the client has read nothing yet.
 #[test]
-fn an_end_of_the_server_with_unread_bytes_loses_none_of_what_it_had_said() {
+fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
@@ -242,9 +242,9 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_what_it_had_said() {
     rig.quiet();
 }
 
-/// Neither side reads any more, so nothing that ends can be seen by reading.
+/// Neither side is read any more, so no end can be noticed by reading.
 #[test]
-fn a_reset_is_noticed_even_behind_bytes_that_nobody_takes() {
+fn a_reset_is_noticed_even_behind_bytes_that_nobody_reads() {
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::start(move |guest| {

@@ -1,4 +1,4 @@
-//! A new policy in place of the old one: whole or not at all, and nobody who is connected notices.
+//! A new policy replaces the old one, as a whole or not at all, and open connections do not notice.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -56,7 +56,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
             assert!(error.contains(why), "round {round}: {error}");
             assert_all_open(&rig, &open, 2008);
         };
-        // A limit that is lowered, off, and on again, counts whoever is open and ends nobody.
+        // A limit that is lowered, off, and on again counts all open connections and ends none.
         good(&zoned("per_ip = 5"));
         assert_eq!(refusal(&rig, nth_ip(1)), 429);
         good(&zoned("per_ip = \"off\"\nconnections = \"off\""));
@@ -83,7 +83,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
             }
         }
         bad(&format!("{whole}\n[[listener]]\nbind = [\"{taken}\"]"), "in use");
-        // Whatever else may come and go.
+        // Everything else that may come and go.
         good(&format!(
             "{whole}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]"
         ));
@@ -129,7 +129,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
 }
 
 #[test]
-fn a_limit_that_is_switched_on_counts_what_is_open_and_a_lower_one_ends_nobody() {
+fn a_limit_that_is_switched_on_counts_what_is_open_and_lowering_it_ends_no_connection() {
     let (backend, kept) = keeping();
     let rig = start(&unwatched(
         &backend,
@@ -163,7 +163,7 @@ fn a_limit_that_is_switched_on_counts_what_is_open_and_a_lower_one_ends_nobody()
 }
 
 #[test]
-fn what_can_not_change_is_refused_whole_and_by_name_and_stays_refused_where_operators_look() {
+fn a_change_that_needs_a_restart_is_refused_by_name_and_stays_visible_to_operators() {
     let (backend, _kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits]\nper_ip = 2"));
     let _open = [rig.open(), rig.open()];
@@ -333,7 +333,7 @@ fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
 }
 
 #[test]
-fn what_the_descriptor_limit_lowers_is_said_at_the_start_and_when_it_changes() {
+fn limits_lowered_by_the_descriptor_limit_are_logged_at_the_start_and_on_a_change() {
     let backend = Backend::listening();
     let listening = |max_pending: u32| {
         let listener = "[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]";
@@ -457,7 +457,7 @@ fn a_head_that_a_reload_overtakes_is_decided_by_the_new_policy_and_leaves_no_dri
 }
 
 #[test]
-fn who_waits_for_a_dead_ones_slot_when_its_zone_moves_in_the_file_is_answered_by_its_own_zone() {
+fn a_client_that_waits_for_a_dead_connections_slot_is_answered_by_its_own_zone_after_a_reload() {
     const PINGED: &str = "[zone.b.messages]\nping = \"1s\"";
     side_by_side(["http", "close", "drop"], |style| {
         let limits = |per_ip: u32| format!("reject_with = \"{style}\"\nper_ip = {per_ip}\n{PINGED}");
@@ -556,7 +556,7 @@ fn a_listener_that_goes_resets_none_of_a_hundred_that_are_queued_on_it_and_its_c
         for socket in &mut queued {
             socket.send(Request::to("/ws").as_ref());
         }
-        // One that has gone already must not cost the others anything.
+        // A client that has gone already must not affect the others.
         reset.reset();
         rig.put(&without);
         rig.signal(Signal::HUP);
@@ -628,9 +628,10 @@ fn a_silent_socket_that_was_queued_on_a_listener_that_goes_is_ended_in_time() {
     rig.quiet();
 }
 
-/// Whoever connects is answered, or was refused before; a listener that goes never resets one that it had taken.
+/// Every client that connects is answered, or was refused by the kernel before. A listener that is removed never resets
+/// a connection that it had accepted.
 #[test]
-fn under_a_storm_of_connects_a_listener_goes_at_once_and_resets_nobody() {
+fn during_a_storm_of_connects_a_removed_listener_closes_at_once_and_resets_nobody() {
     let backend = Backend::listening();
     let without = unwatched(&backend, "");
     let with =
@@ -716,7 +717,7 @@ fn a_kept_listener_accepts_throughout() {
 }
 
 #[test]
-fn other_servers_are_for_newcomers_and_a_server_that_returns_has_its_connections() {
+fn new_servers_get_new_connections_and_a_server_that_returns_has_its_old_ones() {
     let (first, second) = (Backend::echo(), Backend::echo());
     let file = |backend: &Backend| unwatched(backend, "");
     let rig = start(&file(&first));
@@ -743,7 +744,7 @@ fn other_servers_are_for_newcomers_and_a_server_that_returns_has_its_connections
 }
 
 #[test]
-fn a_server_that_a_reload_removes_before_a_newcomer_comes_to_it_keeps_its_count_too() {
+fn a_server_that_a_reload_removes_during_a_dial_keeps_its_count() {
     let ((stuck, _held), backend, other) = (full_queue(), Backend::echo(), Backend::echo());
     let file = |servers: &[SocketAddr]| {
         let servers: Vec<String> = servers.iter().map(SocketAddr::to_string).collect();
@@ -825,7 +826,7 @@ fn an_open_connection_keeps_the_timeouts_of_its_admission() {
 }
 
 #[test]
-fn a_hup_while_the_file_is_read_for_the_first_time_ends_nobody() {
+fn a_hup_during_the_first_read_of_the_file_does_not_end_the_process() {
     let backend = Backend::echo();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("wsguard.toml");
@@ -854,7 +855,7 @@ fn a_hup_while_the_file_is_read_for_the_first_time_ends_nobody() {
 }
 
 #[test]
-fn a_flurry_of_hups_is_taken_one_after_the_other_and_the_last_file_wins() {
+fn many_hups_are_handled_one_after_the_other_and_the_last_file_wins() {
     let (backend, _kept) = keeping();
     let file = |per_ip: u32| unwatched(&backend, &format!("[limits]\nper_ip_rate = \"off\"\nper_ip = {per_ip}"));
     let rig = start(&file(1));
@@ -961,7 +962,7 @@ fn a_folder_that_is_swapped_is_noticed_and_what_is_written_in_the_new_one_too() 
 }
 
 #[test]
-fn a_file_that_is_gone_is_told_of_once_and_noticed_when_it_is_back() {
+fn a_missing_file_is_logged_once_and_noticed_when_it_is_back() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
@@ -986,7 +987,7 @@ fn a_file_that_is_gone_is_told_of_once_and_noticed_when_it_is_back() {
 }
 
 #[test]
-fn who_writes_a_new_file_may_rest_for_longer_than_two_looks_are_apart() {
+fn a_writer_may_pause_for_longer_than_two_looks_are_apart() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
     let text = watched(&backend, "[limits]\nper_ip = 2");
@@ -1003,7 +1004,7 @@ fn who_writes_a_new_file_may_rest_for_longer_than_two_looks_are_apart() {
 }
 
 #[test]
-fn a_file_that_could_not_be_read_for_a_while_is_told_of_once_and_applied_when_it_can_be() {
+fn an_unreadable_file_is_logged_once_and_applied_when_it_can_be_read() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
     // Its rights would do as well, but not for a test that root runs.
@@ -1032,7 +1033,7 @@ fn a_file_that_could_not_be_read_for_a_while_is_told_of_once_and_applied_when_it
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_by_a_reload_and_holds_nothing_up() {
+fn a_reload_refuses_a_path_that_is_not_a_regular_file_without_delay() {
     let (backend, _kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
@@ -1051,7 +1052,7 @@ fn what_is_no_regular_file_is_refused_by_a_reload_and_holds_nothing_up() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_once_by_the_watcher_and_holds_nothing_up() {
+fn the_watcher_refuses_a_path_that_is_not_a_regular_file_once_and_without_delay() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
@@ -1256,7 +1257,7 @@ fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is
 }
 
 #[test]
-fn what_a_listener_that_stays_has_is_named_where_another_asks_for_it() {
+fn a_reload_that_gives_a_kept_listeners_address_to_another_is_refused_by_name() {
     let (backend, _kept) = keeping();
     let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
@@ -1276,7 +1277,7 @@ fn what_a_listener_that_stays_has_is_named_where_another_asks_for_it() {
 }
 
 #[test]
-fn a_socket_file_that_somebody_removed_is_made_again_and_another_programs_is_left_alone() {
+fn a_removed_socket_file_is_made_again_and_that_of_another_program_is_left_alone() {
     let backend = Backend::echo();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.sock");
@@ -1444,7 +1445,7 @@ fn assert_all_open(rig: &Rig, open: &[Socket], count: i64) {
     assert_eq!(metrics.count("wsguard_counter_drift"), 0);
 }
 
-/// The status that a newcomer hears who is not let in.
+/// The status that a refused new client gets.
 fn refusal(rig: &Rig, source: std::net::IpAddr) -> u16 {
     let answer: Option<Answer> = rig.try_open(source, &Request::to("/ws")).err();
     answer.expect("a refusal").status()
@@ -1496,7 +1497,7 @@ fn watched(backend: &Backend, config: &str) -> String {
     Rig::before(backend).config(config).text()
 }
 
-/// Has a link point elsewhere, in one step.
+/// Makes a link point elsewhere, in one step.
 fn point(link: &Path, target: &str) {
     let new = link.with_file_name("new-link");
     symlink(target, &new).unwrap();

@@ -1,5 +1,5 @@
-//! What counts as an upgrade, what a broken request hears, and that no byte reaches the server before or beside the one
-//! request that was judged.
+//! What counts as an upgrade, what the answer to a broken request is, and that nothing but the one checked request
+//! reaches the server.
 
 use std::io::{ErrorKind, Write};
 use std::sync::mpsc;
@@ -111,7 +111,7 @@ fn a_head_that_two_parsers_could_read_differently_is_refused() {
 }
 
 #[test]
-fn a_host_that_is_no_authority_is_refused() {
+fn a_host_that_is_not_an_authority_is_refused() {
     let ws = || Request::to("/ws");
     hear_400(&[
         ("no Host", bytes(ws().without("Host")), "Host"),
@@ -127,7 +127,7 @@ fn a_host_that_is_no_authority_is_refused() {
 }
 
 #[test]
-fn a_target_that_is_no_path_is_refused() {
+fn a_target_that_is_not_a_path_is_refused() {
     let ws = || Request::to("/ws");
     hear_400(&[
         ("a blank in the target", bytes(ws().line("GET /w s HTTP/1.1")), ""),
@@ -155,7 +155,7 @@ fn a_target_that_is_no_path_is_refused() {
 }
 
 #[test]
-fn what_is_unusual_but_right_passes_as_it_was_sent() {
+fn an_unusual_but_valid_request_passes_as_it_was_sent() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = \"off\"");
     let ws = || Request::to("/ws");
@@ -231,7 +231,7 @@ fn path_and_query_reach_the_server_byte_for_byte() {
 }
 
 #[test]
-fn what_is_no_upgrade_hears_426_and_takes_no_slot() {
+fn a_request_without_an_upgrade_gets_426_and_takes_no_slot() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
     let open = rig.open();
@@ -268,7 +268,7 @@ fn what_is_no_upgrade_hears_426_and_takes_no_slot() {
 }
 
 #[test]
-fn another_version_hears_426_and_the_one_that_is_spoken() {
+fn another_version_gets_426_with_the_supported_version() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");
     let version = "Sec-WebSocket-Version";
@@ -288,7 +288,7 @@ fn another_version_hears_426_and_the_one_that_is_spoken() {
 }
 
 #[test]
-fn a_head_that_is_too_long_or_has_too_many_headers_hears_431() {
+fn a_head_that_is_too_long_or_has_too_many_headers_gets_431() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend)
         .listener("max_head_size = \"1KiB\"\nmax_headers = 10")
@@ -331,7 +331,7 @@ fn a_head_may_be_cut_anywhere() {
     rig.quiet();
 }
 
-/// A close that has to reset, for bytes that came meanwhile and that nobody read, must not take the answer along.
+/// If bytes arrive that are not read, the close is a reset. The answer must still arrive.
 #[test]
 fn a_refusal_is_out_before_a_close_that_has_to_reset() {
     let backend = Backend::listening();
@@ -513,7 +513,7 @@ fn a_second_request_behind_a_refused_one_is_never_dialled_for() {
     rig.quiet();
 }
 
-/// A refusal must be read even by who has sent more than was asked for: no reset may throw it away.
+/// A client that has sent more than its request must still be able to read its refusal: no reset may discard it.
 #[test]
 fn an_answer_survives_what_the_client_is_still_sending() {
     let backend = Backend::listening();
@@ -580,7 +580,7 @@ fn without_a_health_path_there_is_none() {
     rig.quiet();
 }
 
-/// Each of these requests hears 400 and the rule that it broke, and goes nowhere.
+/// Asserts that each of these requests gets 400 with the rule that it broke, and no server is dialled.
 fn hear_400(broken: &[(&str, Vec<u8>, &str)]) {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");

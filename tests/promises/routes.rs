@@ -1,4 +1,4 @@
-//! Where a request leads, and that no spelling of a path leads elsewhere.
+//! Which route a request takes, and that no spelling of a path leads to another one.
 
 use crate::rig::{Answer, Backend, Request, Rig, Socket, ip, nth_ip};
 
@@ -14,7 +14,7 @@ const FEDERATION: &str = r#"
 "#;
 
 #[test]
-fn exempt_paths_neither_count_nor_are_refused_while_the_zone_of_everyone_is_full() {
+fn exempt_paths_neither_count_nor_are_refused_while_the_default_zone_is_full() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, FEDERATION);
     let everyone: Vec<Socket> = (0..3).map(|n| rig.open_from(nth_ip(n))).collect();
@@ -59,7 +59,7 @@ fn others_that_fill_the_process_leave_the_exempt_their_share_and_no_more() {
     let backend = Backend::listening();
     let config = FEDERATION.replace("connections = 3", "per_ip = \"off\"");
     let rig = Rig::start(&backend, &format!("[server]\nmax_connections = 30\n{config}"));
-    // A tenth of the process ceiling is set aside.
+    // A tenth of the process ceiling is reserved.
     let everyone: Vec<Socket> = (0..27).map(|_| rig.open()).collect();
     assert_eq!(rig.ask(Request::to("/ws")).values("X-Wsguard-Reason"), ["process_full"]);
     let exempt: Vec<Socket> = (0..3).map(|_| open_at(&rig, "/server/x")).collect();
@@ -70,7 +70,7 @@ fn others_that_fill_the_process_leave_the_exempt_their_share_and_no_more() {
     rig.quiet();
 }
 
-/// Everything but the plain path is anyone's, or broken; here anyone's zone is full.
+/// Every spelling but the plain one belongs to the default zone, which is full here, or is refused as broken.
 #[test]
 fn no_spelling_of_an_exempt_path_is_exempt_but_the_plain_one() {
     let backend = Backend::listening();
@@ -95,9 +95,9 @@ fn no_spelling_of_an_exempt_path_is_exempt_but_the_plain_one() {
     rig.quiet();
 }
 
-/// The same where there is room: what is let in stands in everyone's count.
+/// The same with room in the default zone: a spelling that is admitted counts there.
 #[test]
-fn a_spelling_that_is_let_in_is_counted_as_anyones() {
+fn a_spelling_that_is_admitted_counts_in_the_default_zone() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -264,7 +264,7 @@ fn allow_refuses_while_networks_only_selects() {
 }
 
 #[test]
-fn a_route_that_refuses_says_404_and_its_file_has_nothing_to_be_warned_of() {
+fn a_route_that_refuses_says_404_and_check_does_not_warn() {
     let backend = Backend::listening();
     let routes = "[[route]]\nname = \"ws\"\npaths = [\"/ws\"]\n[[route]]\nname = \"rest\"\nrefuse = 404";
     let rig = Rig::start(&backend, routes);
@@ -291,7 +291,7 @@ fn a_route_that_refuses_says_404_and_its_file_has_nothing_to_be_warned_of() {
 }
 
 #[test]
-fn a_request_that_no_route_matches_hears_404_and_the_log_names_the_host() {
+fn a_request_that_no_route_matches_gets_404_and_the_log_names_the_host() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -368,7 +368,7 @@ fn in_absolute_form_the_authority_is_the_host() {
 }
 
 #[test]
-fn another_sites_origin_hears_403_and_an_app_without_one_passes() {
+fn the_origin_of_another_site_gets_403_and_an_app_without_one_passes() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,
@@ -405,7 +405,7 @@ fn another_sites_origin_hears_403_and_an_app_without_one_passes() {
 }
 
 #[test]
-fn null_is_an_origin_only_where_it_is_listed() {
+fn the_origin_null_passes_only_if_it_is_listed() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[[route]]\nname = \"chat\"\norigins = [\"null\"]");
     drop(
@@ -423,7 +423,7 @@ fn null_is_an_origin_only_where_it_is_listed() {
 }
 
 #[test]
-fn refused_by_its_network_or_origin_takes_no_slot_and_no_token() {
+fn a_request_refused_by_network_or_origin_takes_no_slot_and_no_token() {
     let backend = Backend::listening();
     let rig = Rig::start(
         &backend,

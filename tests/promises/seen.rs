@@ -1,4 +1,4 @@
-//! What operators see: every number by its name from the start, the log, the advice, and who may look.
+//! What operators see: every metric from the start, the log, the advice, and which requests may read them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::rig::{Backend, Request, Rig, Setup, Socket, frame, ip, masked, nth_ip, until};
 
 #[test]
-fn every_series_stands_there_from_the_start() {
+fn every_series_is_there_from_the_start() {
     let backend = Backend::listening();
     let rig = Rig::before(&backend).config("[zone.games]\nper_ip = 16").start();
     let metrics = rig.metrics();
@@ -259,7 +259,7 @@ fn clients_can_be_shown_by_prefix_or_not_at_all() {
 }
 
 #[test]
-fn it_says_that_it_lives_and_that_it_is_ready() {
+fn it_answers_healthz_and_readyz() {
     let rig = Rig::start(&Backend::listening(), "");
     for path in ["/healthz", "/readyz", "/metrics", "/stats"] {
         let answer = rig.get(path);
@@ -277,7 +277,7 @@ fn it_says_that_it_lives_and_that_it_is_ready() {
 }
 
 #[test]
-fn who_asks_under_a_foreign_name_reads_nothing() {
+fn a_request_under_a_foreign_host_name_reads_nothing() {
     let config = "[admin]\nlisten = \"127.0.0.1:0\"\nhosts = [\"metrics.example.org\"]";
     let rig = Rig::before(&Backend::listening()).config(config).start();
     let port = rig.admin().port();
@@ -313,7 +313,7 @@ fn who_asks_under_a_foreign_name_reads_nothing() {
 }
 
 #[test]
-fn health_and_readiness_are_told_to_every_checker_under_any_name() {
+fn health_and_readiness_are_answered_under_any_host_name() {
     let rig = Rig::start(&Backend::listening(), "");
     for path in ["/healthz", "/readyz"] {
         for (head, has_body) in [
@@ -369,7 +369,7 @@ fn a_page_of_another_site_reads_nothing() {
 }
 
 #[test]
-fn the_admin_holds_32_connections_and_who_hangs_gives_way_to_a_probe_of_health() {
+fn the_admin_holds_32_connections_and_idle_ones_give_way_to_a_health_check() {
     let rig = Rig::start(&Backend::listening(), "");
     let hang = |_| {
         let mut socket = Socket::connect(ip(1), rig.admin());
@@ -515,7 +515,7 @@ fn a_pending_socket_that_is_closed_for_a_cap_leaves_a_line_with_the_cap() {
 }
 
 #[test]
-fn what_is_asked_for_stands_in_the_line_where_it_explains_the_refusal() {
+fn a_line_has_the_requested_target_if_that_explains_the_refusal() {
     let backend = Backend::listening();
     let routes = "[[route]]\nname = \"chat\"\nhosts = [\"chat.example.org\"]\npaths = [\"/ws\"]\nallow = [\"192.0.2.0/24\"]\n\
                   [[route]]\nname = \"far\"\npaths = [\"/far\"]\nnetworks = [\"192.0.2.0/24\"]\n\
@@ -557,7 +557,7 @@ fn what_is_asked_for_stands_in_the_line_where_it_explains_the_refusal() {
 }
 
 #[test]
-fn what_traffic_brings_into_the_log_is_escaped_once_and_cut() {
+fn text_from_clients_is_escaped_once_and_cut_in_the_log() {
     let backend = Backend::listening();
     let route = "[[route]]\nname = \"chat\"\nhosts = [\"chat.example.org\"]\norigins = [\"https://chat.example.org\"]";
     let rig = Rig::start(&backend, route);
@@ -627,7 +627,7 @@ fn a_flood_of_equal_lines_is_summed_and_names_the_busiest() {
 }
 
 #[test]
-fn the_log_can_be_told_to_name_refusals_only_or_nobody() {
+fn the_log_can_be_limited_to_refusals_or_to_no_connections() {
     for (access, lines) in [("all", 2), ("rejected", 1), ("off", 0)] {
         let backend = Backend::listening();
         let rig = Rig::start(&backend, &format!("[limits]\nper_ip = 1\n[log]\naccess = \"{access}\""));
@@ -643,7 +643,7 @@ fn the_log_can_be_told_to_name_refusals_only_or_nobody() {
 }
 
 #[test]
-fn a_proxy_that_nobody_told_us_of_is_pointed_out() {
+fn advice_names_a_proxy_that_is_not_trusted() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
     let through_proxy = |n: u8| Request::to("/ws").add("X-Forwarded-For", format!("203.0.113.{n}"));
@@ -668,7 +668,7 @@ fn a_proxy_that_nobody_told_us_of_is_pointed_out() {
 }
 
 #[test]
-fn a_trusted_proxy_that_names_no_client_is_pointed_out() {
+fn advice_names_a_trusted_proxy_that_names_no_client() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[client_ip]\ntrusted_proxies = [\"loopback\"]");
     drop(rig.open());
@@ -682,7 +682,7 @@ fn a_trusted_proxy_that_names_no_client_is_pointed_out() {
 }
 
 #[test]
-fn one_local_client_that_sends_a_forwarding_header_and_hammers_is_no_proxy() {
+fn one_local_client_that_sends_a_forwarding_header_and_reconnects_is_not_taken_for_a_proxy() {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
     let mut open: Vec<Socket> = (10..16).map(|n| rig.open_from(ip(n))).collect();
@@ -702,7 +702,7 @@ fn one_local_client_that_sends_a_forwarding_header_and_hammers_is_no_proxy() {
 }
 
 #[test]
-fn a_zone_that_is_full_of_silent_clients_is_pointed_out_until_they_speak() {
+fn advice_names_a_zone_full_of_silent_clients_until_they_send() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, "[limits]\nconnections = 5");
     let mut open: Vec<Socket> = (0..5).map(|n| rig.open_from(nth_ip(n))).collect();
@@ -722,7 +722,7 @@ fn a_zone_that_is_full_of_silent_clients_is_pointed_out_until_they_speak() {
 }
 
 #[test]
-fn a_server_whose_dials_fail_stands_in_the_log_and_in_the_advice_with_its_name() {
+fn log_and_advice_name_a_server_whose_dials_fail() {
     let backend = Backend::listening();
     let closed = {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

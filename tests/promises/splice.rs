@@ -1,4 +1,5 @@
-//! Large frames go through pipes: to the byte as if they were copied, whatever becomes of either side meanwhile.
+//! Large frames go through pipes. Every byte arrives as if it were copied, whatever happens to either side in the
+//! meantime.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -195,7 +196,7 @@ fn a_header_in_two_parts_behind_large_frames_is_one_header() {
     rig.quiet();
 }
 
-/// Nobody sends urgent data to a WebSocket. Whoever does loses that byte and no other.
+/// WebSocket peers send no urgent data. A peer that does loses that byte and no other.
 #[test]
 fn urgent_data_amid_a_large_frame_holds_up_nothing() {
     let backend = Backend::listening();
@@ -215,7 +216,7 @@ fn urgent_data_amid_a_large_frame_holds_up_nothing() {
 }
 
 #[test]
-fn a_client_that_ends_amid_a_large_frame_still_hears_everything() {
+fn a_client_that_ends_amid_a_large_frame_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.listen();
@@ -233,7 +234,7 @@ fn a_client_that_ends_amid_a_large_frame_still_hears_everything() {
     rig.quiet();
 }
 
-/// Whoever resets while a pipe is full of its bytes leaves the pipe to nobody.
+/// If a client resets while a pipe is full of its bytes, the pipe is never used again.
 #[test]
 fn a_reset_with_a_full_pipe_gives_every_count_back() {
     let sent = Arc::new(large(64 * MIB, 3));

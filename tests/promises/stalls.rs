@@ -1,4 +1,4 @@
-//! What runs out or stands still around the guard: descriptors, the log and its disk, admin clients.
+//! When things around the guard run out or stop: descriptors, the log and its disk, admin clients.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -14,14 +14,14 @@ use crate::rig::{Backend, Request, Rig, Socket, ip, masked, nth_ip, side_by_side
 const ACCEPT_ERRORS: &str = "wsguard_accept_errors_total";
 
 #[test]
-fn a_thousand_connections_under_a_limit_of_512_cost_nothing_and_newcomers_come_in_when_they_leave() {
+fn a_thousand_connections_under_a_limit_of_512_cost_nothing_and_new_ones_are_served_when_they_leave() {
     for max_connections in ["", "max_connections = 1000\n"] {
         let backend = Backend::echo();
         let mut rig = Rig::before(&backend)
             .config(&format!("[server]\nworkers = 2\n{max_connections}"))
             .under(&["sh", "-c", "ulimit -n 512; exec \"$0\" \"$@\""])
             .start();
-        // Half of them ask, half of them say nothing.
+        // Half of them send a request, half of them nothing.
         let thousand: Vec<Socket> = (0..1000_u16)
             .map(|n| {
                 let mut socket = rig.connect_from(nth_ip(n));
@@ -44,12 +44,12 @@ fn a_thousand_connections_under_a_limit_of_512_cost_nothing_and_newcomers_come_i
 }
 
 #[test]
-fn when_descriptors_run_out_newcomers_are_turned_away_and_those_who_are_in_stay() {
+fn when_descriptors_run_out_new_clients_are_refused_and_open_connections_stay() {
     let backend = Backend::echo();
     let mut rig = Rig::start(&backend, "[server]\nworkers = 2");
     let mut open: Vec<Socket> = (0..40).map(|n| rig.open_from(nth_ip(n))).collect();
     let before = rig.count(ACCEPT_ERRORS);
-    // None is free. Each worker's spare now turns away one socket at a time.
+    // No descriptor is free. Each worker's spare now refuses one socket at a time.
     let whole = limit(&rig, lowest_free_descriptor(&rig));
     let knocking: Vec<Socket> = (100..140).map(|n| rig.connect_from(nth_ip(n))).collect();
     until("some are told", || {
@@ -57,7 +57,7 @@ fn when_descriptors_run_out_newcomers_are_turned_away_and_those_who_are_in_stay(
     });
     drop(knocking);
 
-    // Below all that are in use: not even the spare is of use, and so it is lost.
+    // The limit is now below the number in use: the spare can't be reserved again, and is lost.
     limit(&rig, 10);
     let waiting: Vec<Socket> = (200..220).map(|n| rig.connect_from(nth_ip(n))).collect();
     assert_idle(&rig, Duration::from_secs(3));
@@ -76,7 +76,7 @@ fn when_descriptors_run_out_newcomers_are_turned_away_and_those_who_are_in_stay(
 }
 
 #[test]
-fn a_dial_without_descriptors_is_told_as_no_room_and_blames_no_server() {
+fn a_dial_without_descriptors_is_refused_as_process_full_and_blames_no_server() {
     let backend = Backend::echo();
     let rig = Rig::before(&backend)
         .server(Backend::echo().address())
@@ -136,7 +136,7 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
 }
 
 #[test]
-fn without_anybody_behind_standard_error_it_serves_and_stops_as_ever() {
+fn without_a_reader_of_standard_error_it_serves_and_stops_as_usual() {
     let backend = Backend::echo();
     side_by_side(["2>/dev/full", "2>&-", "2>&1 >/dev/null | true"], |redirection| {
         let (front, admin) = (free_port(), free_port());
@@ -183,7 +183,7 @@ fn without_anybody_behind_standard_error_it_serves_and_stops_as_ever() {
 }
 
 #[test]
-fn admin_clients_that_hold_on_are_felt_by_nobody_and_go_in_time() {
+fn admin_clients_that_never_finish_disturb_nobody_and_are_closed_in_time() {
     let backend = Backend::echo();
     let rigs = [Rig::start(&backend, UNLIMITED), Rig::start(&backend, UNLIMITED)];
     let admin = rigs[1].admin();
@@ -228,7 +228,7 @@ fn assert_not_felt(rigs: &[Rig; 2]) {
     assert!(troubled.1 < 3 * quiet.1 + 25 * SLACK, "{troubled:?} after {quiet:?}");
 }
 
-/// Under a tenth of a CPU over this span.
+/// Asserts that the process takes less than a tenth of a CPU for this long.
 fn assert_idle(rig: &Rig, span: Duration) {
     let (before, begin) = (cpu_seconds(rig), Instant::now());
     thread::sleep(span);
@@ -262,7 +262,7 @@ fn lowest_free_descriptor(rig: &Rig) -> u64 {
     (0..10_000).find(|number| !is_open(number)).unwrap()
 }
 
-/// Sets the running guard's soft descriptor limit; says what it was.
+/// Sets the running guard's soft descriptor limit, and returns the one before.
 fn limit(rig: &Rig, descriptors: u64) -> u64 {
     let pid = Pid::from_raw(rig.pid().try_into().unwrap());
     let now = Rlimit {

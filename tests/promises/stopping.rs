@@ -1,4 +1,4 @@
-//! The way out: nobody new, everybody seen off, and exit 0; or at once, and exit 1.
+//! Stopping: no new clients, every connection is closed, and exit 0. Or at once, and exit 1.
 
 use std::net::TcpStream;
 use std::thread;
@@ -13,14 +13,15 @@ use crate::rig::{
 };
 
 #[test]
-fn two_hundred_are_seen_off_with_1012_over_the_second_half_the_longest_silent_first() {
+fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_first() {
     let backend = Backend::listening();
     let mut rig = Rig::start(
         &backend,
         "[server]\ndrain_timeout = \"6s\"\n[limits]\nper_ip_rate = \"off\"\n[log]\nsample = \"off\"",
     );
     let mut open: Vec<Socket> = (0..200).map(|n| rig.open_from(nth_ip(n % 20))).collect();
-    // The first to come are the last to say something: silence counts, not age. The looks at it are 250 ms apart.
+    // The first to come are the last to send something: silence counts, and not age. The drain looks at silence every
+    // 250 ms.
     thread::sleep(Duration::from_millis(700));
     for socket in &mut open[..100] {
         socket.send(&masked(1, b"not silent"));
@@ -42,7 +43,7 @@ fn two_hundred_are_seen_off_with_1012_over_the_second_half_the_longest_silent_fi
             "{at:?}"
         );
     }
-    // In each fifth of the time some go, and never more than half of them.
+    // In each fifth of the time some are closed, and never more than half of them.
     for fifth in 0..5 {
         let from = Duration::from_millis(3000 + fifth * 500);
         let gone = times
@@ -63,7 +64,7 @@ fn two_hundred_are_seen_off_with_1012_over_the_second_half_the_longest_silent_fi
         "{after_it} that were silent longer went after one that had spoken"
     );
 
-    // To the server it is said too, masked as a client's frames are.
+    // The server gets it too, masked like a client's frames.
     for n in 0..200 {
         let visit = backend.visit(n);
         assert_eq!(visit.ended(), End::Fin);
@@ -79,7 +80,7 @@ fn two_hundred_are_seen_off_with_1012_over_the_second_half_the_longest_silent_fi
 }
 
 #[test]
-fn a_frame_under_way_is_finished_first_and_one_that_never_is_ends_without_a_close_frame() {
+fn a_drain_waits_for_the_end_of_a_frame_and_cuts_without_a_close_frame_if_it_never_comes() {
     let whole = frame(1, b"a message that is under way");
     let (half, gate) = (whole[..9].to_vec(), Gate::default());
     let (says, door) = (whole.clone(), gate.clone());
@@ -104,7 +105,7 @@ fn a_frame_under_way_is_finished_first_and_one_that_never_is_ends_without_a_clos
     last.send(&masked(1, b"spoke last"));
     all_read([&last, &half_sent]);
     thread::sleep(Duration::from_millis(300));
-    // Told after all of these: what waits for a frame's end is cut only when everybody has been told.
+    // Connections that wait for the end of a frame are cut only after all others have been asked to close.
     let later = [(); 4].map(|()| rig.open());
 
     rig.signal(Signal::TERM);
@@ -145,7 +146,7 @@ fn a_client_whose_server_has_not_answered_by_the_end_of_the_drain_leaves_a_line(
 }
 
 #[test]
-fn with_nobody_there_it_ends_at_once_with_0() {
+fn without_connections_it_ends_at_once_with_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let backend = Backend::listening();
         let mut rig = Rig::start(&backend, "");
@@ -185,7 +186,7 @@ fn a_second_signal_ends_it_at_once_with_1() {
 }
 
 #[test]
-fn signals_that_other_servers_know_end_nobody_and_are_told() {
+fn signals_that_other_servers_use_end_no_connection_and_are_logged() {
     let backend = Backend::echo();
     let mut rig = Rig::start(&backend, "");
     let mut open = rig.open();
@@ -221,7 +222,7 @@ fn signals_that_other_servers_know_end_nobody_and_are_told() {
         told.len(),
         "each once, and none of the others"
     );
-    // Not even a drain is disturbed by one.
+    // It does not even disturb a drain.
     rig.signal(Signal::TERM);
     refuses(&rig);
     rig.signal(Signal::USR1);
@@ -235,7 +236,7 @@ fn signals_that_other_servers_know_end_nobody_and_are_told() {
 }
 
 #[test]
-fn newcomers_are_refused_within_a_second_and_those_inside_and_operators_are_served_on() {
+fn during_a_drain_new_clients_are_refused_within_a_second_and_open_ones_and_operators_are_served() {
     let backend = Backend::echo();
     let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"8s\"");
     let mut open = rig.open();
@@ -262,7 +263,7 @@ fn newcomers_are_refused_within_a_second_and_those_inside_and_operators_are_serv
 }
 
 #[test]
-fn a_head_that_is_completed_during_the_drain_hears_draining_in_its_zones_manner() {
+fn a_head_that_is_completed_during_the_drain_is_refused_in_the_way_of_its_zone() {
     side_by_side(["http", "close", "drop"], |style| {
         let backend = Backend::listening();
         let mut rig = Rig::start(
@@ -303,9 +304,9 @@ fn a_head_that_is_completed_during_the_drain_hears_draining_in_its_zones_manner(
     });
 }
 
-/// A stopped process accepts nobody: all of them are in the kernel's queue when it is told to end.
+/// A stopped process accepts no connection, so all are in the kernel's queue when it gets the signal.
 #[test]
-fn whoever_is_queued_when_it_ends_is_answered_and_not_reset() {
+fn clients_that_are_queued_at_the_end_are_answered_and_not_reset() {
     let backend = Backend::listening();
     let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"2s\"");
     rig.signal(Signal::STOP);
@@ -329,7 +330,7 @@ fn whoever_is_queued_when_it_ends_is_answered_and_not_reset() {
 }
 
 #[test]
-fn while_load_balancers_are_told_newcomers_are_still_served() {
+fn during_drain_delay_new_clients_are_still_served() {
     let backend = Backend::echo_frames();
     let mut rig = Rig::before(&backend)
         .listener("health_path = \"/up\"\n")
@@ -382,7 +383,7 @@ fn a_reload_and_a_signal_to_end_at_once_end_it_in_order() {
     }
 }
 
-/// Waits until nobody listens at the front.
+/// Waits until the front has no listener.
 fn refuses(rig: &Rig) {
     until("newcomers are refused", || {
         TcpStream::connect_timeout(&rig.front(), Duration::from_secs(5))
@@ -391,7 +392,7 @@ fn refuses(rig: &Rig) {
     });
 }
 
-/// What a close frame says where the process is about to end.
+/// The close frame of a process that is about to end.
 const CLOSED: [u8; 2] = 1012_u16.to_be_bytes();
 
 /// Which of these were told to go with 1012, look by look, and when that was after `start`. Of those that one look finds it
@@ -413,7 +414,7 @@ fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
         for (number, mut socket) in open.extract_if(.., |_| is_told.next().unwrap()) {
             let heard = socket.read_exactly(frame(8, &CLOSED).len());
             assert_eq!(heard, frame(8, &CLOSED));
-            // Nobody waits for its end who answers.
+            // A client that answers need not wait for the end.
             socket.send(&masked(8, &CLOSED));
             assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
             told.push(number);

@@ -1,4 +1,4 @@
-//! Under systemd: sockets that it has bound, and what it is told.
+//! Under systemd: the sockets that it has bound, and the notifications that it gets.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, keepalive
 fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
     let backend = Backend::echo();
     let (web, other) = (bound(), bound());
-    // Whoever bound this himself would fail: the address is taken.
+    // A guard that bound this address itself would fail, since it is taken.
     let taken = bound();
     let config = [
         listener("web", &[address(&taken)]),
@@ -26,7 +26,7 @@ fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
     let rig = systemd.start(vec![("other", copy(&other)), ("web", copy(&web))]);
     assert_eq!(rig.fronts(), [address(&other), address(&web)]);
     for socket in [&web, &other] {
-        // More than there are workers: each of them accepts on the one queue.
+        // More than there are workers: all of them accept from the one queue.
         let open: Vec<Socket> = (1..=20).map(|n| open_at(n, address(socket))).collect();
         drop(open);
     }
@@ -176,7 +176,8 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
     systemd.configure(&with(""));
     reload(&rig, &systemd);
     assert_eq!(rig.stats()["generation"], 2, "{}", rig.stats());
-    // Ours are closed; the file and the queue are systemd's, which would start us again for whoever comes.
+    // Our descriptors are closed. The file and the queue belong to systemd, which would start us again for the next
+    // client.
     assert!(path.exists());
     until("the local socket is nobody's but ours", || {
         local.set_nonblocking(true).unwrap();
@@ -194,7 +195,7 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
 }
 
 #[test]
-fn who_comes_while_it_restarts_is_served_by_the_next_one() {
+fn clients_that_come_during_a_restart_are_served_by_the_next_process() {
     let backend = Backend::echo();
     let web = bound();
     let config = [
@@ -210,7 +211,7 @@ fn who_comes_while_it_restarts_is_served_by_the_next_one() {
     systemd.hears("stopping", |message| said(message, "STOPPING") == Some("1"));
     let (said, _) = open.read_to_end();
     assert_eq!(crate::rig::close_code(&said), Some(1012));
-    // Nobody accepts any more, and nobody is refused.
+    // No process accepts any more, and no client is refused.
     let mut queued: Vec<Socket> = (1..=10).map(|n| asking_at(n, address(&web))).collect();
     assert_eq!(first.ended().code(), Some(0));
     queued.extend((11..=20).map(|n| asking_at(n, address(&web))));
@@ -223,9 +224,9 @@ fn who_comes_while_it_restarts_is_served_by_the_next_one() {
     second.quiet();
 }
 
-/// Who came before the first start has nothing of what is set on the socket afterwards.
+/// A client that came before the first start does not inherit options that are set on the socket later.
 #[test]
-fn who_is_the_cause_of_the_start_is_kept_alive_like_any_other() {
+fn the_client_that_caused_the_start_gets_keepalive_like_any_other() {
     let backend = Backend::echo();
     let web = bound();
     let systemd = Systemd::new(&[listener("web", &[address(&web)]), behind(&backend)].concat());
@@ -242,7 +243,7 @@ fn who_is_the_cause_of_the_start_is_kept_alive_like_any_other() {
 }
 
 #[test]
-fn systemd_hears_of_everything_in_order() {
+fn systemd_is_notified_of_everything_in_order() {
     let backend = Backend::echo();
     let config = |rest: &str| {
         let table = "[server]\nmax_connections = 70\ndrain_timeout = \"1s\"\nwatch_config = false\n".to_owned();
@@ -268,7 +269,7 @@ fn systemd_hears_of_everything_in_order() {
         systemd.hears("a ping", |message| message == "WATCHDOG=1\n");
     }
 
-    // Round every reload, be it refused.
+    // Around every reload, even a refused one.
     for (file, status) in [
         (
             config("[limits]\nper_ip = 3\n"),
@@ -297,7 +298,7 @@ fn systemd_hears_of_everything_in_order() {
     drop(open);
 }
 
-/// Has it reload, and waits for its end.
+/// Makes it reload, and waits for the end of the reload.
 fn reload(rig: &Rig, systemd: &Systemd) {
     reload_from(rig, systemd, monotonic_usec());
 }

@@ -54,7 +54,7 @@ fn a_byte_either_way_keeps_an_idle_clock_from_running_out() {
 }
 
 #[test]
-fn a_close_is_never_put_inside_a_frame() {
+fn a_close_is_never_inserted_in_a_frame() {
     let half = frame(1, b"half a message")[..9].to_vec();
     let sent = half.clone();
     let backend = Backend::start(move |guest| {
@@ -71,7 +71,7 @@ fn a_close_is_never_put_inside_a_frame() {
 }
 
 #[test]
-fn nothing_is_put_into_a_stream_that_is_no_websocket() {
+fn nothing_is_inserted_into_a_stream_that_is_not_websocket() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.say(&[0xff; 100]);
@@ -141,9 +141,9 @@ fn after_its_clients_end_a_server_has_half_close_to_finish() {
     gate.open();
 }
 
-/// The cable is pulled with bytes under way: nobody acknowledges them.
+/// The cable is pulled while bytes are on their way, so they are not acknowledged.
 #[test]
-fn a_vanished_client_is_let_go_of_after_stalled() {
+fn a_vanished_client_is_closed_after_stalled() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"2s\"");
     let mut socket = rig.open();
@@ -160,7 +160,7 @@ fn a_vanished_client_is_let_go_of_after_stalled() {
 }
 
 #[test]
-fn a_vanished_server_is_let_go_of_by_idle() {
+fn a_vanished_server_is_closed_by_idle() {
     let backend = Backend::start(|guest| {
         guest.open();
         guest.vanish();
@@ -201,7 +201,7 @@ fn both_legs_are_kept_alive_as_configured() {
     );
 }
 
-/// The slowest promise of all: a reader that has stopped costs next to no memory, and is ended in time.
+/// The slowest test: a reader that has stopped costs almost no memory, and is closed in time.
 #[test]
 fn a_stopped_reader_costs_under_a_mebibyte_and_is_ended_within_twenty_seconds() {
     let backend = Backend::start(|guest| {

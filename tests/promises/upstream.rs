@@ -1,4 +1,5 @@
-//! What the server's answer becomes, which server is dialled, and that a client who leaves takes the dial along.
+//! What the client gets for each answer of the server, which server is dialled, and that a dial ends when its client
+//! leaves.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -11,7 +12,7 @@ use crate::rig::{
 };
 
 #[test]
-fn where_every_server_refuses_the_client_hears_502_and_the_slot_is_back() {
+fn if_every_server_refuses_the_client_gets_502_and_the_slot_is_free() {
     let rig = Setup::default().server(nobody()).server(nobody()).start();
     for _ in 0..3 {
         rig.ask(Request::to("/ws"))
@@ -32,7 +33,7 @@ fn where_every_server_refuses_the_client_hears_502_and_the_slot_is_back() {
 }
 
 #[test]
-fn a_dial_that_is_neither_taken_nor_refused_hears_504_in_time() {
+fn a_dial_that_is_neither_accepted_nor_refused_ends_in_504_in_time() {
     let (address, _held) = full_queue();
     let rig = Setup::default()
         .server(address)
@@ -85,7 +86,7 @@ fn nothing_is_tried_again_once_the_request_was_written() {
 }
 
 #[test]
-fn a_server_that_says_nothing_hears_the_end_and_the_client_504() {
+fn a_server_that_does_not_answer_is_closed_and_the_client_gets_504() {
     let backend = Backend::start(|guest| {
         guest.hear_head();
         guest.listen();
@@ -126,7 +127,7 @@ fn a_server_that_vanished_before_its_101_costs_no_slot() {
 }
 
 #[test]
-fn what_is_no_reply_to_an_upgrade_hears_502_and_opens_no_tunnel() {
+fn an_invalid_reply_to_an_upgrade_makes_502_and_opens_no_tunnel() {
     let long_head = format!("HTTP/1.1 404 Not Found\r\nX-A: {}\r\n\r\n", "a".repeat(40_000));
     let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     let many_interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(9);
@@ -342,7 +343,7 @@ fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
 type Case = (&'static str, Vec<u8>, &'static [Ends], &'static str, Vec<u8>);
 
 #[test]
-fn half_a_reply_of_the_server_never_looks_whole() {
+fn an_incomplete_reply_never_looks_complete() {
     const CHUNKED: &str = "Transfer-Encoding: chunked";
     let kib = 64 * 1024;
     let long = "x".repeat(100_000);
@@ -742,7 +743,7 @@ fn a_name_that_has_no_address_means_503() {
 }
 
 #[test]
-fn an_upstream_that_is_down_can_be_put_as_a_close_too() {
+fn an_upstream_that_is_down_can_be_reported_by_close_frame_too() {
     let rig = Setup::default()
         .config("[limits]\nreject_with = \"close\"\n[upstream.chat]\nservers = [\"nowhere.invalid:80\"]")
         .start();
@@ -772,9 +773,9 @@ fn an_upstream_that_is_down_can_be_put_as_a_close_too() {
     rig.quiet();
 }
 
-/// The slot is taken before the dial: while one waits for its 101, it counts.
+/// The slot is taken before the dial: a connection counts while it waits for its 101.
 #[test]
-fn who_waits_for_the_server_holds_a_slot() {
+fn a_client_that_waits_for_the_server_holds_a_slot() {
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::start(move |guest| {

@@ -110,7 +110,7 @@ fn a_foreign_host_or_page_reads_nothing() {
 }
 
 #[test]
-fn nobody_holds_it_by_saying_nothing_or_little() {
+fn silent_or_slow_clients_do_not_hold_its_seats() {
     let demo = Demo::start();
     let start = Instant::now();
     let mut silent: Vec<_> = (0..100).map(|_| dial(demo.admin)).collect();

@@ -94,7 +94,7 @@ fn the_page_may_reach_the_guard_and_nothing_else() {
 }
 
 #[test]
-fn five_are_let_in_and_the_sixth_hears_429() {
+fn five_are_admitted_and_the_sixth_gets_429() {
     let demo = Demo::start();
     let mut open: Vec<_> = (0..5).map(|_| upgrade(&demo, "")).collect();
     assert!(open.iter().all(|(_, status)| *status == 101));
@@ -184,7 +184,7 @@ fn say(people: &mut [TcpStream], speaker: usize, text: &str) {
 }
 
 #[test]
-fn a_flood_is_turned_away_by_reason_while_two_people_go_on_chatting() {
+fn a_flood_is_refused_by_reason_while_two_people_go_on_chatting() {
     let demo = Demo::start();
     let mut people = [person(&demo, "ada"), person(&demo, "bob")];
     let own_page = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", demo.page);
@@ -332,7 +332,7 @@ fn differences_from_the_admin_server(demo: &Demo) -> Vec<String> {
 }
 
 #[test]
-fn who_types_too_fast_is_told_so_and_may_come_back() {
+fn a_person_who_types_too_fast_gets_a_notice_and_may_come_back() {
     let demo = Demo::start();
     let mut hasty = person(&demo, "hasty");
     for n in 0..8 {
@@ -351,7 +351,7 @@ fn who_types_too_fast_is_told_so_and_may_come_back() {
 }
 
 #[test]
-fn with_flood_it_floods_once_and_tells_how_it_went() {
+fn with_flood_it_floods_once_and_prints_the_result() {
     let mut child = command(&["--page", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--flood"])
         .spawn()
         .unwrap();
