@@ -18,7 +18,7 @@
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |
 //! | 2 | `relay/` | two sockets in, totals out: flow (copy or splice), police (message limits, pongs), close | reason net limit wire |
 //! | 2 | `upstream/` | where to dial: the choice among an upstream's servers | net limit wire |
-//! | 1 | `net/` | sockets: listen, client io with bytes read ahead, dial, sys (the only unsafe code); random numbers | |
+//! | 1 | `net/` | sockets: listen, client io with bytes read ahead, dial, the clock of timeouts, sys (the only unsafe code); random numbers | |
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |
 //! | 1 | `reason/` | why a client got no tunnel (with the HTTP status), and why a connection ended: two closed lists | |
 //! | 1 | `wire/` | bytes to values and back: PROXY header, request head, upgrade request, hops (X-Forwarded-For), frames, the server's reply. Pure | |

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use crate::live::listener::Listener;
 use crate::net::accepted::AcceptedSocket;
+use crate::net::clock::Clock;
 use crate::net::transport::Unregistered;
 use crate::reason::reject::RejectReason;
-use crate::relay::clock::Clock;
 use crate::walk::connect;
 use crate::walk::decide::{Admitted, Handshake};
 use crate::walk::deliver::deliver;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
+use crate::net::clock::Clock;
 use crate::net::random::Random;
-use crate::relay::clock::Clock;
 use crate::relay::handle::ConnHandle;
 use crate::telemetry::survive::survive;
 

@@ -1,10 +1,11 @@
-//! What comes from the machine: sockets, bound, accepted, dialled, read and written, and random numbers. Nothing here knows
-//! what the bytes mean.
+//! What comes from the machine: sockets, bound, accepted, dialled, read and written; time and random numbers. Nothing here
+//! knows what the bytes mean.
 
 pub(crate) mod accept_socket;
 pub(crate) mod accepted;
 pub mod address;
 pub(crate) mod bound;
+pub mod clock;
 pub(crate) mod dial;
 pub(crate) mod epoll_set;
 pub(crate) mod fault;

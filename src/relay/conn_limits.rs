@@ -11,8 +11,8 @@ use crate::net::random::Random;
 use crate::wire::ws::frame::server_frame;
 use crate::wire::ws::header::FrameKind;
 
-use super::clock::Clock;
 use super::rules::{MessageRules, OnExceed, Pong, Timeouts};
+use crate::net::clock::Clock;
 
 /// What an open connection is held to, both ways.
 #[derive(Debug)]

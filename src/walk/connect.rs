@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::net::accepted::AcceptedSocket;
 use crate::net::address::Target;
+use crate::net::clock::Clock;
 use crate::net::dial::{self, Dialled};
 use crate::net::fault;
 use crate::net::transport::{Transport, is_transient};
-use crate::relay::clock::Clock;
 use crate::upstream::lease::Lease;
 use crate::upstream::server::Server;
 use crate::wire::Step;

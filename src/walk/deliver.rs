@@ -9,9 +9,9 @@ use std::time::Duration;
 use crate::limit::pending::{Ended, Pending};
 use crate::live::listener::Listener;
 use crate::net::accepted::AcceptedSocket;
+use crate::net::clock::Clock;
 use crate::net::fault;
 use crate::net::transport::{Transport, Unregistered, is_transient};
-use crate::relay::clock::Clock;
 use crate::wire::ws::header::Sender;
 use crate::wire::ws::scanner::FrameScanner;
 

@@ -9,7 +9,6 @@ use tokio::time::Sleep;
 use crate::net::fault;
 use crate::reason::close::CloseReason;
 
-use super::super::clock::Clock;
 use super::super::env::RelayEnv;
 use super::super::flow::flow::Flow;
 use super::super::flow::progress::Progress;
@@ -17,6 +16,7 @@ use super::super::legs::Legs;
 use super::deadlines::{CloseStage, Deadlines, Expired};
 use super::handshake::CloseHandshake;
 use super::sides::Sides;
+use crate::net::clock::Clock;
 
 /// The state of a connection that is coming to its end. Only such a connection has one, and with it a timer.
 #[derive(Debug)]

@@ -10,12 +10,12 @@ use tokio::time::Sleep;
 use crate::limit::wait_queue::Place;
 use crate::wire::ws::scanner::FrameScanner;
 
-use super::super::clock::Clock;
 use super::super::counters::MessageLimit;
 use super::super::env::RelayEnv;
 use super::super::police::policer::{FramePolicer, MAX_FRAMES, in_progress};
 use super::super::police::verdict::{Remainder, Verdict, Violation};
 use super::buffer::BUFFER_SIZE;
+use crate::net::clock::Clock;
 
 /// A policer, and what it defers.
 #[derive(Debug)]

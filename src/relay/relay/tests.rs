@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use crate::limit::rules::Rate;
+use crate::net::clock::Clock;
 use crate::net::random::Random;
-use crate::relay::clock::Clock;
 use crate::relay::conn_limits::ConnLimits;
 use crate::relay::mode::RelayMode;
 use crate::relay::rules::{MessageRules, OnExceed, Timeouts};

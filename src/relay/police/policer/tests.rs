@@ -1,7 +1,7 @@
 use super::*;
 use crate::limit::rules::Rate;
 use crate::limit::shares::Shares;
-use crate::relay::clock::Clock;
+use crate::net::clock::Clock;
 use crate::relay::conn_limits::ConnLimits;
 use crate::relay::counters::RelayCounters;
 use crate::relay::rules::{MessageRules, OnExceed, Timeouts};

@@ -69,9 +69,9 @@ impl Clock {
         self.read(self.monotonic_now())
     }
 
-    /// The monotonic clock. Nothing else in this folder reads one.
+    /// The monotonic clock. A relay reads it only here, so that a test can set it.
     #[cfg_attr(not(test), allow(clippy::unused_self))] // Only the clock of a test has a time of its own.
-    pub(super) fn monotonic_now(&self) -> Instant {
+    pub(crate) fn monotonic_now(&self) -> Instant {
         #[cfg(test)]
         if let Some(manual) = *self.manual.lock() {
             return manual;
