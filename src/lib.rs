@@ -17,7 +17,7 @@
 //! | 4 | `telemetry/` | what is counted and logged of each connection: metrics, log lines, samples; advice | config relay upstream reason net limit wire |
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |
 //! | 2 | `relay/` | two sockets in, totals out: flow (copy or splice), police (message limits, pongs), close | reason net limit wire |
-//! | 2 | `upstream/` | where to dial: the choice among an upstream's servers | net limit wire |
+//! | 2 | `upstream/` | the choice among an upstream's servers, and the dial | net limit wire |
 //! | 1 | `net/` | sockets: listen, client io with bytes read ahead, dial, the clock of timeouts, sys (the only unsafe code); random numbers | |
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |
 //! | 1 | `reason/` | why a client got no tunnel (with the HTTP status), and why a connection ended: two closed lists | |

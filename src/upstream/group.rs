@@ -102,6 +102,7 @@ mod tests {
     use super::*;
     use crate::limit::key::Prefixes;
     use crate::net::address::Target;
+    use crate::upstream::outcome::Outcome;
 
     fn upstream(balance: Balance, ports: &[u16]) -> Upstream {
         let servers = ports
@@ -202,13 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_dial_that_failed_is_reported() {
+    fn only_a_dial_that_failed_counts_as_one() {
         let upstream = upstream(Balance::LeastConn, &[1]);
         drop(upstream.attempts(client(0)).next());
         assert_eq!(upstream.servers()[0].dial_failures(), 0);
-        let mut lease = upstream.attempts(client(0)).next().unwrap();
-        lease.failed();
-        drop(lease);
+        let lease = upstream.attempts(client(0)).next().unwrap();
+        for outcome in [
+            Outcome::TimedOut,
+            Outcome::BadReply,
+            Outcome::Answered(500),
+            Outcome::Switched,
+        ] {
+            lease.report(outcome);
+        }
+        assert_eq!(upstream.servers()[0].dial_failures(), 0);
+        lease.report(Outcome::DialFailed);
         assert_eq!(upstream.servers()[0].dial_failures(), 1);
     }
 }

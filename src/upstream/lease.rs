@@ -3,41 +3,32 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::outcome::Outcome;
 use super::server::Server;
 
-/// A connection on a server. It counts as open there until it is dropped; then the dial is counted if it failed.
+/// A connection on a server. It counts as open there until it is dropped.
 #[derive(Debug)]
-pub struct Lease {
-    server: Arc<Server>,
-    has_failed: bool,
-}
+pub struct Lease(Arc<Server>);
 
 impl Lease {
     pub(super) fn new(server: &Arc<Server>) -> Self {
         server.open.fetch_add(1, Relaxed);
-        Self {
-            server: Arc::clone(server),
-            has_failed: false,
-        }
+        Self(Arc::clone(server))
     }
 
-    /// The server to dial.
+    /// The server that it is on.
     pub fn server(&self) -> &Arc<Server> {
-        &self.server
+        &self.0
     }
 
-    /// Reports that the dial failed. A lease that is dropped without this, because the client went away, for example,
-    /// says nothing about the server.
-    pub fn failed(&mut self) {
-        self.has_failed = true;
+    /// Reports what came of the attempt. Each attempt has one outcome at most.
+    pub fn report(&self, outcome: Outcome) {
+        self.0.record(outcome);
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.open.fetch_sub(1, Relaxed);
-        if self.has_failed {
-            self.server.dial_failures.fetch_add(1, Relaxed);
-        }
+        self.0.open.fetch_sub(1, Relaxed);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
+use super::outcome::Outcome;
 use crate::net::address::Target;
 
 /// A server. It outlives reloads as long as an upstream names it.
@@ -16,7 +17,7 @@ pub struct Server {
     /// Empty while a name has no address: the server is down then.
     addresses: ArcSwap<Vec<SocketAddr>>,
     pub(super) open: AtomicU32,
-    pub(super) dial_failures: AtomicU64,
+    dial_failures: AtomicU64,
 }
 
 impl Server {
@@ -64,6 +65,17 @@ impl Server {
     /// Whether it has an address to dial.
     pub fn is_up(&self) -> bool {
         matches!(self.target, Target::Unix(_)) || !self.addresses.load().is_empty()
+    }
+
+    /// Counts what came of an attempt.
+    pub(super) fn record(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::DialFailed => {
+                self.dial_failures.fetch_add(1, Relaxed);
+            }
+            // These differ for what judges a server, not for what counts its dials.
+            Outcome::TimedOut | Outcome::BadReply | Outcome::Answered(_) | Outcome::Switched => {}
+        }
     }
 
     /// Connections that hold a lease on it, including dials under way.

@@ -2,25 +2,24 @@
 
 use std::io;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::net::accepted::AcceptedSocket;
-use crate::net::address::Target;
 use crate::net::clock::Clock;
-use crate::net::dial::{self, Dialled};
 use crate::net::fault;
 use crate::net::transport::{Transport, is_transient};
+use crate::reason::reject::RejectReason;
+use crate::upstream::connect::{self as upstream, ConnectError, Connection, Demand};
 use crate::upstream::lease::Lease;
-use crate::upstream::server::Server;
+use crate::upstream::outcome::Outcome;
 use crate::wire::Step;
 use crate::wire::http::body::{BodyRead, BodyState};
 use crate::wire::http::server_reply::{Reply, ReplyScan};
 use crate::wire::ws::extensions::Extensions;
 
-use crate::reason::reject::RejectReason;
 use crate::walk::decide::Handshake;
 use crate::walk::dials::Dials;
-use crate::walk::stop::Stop;
+use crate::walk::stop::{Destination, Stop};
 
 /// A server that has switched protocols.
 #[derive(Debug)]
@@ -37,17 +36,19 @@ pub struct Connected {
     pub extensions: Extensions,
 }
 
-/// A server's answer.
-enum Answered {
-    Switched(Connected),
-    /// Something else, which the client gets.
+/// A server's answer to the request.
+enum Answer {
+    /// Its 101.
+    Switched {
+        bytes: Vec<u8>,
+        size: usize,
+        extensions: Extensions,
+    },
+    /// Something else, which the client gets. Its body is not read yet.
     Other(Other),
 }
 
-/// An answer that opens no tunnel. Its body is not read yet.
 struct Other {
-    server: Transport,
-    _lease: Lease,
     status: u16,
     head: Vec<u8>,
     body: BodyRead,
@@ -73,55 +74,90 @@ async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Resu
     let zone = &handshake.destination.zone.policy;
     let clock = &handshake.destination.zone.limits.clock;
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
-    let asking = pin!(ask(handshake, dials, zone.dial));
-    match clock.within(deadline, asking).await {
+    let dialled = {
+        let dialling = pin!(dial(handshake, dials));
+        clock.within(deadline, dialling).await
+    };
+    let Connection { transport, sent, lease } =
+        dialled.unwrap_or_else(|| Err(Stop::new(RejectReason::UpstreamTimeout)))?;
+    let answered = {
+        let asking = pin!(ask(handshake, &transport, sent));
+        clock.within(deadline, asking).await
+    };
+    lease.report(match &answered {
+        None => Outcome::TimedOut,
+        Some(Err(_)) => Outcome::BadReply,
+        Some(Ok(Answer::Other(other))) => Outcome::Answered(other.status),
+        Some(Ok(Answer::Switched { .. })) => Outcome::Switched,
+    });
+    match answered {
         None => Err(Stop::new(RejectReason::UpstreamTimeout)),
-        Some(Err(stop)) => Err(stop),
-        Some(Ok(Answered::Switched(connected))) => Ok(connected),
+        Some(Err(fault)) => Err(Stop::because(RejectReason::UpstreamBadReply, fault)),
+        Some(Ok(Answer::Switched {
+            bytes,
+            size,
+            extensions,
+        })) => Ok(Connected {
+            server: transport,
+            lease,
+            reply: bytes,
+            reply_size: size,
+            extensions,
+        }),
         // Boxed, because few connections get this far.
-        Some(Ok(Answered::Other(other))) => Err(Box::pin(pass_on(other, deadline, clock)).await),
+        Some(Ok(Answer::Other(other))) => Err(Box::pin(pass_on(other, &transport, deadline, clock)).await),
     }
 }
 
-/// Sends the request to a server and reads its reply.
-async fn ask(handshake: &Handshake, dials: &mut Dials<'_>, dial: Option<Duration>) -> Result<Answered, Stop> {
-    let (server, sent, lease) = dial_any(handshake, dials, dial).await?;
-    server
-        .write_all(&handshake.request[sent..])
-        .await
-        .map_err(|_| bad_reply("the server ended the connection at once"))?;
+async fn dial(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connection, Stop> {
+    let Destination { zone, upstream, .. } = &handshake.destination;
+    let demand = Demand {
+        client: handshake.client.key,
+        request: &handshake.request,
+        dial: zone.policy.dial,
+    };
+    let connected = upstream::connect(upstream, demand, &zone.limits.clock, |server, event| {
+        dials.record(server, event);
+    });
+    connected.await.map_err(|error| match error {
+        ConnectError::NoneUp => Stop::new(RejectReason::UpstreamDown),
+        ConnectError::Unreachable => Stop::new(RejectReason::UpstreamRefused),
+        ConnectError::TimedOut => Stop::new(RejectReason::UpstreamTimeout),
+        ConnectError::OutOfRoom(error) => Stop::because(RejectReason::ProcessFull, error.to_string()),
+    })
+}
+
+/// Sends what is left of the request, and reads the server's answer. An error says what is wrong with it.
+async fn ask(handshake: &Handshake, server: &Transport, sent: usize) -> Result<Answer, String> {
+    let rest = server.write_all(&handshake.request[sent..]).await;
+    rest.map_err(|_| "the server ended the connection at once")?;
     let mut bytes = Vec::new();
     for _ in 0..=MAX_INTERIMS {
-        let (reply, used) = read_reply(&server, &mut bytes, &handshake.accept).await?;
+        let (reply, size) = read_reply(server, &mut bytes, &handshake.accept).await?;
         match reply {
             Reply::Switched(extensions) => {
-                return Ok(Answered::Switched(Connected {
-                    server,
-                    lease,
-                    reply: bytes,
-                    reply_size: used,
+                return Ok(Answer::Switched {
+                    bytes,
+                    size,
                     extensions,
-                }));
+                });
             }
             Reply::PassOn { status, head, body } => {
-                bytes.drain(..used);
-                let other = Other {
-                    server,
-                    _lease: lease,
+                bytes.drain(..size);
+                return Ok(Answer::Other(Other {
                     status,
                     head,
                     body,
                     first: bytes,
-                };
-                return Ok(Answered::Other(other));
+                }));
             }
-            Reply::Interim => drop(bytes.drain(..used)),
+            Reply::Interim => drop(bytes.drain(..size)),
         }
     }
-    Err(bad_reply("too many interim replies"))
+    Err("too many interim replies".to_owned())
 }
 
-async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), Stop> {
+async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Result<(Reply, usize), String> {
     let mut scan = ReplyScan::default();
     loop {
         match scan.parse(bytes, accept) {
@@ -130,95 +166,21 @@ async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Re
                 return Ok((value, used));
             }
             Ok(Step::More) => {}
-            Err(fault) => return Err(bad_reply(fault.to_string())),
+            Err(fault) => return Err(fault.to_string()),
         }
         if !matches!(read_more(server, bytes).await, Ok(1..)) {
-            return Err(bad_reply("the server ended the connection within its reply"));
+            return Err("the server ended the connection within its reply".to_owned());
         }
     }
-}
-
-fn bad_reply(what: impl Into<String>) -> Stop {
-    Stop::because(RejectReason::UpstreamBadReply, what.into())
-}
-
-/// Dials the servers, each once, best first. A server that can't be reached was sent nothing, so the next one is tried.
-/// Returns the socket, the number of bytes of the request that were sent with the dial, and the lease.
-async fn dial_any(
-    handshake: &Handshake,
-    dials: &mut Dials<'_>,
-    limit: Option<Duration>,
-) -> Result<(Transport, usize, Lease), Stop> {
-    let attempts = handshake.destination.upstream.attempts(handshake.client.key);
-    let mut reason = RejectReason::UpstreamDown;
-    for mut lease in attempts {
-        dials.begin(lease.server());
-        match dial_within(
-            limit,
-            lease.server(),
-            &handshake.request,
-            &handshake.destination.zone.limits.clock,
-        )
-        .await
-        {
-            Some(Ok(Dialled {
-                transport: stream,
-                sent,
-            })) => {
-                fault::point("dial");
-                dials.succeeded();
-                return Ok((stream, sent, lease));
-            }
-            Some(Err(error)) if dial::is_out_of_room(&error) => {
-                return Err(Stop::because(RejectReason::ProcessFull, error.to_string()));
-            }
-            Some(Err(error)) => {
-                dials.failed(RejectReason::UpstreamRefused, error.to_string());
-                if reason != RejectReason::UpstreamTimeout {
-                    reason = RejectReason::UpstreamRefused;
-                }
-            }
-            None => {
-                dials.failed(RejectReason::UpstreamTimeout, "no answer within `dial`".to_owned());
-                reason = RejectReason::UpstreamTimeout;
-            }
-        }
-        lease.failed();
-    }
-    Err(Stop::new(reason))
-}
-
-/// [`dial_one`]; `None` when `limit` was over first.
-async fn dial_within(
-    limit: Option<Duration>,
-    server: &Server,
-    request: &[u8],
-    clock: &Clock,
-) -> Option<io::Result<Dialled>> {
-    let dialling = pin!(dial_one(server, request));
-    let deadline = limit.map(|limit| clock.now() + limit);
-    clock.within(deadline, dialling).await
-}
-
-/// One attempt at one server. Its addresses are tried in turn, since a name may have addresses where nothing listens.
-async fn dial_one(server: &Server, request: &[u8]) -> io::Result<Dialled> {
-    if let Target::Unix(path) = server.target() {
-        return dial::unix(path).await;
-    }
-    let mut last = io::ErrorKind::AddrNotAvailable.into();
-    for address in server.addresses().iter() {
-        match dial::tcp(*address, request).await {
-            Ok(dialled) => return Ok(dialled),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 /// The server's own answer, with as much of its body as comes and fits. The client can see if it is not complete.
-async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> Stop {
+async fn pass_on(mut other: Other, server: &Transport, deadline: Option<Instant>, clock: &Clock) -> Stop {
     let mut content = Vec::new();
-    let cut = match clock.within(deadline, pin!(read_body(&mut other, &mut content))).await {
+    let cut = match clock
+        .within(deadline, pin!(read_body(&mut other, server, &mut content)))
+        .await
+    {
         Some(Ok(())) => None,
         Some(Err(cut)) => Some(cut),
         None => Some("the server's reply did not come to its end in time"),
@@ -230,7 +192,7 @@ async fn pass_on(mut other: Other, deadline: Option<Instant>, clock: &Clock) -> 
 }
 
 /// Reads a body to its end. An error says why it is not complete.
-async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'static str> {
+async fn read_body(other: &mut Other, server: &Transport, content: &mut Vec<u8>) -> Result<(), &'static str> {
     let mut bytes = std::mem::take(&mut other.first);
     loop {
         // With room for one byte more than fits, a body that just fits is read to its end.
@@ -241,7 +203,7 @@ async fn read_body(other: &mut Other, content: &mut Vec<u8>) -> Result<(), &'sta
             Err(_) => return Err("the server's reply is malformed"),
         }
         bytes.clear();
-        match read_more(&other.server, &mut bytes).await {
+        match read_more(server, &mut bytes).await {
             Ok(1..) => {}
             Ok(0) if other.body.at_end_of_stream() => return Ok(()),
             Ok(0) | Err(_) => return Err("the server ended the connection within its reply"),

@@ -7,6 +7,7 @@ use crate::config::policy::LogLevel;
 use crate::live::process::ProcessState;
 use crate::reason::reject::RejectReason;
 use crate::telemetry::log::Line;
+use crate::upstream::connect::DialEvent;
 use crate::upstream::server::Server;
 
 /// Reports each dial of a connection as it ends, and keeps the server that was dialled last.
@@ -21,21 +22,23 @@ impl<'a> Dials<'a> {
         Self { process, server }
     }
 
-    /// A dial of `server` begins.
-    pub fn begin(&mut self, server: &Arc<Server>) {
-        *self.server = Some(Arc::clone(server));
-    }
-
-    /// The server took the connection.
-    pub fn succeeded(&self) {
-        if let Some(server) = &self.server {
-            self.process.advice.dial_succeeded(server.label(), Instant::now());
+    /// Records what happened to a dial of `server`. Failures of one server are logged once a second.
+    pub fn record(&mut self, server: &Arc<Server>, event: DialEvent<'_>) {
+        match event {
+            DialEvent::Began => *self.server = Some(Arc::clone(server)),
+            DialEvent::Succeeded => self.process.advice.dial_succeeded(server.label(), Instant::now()),
+            DialEvent::Failed(error) => self.failed(server, RejectReason::UpstreamRefused, error.to_string()),
+            DialEvent::TimedOut => {
+                self.failed(
+                    server,
+                    RejectReason::UpstreamTimeout,
+                    "no answer within `dial`".to_owned(),
+                );
+            }
         }
     }
 
-    /// The server did not take it. Failures of one server are logged once a second.
-    pub fn failed(&self, reason: RejectReason, error: String) {
-        let Some(server) = &self.server else { return };
+    fn failed(&self, server: &Server, reason: RejectReason, error: String) {
         let Some(count) = self.process.advice.dial_failed(server.label(), Instant::now()) else {
             return;
         };
