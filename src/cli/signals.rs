@@ -88,7 +88,7 @@ fn said(name: &str) -> String {
     format!("SIG{name} is ignored{why}; HUP reloads, TERM, INT and QUIT stop wsguard")
 }
 
-/// All that end a process by default, without those that report a fault in it and those that can't be caught.
+/// All signals that end a process by default, except those that report a fault in it and those that can't be caught.
 const SENT: &[(&str, i32)] = &[
     ("USR1", libc::SIGUSR1),
     ("USR2", libc::SIGUSR2),

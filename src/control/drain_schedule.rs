@@ -1,10 +1,11 @@
-//! When a drain closes which connection: pure arithmetic.
+//! In which order and when a drain closes connections: pure arithmetic.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-/// The schedule of a drain. For its first half open connections live on. In its second half they are asked to close one
-/// after the other, so that their reconnects are spread; those that are not closed shortly before the end are cut.
+/// The schedule of a drain. In its first half open connections stay. In its second half they are asked to close one
+/// after the other, so that their reconnects are spread. Connections that are still open shortly before the end are
+/// cut.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DrainSchedule {
     begin: Instant,

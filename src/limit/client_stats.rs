@@ -16,8 +16,8 @@ pub struct ClientStats {
     pub clients: u64,
     /// The most open connections of one key.
     pub most: u32,
-    /// Cumulative counts of keys: with at most as many open connections as each of [`CONNECTION_BOUNDS`], and last all
-    /// keys.
+    /// For each of [`CONNECTION_BOUNDS`] the number of keys with at most that many open connections, and last the
+    /// number of all keys.
     pub by_connections: [u64; CONNECTION_BOUNDS.len() + 1],
 }
 

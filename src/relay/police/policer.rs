@@ -52,7 +52,7 @@ enum FrameVerdict {
 }
 
 impl FramePolicer {
-    /// For what `sender` sends. Its buckets are full.
+    /// A policer of what `sender` sends, with full buckets.
     pub(in crate::relay) fn new(sender: Sender) -> Self {
         Self {
             buckets: RateBuckets::new(sender),

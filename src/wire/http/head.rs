@@ -281,7 +281,7 @@ fn header_of(line: &[u8]) -> Result<Header<'_>, Rule> {
     Ok(Header { name, value })
 }
 
-/// `line`, which ends with an LF, without its CRLF.
+/// Removes the CRLF at the end of `line`. It is a fault if `line` ends with a bare LF or contains another CR.
 fn without_line_end(line: &[u8]) -> Result<&[u8], Rule> {
     line.strip_suffix(b"\r\n")
         .filter(|rest| !rest.contains(&b'\r'))

@@ -6,7 +6,7 @@ pub(super) const OPCODE: u8 = 0x0F;
 pub(super) const RESERVED: u8 = 0x70;
 /// The opcode bit that all control frames have.
 pub(super) const CONTROL: u8 = 0x08;
-/// The top bit of the second byte. If it is set, four bytes of mask follow the length: `MASKED >> 5`.
+/// The top bit of the second byte: a mask follows the length. `MASKED >> 5` is the length of the mask, four bytes.
 pub(super) const MASKED: u8 = 0x80;
 
 pub(super) const CONTINUATION: u8 = 0x0;

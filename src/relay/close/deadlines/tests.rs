@@ -34,7 +34,7 @@ const CLIENT_DIED: Sides = Sides {
     ..OPEN
 };
 
-/// Deadlines, and how long since they began.
+/// Deadlines, and the moment at which they began.
 struct Ending {
     deadlines: Deadlines,
     begun: Instant,
