@@ -12,7 +12,7 @@
 //! | 9 | `admin/` | the admin server: health checks, the text of `/metrics` and of `/stats` | control live telemetry config relay upstream reason net limit wire |
 //! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors, names | engine walk live telemetry config relay upstream reason net limit |
 //! | 7 | `engine/` | what runs connections: workers, listening sockets, the task of an open connection (`tunnel`, which parks it when idle), parked connections, timeouts, ghosts | walk live telemetry config relay upstream reason net limit |
-//! | 6 | `walk/` | the life of a connection: preread, identify (which hop is trusted), decide, connect to a server, refuse (Retry-After), record | live telemetry config relay upstream reason net limit wire |
+//! | 6 | `walk/` | the life of a connection: preread, identify (which hop is trusted), decide, upgrade (the handshake with a server), refuse (Retry-After), record | live telemetry config relay upstream reason net limit wire |
 //! | 5 | `live/` | what is in force: the policy with its zones, listeners and servers, and what outlives a reload | telemetry config relay upstream reason net limit wire |
 //! | 4 | `telemetry/` | what is counted and logged of each connection: metrics, log lines, samples; advice | config relay upstream reason net limit wire |
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |

@@ -9,13 +9,13 @@ use crate::net::accepted::AcceptedSocket;
 use crate::net::clock::Clock;
 use crate::net::transport::Unregistered;
 use crate::reason::reject::RejectReason;
-use crate::walk::connect;
 use crate::walk::decide::{Admitted, Handshake};
 use crate::walk::deliver::deliver;
 use crate::walk::open::open;
 use crate::walk::pending_conn::PendingConn;
 use crate::walk::record::Record;
 use crate::walk::stop::Stop;
+use crate::walk::upgrade::upgrade;
 use crate::walk::walk::{AtCap, Decision, RecordedConn, Step, admit, decide_again, refuse_admitted};
 
 use crate::engine::conn::NewConn;
@@ -101,11 +101,11 @@ fn connect_and_open(
     cx: Arc<Context>,
 ) -> impl Future<Output = ()> {
     async move {
-        match connect::connect(&handshake, &client, record.dials()).await {
-            Ok(connected) => {
+        match upgrade(&handshake, &client, record.dials()).await {
+            Ok(upgraded) => {
                 let now = Instant::now();
-                let server = Arc::clone(connected.lease.server());
-                let (open, handle) = open(&handshake, connected, client, record, cx.index(), now);
+                let server = Arc::clone(upgraded.lease.server());
+                let (open, handle) = open(&handshake, upgraded, client, record, cx.index(), now);
                 let conn = NewConn {
                     handle,
                     address: handshake.client.address,

@@ -1,6 +1,5 @@
 //! The life of a connection, from its first byte to its record. Read [`walk`] first.
 
-pub mod connect;
 mod counted_permit;
 pub mod decide;
 pub mod deliver;
@@ -12,5 +11,6 @@ pub mod preread;
 pub mod record;
 pub mod refuse;
 pub mod stop;
+pub mod upgrade;
 #[allow(clippy::module_inception)]
 pub mod walk;

@@ -12,9 +12,9 @@ use crate::relay::params::{EarlyBytes, RelayParams};
 use crate::relay::relay::Relay;
 use crate::upstream::lease::Lease;
 
-use crate::walk::connect::Connected;
 use crate::walk::decide::Handshake;
 use crate::walk::record::Record;
+use crate::walk::upgrade::Upgraded;
 
 /// An open connection. Its fields are dropped in this order: the slot becomes free only after the sockets are closed.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub type IdleConn = OpenConn<IdleLegs>;
 /// Opens the tunnel, on worker number `worker`. Nothing of the handshake is kept.
 pub fn open(
     handshake: &Handshake,
-    connected: Connected,
+    upgraded: Upgraded,
     client: AcceptedSocket,
     mut record: Record,
     worker: usize,
@@ -43,13 +43,13 @@ pub fn open(
 ) -> (OpenConn<Legs>, Arc<ConnHandle>) {
     let zone = &handshake.destination.zone;
     let limits = Arc::clone(&zone.limits);
-    let Connected {
+    let Upgraded {
         server,
         lease,
         reply,
         reply_size,
         extensions,
-    } = connected;
+    } = upgraded;
     client.set_options(SocketOptions {
         keepalive: limits.timeouts.keepalive,
         user_timeout: limits.timeouts.stalled,

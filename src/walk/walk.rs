@@ -5,7 +5,7 @@
 //! 2. [`Preread`](super::preread): its bytes become a request head; until then it is parked, and [`resume`]d.
 //! 3. [`identify`](super::identify) and [`decide`](mod@super::decide): the request is admitted or refused.
 //! 4. [`admit`]: the permit goes to the record.
-//! 5. [`connect`](super::connect::connect): a server is dialled, gets the request and answers 101.
+//! 5. [`upgrade`](super::upgrade::upgrade): a server is dialled, gets the request and answers 101.
 //! 6. [`open`](super::open::open): the tunnel relays; nothing of the handshake is kept.
 //! 7. [`refuse`], or [`refuse_admitted`] after stage 4: the client gets an answer in place of a tunnel; if it can't be
 //!    sent at once, [`deliver`](super::deliver::deliver) delivers it.

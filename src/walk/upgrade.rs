@@ -23,7 +23,7 @@ use crate::walk::stop::{Destination, Stop};
 
 /// A server that has switched protocols.
 #[derive(Debug)]
-pub struct Connected {
+pub struct Upgraded {
     /// Its socket.
     pub server: Transport,
     /// The lease on the server.
@@ -57,20 +57,20 @@ struct Other {
 
 /// Dials a server and makes the handshake, all within the zone's `upgrade` timeout. If the client ends first, the
 /// handshake ends at once.
-pub async fn connect(handshake: &Handshake, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Connected, Stop> {
-    let connected = tokio::select! {
+pub async fn upgrade(handshake: &Handshake, client: &AcceptedSocket, mut dials: Dials<'_>) -> Result<Upgraded, Stop> {
+    let upgraded = tokio::select! {
         biased;
-        connected = connect_patiently(handshake, &mut dials) => connected,
+        upgraded = upgrade_in_time(handshake, &mut dials) => upgraded,
         () = client.transport().ended() => Err(Stop::new(RejectReason::ClientGone)),
     };
-    connected.map_err(|stop| {
+    upgraded.map_err(|stop| {
         stop.by(handshake.client)
             .at(&handshake.destination)
             .offering(handshake.offer.as_ref())
     })
 }
 
-async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connected, Stop> {
+async fn upgrade_in_time(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Upgraded, Stop> {
     let zone = &handshake.destination.zone.policy;
     let clock = &handshake.destination.zone.limits.clock;
     let deadline = zone.upgrade.map(|upgrade| clock.now() + upgrade);
@@ -97,7 +97,7 @@ async fn connect_patiently(handshake: &Handshake, dials: &mut Dials<'_>) -> Resu
             bytes,
             size,
             extensions,
-        })) => Ok(Connected {
+        })) => Ok(Upgraded {
             server: transport,
             lease,
             reply: bytes,
