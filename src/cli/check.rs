@@ -38,7 +38,10 @@ pub(crate) fn check(options: &Options) -> Exit {
         }
     };
     let stops = Stopper::of_this_machine().note(&checked.policy.server);
-    for note in descriptors::notes(&checked.policy).into_iter().chain(stops) {
+    for note in descriptors::describe_shortfalls(&checked.policy)
+        .into_iter()
+        .chain(stops)
+    {
         print_line(format_args!("note: {note}"));
     }
     if checked.warnings.is_empty() {

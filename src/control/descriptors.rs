@@ -14,36 +14,36 @@ use crate::live::capacity::Capacity;
 
 /// How the descriptors and the memory are divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct Allocation {
     /// The ceilings.
     pub capacity: Capacity,
     /// The bytes that the heads of as many pending sockets as the descriptors allow would need, if that is too much
     /// memory.
-    pub heads: Option<Heads>,
+    pub heads: Option<HeadMemory>,
 }
 
 /// The request heads of all pending sockets, each as large as it may be, which memory has no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
+pub struct HeadMemory {
     bytes: u64,
     memory: u64,
 }
 
 /// A number in the policy that does not fit this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct Shortfall {
     /// The listener that it belongs to, if any.
     pub listener: Option<Arc<str>>,
     /// What the number is lowered to, and why.
     pub message: String,
     /// What would help.
-    way_out: &'static str,
+    hint: &'static str,
 }
 
 /// The descriptor limit is too low to serve at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the descriptor limit of {limit} leaves room for {room} connections; at least {needed} descriptors are needed")]
-pub struct TooFew {
+pub struct TooFewDescriptors {
     limit: u64,
     room: u64,
     needed: u64,
@@ -71,58 +71,61 @@ pub fn raise_limit() -> u64 {
 
 /// Describes in words which numbers of a policy the descriptor limit and the memory of this machine do not allow: those
 /// that are lowered at start, or do not fit. A lowered `max_pending` is not mentioned if the file does not set it.
-pub fn notes(policy: &Policy) -> Vec<String> {
+pub fn describe_shortfalls(policy: &Policy) -> Vec<String> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let workers = policy.server.workers.map_or_else(cpus, usize::from);
-    notes_at(policy, limit, workers, memory::limit())
+    describe_shortfalls_at(policy, limit, workers, memory::limit())
 }
 
-fn notes_at(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Vec<String> {
-    let room = match deal(policy, limit, workers, memory) {
-        Ok(room) => room,
+fn describe_shortfalls_at(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Vec<String> {
+    let allocation = match allocate(policy, limit, workers, memory) {
+        Ok(allocation) => allocation,
         Err(error) => return vec![error.to_string()],
     };
     let is_default = |name: &str| {
         let mut listeners = policy.listeners.iter();
         listeners.any(|listener| *listener.name == *name && listener.max_pending == MAX_PENDING)
     };
-    cuts(policy, &room, limit)
+    shortfalls(policy, &allocation, limit)
         .into_iter()
-        .filter_map(|cut| match cut.listener {
-            Some(listener) if is_default(&listener) && room.heads.is_none() => None,
-            Some(listener) => Some(format!("listener {listener}: {}; {}", cut.message, cut.way_out)),
-            None => Some(format!("{}; {}", cut.message, cut.way_out)),
+        .filter_map(|shortfall| match shortfall.listener {
+            Some(listener) if is_default(&listener) && allocation.heads.is_none() => None,
+            Some(listener) => Some(format!(
+                "listener {listener}: {}; {}",
+                shortfall.message, shortfall.hint
+            )),
+            None => Some(format!("{}; {}", shortfall.message, shortfall.hint)),
         })
         .collect()
 }
 
 /// The numbers that do not fit, with their listener if they belong to one.
-pub fn cuts(policy: &Policy, room: &Room, limit: u64) -> Vec<Cut> {
-    let mut cuts = Vec::new();
-    for (listener, max_pending) in policy.listeners.iter().zip(&room.capacity.max_pending) {
+pub fn shortfalls(policy: &Policy, allocation: &Allocation, limit: u64) -> Vec<Shortfall> {
+    let mut shortfalls = Vec::new();
+    for (listener, max_pending) in policy.listeners.iter().zip(&allocation.capacity.max_pending) {
         if *max_pending < listener.max_pending {
             let asked = listener.max_pending;
-            let (why, way_out) = match room.heads {
-                Some(heads) => (heads.to_string(), LOWERED),
-                None => (format!("the descriptor limit is {limit}"), RAISED),
+            let (why, hint) = match allocation.heads {
+                Some(heads) => (heads.to_string(), LOWER_HEAD_SIZE),
+                None => (format!("the descriptor limit is {limit}"), RAISE_LIMIT),
             };
-            cuts.push(Cut {
+            shortfalls.push(Shortfall {
                 listener: Some(Arc::clone(&listener.name)),
                 message: format!("max_pending lowered from {asked} to {max_pending}: {why}"),
-                way_out,
+                hint,
             });
         }
     }
-    let needed = 2 * u64::from(room.capacity.process_connections);
+    let needed = 2 * u64::from(allocation.capacity.process_connections);
     if needed > limit {
-        let asked = room.capacity.process_connections;
-        cuts.push(Cut {
+        let asked = allocation.capacity.process_connections;
+        shortfalls.push(Shortfall {
             listener: None,
             message: format!("max_connections {asked} needs {needed} descriptors, and the limit is {limit}"),
-            way_out: RAISED,
+            hint: RAISE_LIMIT,
         });
     }
-    cuts
+    shortfalls
 }
 
 /// One worker a CPU.
@@ -131,17 +134,22 @@ pub fn cpus() -> usize {
 }
 
 /// Divides a descriptor `limit` and this many bytes of `memory`.
-pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) -> Result<Room, TooFew> {
+pub fn allocate(
+    policy: &Policy,
+    limit: u64,
+    workers: usize,
+    memory: Option<u64>,
+) -> Result<Allocation, TooFewDescriptors> {
     let wanted: u64 = policy
         .listeners
         .iter()
         .map(|listener| u64::from(listener.max_pending))
         .sum();
     let pending = wanted.min(limit / 4);
-    let reserved = OWN + A_WORKER * workers as u64;
-    let room = limit.saturating_sub(reserved + pipes(limit, workers) + pending) / 2;
-    if room < LEAST {
-        return Err(TooFew {
+    let reserved = PER_PROCESS + PER_WORKER * workers as u64;
+    let room = limit.saturating_sub(reserved + pipe_descriptors(limit, workers) + pending) / 2;
+    if room < MIN_CONNECTIONS {
+        return Err(TooFewDescriptors {
             limit,
             room,
             needed: least_limit(reserved, workers, wanted),
@@ -152,7 +160,7 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
         .server
         .max_connections
         .unwrap_or(u32::try_from(auto).unwrap_or(u32::MAX));
-    let zone_connections = set_aside(policy, process);
+    let zone_connections = zone_budgets(policy, process);
     let exempt: u32 = policy
         .zones
         .iter()
@@ -163,10 +171,10 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
     let by_descriptors: Vec<u32> = policy
         .listeners
         .iter()
-        .map(|listener| cut(u64::from(listener.max_pending), pending, wanted).max(1))
+        .map(|listener| scaled(u64::from(listener.max_pending), pending, wanted).max(1))
         .collect();
-    let (max_pending, heads) = bear(policy, by_descriptors, memory);
-    Ok(Room {
+    let (max_pending, heads) = fit_heads(policy, by_descriptors, memory);
+    Ok(Allocation {
         capacity: Capacity {
             process_connections: process,
             common_connections: process - exempt,
@@ -179,23 +187,23 @@ pub fn deal(policy: &Policy, limit: u64, workers: usize, memory: Option<u64>) ->
 
 /// Lowers the numbers of pending sockets in proportion if their heads, each of the largest size, would need more than a
 /// quarter of the memory. Otherwise the kernel could end the process.
-fn bear(policy: &Policy, max_pending: Vec<u32>, memory: Option<u64>) -> (Vec<u32>, Option<Heads>) {
+fn fit_heads(policy: &Policy, max_pending: Vec<u32>, memory: Option<u64>) -> (Vec<u32>, Option<HeadMemory>) {
     let listeners = policy.listeners.iter().zip(&max_pending);
     let held = listeners.map(|(listener, most)| u64::from(*most).saturating_mul(listener.max_head_size as u64));
     let bytes = held.fold(0, u64::saturating_add);
     match memory.filter(|memory| bytes > memory / 4) {
         None => (max_pending, None),
         Some(memory) => {
-            let cut = |most: u32| cut(most.into(), memory / 4, bytes).max(1);
+            let fit = |most: u32| scaled(most.into(), memory / 4, bytes).max(1);
             (
-                max_pending.into_iter().map(cut).collect(),
-                Some(Heads { bytes, memory }),
+                max_pending.into_iter().map(fit).collect(),
+                Some(HeadMemory { bytes, memory }),
             )
         }
     }
 }
 
-impl fmt::Display for Heads {
+impl fmt::Display for HeadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         write!(
@@ -209,7 +217,7 @@ impl fmt::Display for Heads {
 
 /// The budget of each zone. For exempt zones that a route leads to it is set aside: together at most a tenth of the
 /// process ceiling, cut in proportion. A zone that no route leads to needs none.
-fn set_aside(policy: &Policy, process: u32) -> Vec<Option<u32>> {
+fn zone_budgets(policy: &Policy, process: u32) -> Vec<Option<u32>> {
     let led_to = |index: usize| policy.routes.iter().any(|route| route.leads_to(index));
     let ceiling = |zone: &crate::config::policy::ZonePolicy| u64::from(zone.rules.connections.unwrap_or(process));
     let is_set_aside = |index: usize| policy.zones[index].exempt && led_to(index);
@@ -228,13 +236,13 @@ fn set_aside(policy: &Policy, process: u32) -> Vec<Option<u32>> {
         .map(|(index, zone)| match (zone.exempt, led_to(index)) {
             (false, _) => zone.rules.connections,
             (true, false) => Some(0),
-            (true, true) => Some(cut(ceiling(zone), together, wanted)),
+            (true, true) => Some(scaled(ceiling(zone), together, wanted)),
         })
         .collect()
 }
 
 /// The part of `share` that remains when `wanted` in all is cut to `given`, rounded down.
-fn cut(share: u64, given: u64, wanted: u64) -> u32 {
+fn scaled(share: u64, given: u64, wanted: u64) -> u32 {
     let part = if given < wanted {
         u128::from(share) * u128::from(given) / u128::from(wanted)
     } else {
@@ -244,34 +252,36 @@ fn cut(share: u64, given: u64, wanted: u64) -> u32 {
 }
 
 /// Descriptors for the pipes of all workers; fewer if the limit is low.
-fn pipes(limit: u64, workers: usize) -> u64 {
-    (ENDS * Pipe::MOST as u64 * workers as u64).min(limit / 8)
+fn pipe_descriptors(limit: u64, workers: usize) -> u64 {
+    (PER_PIPE * Pipe::MOST as u64 * workers as u64).min(limit / 8)
 }
 
 /// How many pipes each worker may have.
-pub fn pipes_a_worker(limit: u64, workers: usize) -> usize {
-    usize::try_from(pipes(limit, workers) / ENDS).unwrap_or(usize::MAX) / workers.max(1)
+pub fn pipes_per_worker(limit: u64, workers: usize) -> usize {
+    usize::try_from(pipe_descriptors(limit, workers) / PER_PIPE).unwrap_or(usize::MAX) / workers.max(1)
 }
 
-/// The smallest limit that [`deal`] accepts.
+/// The smallest limit that [`allocate`] accepts.
 fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
-    let fits =
-        |limit: u64| limit.saturating_sub(reserved + pipes(limit, workers) + pending.min(limit / 4)) / 2 >= LEAST;
-    let enough = 4 * (reserved + pending + LEAST);
+    let fits = |limit: u64| {
+        limit.saturating_sub(reserved + pipe_descriptors(limit, workers) + pending.min(limit / 4)) / 2
+            >= MIN_CONNECTIONS
+    };
+    let enough = 4 * (reserved + pending + MIN_CONNECTIONS);
     (reserved..enough).find(|limit| fits(*limit)).unwrap_or(enough)
 }
 
-const RAISED: &str = "LimitNOFILE or `ulimit -n` raises it";
-const LOWERED: &str = "a smaller `max_head_size` leaves room for more, and so does more memory";
+const RAISE_LIMIT: &str = "LimitNOFILE or `ulimit -n` raises it";
+const LOWER_HEAD_SIZE: &str = "a smaller `max_head_size` leaves room for more, and so does more memory";
 
 /// Descriptors for the log, the admin listener, the file watcher and whatever a library opens.
-const OWN: u64 = 64;
+const PER_PROCESS: u64 = 64;
 /// A worker's two epolls, event descriptor and listening sockets.
-const A_WORKER: u64 = 16;
+const PER_WORKER: u64 = 16;
 /// A pipe's descriptors.
-const ENDS: u64 = 2;
+const PER_PIPE: u64 = 2;
 /// With room for fewer connections than this the guard does not start.
-const LEAST: u64 = 16;
+const MIN_CONNECTIONS: u64 = 16;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -288,11 +298,14 @@ mod tests {
 
     #[test]
     fn a_connection_takes_two_descriptors_and_pending_ones_a_quarter() {
-        let room = deal(&policy(""), 20_000, 2, None).unwrap();
-        assert_eq!(room.capacity.process_connections, (20_000 - 64 - 32 - 256 - 5_000) / 2);
-        assert_eq!(room.capacity.max_pending, [5_000]);
+        let allocation = allocate(&policy(""), 20_000, 2, None).unwrap();
         assert_eq!(
-            room.capacity.common_connections, room.capacity.process_connections,
+            allocation.capacity.process_connections,
+            (20_000 - 64 - 32 - 256 - 5_000) / 2
+        );
+        assert_eq!(allocation.capacity.max_pending, [5_000]);
+        assert_eq!(
+            allocation.capacity.common_connections, allocation.capacity.process_connections,
             "no route leads to the exempt zone"
         );
     }
@@ -303,27 +316,27 @@ mod tests {
         let extra = format!(
             "[server]\nmax_connections = 109\n{routes}{FEDERATION}[zone.small]\nexempt = true\nconnections = 500\n"
         );
-        let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
+        let allocation = allocate(&policy(&extra), 20_000, 2, None).unwrap();
         // 10 of 109 for 1 000 and 500.
-        assert_eq!(room.capacity.zone_connections[1..], [Some(6), Some(3)]);
-        assert_eq!(room.capacity.common_connections, 100);
+        assert_eq!(allocation.capacity.zone_connections[1..], [Some(6), Some(3)]);
+        assert_eq!(allocation.capacity.common_connections, 100);
     }
 
     #[test]
     fn a_small_exempt_zone_is_set_aside_whole() {
         let extra = format!("[server]\nmax_connections = 100\n{FEDERATION}[zone.exempt]\nconnections = 4\n");
-        let room = deal(&policy(&extra), 20_000, 2, None).unwrap();
-        assert_eq!(room.capacity.zone_connections[1], Some(4));
-        assert_eq!(room.capacity.common_connections, 96);
+        let allocation = allocate(&policy(&extra), 20_000, 2, None).unwrap();
+        assert_eq!(allocation.capacity.zone_connections[1], Some(4));
+        assert_eq!(allocation.capacity.common_connections, 96);
     }
 
     #[test]
     fn only_what_is_written_is_noted_and_with_the_way_out() {
-        assert_eq!(notes_at(&policy(""), 20_000, 2, None), [""; 0]);
+        assert_eq!(describe_shortfalls_at(&policy(""), 20_000, 2, None), [""; 0]);
         let written =
             policy("[server]\nmax_connections = 20_000\n[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 9_000");
         assert_eq!(
-            notes_at(&written, 20_000, 2, None),
+            describe_shortfalls_at(&written, 20_000, 2, None),
             [
                 "listener 127.0.0.1:9: max_pending lowered from 9000 to 2368: the descriptor limit is 20000; \
                  LimitNOFILE or `ulimit -n` raises it",
@@ -337,43 +350,43 @@ mod tests {
     fn heads_of_pending_sockets_hold_a_quarter_of_the_memory_at_most() {
         let mib = |n: u64| Some(n << 20);
         // 10 000 heads of 16 KiB are 156.25 MiB.
-        let enough = deal(&policy(""), 100_000, 2, mib(625)).unwrap();
+        let enough = allocate(&policy(""), 100_000, 2, mib(625)).unwrap();
         assert_eq!((enough.capacity.max_pending, enough.heads), (vec![10_000], None));
-        let small = deal(&policy(""), 100_000, 2, mib(256)).unwrap();
+        let small = allocate(&policy(""), 100_000, 2, mib(256)).unwrap();
         assert_eq!(small.capacity.max_pending, [4096], "64 MiB of 16 KiB each");
         assert_eq!(
-            deal(&policy(""), 100_000, 2, Some(1)).unwrap().capacity.max_pending,
+            allocate(&policy(""), 100_000, 2, Some(1)).unwrap().capacity.max_pending,
             [1]
         );
         // What the descriptors have lowered already may fit into the memory.
         assert_eq!(
-            deal(&policy(""), 8_000, 2, mib(256)).unwrap().capacity.max_pending,
+            allocate(&policy(""), 8_000, 2, mib(256)).unwrap().capacity.max_pending,
             [2_000]
         );
         // Two listeners are cut in proportion: 156.25 MiB and 10 MiB to a quarter of 332.5.
         let two = policy("[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 10\nmax_head_size = \"1MiB\"");
-        let room = deal(&two, 100_000, 2, Some(665 << 19)).unwrap();
-        assert_eq!(room.capacity.max_pending, [5_000, 5]);
+        let allocation = allocate(&two, 100_000, 2, Some(665 << 19)).unwrap();
+        assert_eq!(allocation.capacity.max_pending, [5_000, 5]);
     }
 
     #[test]
     fn heads_that_memory_has_no_room_for_are_noted_with_their_sum_also_by_default() {
         assert_eq!(
-            notes_at(&policy(""), 100_000, 2, Some(256 << 20)),
+            describe_shortfalls_at(&policy(""), 100_000, 2, Some(256 << 20)),
             [
                 "listener 127.0.0.1:0: max_pending lowered from 10000 to 4096: the heads of all pending sockets could hold \
                  157 MiB, and may hold a quarter of 256 MiB of memory; a smaller `max_head_size` leaves room for more, and \
                  so does more memory"
             ]
         );
-        assert_eq!(notes_at(&policy(""), 100_000, 2, Some(1 << 30)), [""; 0]);
+        assert_eq!(describe_shortfalls_at(&policy(""), 100_000, 2, Some(1 << 30)), [""; 0]);
     }
 
     #[test]
     fn too_small_a_limit_is_named() {
-        let error = deal(&policy(""), 100, 2, None).unwrap_err();
-        assert!(deal(&policy(""), error.needed - 1, 2, None).is_err());
-        assert!(deal(&policy(""), error.needed, 2, None).is_ok());
+        let error = allocate(&policy(""), 100, 2, None).unwrap_err();
+        assert!(allocate(&policy(""), error.needed - 1, 2, None).is_err());
+        assert!(allocate(&policy(""), error.needed, 2, None).is_ok());
         assert!(error.to_string().contains(&error.needed.to_string()));
     }
 }

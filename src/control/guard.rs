@@ -25,7 +25,7 @@ use crate::net::random::Random;
 use crate::telemetry::log::{Line, Log};
 
 use crate::control::bind::{BindError, bind};
-use crate::control::descriptors::{self, TooFew};
+use crate::control::descriptors::{self, Shortfall, TooFewDescriptors};
 use crate::control::inherited::{ShareError, share};
 use crate::control::memory;
 use crate::control::notifier::Notifier;
@@ -81,7 +81,7 @@ pub enum StartError {
     Share(#[from] ShareError),
     /// The descriptor limit is too low.
     #[error(transparent)]
-    TooFewDescriptors(#[from] TooFew),
+    TooFewDescriptors(#[from] TooFewDescriptors),
     /// The operating system gives no random numbers.
     #[error("cannot start without random numbers from the operating system: {0}")]
     Randomness(io::Error),
@@ -106,8 +106,8 @@ impl Guard {
         let random = Random::from_os().map_err(StartError::Randomness)?;
         let log = Log::start(policy.log.clone())?;
         let workers = policy.server.workers.map_or_else(descriptors::cpus, usize::from);
-        let room = descriptors::deal(&policy, limit, workers, memory::limit())?;
-        log_cuts(descriptors::cuts(&policy, &room, limit), &log);
+        let allocation = descriptors::allocate(&policy, limit, workers, memory::limit())?;
+        log_shortfalls(descriptors::shortfalls(&policy, &allocation, limit), &log);
         for refused in refused_options() {
             log.warn("socket_option", &refused.to_string());
         }
@@ -119,11 +119,11 @@ impl Guard {
             workers,
         )?;
         bound.extend(missing);
-        let process = ProcessState::begin(&policy, &room.capacity, workers, limit, log, random);
+        let process = ProcessState::begin(&policy, &allocation.capacity, workers, limit, log, random);
         let live = Arc::new(Live::new(InForce::build(
             policy,
             Arc::new(process),
-            &room.capacity,
+            &allocation.capacity,
             None,
         )));
         resolver::start(&live)?;
@@ -141,7 +141,7 @@ impl Guard {
             live: Arc::clone(&guard.live),
             registry: Arc::clone(&guard.registry),
             search_permits: Arc::new(SearchPermits::default()),
-            pipes: descriptors::pipes_a_worker(limit, workers),
+            pipes: descriptors::pipes_per_worker(limit, workers),
         };
         for index in 0..workers {
             let worker = Worker::start(index, common.clone())?;
@@ -250,16 +250,16 @@ impl Guard {
 
 /// Logs each number of the policy that was lowered because it does not fit. For pending seats the level is only info,
 /// because the default is lowered on every machine with few descriptors.
-pub(super) fn log_cuts(cuts: Vec<descriptors::Cut>, log: &Log) {
-    for cut in cuts {
-        let level = if cut.listener.is_some() {
+pub(super) fn log_shortfalls(shortfalls: Vec<Shortfall>, log: &Log) {
+    for shortfall in shortfalls {
+        let level = if shortfall.listener.is_some() {
             LogLevel::Info
         } else {
             LogLevel::Warn
         };
         let line = Line {
-            listener: cut.listener,
-            message: Some(cut.message),
+            listener: shortfall.listener,
+            message: Some(shortfall.message),
             ..Line::default()
         };
         log.event(level, "lowered", line);

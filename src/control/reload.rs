@@ -14,8 +14,8 @@ use crate::config::{Checked, Rejected, load_with};
 use crate::net::address::Bind;
 
 use crate::control::bind::{BindError, Own, bind};
-use crate::control::descriptors::{self, TooFew};
-use crate::control::guard::{Guard, log_cuts};
+use crate::control::descriptors::{self, TooFewDescriptors};
+use crate::control::guard::{Guard, log_shortfalls};
 use crate::control::policy_diff::policy_diff;
 use crate::control::systemd::Reloading;
 use crate::control::{memory, resolver};
@@ -39,7 +39,7 @@ pub enum ReloadError {
     Bind(#[from] BindError),
     /// The descriptor limit leaves no room.
     #[error(transparent)]
-    TooFewDescriptors(#[from] TooFew),
+    TooFewDescriptors(#[from] TooFewDescriptors),
     /// The process is stopping.
     #[error("wsguard is stopping")]
     Stopping,
@@ -136,7 +136,7 @@ impl Guard {
         }
         let policy = checked.policy;
         refuse_fixed(&before.policy, &policy)?;
-        let room = descriptors::deal(&policy, process.descriptors, process.workers, memory::limit())?;
+        let allocation = descriptors::allocate(&policy, process.descriptors, process.workers, memory::limit())?;
         let listeners = self.listeners.lock().clone();
         let successors: Vec<_> = listeners.iter().map(|listener| listener.successor(&policy)).collect();
         let is_there = |asked: &Bind| successors.iter().flatten().any(|(_, bind)| *bind == asked);
@@ -157,20 +157,22 @@ impl Guard {
         let bound = bind(&policy, is_there, own, process.workers)?;
         // A listener counts as unused once nothing else holds it.
         drop((successors, listeners));
-        let mut cuts = descriptors::cuts(&policy, &room, process.descriptors);
+        let mut shortfalls = descriptors::shortfalls(&policy, &allocation, process.descriptors);
         // What was logged for the previous policy is not logged again.
-        if let Ok(room) = descriptors::deal(&before.policy, process.descriptors, process.workers, memory::limit()) {
-            let logged = descriptors::cuts(&before.policy, &room, process.descriptors);
-            cuts.retain(|cut| !logged.contains(cut));
+        if let Ok(allocation) =
+            descriptors::allocate(&before.policy, process.descriptors, process.workers, memory::limit())
+        {
+            let logged = descriptors::shortfalls(&before.policy, &allocation, process.descriptors);
+            shortfalls.retain(|shortfall| !logged.contains(shortfall));
         }
-        log_cuts(cuts, &process.log);
+        log_shortfalls(shortfalls, &process.log);
         let changes = policy_diff(&before.policy, &policy);
-        let after = InForce::build(policy, Arc::clone(&process), &room.capacity, Some(&before));
+        let after = InForce::build(policy, Arc::clone(&process), &allocation.capacity, Some(&before));
         resolver::resolve_new(&after);
         for zone in &after.zones {
             zone.state.counts.budget.set_limit(zone.rules.connections);
         }
-        process.adopt(&after.policy, &room.capacity);
+        process.adopt(&after.policy, &allocation.capacity);
         self.live.put_in_force(Arc::new(after));
         let leaving = self.retire_unused();
         self.attach(bound);
