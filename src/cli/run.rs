@@ -16,7 +16,7 @@ use crate::control::config_watch::ConfigWatch;
 use crate::control::descriptors;
 use crate::control::guard::{Environment, Guard};
 use crate::control::notifier::Notifier;
-use crate::control::reload::{Reloader, is_writable_by_others, placed};
+use crate::control::reload::{Reloader, finding_line, is_world_writable};
 use crate::control::systemd::{self, Reloading};
 use crate::net::bound::plain;
 use crate::net::inherit::take_inherited;
@@ -87,7 +87,7 @@ fn print_mistakes(rejected: &Rejected) {
         return print_line(rejected.render(io::stderr().is_terminal()));
     }
     for mistake in &rejected.mistakes {
-        let message = placed(&rejected.source, mistake);
+        let message = finding_line(&rejected.source, mistake);
         log::write_now(rejected.log_format, LogLevel::Error, "config_refused", message);
     }
 }
@@ -106,7 +106,7 @@ fn print_warnings(checked: &Checked) {
             format,
             LogLevel::Warn,
             "config_warning",
-            placed(&checked.source, warning),
+            finding_line(&checked.source, warning),
         );
     }
 }
@@ -180,7 +180,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
     let mut ends = runtime.block_on(async { Ends::new() })?;
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, environment)?;
-    guard.began_with(text);
+    guard.set_initial_text(text);
     let stopper = Stopper::of_this_machine();
     if let Some(note) = stopper
         .note(&guard.in_force().policy.server)
@@ -225,7 +225,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
 fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     let log = guard.log();
     let path = file.path.display();
-    if is_writable_by_others(file.path).unwrap_or(false) {
+    if is_world_writable(file.path).unwrap_or(false) {
         log.warn(
             "config_warning",
             &format!("{path} may be written by anybody on this machine"),
@@ -239,9 +239,9 @@ fn look_after(file: File<'_>, guard: &Arc<Guard>) {
 /// Reloads for HUP, on a separate thread, so that the next signal is not delayed.
 fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
     if let Some(reloader) = reloader {
-        return reloader.ask();
+        return reloader.request();
     }
-    let _told = Reloading::begin(guard);
+    let _reloading = Reloading::begin(guard);
     guard.log().warn(
         "reload_refused",
         "wsguard was started without a file: there is nothing to reload",

@@ -33,7 +33,7 @@ pub enum ReloadError {
     Rejected(Rejected),
     /// It changes what can't be changed while the process runs.
     #[error("`{0}` can't be changed by a reload; restart wsguard for it")]
-    Fixed(&'static str),
+    NeedsRestart(&'static str),
     /// A new address can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -55,10 +55,10 @@ pub struct Reloader {
 impl Reloader {
     /// Starts the thread, which ends when this is dropped.
     pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
-        let (requests, asked) = sync_channel(1);
+        let (requests, received) = sync_channel(1);
         let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
         thread::Builder::new().name("reload".into()).spawn(move || {
-            for () in asked {
+            for () in received {
                 let Some(guard) = guard.upgrade() else { return };
                 // The reload has logged its result.
                 survive(|| guard.reload_file(&path));
@@ -68,8 +68,8 @@ impl Reloader {
     }
 
     /// Requests a reload. It begins after the one that is under way; requests that come before it begins share it.
-    pub fn ask(&self) {
-        let _asked_already = self.requests.try_send(());
+    pub fn request(&self) {
+        let _already_requested = self.requests.try_send(());
     }
 }
 
@@ -77,7 +77,7 @@ impl Guard {
     /// Puts the file's policy in force, and logs what changed, or why nothing did.
     pub(crate) fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
-        let _told = Reloading::begin(self);
+        let _reloading = Reloading::begin(self);
         let loaded = load_with(&self.reader, path, Pipes::Refused);
         last_read.clone_from(match &loaded {
             Ok(checked) => &checked.source.text,
@@ -112,7 +112,7 @@ impl Guard {
     }
 
     /// Sets the text that the first policy came from, before any reload.
-    pub(crate) fn began_with(&self, text: Option<String>) {
+    pub(crate) fn set_initial_text(&self, text: Option<String>) {
         *self.reloading.lock() = text;
     }
 
@@ -132,10 +132,12 @@ impl Guard {
             return Err(ReloadError::Stopping);
         }
         for warning in &checked.warnings {
-            process.log.warn("config_warning", &placed(&checked.source, warning));
+            process
+                .log
+                .warn("config_warning", &finding_line(&checked.source, warning));
         }
         let policy = checked.policy;
-        refuse_fixed(&before.policy, &policy)?;
+        refuse_restart_only_changes(&before.policy, &policy)?;
         let allocation = descriptors::allocate(&policy, process.descriptors, process.workers, memory::limit())?;
         let listeners = self.listeners.lock().clone();
         let successors: Vec<_> = listeners.iter().map(|listener| listener.successor(&policy)).collect();
@@ -174,42 +176,42 @@ impl Guard {
         }
         process.adopt(&after.policy, &allocation.capacity);
         self.live.put_in_force(Arc::new(after));
-        let leaving = self.retire_unused();
+        let retired = self.retire_unused();
         self.attach(bound);
-        wait_until_unused(&leaving);
+        wait_until_unused(&retired);
         Ok(changes)
     }
 
     /// Gives each address that is kept to its new listener, and closes those that the policy no longer names. Returns these.
     fn retire_unused(&self) -> Vec<Arc<BoundListener>> {
         let in_force = self.in_force();
-        let mut leaving = Vec::new();
+        let mut retired = Vec::new();
         self.listeners.lock().retain(|listener| {
             let successor = listener.successor(&in_force.policy);
             if let Some((at, _)) = successor {
                 listener.set_policy(Arc::clone(&in_force.listeners[at]), Arc::clone(&in_force));
             } else {
                 listener.close();
-                leaving.push(Arc::clone(listener));
+                retired.push(Arc::clone(listener));
             }
             successor.is_some()
         });
-        leaving
+        retired
     }
 }
 
 /// Waits until the workers have closed what the policy no longer names: the next reload may name it again, and would find
 /// the address in use. A worker that is too busy for that is not waited for long.
-fn wait_until_unused(leaving: &[Arc<BoundListener>]) {
-    let late = Instant::now() + LEAVING;
-    while !leaving.iter().all(BoundListener::is_unused) && Instant::now() < late {
-        thread::sleep(LOOKS);
+fn wait_until_unused(retired: &[Arc<BoundListener>]) {
+    let deadline = Instant::now() + CLOSE_TIMEOUT;
+    while !retired.iter().all(BoundListener::is_unused) && Instant::now() < deadline {
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Refuses changes that need a restart.
-fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
-    let fixed = [
+fn refuse_restart_only_changes(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
+    let restart_only = [
         ("server.workers", before.server.workers == after.server.workers),
         ("server.table_size", before.server.table_size == after.server.table_size),
         (
@@ -228,8 +230,8 @@ fn refuse_fixed(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
         ("admin.hosts", before.admin.hosts == after.admin.hosts),
         ("admin.clients", before.admin.clients == after.admin.clients),
     ];
-    match fixed.iter().find(|(_, is_same)| !is_same) {
-        Some((key, _)) => Err(ReloadError::Fixed(key)),
+    match restart_only.iter().find(|(_, is_same)| !is_same) {
+        Some((key, _)) => Err(ReloadError::NeedsRestart(key)),
         None => Ok(()),
     }
 }
@@ -240,7 +242,7 @@ fn mistakes(error: &ReloadError) -> Vec<String> {
         ReloadError::Rejected(rejected) => rejected
             .mistakes
             .iter()
-            .map(|mistake| placed(&rejected.source, mistake))
+            .map(|mistake| finding_line(&rejected.source, mistake))
             .collect(),
         other => vec![other.to_string()],
     }
@@ -250,11 +252,11 @@ fn first_mistake(rejected: &Rejected) -> String {
     rejected
         .mistakes
         .first()
-        .map_or_else(String::new, |mistake| placed(&rejected.source, mistake))
+        .map_or_else(String::new, |mistake| finding_line(&rejected.source, mistake))
 }
 
 /// "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
-pub fn placed(source: &Source, finding: &Finding) -> String {
+pub fn finding_line(source: &Source, finding: &Finding) -> String {
     let place = match finding.span {
         Some(_) => {
             let (line, column) = source.place(finding);
@@ -270,10 +272,10 @@ pub fn placed(source: &Source, finding: &Finding) -> String {
 }
 
 /// Whether users other than its owner and group may write to a file.
-pub fn is_writable_by_others(path: &Path) -> io::Result<bool> {
+pub fn is_world_writable(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)
 }
 
-const LEAVING: Duration = Duration::from_secs(1);
-const LOOKS: Duration = Duration::from_millis(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
