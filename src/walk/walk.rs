@@ -235,9 +235,9 @@ fn decide_now(head: &Head<'_>, bytes: &[u8], hop: Hop, listener: &Listener, live
 }
 
 /// Decides once more on a request that was refused at its client's cap.
-pub fn decide_again(conn: &PendingConn, head: &AtCap, live: &Live) -> Decision {
-    match HeadScan::default().parse(&head.head, conn.caps()) {
-        Ok(Parsed::Done { value, .. }) => decide_now(&value, &head.head, conn.hop, &conn.listener, live),
+pub fn decide_again(conn: &PendingConn, at_cap: &AtCap, live: &Live) -> Decision {
+    match HeadScan::default().parse(&at_cap.head, conn.caps()) {
+        Ok(Parsed::Done { value, .. }) => decide_now(&value, &at_cap.head, conn.hop, &conn.listener, live),
         // The head was complete the first time, under the same limits.
         Ok(Parsed::More) => Decision::Refuse(Stop::new(RejectReason::BadRequest)),
         Err(fault) => Decision::Refuse(stop_for(PrereadFault::Head(fault))),
