@@ -207,7 +207,7 @@ impl Guard {
     }
 
     /// The number of a worker that has done nothing for longer than `limit`.
-    pub(super) fn silent_worker(&self, limit: Duration, now: Instant) -> Option<usize> {
+    pub(super) fn stuck_worker(&self, limit: Duration, now: Instant) -> Option<usize> {
         let workers = self.workers.lock();
         let silent = workers.iter().find(|worker| worker.silent_for(now) > limit)?;
         Some(silent.index())

@@ -71,7 +71,7 @@ impl Notifier {
     }
 
     /// Whether there is a socket.
-    pub(super) fn is_there(&self) -> bool {
+    pub(super) fn is_enabled(&self) -> bool {
         self.0.is_some()
     }
 }

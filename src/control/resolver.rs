@@ -26,7 +26,7 @@ pub fn start(live: &Arc<Live>) -> io::Result<()> {
 
 /// Resolves the names in a policy that have not been resolved yet, in the calling thread.
 pub fn resolve_new(in_force: &InForce) {
-    each_name(in_force, |server, host, port| {
+    for_each_name(in_force, |server, host, port| {
         if !server.is_up()
             && let Ok(addresses) = look_up(host, port)
         {
@@ -37,7 +37,7 @@ pub fn resolve_new(in_force: &InForce) {
 
 fn keep_resolving(live: &Weak<Live>) {
     loop {
-        std::thread::sleep(EVERY);
+        std::thread::sleep(INTERVAL);
         let Some(live) = live.upgrade() else { return };
         survive(|| resolve(&live, false));
     }
@@ -45,8 +45,8 @@ fn keep_resolving(live: &Weak<Live>) {
 
 fn resolve(live: &Live, is_first: bool) {
     let in_force = live.in_force();
-    each_name(&in_force, |server, host, port| {
-        if let Some((level, message)) = learn(server, look_up(host, port), is_first) {
+    for_each_name(&in_force, |server, host, port| {
+        if let Some((level, message)) = apply(server, look_up(host, port), is_first) {
             log_change(live, level, server, message);
         }
     });
@@ -54,22 +54,22 @@ fn resolve(live: &Live, is_first: bool) {
 
 /// Applies the result of a look-up, and returns what has to be logged. If the look-up fails, a server keeps its last
 /// addresses, so that a name server that is away takes no server down.
-fn learn(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) -> Option<(LogLevel, String)> {
+fn apply(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) -> Option<(LogLevel, String)> {
     let was_up = server.is_up();
     match found {
         Ok(addresses) if addresses.is_empty() => {
             was_up.then(|| (LogLevel::Warn, "no longer resolves: no address".to_owned()))
         }
         Ok(addresses) => {
-            let is_news = server.resolved(addresses) && !is_first;
-            is_news.then(|| (LogLevel::Info, "resolves to new addresses".to_owned()))
+            let has_changed = server.resolved(addresses) && !is_first;
+            has_changed.then(|| (LogLevel::Info, "resolves to new addresses".to_owned()))
         }
         Err(error) if was_up => Some((LogLevel::Warn, format!("no longer resolves: {error}"))),
         Err(error) => is_first.then(|| (LogLevel::Warn, format!("does not resolve: {error}"))),
     }
 }
 
-fn each_name(in_force: &InForce, with: impl Fn(&Server, &str, u16)) {
+fn for_each_name(in_force: &InForce, with: impl Fn(&Server, &str, u16)) {
     for server in in_force.upstreams.iter().flat_map(|upstream| upstream.servers()) {
         if let Target::Name { host, port } = server.target() {
             with(server, host, *port);
@@ -92,7 +92,7 @@ fn log_change(live: &Live, level: LogLevel, server: &Server, message: String) {
     live.log().event(level, "resolve", change);
 }
 
-const EVERY: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -117,16 +117,16 @@ mod tests {
     #[test]
     fn a_name_that_stops_resolving_keeps_its_last_addresses() {
         let server = unresolved();
-        assert_eq!(learn(&server, Ok(at(1)), true), None);
+        assert_eq!(apply(&server, Ok(at(1)), true), None);
         for gone in [away(), Ok(Vec::new())] {
-            let (level, message) = learn(&server, gone, false).unwrap();
+            let (level, message) = apply(&server, gone, false).unwrap();
             assert_eq!(level, LogLevel::Warn);
             assert!(message.starts_with("no longer resolves: "), "{message}");
             assert!(server.is_up());
             assert_eq!(*server.addresses(), at(1));
         }
         assert_eq!(
-            learn(&server, Ok(at(1)), false),
+            apply(&server, Ok(at(1)), false),
             None,
             "it is back, and nothing has changed"
         );
@@ -135,20 +135,20 @@ mod tests {
     #[test]
     fn a_name_that_moves_takes_its_server_along() {
         let server = unresolved();
-        assert_eq!(learn(&server, Ok(at(1)), true), None);
-        let (level, _) = learn(&server, Ok(at(2)), false).unwrap();
+        assert_eq!(apply(&server, Ok(at(1)), true), None);
+        let (level, _) = apply(&server, Ok(at(2)), false).unwrap();
         assert_eq!((level, server.addresses().to_vec()), (LogLevel::Info, at(2)));
     }
 
     #[test]
     fn a_name_that_never_resolved_is_told_once_and_its_server_is_down_until_it_does() {
         let server = unresolved();
-        let (level, message) = learn(&server, away(), true).unwrap();
+        let (level, message) = apply(&server, away(), true).unwrap();
         assert_eq!(level, LogLevel::Warn);
         assert!(message.starts_with("does not resolve: "), "{message}");
-        assert_eq!(learn(&server, away(), false), None);
+        assert_eq!(apply(&server, away(), false), None);
         assert!(!server.is_up());
-        assert!(learn(&server, Ok(at(1)), false).is_some());
+        assert!(apply(&server, Ok(at(1)), false).is_some());
         assert!(server.is_up());
     }
 }

@@ -37,17 +37,17 @@ impl Drop for Reloading<'_> {
 
 /// Notifies systemd that the guard is ready. From then on a thread reports the status, for as long as the guard lives.
 pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
-    if !guard.notifier.is_there() {
+    if !guard.notifier.is_enabled() {
         return Ok(());
     }
     guard.notify_with_status(NotifyState::Ready);
-    let watch = Watch {
+    let reporter = StatusReporter {
         guard: Arc::downgrade(guard),
         watchdog: guard.notifier.watchdog(),
         status: guard.status(),
         is_stuck: false,
     };
-    thread::Builder::new().name("notify".into()).spawn(|| watch.run())?;
+    thread::Builder::new().name("notify".into()).spawn(|| reporter.run())?;
     Ok(())
 }
 
@@ -88,7 +88,7 @@ impl Guard {
 }
 
 /// Reads the state of the guard.
-struct Watch {
+struct StatusReporter {
     guard: Weak<Guard>,
     watchdog: Option<Duration>,
     /// The status that was sent last.
@@ -97,9 +97,9 @@ struct Watch {
     is_stuck: bool,
 }
 
-impl Watch {
+impl StatusReporter {
     fn run(mut self) {
-        let mut status_at = Instant::now() + STATUS_EVERY;
+        let mut status_at = Instant::now() + STATUS_INTERVAL;
         let mut ping_at = self.watchdog.map(|_| Instant::now());
         loop {
             let now = Instant::now();
@@ -110,8 +110,8 @@ impl Watch {
                 *at = now + self.ping(&guard, watchdog, now);
             }
             if status_at <= now {
-                status_at = now + STATUS_EVERY;
-                self.tell_status(&guard);
+                status_at = now + STATUS_INTERVAL;
+                self.send_status(&guard);
             }
             drop(guard);
             let next = ping_at.map_or(status_at, |at| at.min(status_at));
@@ -122,10 +122,10 @@ impl Watch {
     /// Notifies the watchdog if no worker is stuck. Returns when to look again.
     fn ping(&mut self, guard: &Guard, watchdog: Duration, now: Instant) -> Duration {
         let half = watchdog / 2;
-        let Some(worker) = guard.silent_worker(half, now) else {
+        let Some(worker) = guard.stuck_worker(half, now) else {
             self.is_stuck = false;
             // If this one is lost, the next may arrive.
-            let _unheard = guard.notifier.send(&[NotifyState::Watchdog]);
+            let _lost = guard.notifier.send(&[NotifyState::Watchdog]);
             return half;
         };
         if !self.is_stuck {
@@ -137,15 +137,15 @@ impl Watch {
         half / 4
     }
 
-    fn tell_status(&mut self, guard: &Guard) {
+    fn send_status(&mut self, guard: &Guard) {
         let status = guard.status();
         if status != self.status {
             // If this one is lost, the next change is sent all the same.
-            let _unheard = guard.notifier.send(&[NotifyState::Status(&status)]);
+            let _lost = guard.notifier.send(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 }
 
 /// A status that changes all the time is sent this often.
-const STATUS_EVERY: Duration = Duration::from_secs(2);
+const STATUS_INTERVAL: Duration = Duration::from_secs(2);
