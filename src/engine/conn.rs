@@ -12,7 +12,7 @@ use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
 
 use crate::engine::tick::Tick;
-use crate::engine::timeouts::{Observation, Parking, Suspicion, Tracked};
+use crate::engine::timeouts::{ConnTimers, Observation, Parking, Suspicion};
 use crate::engine::zone_client::ZoneClient;
 
 /// The number of a connection, unique within the process.
@@ -72,7 +72,7 @@ pub(crate) struct Row {
     zone: Arc<Zone>,
     upstream: Arc<Upstream>,
     server: Arc<Server>,
-    tracked: Tracked,
+    timers: ConnTimers,
     address: Option<IpAddr>,
 }
 
@@ -99,7 +99,7 @@ impl ConnId {
 }
 
 impl Row {
-    /// A connection that opens `now`, see [`Tracked::new`].
+    /// A connection that opens `now`, see [`ConnTimers::new`].
     pub(super) fn new(conn: NewConn, id: ConnId, client: ZoneClient, lifetime_jitter: u16, now: Tick) -> Self {
         let NewConn {
             handle,
@@ -116,7 +116,7 @@ impl Row {
             zone,
             upstream,
             server,
-            tracked: Tracked::new(lifetime_jitter, now),
+            timers: ConnTimers::new(lifetime_jitter, now),
             address,
         }
     }
@@ -139,7 +139,7 @@ impl Row {
 
     /// How long no byte has moved, as of the last sweep.
     pub(crate) fn silence(&self, now: Tick) -> Duration {
-        self.tracked.silence(now)
+        self.timers.silence(now)
     }
 
     /// The public view of the connection.
@@ -151,7 +151,7 @@ impl Row {
             zone: Arc::clone(&self.zone.state.name),
             upstream: Arc::clone(self.upstream.name()),
             server: Arc::clone(self.server.label()),
-            open_for: now.since(self.tracked.opened_at()),
+            open_for: now.since(self.timers.opened_at()),
             silent_for: self.silence(now),
             bytes_in: traffic.bytes_in(),
             bytes_out: traffic.bytes_out(),
@@ -179,7 +179,7 @@ impl Row {
         };
         let limits = &self.zone.limits;
         let actions = self
-            .tracked
+            .timers
             .step(&seen, &limits.timeouts, &limits.liveness(), parking, now);
         if actions.ping {
             handle.ping();
@@ -198,7 +198,7 @@ impl Row {
     /// Whether it may be dead. If so, it has been pinged when this returns.
     pub(super) fn suspect(&mut self, now: Tick) -> Suspicion {
         let handle = &self.handle;
-        let suspicion = self.tracked.suspect(
+        let suspicion = self.timers.suspect(
             handle.client_activity(),
             handle.is_client_unread(),
             &self.zone.limits.liveness(),

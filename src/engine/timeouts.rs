@@ -15,7 +15,7 @@ use crate::engine::tick::Tick;
 
 /// The timers of one open connection.
 #[derive(Debug)]
-pub(crate) struct Tracked {
+pub(crate) struct ConnTimers {
     /// When it opened.
     opened_at: Tick,
     /// When a byte last moved, either way.
@@ -103,7 +103,7 @@ pub(crate) enum Suspicion {
     ToPing,
 }
 
-impl Tracked {
+impl ConnTimers {
     /// The timers of a connection that opens `now`. `lifetime_jitter` spreads the ends of connections that opened together.
     pub(crate) fn new(lifetime_jitter: u16, now: Tick) -> Self {
         Self {

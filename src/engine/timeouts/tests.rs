@@ -4,7 +4,7 @@ use super::*;
 
 /// A connection under a false clock: one call of [`Conn::sweep`] is a quarter of a second.
 struct Conn {
-    tracked: Tracked,
+    timers: ConnTimers,
     seen: Observation,
     timeouts: Timeouts,
     liveness: Liveness,
@@ -17,7 +17,7 @@ const SWEEP: u64 = 250;
 impl Conn {
     fn new(timeouts: Timeouts, liveness: Liveness) -> Self {
         Self {
-            tracked: Tracked::new(0, tick(0)),
+            timers: ConnTimers::new(0, tick(0)),
             seen: Observation {
                 has_moved: false,
                 is_client_unread: false,
@@ -40,7 +40,7 @@ impl Conn {
 
     fn sweep(&mut self) -> Actions {
         self.millis += SWEEP;
-        let actions = self.tracked.step(
+        let actions = self.timers.step(
             &self.seen,
             &self.timeouts,
             &self.liveness,
@@ -92,7 +92,7 @@ impl Conn {
             is_client_unread,
             ..
         } = self.seen;
-        self.tracked
+        self.timers
             .suspect(activity, is_client_unread, &self.liveness, tick(self.millis))
     }
 }
@@ -204,7 +204,7 @@ fn lifetimes_end_in_their_last_tenth_wherever_the_jitter_puts_them() {
             },
             NO_PINGS,
         );
-        conn.tracked = Tracked::new(jitter, tick(0));
+        conn.timers = ConnTimers::new(jitter, tick(0));
         let (command, at) = conn.closes().expect("it ends");
         assert_eq!(command, CloseReason::Lifetime);
         at
