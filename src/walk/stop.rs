@@ -11,7 +11,7 @@ use crate::wire::http::head::Head;
 
 use crate::live::zone::Zone;
 use crate::reason::reject::RejectReason;
-use crate::telemetry::connection::{Exceeded, RequestTarget};
+use crate::telemetry::connection_facts::{Exceeded, RequestTarget};
 use crate::telemetry::log::escaped;
 use crate::walk::identify::Client;
 
