@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limit::key::ClientKey;
-use crate::live::zone::Zone;
+use crate::live::destination::Destination;
 use crate::net::fault;
 use crate::relay::handle::{Command, ConnHandle};
-use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
 
 use crate::engine::tick::Tick;
@@ -28,10 +27,8 @@ pub struct NewConn {
     pub address: Option<IpAddr>,
     /// The key that limits count its client by.
     pub key: ClientKey,
-    /// The zone that it counts in.
-    pub zone: Arc<Zone>,
-    /// The upstream that it was routed to.
-    pub upstream: Arc<Upstream>,
+    /// Where it was routed to.
+    pub destination: Arc<Destination>,
     /// The server that it is connected to.
     pub server: Arc<Server>,
 }
@@ -69,8 +66,7 @@ pub(crate) struct Row {
     handle: Arc<ConnHandle>,
     id: ConnId,
     client: ZoneClient,
-    zone: Arc<Zone>,
-    upstream: Arc<Upstream>,
+    destination: Arc<Destination>,
     server: Arc<Server>,
     timers: ConnTimers,
     address: Option<IpAddr>,
@@ -105,16 +101,14 @@ impl Row {
             handle,
             address,
             key: _,
-            zone,
-            upstream,
+            destination,
             server,
         } = conn;
         Self {
             handle,
             id,
             client,
-            zone,
-            upstream,
+            destination,
             server,
             timers: ConnTimers::new(lifetime_jitter, now),
             address,
@@ -148,8 +142,8 @@ impl Row {
         Conn {
             id: self.id,
             address: self.address,
-            zone: Arc::clone(&self.zone.state.name),
-            upstream: Arc::clone(self.upstream.name()),
+            zone: Arc::clone(&self.destination.zone.state.name),
+            upstream: Arc::clone(self.destination.upstream.name()),
             server: Arc::clone(self.server.label()),
             open_for: now.since(self.timers.opened_at()),
             silent_for: self.silence(now),
@@ -177,7 +171,7 @@ impl Row {
             activity: handle.client_activity(),
             delivery: handle.ping_delivery(),
         };
-        let limits = &self.zone.limits;
+        let limits = &self.destination.zone.limits;
         let actions = self
             .timers
             .step(&seen, &limits.timeouts, &limits.liveness(), parking, now);
@@ -201,7 +195,7 @@ impl Row {
         let suspicion = self.timers.suspect(
             handle.client_activity(),
             handle.is_client_unread(),
-            &self.zone.limits.liveness(),
+            &self.destination.zone.limits.liveness(),
             now,
         );
         if suspicion == Suspicion::ToPing {
@@ -217,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_row_is_small() {
-        assert!(size_of::<Row>() <= 104, "{}", size_of::<Row>());
+        assert!(size_of::<Row>() <= 96, "{}", size_of::<Row>());
     }
 
     #[test]

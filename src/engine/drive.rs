@@ -110,8 +110,7 @@ fn connect_and_open(
                     handle,
                     address: handshake.client.address,
                     key: handshake.client.key,
-                    zone: handshake.destination.zone,
-                    upstream: handshake.destination.upstream,
+                    destination: handshake.destination,
                     server,
                 };
                 let zone_client = cx.registry.insert(conn, cx.index(), now, &cx.live.process().random);

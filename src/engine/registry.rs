@@ -78,7 +78,7 @@ impl Registry {
     /// Adds a connection that opens `now` on a worker, until its relay is dropped. Its client in its zone is returned.
     /// `random` spreads the ends of connections that opened together.
     pub fn insert(&self, conn: NewConn, worker: usize, now: Instant, random: &Random) -> ZoneClient {
-        let client = self.zone_client(conn.zone.state.counts.id(), conn.key);
+        let client = self.zone_client(conn.destination.zone.state.counts.id(), conn.key);
         let lifetime_jitter = u16::from_le_bytes(random.bytes());
         let shard = &self.shards[worker];
         let tick = shard.tick(now).next();

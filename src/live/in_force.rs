@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use arc_swap::ArcSwap;
 
 use crate::config::policy::Policy;
+use crate::config::routes::Route;
 use crate::limit::pending::PendingRoom;
 use crate::net::address::Target;
 use crate::telemetry::log::Log;
@@ -13,6 +14,7 @@ use crate::upstream::group::Upstream;
 use crate::upstream::server::Server;
 
 use super::capacity::Capacity;
+use super::destination::Destination;
 use super::listener::Listener;
 use super::process::ProcessState;
 use super::zone::{Zone, ZoneState};
@@ -30,6 +32,8 @@ pub struct InForce {
     pub zones: Vec<Arc<Zone>>,
     /// In the order of `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// In the order of `policy.routes`.
+    destinations: Vec<Arc<Destination>>,
     /// In the order of `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
     /// State that belongs to the process.
@@ -105,6 +109,18 @@ impl InForce {
             let is_used_by = |upstream: &Arc<Upstream>| upstream.servers().iter().any(|new| Arc::ptr_eq(new, server));
             !upstreams.iter().any(is_used_by)
         });
+        let destinations = policy
+            .routes
+            .iter()
+            .map(|route| {
+                Arc::new(Destination {
+                    route: Arc::clone(&route.name),
+                    zone: Arc::clone(&zones[route.zone]),
+                    upstream: Arc::clone(&upstreams[route.upstream]),
+                    relay: policy.upstreams[route.upstream].relay,
+                })
+            })
+            .collect();
         let removed = Removed {
             // At this moment a connection may be decided under the previous policy, so its zones stay although they
             // look empty.
@@ -133,10 +149,16 @@ impl InForce {
             policy,
             zones,
             upstreams,
+            destinations,
             listeners,
             process,
             removed,
         }
+    }
+
+    /// Where a route of the policy leads. Of a route that refuses, it means nothing.
+    pub fn destination(&self, route: &Route) -> &Arc<Destination> {
+        &self.destinations[route.nth]
     }
 
     /// The zones of the policy, then removed ones that are not empty yet.

@@ -14,13 +14,14 @@ use crate::wire::path::PathReading;
 use crate::wire::ws::engine_io;
 use crate::wire::ws::upgrade_request::{NoUpgrade, Upgrade, accept_for, check_upgrade};
 
+use crate::live::destination::Destination;
 use crate::live::in_force::InForce;
 use crate::live::listener::Listener;
 use crate::live::phase::Phase;
 use crate::live::zone::Zone;
 use crate::reason::reject::RejectReason;
 use crate::walk::identify::{Client, Hop, identify};
-use crate::walk::stop::{Destination, Offer, Stop};
+use crate::walk::stop::{Offer, Stop};
 
 /// A request that was admitted.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub struct Handshake {
     /// The client.
     pub client: Client,
     /// The zone and the upstream that the request was routed to.
-    pub destination: Destination,
+    pub destination: Arc<Destination>,
     /// The request, as the server is to read it.
     pub request: Vec<u8>,
     /// The `Sec-WebSocket-Accept` that the server's 101 must have.
@@ -87,22 +88,17 @@ fn decide_upgrade(
     now: Instant,
 ) -> Result<Admitted, Stop> {
     let route = route(head, client, in_force).map_err(|stop| stop.by(client).asking(head))?;
-    let destination = Destination {
-        route: Arc::clone(&route.name),
-        zone: Arc::clone(&in_force.zones[route.zone]),
-        upstream: Arc::clone(&in_force.upstreams[route.upstream]),
-        relay: in_force.policy.upstreams[route.upstream].relay,
-    };
-    allow(upgrade, client, route).map_err(|stop| stop.by(client).at(&destination).asking(head))?;
+    let destination = in_force.destination(route);
+    allow(upgrade, client, route).map_err(|stop| stop.by(client).at(destination).asking(head))?;
     let offer = offered(head, upgrade, &destination.zone);
     if in_force.process.phase.is(Phase::Draining) {
         return Err(Stop::new(RejectReason::Draining)
             .by(client)
-            .at(&destination)
+            .at(destination)
             .offering(offer.as_ref()));
     }
     let (granted, lack) = admit(client, &destination.zone, in_force, now)
-        .map_err(|stop| stop.by(client).at(&destination).offering(offer.as_ref()))?;
+        .map_err(|stop| stop.by(client).at(destination).offering(offer.as_ref()))?;
     fault::point("decide");
     let forwarding = Forwarding {
         hop: client.hop,
@@ -115,7 +111,7 @@ fn decide_upgrade(
         granted,
         handshake: Handshake {
             client,
-            destination,
+            destination: Arc::clone(destination),
             request: request_for_server(head, &forwarding),
             accept: accept_for(upgrade.key),
             offer,

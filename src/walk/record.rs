@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::config::policy::LogLevel;
 use crate::limit::admission::{Granted, Limit};
 use crate::limit::key::ClientKey;
+use crate::live::destination::Destination;
 use crate::live::listener::Listener;
 use crate::live::phase::Phase;
 use crate::live::process::ProcessState;
@@ -28,7 +29,7 @@ use crate::walk::counted_permit::CountedPermit;
 use crate::walk::decide::Handshake;
 use crate::walk::dials::Dials;
 use crate::walk::identify::{Client, Hop};
-use crate::walk::stop::{Cause, Destination, Stop};
+use crate::walk::stop::{Cause, Stop};
 
 /// A connection's record. While it holds a permit the connection counts as alive.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ struct Known {
     /// stores this, so `None` takes no extra room.
     opened_after: Option<NonZeroU32>,
     peer: Peer,
-    routed: Option<Routed>,
+    destination: Option<Arc<Destination>>,
     /// The server that was dialled last.
     server: Option<Arc<Server>>,
     state: State,
@@ -62,12 +63,6 @@ enum Peer {
         /// It seems to come through an untrusted proxy in a private network.
         seems_forwarded: bool,
     },
-}
-
-#[derive(Debug)]
-struct Routed {
-    route: Arc<str>,
-    zone: Arc<ZoneState>,
 }
 
 /// The stage of a connection. Large parts are boxed, so that the many open ones do not pay for them.
@@ -114,7 +109,7 @@ impl Record {
                 arrived,
                 opened_after: None,
                 peer: Peer::Hop(hop),
-                routed: None,
+                destination: None,
                 server: None,
                 state: State::Walking(None),
             },
@@ -129,7 +124,7 @@ impl Record {
     /// The client was admitted. The record gives its permit back.
     pub fn admitted(&mut self, handshake: &Handshake, granted: Granted) {
         self.identified(handshake.client, true);
-        self.routed(&handshake.destination);
+        self.known.destination = Some(Arc::clone(&handshake.destination));
         let observed = granted.observed.map(|full| Observed {
             limit: full.limit,
             exceeded: Exceeded::new(full, handshake.lack.as_deref().copied()),
@@ -152,7 +147,7 @@ impl Record {
             self.identified(client, false);
         }
         if let Some(destination) = &details.destination {
-            self.routed(destination);
+            self.known.destination = Some(Arc::clone(destination));
         }
         let Some(reason) = stop.reason() else {
             self.known.state = State::Health;
@@ -191,12 +186,13 @@ impl Record {
         };
         let limit = observed.as_ref().map(|observed| observed.limit);
         self.known.state = State::Open(observed);
-        let Some(Routed { zone, .. }) = &self.known.routed else {
+        let Some(destination) = &self.known.destination else {
             return;
         };
-        zone.metrics.handshake_duration.observe(seconds(took));
+        let metrics = &destination.zone.state.metrics;
+        metrics.handshake_duration.observe(seconds(took));
         let Some(limit) = limit else {
-            zone.metrics.admitted.inc();
+            metrics.admitted.inc();
             return;
         };
         let facts = self.known.facts(Class::Observed(limit.into()), self.counted.process());
@@ -226,13 +222,6 @@ impl Record {
         };
         let hint = self.counted.process().advice.identified(identified, Instant::now());
         self.log_hint(hint);
-    }
-
-    fn routed(&mut self, destination: &Destination) {
-        self.known.routed = Some(Routed {
-            route: Arc::clone(&destination.route),
-            zone: Arc::clone(&destination.zone.state),
-        });
     }
 
     /// The outcome of the connection; `None` if it leaves no log line.
@@ -287,7 +276,7 @@ impl Record {
             self.known.listener.silent_closes.inc();
             // A client that left by itself was not refused.
             if reason != RejectReason::ClientGone {
-                let zone = self.known.routed.as_ref().map(|routed| &routed.zone.metrics);
+                let zone = self.known.zone().map(|zone| &zone.metrics);
                 let metrics = &self.counted.process().metrics;
                 metrics.count_handshake(Class::Rejected(reason), zone);
             }
@@ -327,11 +316,8 @@ impl Known {
                 Peer::Client { address, .. } => address,
             },
             key: self.key(process),
-            route: self.routed.as_ref().map(|routed| &routed.route),
-            zone: self
-                .routed
-                .as_ref()
-                .map(|Routed { zone, .. }| (&zone.name, &zone.metrics)),
+            route: self.destination.as_ref().map(|destination| &destination.route),
+            zone: self.zone().map(|zone| (&zone.name, &zone.metrics)),
             server: self.server.as_ref().map(|server| server.label()),
             status: None,
             exceeded: None,
@@ -360,6 +346,10 @@ impl Known {
             State::Walking(_) | State::Parked | State::Health | State::Silent(_) => {}
         }
         facts
+    }
+
+    fn zone(&self) -> Option<&ZoneState> {
+        self.destination.as_ref().map(|destination| &*destination.zone.state)
     }
 
     /// The same key as in `identify`: the prefixes do not change during the life of the process.

@@ -5,29 +5,13 @@ use std::sync::Arc;
 use crate::config::routes::Missed;
 use crate::limit::admission::{Full, Lack};
 use crate::limit::pending::PerIpFull;
-use crate::relay::mode::RelayMode;
-use crate::upstream::group::Upstream;
 use crate::wire::http::head::Head;
 
-use crate::live::zone::Zone;
+use crate::live::destination::Destination;
 use crate::reason::reject::RejectReason;
 use crate::telemetry::connection_facts::{Exceeded, RequestTarget};
 use crate::telemetry::log::escaped;
 use crate::walk::identify::Client;
-
-/// The destination of a request. It holds handles, not positions in lists: a reload may put another policy with other
-/// lists in force at any time.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// Its route's name.
-    pub route: Arc<str>,
-    /// Its zone, under the policy that routed it.
-    pub zone: Arc<Zone>,
-    /// Its upstream.
-    pub upstream: Arc<Upstream>,
-    /// How connections to that upstream are relayed.
-    pub relay: RelayMode,
-}
 
 /// What the client's upgrade offered, as far as an answer by close frame needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +61,7 @@ pub struct Details {
     /// The client.
     pub client: Option<Client>,
     /// Where it was routed to.
-    pub destination: Option<Destination>,
+    pub destination: Option<Arc<Destination>>,
     /// The limit that it exceeded.
     pub exceeded: Option<Exceeded>,
     /// What it requested.
@@ -207,8 +191,8 @@ impl Stop {
 
     /// Adds where the request was routed to.
     #[must_use]
-    pub fn at(mut self, destination: &Destination) -> Self {
-        self.details.destination = Some(destination.clone());
+    pub fn at(mut self, destination: &Arc<Destination>) -> Self {
+        self.details.destination = Some(Arc::clone(destination));
         self
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::pin;
 use std::time::Instant;
 
+use crate::live::destination::Destination;
 use crate::net::accepted::AcceptedSocket;
 use crate::net::clock::Clock;
 use crate::net::fault;
@@ -19,7 +20,7 @@ use crate::wire::ws::extensions::Extensions;
 
 use crate::walk::decide::Handshake;
 use crate::walk::dials::Dials;
-use crate::walk::stop::{Destination, Stop};
+use crate::walk::stop::Stop;
 
 /// A server that has switched protocols.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ async fn upgrade_in_time(handshake: &Handshake, dials: &mut Dials<'_>) -> Result
 }
 
 async fn dial(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connection, Stop> {
-    let Destination { zone, upstream, .. } = &handshake.destination;
+    let Destination { zone, upstream, .. } = &*handshake.destination;
     let demand = Demand {
         client: handshake.client.key,
         request: &handshake.request,

@@ -34,10 +34,11 @@ pub fn compile(file: &File, zones: &[ZonePolicy], found: &mut Findings) -> Route
     let routes = file.route.tables.iter().enumerate().map(|(nth, (header, route))| {
         if refuses(route, found) {
             let name = names.add(&route.name, format!("route-{}", nth + 1), header.clone(), found);
-            return refusing(name, route, found);
+            return refusing(nth, name, route, found);
         }
         let zone = zone(&route.zone, zones, found);
         Route {
+            nth,
             name: names.add(&route.name, format!("route-{}", nth + 1), header.clone(), found),
             zone,
             upstream: upstream(&route.upstream, header, &upstreams, found),
@@ -56,6 +57,7 @@ pub fn compile(file: &File, zones: &[ZonePolicy], found: &mut Findings) -> Route
 /// The route of a file without routes: everything goes to zone `default` and the only upstream.
 fn catch_all(zones: &[ZonePolicy]) -> Route {
     Route {
+        nth: 0,
         name: "default".into(),
         zone: 0,
         upstream: 0,
@@ -80,7 +82,7 @@ fn refuses(route: &schema::Route, found: &mut Findings) -> bool {
 }
 
 /// A route that answers its requests with 404.
-fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Route {
+fn refusing(nth: usize, name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Route {
     for entry in [&route.zone, &route.upstream, &route.allow, &route.origins] {
         if let Some(span) = entry.span() {
             let mistake = Finding::at(span, format!("a route with `refuse` can't have `{}`", entry.key));
@@ -90,6 +92,7 @@ fn refusing(name: Arc<str>, route: &schema::Route, found: &mut Findings) -> Rout
         }
     }
     Route {
+        nth,
         name,
         zone: 0,
         upstream: 0,

@@ -12,6 +12,8 @@ use super::origin::Origin;
 /// `[[route]]` with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// Its position among the routes.
+    pub nth: usize,
     /// Its name.
     pub name: Arc<str>,
     /// Index into [`crate::config::policy::Policy::zones`].

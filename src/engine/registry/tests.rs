@@ -62,7 +62,9 @@ impl Fixture {
 
     /// Opens a connection of a client, which is open until what is returned is dropped.
     fn open(&self, client: u8, worker: usize) -> Open {
-        let zone = Arc::clone(&self.in_force.zones[0]);
+        let route = self.in_force.policy.routes.iter().next().expect("a route");
+        let destination = Arc::clone(self.in_force.destination(route));
+        let zone = &destination.zone;
         let handle = Arc::<ConnHandle>::default();
         let early = EarlyBytes {
             from_client: Vec::new(),
@@ -78,14 +80,12 @@ impl Fixture {
             counters: Arc::clone(&zone.state.relay_counters[worker]),
         };
         let relay = Relay::new(early, params);
-        let upstream = Arc::clone(&self.in_force.upstreams[0]);
         let conn = NewConn {
             handle: Arc::clone(&handle),
             address: Some(address(client)),
             key: key(client),
-            zone,
-            server: Arc::clone(&upstream.servers()[0]),
-            upstream,
+            server: Arc::clone(&destination.upstream.servers()[0]),
+            destination,
         };
         let zone_client = self.registry.insert(conn, worker, self.now, &self.random);
         assert_eq!(zone_client, self.client(client));

@@ -5,9 +5,8 @@ use super::*;
 use crate::live::capacity::Capacity;
 use crate::live::in_force::InForce;
 use crate::live::process::ProcessState;
-use crate::relay::mode::RelayMode;
 use crate::telemetry::log::Log;
-use crate::walk::stop::{Destination, Offer};
+use crate::walk::stop::Offer;
 
 /// A request that is refused at its client's cap, in a zone with these `limits`.
 fn stop(limits: &str) -> Stop {
@@ -24,18 +23,14 @@ fn stop(limits: &str) -> Stop {
     let log = Log::start(policy.log.clone()).expect("a thread");
     let process = Arc::new(ProcessState::begin(&policy, &capacity, 1, 1000, log, seeded()));
     let in_force = InForce::build(policy, process, &capacity, None);
-    let destination = Destination {
-        route: "chat".into(),
-        zone: Arc::clone(&in_force.zones[0]),
-        upstream: Arc::clone(&in_force.upstreams[0]),
-        relay: RelayMode::Auto,
-    };
+    let route = in_force.policy.routes.iter().next().expect("a route");
+    let destination = in_force.destination(route);
     let offer = Offer {
         key: b"dGhlIHNhbXBsZSBub25jZQ==".to_vec(),
         protocol: None,
         is_engine_io: false,
     };
-    Stop::new(RejectReason::PerIp).at(&destination).offering(Some(&offer))
+    Stop::new(RejectReason::PerIp).at(destination).offering(Some(&offer))
 }
 
 fn seeded() -> Random {
