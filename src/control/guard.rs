@@ -119,17 +119,24 @@ impl Guard {
             workers,
         )?;
         bound.extend(missing);
-        let process = ProcessState::begin(&policy, &allocation.capacity, workers, limit, log, random);
+        let process = Arc::new(ProcessState::begin(
+            &policy,
+            &allocation.capacity,
+            workers,
+            limit,
+            log,
+            random,
+        ));
         let live = Arc::new(Live::new(InForce::build(
             policy,
-            Arc::new(process),
+            Arc::clone(&process),
             &allocation.capacity,
             None,
         )));
         resolver::start(&live)?;
         let guard = Arc::new(Self {
             live,
-            registry: Arc::new(Registry::new(workers, Instant::now())),
+            registry: Arc::new(Registry::new(process, Instant::now())),
             listeners: Mutex::default(),
             workers: Mutex::default(),
             reloading: Mutex::default(),

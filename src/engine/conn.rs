@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limit::key::ClientKey;
 use crate::live::destination::Destination;
 use crate::net::fault;
 use crate::relay::handle::{Command, ConnHandle};
@@ -12,7 +11,6 @@ use crate::upstream::server::Server;
 
 use crate::engine::tick::Tick;
 use crate::engine::timeouts::{ConnTimers, Observation, Parking, Suspicion};
-use crate::engine::zone_client::ZoneClient;
 
 /// The number of a connection, unique within the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,8 +23,6 @@ pub struct NewConn {
     pub handle: Arc<ConnHandle>,
     /// Its client's address; `None` for a Unix peer without one.
     pub address: Option<IpAddr>,
-    /// The key that limits count its client by.
-    pub key: ClientKey,
     /// Where it was routed to.
     pub destination: Arc<Destination>,
     /// The server that it is connected to.
@@ -65,9 +61,9 @@ pub struct Conn {
 pub(crate) struct Row {
     handle: Arc<ConnHandle>,
     id: ConnId,
-    client: ZoneClient,
     destination: Arc<Destination>,
-    server: Arc<Server>,
+    /// The position of its server in the upstream of its destination, as a pointer would take more room.
+    server: u32,
     timers: ConnTimers,
     address: Option<IpAddr>,
 }
@@ -96,20 +92,21 @@ impl ConnId {
 
 impl Row {
     /// A connection that opens `now`, see [`ConnTimers::new`].
-    pub(super) fn new(conn: NewConn, id: ConnId, client: ZoneClient, lifetime_jitter: u16, now: Tick) -> Self {
+    pub(super) fn new(conn: NewConn, id: ConnId, lifetime_jitter: u16, now: Tick) -> Self {
         let NewConn {
             handle,
             address,
-            key: _,
             destination,
             server,
         } = conn;
+        let servers = destination.upstream.servers();
+        let nth = servers.iter().position(|known| Arc::ptr_eq(known, &server));
         Self {
             handle,
             id,
-            client,
+            // A connection's server is always one of its upstream's.
+            server: nth.and_then(|nth| u32::try_from(nth).ok()).unwrap_or_default(),
             destination,
-            server,
             timers: ConnTimers::new(lifetime_jitter, now),
             address,
         }
@@ -119,8 +116,14 @@ impl Row {
         self.id
     }
 
-    pub(super) fn client(&self) -> ZoneClient {
-        self.client
+    /// Its client's address; `None` for a Unix peer without one.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The id of its zone.
+    pub(super) fn zone(&self) -> u32 {
+        self.destination.zone.state.counts.id()
     }
 
     pub(crate) fn handle(&self) -> &Arc<ConnHandle> {
@@ -129,6 +132,10 @@ impl Row {
 
     pub(super) fn is_closed(&self) -> bool {
         self.handle.is_closed()
+    }
+
+    fn server(&self) -> &Server {
+        &self.destination.upstream.servers()[self.server as usize]
     }
 
     /// How long no byte has moved, as of the last sweep.
@@ -144,7 +151,7 @@ impl Row {
             address: self.address,
             zone: Arc::clone(&self.destination.zone.state.name),
             upstream: Arc::clone(self.destination.upstream.name()),
-            server: Arc::clone(self.server.label()),
+            server: Arc::clone(self.server().label()),
             open_for: now.since(self.timers.opened_at()),
             silent_for: self.silence(now),
             bytes_in: traffic.bytes_in(),
@@ -174,7 +181,7 @@ impl Row {
         let limits = &self.destination.zone.limits;
         let actions = self
             .timers
-            .step(&seen, &limits.timeouts, &limits.liveness(), parking, now);
+            .step(&seen, &limits.timeouts, limits.liveness(), parking, now);
         if actions.ping {
             handle.ping();
         }
@@ -195,7 +202,7 @@ impl Row {
         let suspicion = self.timers.suspect(
             handle.client_activity(),
             handle.is_client_unread(),
-            &self.destination.zone.limits.liveness(),
+            self.destination.zone.limits.liveness(),
             now,
         );
         if suspicion == Suspicion::ToPing {
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_row_is_small() {
-        assert!(size_of::<Row>() <= 96, "{}", size_of::<Row>());
+        assert!(size_of::<Row>() <= 80, "{}", size_of::<Row>());
     }
 
     #[test]

@@ -109,7 +109,6 @@ fn connect_and_open(
                 let conn = NewConn {
                     handle,
                     address: handshake.client.address,
-                    key: handshake.client.key,
                     destination: handshake.destination,
                     server,
                 };

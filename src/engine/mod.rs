@@ -9,6 +9,7 @@ pub mod drive;
 pub mod ghosts;
 pub mod parked_set;
 pub mod registry;
+mod rows;
 pub mod sweep;
 mod tick;
 pub mod timeouts;

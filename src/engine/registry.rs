@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::limit::key::ClientKey;
+use crate::live::process::ProcessState;
 use crate::net::clock::Clock;
 use crate::net::random::Random;
 use crate::relay::handle::ConnHandle;
@@ -14,6 +15,7 @@ use crate::telemetry::survive::survive;
 
 use crate::engine::client_index::ClientIndex;
 use crate::engine::conn::{Conn, ConnId, NewConn, Row};
+use crate::engine::rows::Rows;
 use crate::engine::tick::Tick;
 use crate::engine::timeouts::{Parking, Suspicion};
 use crate::engine::zone_client::ZoneClient;
@@ -26,22 +28,23 @@ use crate::engine::zone_client::ZoneClient;
 pub struct Registry {
     shards: Vec<Shard>,
     clients: ClientIndex,
+    /// Makes client keys of addresses.
+    process: Arc<ProcessState>,
     hasher: RandomState,
 }
 
 /// The open connections of one worker.
 #[derive(Debug)]
 struct Shard {
-    rows: Mutex<Rows>,
+    open: Mutex<Open>,
     started: Instant,
     /// The clock for all times of connections. It does not advance while the process is stopped.
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
-struct Rows {
-    /// Sorted by id, since each new connection has a higher one.
-    rows: Vec<Row>,
+struct Open {
+    rows: Rows,
     /// Connections so far.
     opened: u64,
 }
@@ -56,16 +59,17 @@ pub(super) struct Suspects {
 }
 
 impl Registry {
-    /// An empty registry for this many workers.
-    pub fn new(workers: usize, now: Instant) -> Self {
+    /// An empty registry for the workers of `process`.
+    pub fn new(process: Arc<ProcessState>, now: Instant) -> Self {
         let shard = || Shard {
-            rows: Mutex::default(),
+            open: Mutex::default(),
             started: now,
             clock: Clock::begin(now),
         };
         Self {
-            shards: (0..workers).map(|_| shard()).collect(),
+            shards: (0..process.workers).map(|_| shard()).collect(),
             clients: ClientIndex::default(),
+            process,
             hasher: RandomState::new(),
         }
     }
@@ -78,15 +82,15 @@ impl Registry {
     /// Adds a connection that opens `now` on a worker, until its relay is dropped. Its client in its zone is returned.
     /// `random` spreads the ends of connections that opened together.
     pub fn insert(&self, conn: NewConn, worker: usize, now: Instant, random: &Random) -> ZoneClient {
-        let client = self.zone_client(conn.destination.zone.state.counts.id(), conn.key);
+        let client = self.zone_client(conn.destination.zone.state.counts.id(), self.process.key(conn.address));
         let lifetime_jitter = u16::from_le_bytes(random.bytes());
         let shard = &self.shards[worker];
         let tick = shard.tick(now).next();
-        let mut rows = shard.rows.lock();
-        let id = ConnId::of(rows.opened, worker, self.shards.len());
-        rows.opened += 1;
-        rows.rows.push(Row::new(conn, id, client, lifetime_jitter, tick));
-        drop(rows);
+        let mut open = shard.open.lock();
+        let id = ConnId::of(open.opened, worker, self.shards.len());
+        open.opened += 1;
+        open.rows.push(Row::new(conn, id, lifetime_jitter, tick));
+        drop(open);
         self.clients.insert(client, id);
         client
     }
@@ -100,22 +104,17 @@ impl Registry {
         // tick.
         let is_late = now.saturating_duration_since(due) >= late;
         let tick = Tick::at(if is_late { judged } else { shard.clock.at(due) }, shard.started);
-        let (mut at, mut has_closed) = (0, false);
-        // In parts, so that a search for ghosts does not wait for the whole sweep. Only this takes rows out, so those
-        // behind `at` stay where they are.
-        loop {
-            let mut rows = shard.rows.lock();
-            let turn = rows.rows.iter_mut().skip(at).take(TURN);
-            let visited = turn.fold(0, |visited, row| {
+        let mut has_closed = false;
+        // A chunk under each lock, so that a search for ghosts does not wait for the whole sweep. Only this takes rows
+        // out, so the chunks stay where they are.
+        for nth in 0.. {
+            let mut open = shard.open.lock();
+            let Some(rows) = open.rows.chunk_mut(nth) else { break };
+            for row in rows {
                 // Each by itself: a panic over one connection must not prevent visits to those behind it.
                 survive(|| row.sweep(&mut parking, tick));
                 has_closed |= row.is_closed();
-                visited + 1
-            });
-            if visited < TURN {
-                break;
             }
-            at += visited;
         }
         if has_closed {
             self.remove_closed(shard);
@@ -130,15 +129,11 @@ impl Registry {
             let tick = shard.tick(now);
             let mut next = ConnId::MIN;
             loop {
-                let rows = shard.rows.lock();
-                let from = rows.rows.partition_point(|row| row.id() < next);
-                let turn = &rows.rows[from..rows.rows.len().min(from + TURN)];
-                let open = turn.iter().filter(|row| !row.is_closed());
+                let open = shard.open.lock();
+                let Some(rows) = open.rows.chunk_from(next) else { break };
+                let open = rows.iter().filter(|row| !row.is_closed());
                 found.extend(open.filter_map(|row| view(row, tick)));
-                match turn.last() {
-                    Some(last) if turn.len() == TURN => next = last.id().next(),
-                    _ => break,
-                }
+                next = rows.last().map_or(next, |last| last.id().next());
             }
         }
         found
@@ -158,14 +153,10 @@ impl Registry {
         for id in self.clients.of(client) {
             let shard = &self.shards[id.worker(self.shards.len())];
             let tick = shard.tick(now);
-            let mut rows = shard.rows.lock();
-            let Ok(at) = rows.rows.binary_search_by_key(&id, Row::id) else {
+            let mut open = shard.open.lock();
+            let Some(row) = open.rows.find(id).filter(|row| !row.is_closed()) else {
                 continue;
             };
-            let row = &mut rows.rows[at];
-            if row.is_closed() {
-                continue;
-            }
             let activity = row.handle().client_activity();
             match row.suspect(tick) {
                 Suspicion::AliveFor(time) => suspects.others_alive_for = suspects.others_alive_for.min(time),
@@ -176,9 +167,10 @@ impl Registry {
     }
 
     fn remove_closed(&self, shard: &Shard) {
-        let closed: Vec<Row> = shard.rows.lock().rows.extract_if(.., |row| row.is_closed()).collect();
+        let closed = shard.open.lock().rows.take_closed();
         for row in closed {
-            self.clients.remove(row.client(), row.id());
+            let client = self.zone_client(row.zone(), self.process.key(row.address()));
+            self.clients.remove(client, row.id());
         }
     }
 }
@@ -188,9 +180,6 @@ impl Shard {
         Tick::at(self.clock.at(now), self.started)
     }
 }
-
-/// How many connections are visited under one lock: some ten microseconds.
-const TURN: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,9 @@ pub(crate) struct ConnTimers {
     /// When the client last sent something.
     active_at: Tick,
     ping: PingState,
+    /// When the client's host acknowledged our ping, or when the client last took other bytes after that. Beside the state,
+    /// as it would take more room inside it.
+    delivered_at: Tick,
     /// Where in the last tenth of `lifetime` it ends: 0 is at 0.9, `u16::MAX` at 1.0.
     lifetime_jitter: u16,
     /// Steps until it no longer counts as new.
@@ -88,8 +91,8 @@ enum PingState {
     None,
     /// It may not have been written yet, or not acknowledged by the client's host.
     Sent,
-    /// The moment when the client's host acknowledged it, or when the client last took other bytes after that.
-    Delivered(Tick),
+    /// The client's host has acknowledged it.
+    Delivered,
 }
 
 /// Whether a connection may be dead, when a new connection of the same client needs its slot.
@@ -114,6 +117,7 @@ impl ConnTimers {
             activity: 0,
             active_at: now,
             ping: PingState::None,
+            delivered_at: now,
             lifetime_jitter,
             new_for: NEW_FOR,
             may_park: true,
@@ -187,8 +191,8 @@ impl ConnTimers {
         match self.ping {
             PingState::Sent => return Suspicion::Pinged,
             // Its host is reachable; the client still has time to answer.
-            PingState::Delivered(_) if liveness.pong == Pong::Required => return Suspicion::AliveFor(ping),
-            PingState::None | PingState::Delivered(_) => {}
+            PingState::Delivered if liveness.pong == Pong::Required => return Suspicion::AliveFor(ping),
+            PingState::None | PingState::Delivered => {}
         }
         self.ping = PingState::Sent;
         Suspicion::ToPing
@@ -196,8 +200,8 @@ impl ConnTimers {
 
     fn record_acked(&mut self, seen: &Observation, now: Tick) {
         let has_taken = seen.acked != self.acked;
-        if has_taken && let PingState::Delivered(at) = &mut self.ping {
-            *at = now;
+        if has_taken {
+            self.delivered_at = now;
         }
         if has_taken || !seen.has_unacked {
             (self.acked, self.acked_at) = (seen.acked, now);
@@ -233,16 +237,20 @@ impl ConnTimers {
             (PingState::Sent, _) => match seen.delivery {
                 PingDelivery::None => {}
                 PingDelivery::InFlight => actions.probe = true,
-                PingDelivery::Acknowledged => self.ping = PingState::Delivered(now),
+                PingDelivery::Acknowledged => (self.ping, self.delivered_at) = (PingState::Delivered, now),
             },
-            (PingState::Delivered(at), Some(ping)) => match liveness.pong {
-                Pong::Required if now.since(at) >= liveness.pong_timeout => return Some(CloseReason::Ghost),
+            (PingState::Delivered, Some(ping)) => match liveness.pong {
+                Pong::Required if now.since(self.delivered_at) >= liveness.pong_timeout => {
+                    return Some(CloseReason::Ghost);
+                }
                 // The acknowledgement counts as the answer; the next ping is due after another silence of the same
                 // length.
-                Pong::Tcp if now.since(at) >= ping => (self.ping, actions.ping) = (PingState::Sent, true),
+                Pong::Tcp if now.since(self.delivered_at) >= ping => {
+                    (self.ping, actions.ping) = (PingState::Sent, true);
+                }
                 Pong::Required | Pong::Tcp => {}
             },
-            (PingState::Delivered(_), None) => {}
+            (PingState::Delivered, None) => {}
         }
         None
     }

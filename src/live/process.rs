@@ -1,5 +1,6 @@
 //! The state of the process that outlives every reload.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::time::{Instant, SystemTime};
@@ -7,7 +8,7 @@ use std::time::{Instant, SystemTime};
 use crate::config::policy::Policy;
 use crate::limit::admission::Admission;
 use crate::limit::budget::Budget;
-use crate::limit::key::{Prefixes, TranslationPrefixes};
+use crate::limit::key::{ClientKey, Prefixes, TranslationPrefixes};
 use crate::net::clock::Clock;
 use crate::net::random::Random;
 use crate::telemetry::advice::Advice;
@@ -24,9 +25,9 @@ pub struct ProcessState {
     /// The client table.
     pub admission: Arc<Admission>,
     /// The prefix lengths that client keys are cut to.
-    pub prefixes: Prefixes,
+    prefixes: Prefixes,
     /// The translations (NAT64 and the like) that are undone before a key is cut.
-    pub translations: TranslationPrefixes,
+    translations: TranslationPrefixes,
     /// The process ceiling, less the part that is set aside for exempt zones.
     pub budget: Arc<Budget>,
     /// The whole process ceiling, in connections.
@@ -90,6 +91,13 @@ impl ProcessState {
         };
         state.adopt(policy, capacity);
         state
+    }
+
+    /// The key of a client with this address; `None` is a Unix peer without one. It is the same all the life of the process.
+    pub fn key(&self, address: Option<IpAddr>) -> ClientKey {
+        address.map_or(ClientKey::UNIX, |address| {
+            ClientKey::of(self.translations.undone(address), self.prefixes)
+        })
     }
 
     /// Takes over the settings of a policy that concern the whole process.

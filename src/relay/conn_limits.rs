@@ -117,8 +117,8 @@ impl ConnLimits {
     }
 
     /// How a client shows that it is alive.
-    pub(crate) fn liveness(&self) -> Liveness {
-        self.liveness
+    pub(crate) fn liveness(&self) -> &Liveness {
+        &self.liveness
     }
 
     /// Whether any limit counts all connections of a client key together.

@@ -352,13 +352,10 @@ impl Known {
         self.destination.as_ref().map(|destination| &*destination.zone.state)
     }
 
-    /// The same key as in `identify`: the prefixes do not change during the life of the process.
     fn key(&self, process: &ProcessState) -> Option<ClientKey> {
         match self.peer {
             Peer::Hop(_) => None,
-            Peer::Client { address, .. } => Some(address.map_or(ClientKey::UNIX, |address| {
-                ClientKey::of(process.translations.undone(address), process.prefixes)
-            })),
+            Peer::Client { address, .. } => Some(process.key(address)),
         }
     }
 }

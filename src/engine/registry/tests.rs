@@ -6,6 +6,7 @@ use std::task::{Wake, Waker};
 
 use super::*;
 use crate::config::policy::Policy;
+use crate::engine::rows::CHUNK;
 use crate::limit::key::Prefixes;
 use crate::live::capacity::Capacity;
 use crate::live::in_force::InForce;
@@ -53,7 +54,7 @@ impl Fixture {
         ));
         let now = Instant::now();
         Self {
-            registry: Registry::new(WORKERS, now),
+            registry: Registry::new(Arc::clone(&process), now),
             in_force: InForce::build(policy, process, &capacity, None),
             now,
             random: Random::seeded([7; 16]),
@@ -83,7 +84,6 @@ impl Fixture {
         let conn = NewConn {
             handle: Arc::clone(&handle),
             address: Some(address(client)),
-            key: key(client),
             server: Arc::clone(&destination.upstream.servers()[0]),
             destination,
         };
@@ -118,11 +118,16 @@ impl Fixture {
     }
 
     fn rows(&self) -> usize {
-        self.registry
-            .shards
-            .iter()
-            .map(|shard| shard.rows.lock().rows.len())
-            .sum()
+        self.sum(Rows::len)
+    }
+
+    fn room(&self) -> usize {
+        self.sum(Rows::room)
+    }
+
+    fn sum(&self, of: impl Fn(&Rows) -> usize) -> usize {
+        let shards = self.registry.shards.iter();
+        shards.map(|shard| of(&shard.open.lock().rows)).sum()
     }
 }
 
@@ -213,6 +218,36 @@ fn of_many_each_is_listed_once_and_none_is_lost_while_others_close() {
     let mut indexed = fixture.registry.clients.of(fixture.client(1));
     indexed.sort_unstable();
     assert_eq!(indexed, left);
+}
+
+#[test]
+fn memory_follows_the_number_of_connections_up_and_down() {
+    let mut fixture = Fixture::new();
+    let most = |rows: usize| rows + rows / 8 + CHUNK;
+    let mut open = Vec::new();
+    for nth in 0..5000 {
+        open.push(fixture.open(1, 0));
+        assert!(fixture.room() <= most(nth + 1), "{} for {nth}", fixture.room());
+    }
+    // The last of many stay, the first, and some of all.
+    for keep in [
+        |nth: usize| nth >= 1000,
+        |nth| nth < 3000,
+        |nth| nth % 20 == 0,
+        |_| false,
+    ] {
+        let mut nth = 0..;
+        open.retain(|_| nth.next().is_some_and(keep));
+        fixture.sweep();
+        assert_eq!(fixture.listed().len(), open.len());
+        assert!(
+            fixture.room() <= most(open.len()),
+            "{} for {}",
+            fixture.room(),
+            open.len()
+        );
+    }
+    assert_eq!(fixture.room(), 0);
 }
 
 #[test]
