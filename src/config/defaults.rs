@@ -10,7 +10,7 @@ use crate::wire::hops::ForwardHeader;
 
 use crate::config::policy::{RejectWith, ZonePolicy};
 
-/// The configuration file, unless another one is named.
+/// The path of the configuration file, unless another one is named.
 pub const FILE: &str = "/etc/wsguard/wsguard.toml";
 /// `server.table_size`.
 pub const TABLE_SIZE: u32 = 1_000_000;

@@ -28,7 +28,8 @@ impl fmt::Debug for Task {
 }
 
 impl Reader {
-    /// Runs `task` on the thread. `None` if it takes longer than `timeout`, and at once if two earlier tasks still block.
+    /// Runs `task` on the thread. Gives `None` if the task takes longer than `timeout`. If two earlier tasks still block,
+    /// gives `None` without waiting.
     pub fn run<T: Send + 'static>(&self, timeout: Duration, task: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (answer, answers) = sync_channel(1);
         let task = Task(Box::new(move || {
@@ -42,7 +43,7 @@ impl Reader {
     /// Reads a file.
     ///
     /// # Errors
-    /// It can't be read, or not in time; or it is not a regular file (or a pipe, where pipes are allowed) of at most 1 MiB.
+    /// The file can't be read, or not in time; it is larger than 1 MiB; or it is neither a regular file nor an allowed pipe.
     pub fn read(&self, path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
         let timeout = match pipes {
             Pipes::Refused => TIMEOUT,
@@ -61,7 +62,7 @@ impl Reader {
             Some(queue) => match queue.try_send(task) {
                 Ok(()) => return Some(()),
                 Err(TrySendError::Full(_)) => return None,
-                // A panic of a task has ended the thread.
+                // The thread is gone: an earlier task panicked.
                 Err(TrySendError::Disconnected(task)) => task,
             },
         };
@@ -88,7 +89,7 @@ pub enum Pipes {
 pub enum ReadError {
     /// It can't be opened or read.
     Io(io::Error),
-    /// It is not a regular file, but this.
+    /// It is not a regular file, but this kind of file.
     NotRegular(&'static str),
     /// It is larger than 1 MiB.
     TooLarge,
@@ -132,7 +133,8 @@ fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
     if pipes == Pipes::Allowed && path == Path::new("-") {
         return read_to_end(io::stdin());
     }
-    // Before it is opened: opening a device can have effects, and opening a FIFO blocks until it has a writer.
+    // The kind is checked before the file is opened: opening a device can have effects, and opening a FIFO blocks until it
+    // has a writer.
     let kind = fs::metadata(path)?.file_type();
     if pipes == Pipes::Allowed && kind.is_fifo() {
         return read_to_end(File::open(path)?);
@@ -140,7 +142,7 @@ fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
     check_kind(kind)?;
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    // Again: the path may lead to another file by now.
+    // The kind is checked again: by now the path may lead to another file.
     let opened = file.metadata()?;
     check_kind(opened.file_type())?;
     if opened.len() > MAX_SIZE {
@@ -149,7 +151,8 @@ fn read(path: &Path, pipes: Pipes) -> Result<Vec<u8>, ReadError> {
     read_to_end(file)
 }
 
-/// Bounded here as well: a file can be larger than its metadata says, or grow.
+/// Reads at most [`MAX_SIZE`] bytes. The size is checked here as well, because a file can be larger than its metadata says,
+/// or grow.
 fn read_to_end(file: impl Read) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
@@ -177,7 +180,7 @@ fn check_kind(kind: FileType) -> Result<(), ReadError> {
 const MAX_SIZE: u64 = 1 << 20;
 const RULE: &str = "a regular file of at most 1 MiB";
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The writer of a pipe may have to fetch the configuration first.
+/// Pipes get more time, because the writer of a pipe may have to fetch the configuration first.
 const TIMEOUT_WITH_PIPES: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_that_blocks_delays_nobody_for_longer_than_the_timeout() {
+    fn a_blocked_task_delays_callers_no_longer_than_the_timeout() {
         let reader = Reader::default();
         assert_eq!(reader.run(Duration::from_secs(10), || 1), Some(1));
         let (release, blocked) = channel::<()>();
@@ -196,7 +199,8 @@ mod tests {
         let blocks = move || begins.send(()).is_ok() && blocked.recv().is_ok();
         assert_eq!(reader.run(Duration::from_millis(1), blocks), None);
         begun.recv().unwrap();
-        // It still blocks. One more task waits after it, and no further thread is started for the others.
+        // The first task still blocks. The queue holds one more task. Later tasks fail at once: no further thread is started
+        // for them.
         assert_eq!(reader.run(Duration::from_millis(1), || true), None);
         assert_eq!(reader.run(Duration::from_secs(1000), || true), None);
         release.send(()).unwrap();
@@ -209,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_regular_file_of_a_mebibyte_is_read() {
+    fn only_a_regular_file_of_at_most_a_mebibyte_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let reader = Reader::default();
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_size_is_read_no_further_than_that() {
+    fn reading_stops_at_a_mebibyte_even_without_a_file_size() {
         assert!(matches!(read_to_end(io::repeat(b'#')), Err(ReadError::TooLarge)));
         assert_eq!(read_to_end(&b"a"[..]).unwrap(), b"a");
     }

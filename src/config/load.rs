@@ -1,4 +1,4 @@
-//! Loads a configuration: from a file or a text to a policy with warnings, or to every mistake in it.
+//! Loads a configuration from a file or a text. The result is a policy with warnings, or all mistakes.
 
 use std::fmt;
 use std::path::Path;
@@ -17,9 +17,9 @@ use crate::config::policy::{LogFormat, Policy};
 /// A valid configuration.
 #[derive(Debug)]
 pub struct Checked {
-    /// What it says.
+    /// The compiled configuration.
     pub policy: Policy,
-    /// What is valid and probably not intended; `check --deny-warnings` refuses it.
+    /// Findings about settings that are valid but probably not intended; with one of them, `check --deny-warnings` fails.
     pub warnings: Vec<Finding>,
     /// The text.
     pub source: Source,
@@ -35,7 +35,7 @@ impl Checked {
 /// An invalid configuration, and every reason why.
 #[derive(Debug)]
 pub struct Rejected {
-    /// At least one.
+    /// The mistakes; at least one.
     pub mistakes: Vec<Finding>,
     /// The text.
     pub source: Source,
@@ -61,7 +61,7 @@ impl std::error::Error for Rejected {}
 /// Reads a file and compiles it. Takes at most 5 seconds, whatever the file system does.
 ///
 /// # Errors
-/// The file can't be read, is not a regular file of at most 1 MiB, or is not UTF-8; or every mistake in its text.
+/// The file can't be read, is not a regular file of at most 1 MiB, or is not UTF-8. Otherwise: every mistake in its text.
 pub fn load(path: &Path) -> Result<Checked, Rejected> {
     load_with(&Reader::default(), path, Pipes::Refused)
 }
@@ -97,7 +97,7 @@ pub(crate) fn load_with(reader: &Reader, path: &Path, pipes: Pipes) -> Result<Ch
 
 fn read_error(path: &Path, error: &ReadError) -> Finding {
     let finding = Finding::nowhere(format!("{} can't be read: {error}", path.display()));
-    // The hint is only for calls without a file name.
+    // The hint is only for a call without a file name, which reads the default file.
     if error.is_missing() && path == Path::new(defaults::FILE) {
         finding.hint("name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG")
     } else {
@@ -105,10 +105,10 @@ fn read_error(path: &Path, error: &ReadError) -> Finding {
     }
 }
 
-/// Compiles a text. Findings call it by `name`.
+/// Compiles a text. Findings show `name` as the name of the text.
 ///
 /// # Errors
-/// Every mistake in it. If it is not TOML, only its syntax errors.
+/// Every mistake in the text. If the text is not TOML, only its syntax errors.
 pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     let source = Source {
         name: name.to_owned(),
@@ -142,7 +142,7 @@ pub fn compile(text: &str, name: &str) -> Result<Checked, Rejected> {
     }
 }
 
-/// Every key with its table: "limits" stands for every `zone.*` too, "" for the file itself.
+/// Every table and key, as pairs. The table "limits" stands for every `zone.*` too; "" is the file itself.
 pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
     let keys_of = |schema: Schema| schema.keys.iter().map(move |key| (schema.path, *key));
     schema::SCHEMAS.into_iter().flat_map(keys_of)
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_default_file_is_missed_with_a_hint_to_name_one() {
+    fn only_a_missing_default_file_gets_the_hint_to_name_a_file() {
         let hint = |path: &str, kind: io::ErrorKind| read_error(Path::new(path), &ReadError::Io(kind.into())).hint;
         let expected = "name the file: wsguard check FILE, wsguard run -c FILE, or $WSGUARD_CONFIG";
         assert_eq!(hint(defaults::FILE, io::ErrorKind::NotFound).as_deref(), Some(expected));

@@ -1,8 +1,7 @@
-//! Text to [`policy::Policy`], and route matching.
+//! Compiles the text of a configuration into a [`policy::Policy`], and matches requests to routes.
 //!
-//! A text is read by `document`, which knows every key and judges no value, and compiled by `compile` with every
-//! mistake collected: what compiles is valid, there is no second check. Warnings are looked for only if there is no
-//! mistake.
+//! `document` reads a text: it knows every key and judges no value. `compile` makes a policy and collects every mistake. A
+//! policy that compiles is valid: there is no second check. Warnings are looked for only if there is no mistake.
 
 mod compile;
 pub mod defaults;

@@ -24,12 +24,12 @@ pub struct Policy {
     pub listeners: Vec<Arc<ListenerPolicy>>,
     /// `[client_ip]`.
     pub identity: IdentityPolicy,
-    /// `default`, `exempt`, then the other zones in the order written. Each [`crate::config::routes::Route`] has an index
-    /// into this list.
+    /// The zones: `default`, `exempt`, then the others in the order written. Each [`crate::config::routes::Route`] has an
+    /// index into this list.
     pub zones: Vec<Arc<ZonePolicy>>,
-    /// `[[network]]`, by address: the longest prefix that contains the client decides.
+    /// `[[network]]`, by address: of the networks that contain the client, the one with the longest prefix decides.
     pub networks: NetworkMap<NetworkPolicy>,
-    /// `[[route]]`; if none is written, one that leads everything to zone `default` and the only upstream.
+    /// `[[route]]`. If no route is written, there is one that sends every request to zone `default` and the only upstream.
     pub routes: Routes,
     /// `[upstream.*]`, in the order written; at least one.
     pub upstreams: Vec<UpstreamPolicy>,
@@ -44,13 +44,13 @@ pub struct Policy {
 pub struct ServerPolicy {
     /// Worker threads; `None` ("auto"): one per CPU.
     pub workers: Option<u16>,
-    /// Open connections of the process; `None` ("auto"): as many as there are descriptors for.
+    /// The most open connections of the process; `None` ("auto"): as many as there are descriptors for.
     pub max_connections: Option<u32>,
-    /// Client keys that are remembered.
+    /// The most client keys that are remembered.
     pub table_size: u32,
-    /// After SIGTERM: how long connections are still accepted while `/readyz` answers 503.
+    /// How long connections are still accepted after SIGTERM, while `/readyz` answers 503.
     pub drain_delay: Duration,
-    /// After that: how long open connections may take to end.
+    /// How long open connections may take to end after `drain_delay`.
     pub drain_timeout: Duration,
     /// Whether a changed file is applied without a signal.
     pub watch_config: bool,
@@ -59,15 +59,15 @@ pub struct ServerPolicy {
 /// `[[listener]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerPolicy {
-    /// Default: the first bind.
+    /// The listener's name; by default, its first bind.
     pub name: Arc<str>,
-    /// The addresses it is bound to; at least one.
+    /// The addresses that the listener is bound to; at least one.
     pub bind: Vec<Bind>,
     /// The length of the accept queue.
     pub backlog: u32,
     /// Whether connections must come from trusted proxies and begin with a PROXY header (v1 or v2).
     pub accept_proxy_protocol: bool,
-    /// For PROXY header and request head together.
+    /// The timeout for PROXY header and request head together.
     pub handshake_timeout: Duration,
     /// The largest request head, in bytes.
     pub max_head_size: usize,
@@ -90,9 +90,9 @@ pub struct IdentityPolicy {
     pub trust_unix: bool,
     /// The headers that name the client; the first one that is present is read.
     pub headers: Vec<ForwardHeader>,
-    /// To which prefix an address is cut to be a client key.
+    /// The prefixes to which addresses are cut. A cut address is a client key.
     pub prefixes: Prefixes,
-    /// NAT64 prefixes; for the client key, the IPv4 address inside counts.
+    /// NAT64 prefixes. The client key of such an address is the IPv4 address inside it.
     pub translations: TranslationPrefixes,
     /// Which forwarding headers go to the server.
     pub send: SendMode,
@@ -107,20 +107,20 @@ pub struct UpstreamPolicy {
     pub relay: RelayMode,
 }
 
-/// `[zone.*]` with all that it inherits from `[limits]`.
+/// `[zone.*]`, with the settings that it inherits from `[limits]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZonePolicy {
     /// The name in the log and the metrics.
     pub name: Arc<str>,
-    /// Whether it is an exempt zone: its `connections` are reserved out of the process's.
+    /// Whether the zone is exempt: then its `connections` are reserved out of the process's.
     pub exempt: bool,
     /// The limits of the zone as a whole.
     pub rules: ZoneRules,
-    /// The limits of one client key in it.
+    /// The limits of one client key in the zone.
     pub client: ClientRules,
     /// The form of a refusal.
     pub reject_with: RejectWith,
-    /// The least Retry-After; jitter adds up to as much again.
+    /// The least Retry-After. Jitter adds at most the same time again.
     pub retry_after: Duration,
     /// Timeout of one attempt to connect to one server; `None` is "off".
     pub dial: Option<Duration>,
@@ -149,9 +149,9 @@ pub enum RejectWith {
 pub struct NetworkPolicy {
     /// The name in the log and the metrics.
     pub name: Arc<str>,
-    /// `per_ip`; `None`: not written; the inner `None` is "off".
+    /// `per_ip`. The outer `None` means "not written"; the inner `None` is "off".
     pub per_ip: Option<Option<u32>>,
-    /// `per_ip_rate` with its burst; `None`: not written; the inner `None` is "off".
+    /// `per_ip_rate` with its burst. The outer `None` means "not written"; the inner `None` is "off".
     pub rate: Option<Option<Rate>>,
 }
 
@@ -170,7 +170,7 @@ impl NetworkPolicy {
 pub struct AdminPolicy {
     /// The address of the admin server; `None` is "off".
     pub listen: Option<std::net::SocketAddr>,
-    /// Further host names that it answers to, in lower case.
+    /// Further host names that the admin server answers to, in lower case.
     pub hosts: Vec<String>,
     /// How client addresses are shown.
     pub clients: ShowClients,
@@ -197,7 +197,7 @@ pub struct LogPolicy {
     pub level: LogLevel,
     /// Which connections get a line.
     pub access: LogAccess,
-    /// Above this rate equal lines are summed into one; `None` is "off".
+    /// The rate above which equal lines are summed into one; `None` is "off".
     pub sample: Option<Rate>,
 }
 

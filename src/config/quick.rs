@@ -1,5 +1,5 @@
-//! A policy without a file: the options of `wsguard run --listen A --upstream B`. They are turned into the text of a file,
-//! so that there is one way to compile both.
+//! A policy without a file, from the options of `wsguard run --listen A --upstream B`. The options are turned into the text
+//! of a file, so options and files are compiled in the same way.
 
 use std::fmt::Write;
 
@@ -22,10 +22,10 @@ pub struct QuickOptions {
     pub admin: Option<String>,
 }
 
-/// Compiles the options. Findings show the text that they were turned into, under the name "command line".
+/// Compiles the options. Findings show the text that the options were turned into, under the name "command line".
 ///
 /// # Errors
-/// Every mistake in them.
+/// Every mistake in the options.
 pub fn quick(options: &QuickOptions) -> Result<Checked, Rejected> {
     compile(&text(options), "command line")
 }

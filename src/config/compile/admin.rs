@@ -1,4 +1,4 @@
-//! `[admin]` and `[log]`.
+//! Compiles `[admin]` and `[log]`.
 
 use std::net::SocketAddr;
 
@@ -80,7 +80,7 @@ fn listen(written: &schema::Admin, listeners: &[ListenerPolicy], found: &mut Fin
     Some(address)
 }
 
-/// An example, with the port that was written if there is one.
+/// An example of `listen` for a hint. It keeps the port of the `written` text, if the text has one.
 fn example(written: &str) -> String {
     let port = written.rsplit(':').next().and_then(|port| port.parse().ok());
     format!("such as \"127.0.0.1:{}\", or \"off\"", port.unwrap_or(9191_u16))

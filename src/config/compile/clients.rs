@@ -1,4 +1,4 @@
-//! Lists of networks to sets of clients.
+//! Compiles lists of networks into sets of clients.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::config::findings::{Finding, Findings, nearest};
 use crate::config::notation::addresses::{self, LOOPBACK, PRIVATE};
 use crate::config::routes::clients::ClientSet;
 
-/// A list of networks, which may also contain "loopback", "private" and "unix".
+/// The set of clients of a list of networks. The list may also contain "loopback", "private" and "unix".
 pub fn set(texts: &[Text<'_>], found: &mut Findings) -> ClientSet {
     let unix = texts.iter().any(|text| text.text == "unix");
     let networks = texts
@@ -22,7 +22,7 @@ pub fn set(texts: &[Text<'_>], found: &mut Findings) -> ClientSet {
     }
 }
 
-/// The networks of one text, each with its place.
+/// The networks that one text stands for, each with its place.
 pub fn networks(text: &Text<'_>, found: &mut Findings) -> Vec<(IpNet, Range<usize>)> {
     let spelled: &[&str] = match text.text {
         "loopback" => &LOOPBACK,

@@ -1,4 +1,4 @@
-//! `[client_ip]`.
+//! Compiles `[client_ip]`.
 
 use ipnet::IpNet;
 

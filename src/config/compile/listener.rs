@@ -1,4 +1,4 @@
-//! `[[listener]]`.
+//! Compiles `[[listener]]`.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -40,7 +40,7 @@ pub fn compile(
 }
 
 fn one(written: &schema::Listener, name: Arc<str>, bind: Vec<Bind>, found: &mut Findings) -> ListenerPolicy {
-    // "forward" is planned. Until then there is one word, and nothing to keep of it.
+    // "forward" is planned. Until it is built, "refuse" is the only word, so the policy has no field for it.
     let _: Option<()> = written.http.word(&[("refuse", ())], found);
     ListenerPolicy {
         name,
@@ -112,7 +112,7 @@ fn binds(
     binds
 }
 
-/// Whether only programs on this machine can connect to it.
+/// Whether only programs on this machine can connect to `bind`.
 pub fn is_local(bind: &Bind) -> bool {
     match bind {
         Bind::Tcp(address) => {
@@ -137,7 +137,7 @@ fn health_path(entry: &Entry, found: &mut Findings) -> Option<Arc<str>> {
 }
 
 fn check_proxy_protocol(written: &schema::Listener, bind: &[Bind], client_ip: &schema::ClientIp, found: &mut Findings) {
-    // Their mistakes are reported where they are compiled.
+    // Mistakes in these keys are reported where the keys are compiled.
     let mut ignored = Findings::default();
     if written.accept_proxy_protocol.flag(&mut ignored) != Some(true) {
         return;

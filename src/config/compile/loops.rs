@@ -1,4 +1,4 @@
-//! Servers that are wsguard itself: their connections would come back to it.
+//! Finds upstream servers that are wsguard itself: connections to them would come back to it.
 
 use std::fs::canonicalize;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,7 +11,8 @@ use crate::config::notation::addresses;
 use crate::config::policy::ListenerPolicy;
 use crate::net::address::{Bind, Target, host_name, is_of_this_machine};
 
-/// Adds a mistake for each server at an address of a listener or of the admin server, as far as that is known without DNS.
+/// Adds a mistake for each server whose address is one of a listener or of the admin server, as far as that is known without
+/// DNS.
 pub fn check(
     upstreams: &Named<schema::Upstream>,
     listeners: &[ListenerPolicy],
@@ -19,7 +20,7 @@ pub fn check(
     found: &mut Findings,
 ) {
     let admin = admin.map(Bind::Tcp);
-    // Mistakes in the lists were reported where they were compiled.
+    // Mistakes in the lists of servers are reported where the lists are compiled.
     let mut ignored = Findings::default();
     for (_, upstream) in &upstreams.tables {
         for text in upstream.servers.texts_or_none(&mut ignored).unwrap_or_default() {
@@ -42,7 +43,7 @@ pub fn check(
     }
 }
 
-/// Whether a connection to this server ends at this bind.
+/// Whether a connection to `server` arrives at `bind`.
 fn is_at(server: &Target, bind: &Bind) -> bool {
     match (server, bind) {
         (Target::Tcp(server), Bind::Tcp(bind)) => server.port() == bind.port() && accepts(bind.ip(), server.ip()),
@@ -64,8 +65,8 @@ fn accepts(bind: IpAddr, server: IpAddr) -> bool {
     bind == server || (any && is_of_this_machine(server))
 }
 
-/// Whether this name leads to a listener at `bind`, without asking DNS: "localhost" is loopback (RFC 6761), and the machine's
-/// own name is one of its addresses.
+/// Whether this name leads to a listener at `bind`, as far as that is known without DNS: "localhost" is loopback (RFC 6761),
+/// and the machine's own name stands for one of the machine's addresses.
 fn name_leads_to(host: &str, bind: IpAddr) -> bool {
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     if host == "localhost" || host.ends_with(".localhost") {
@@ -74,7 +75,7 @@ fn name_leads_to(host: &str, bind: IpAddr) -> bool {
     bind.is_unspecified() && host_name().is_some_and(|own| own.eq_ignore_ascii_case(&host))
 }
 
-/// The path without links and dot segments, as far as it exists.
+/// The path without links and dot segments, as far as the path exists.
 fn resolved(socket: &Path) -> PathBuf {
     let beside = || Some(canonicalize(socket.parent()?).ok()?.join(socket.file_name()?));
     let whole = canonicalize(socket).ok();

@@ -1,4 +1,4 @@
-//! `[limits.messages]` and `[zone.*.messages]`.
+//! Compiles `[limits.messages]` and `[zone.*.messages]`.
 
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
@@ -15,10 +15,10 @@ use crate::relay::rules::{MessageRules, OnExceed, Pong};
 
 use super::rate;
 
-/// Applies what is written to the inherited `rules`; `strict_frames` is left to [`resolve_strict_frames`].
+/// Applies the written keys to the inherited `rules`; `strict_frames` is left to [`resolve_strict_frames`].
 pub fn apply(rules: &mut MessageRules, written: &Messages, found: &mut Findings) {
-    // It overrides what is inherited, and is overridden by the keys of the same table. In place of an unknown preset another
-    // one is used, so that a burst in the same table is not a second mistake.
+    // A preset overrides inherited rules, and the keys of the same table override the preset. A known preset takes the place
+    // of an unknown one, so that a burst in the same table is not a second mistake.
     if written.preset.is_written() {
         rules.rate = written.preset.word(&PRESETS, found).unwrap_or(PRESETS[1].1);
         if rules.rate.is_some() {
@@ -61,9 +61,10 @@ pub fn apply(rules: &mut MessageRules, written: &Messages, found: &mut Findings)
     }
 }
 
-/// Resolves `strict_frames` of a zone whose other rules are complete. `None` is "auto", which is on.
+/// Resolves `strict_frames` of a zone whose other rules are complete. `None` is "auto", which is on except in some exempt
+/// zones.
 ///
-/// In an exempt zone "auto" is on only if something limits messages: frames that wsguard and the server read differently
+/// In an exempt zone "auto" is on only if the zone limits messages: frames that wsguard and the server read differently
 /// could evade that limit.
 pub fn resolve_strict_frames(rules: &mut MessageRules, strict: Option<bool>, is_exempt: bool) {
     let limited = [
@@ -124,7 +125,7 @@ const fn per_second(tokens: u32, burst: u32) -> Rate {
     }
 }
 
-/// The `rate` of each preset. All of them close connections that exceed it.
+/// The `rate` of each preset. Every preset but "off" closes connections that exceed its rate.
 const PRESETS: [(&str, Option<Rate>); 3] = [
     ("off", None),
     ("dead-chat", Some(per_second(5, 5))),
@@ -138,5 +139,5 @@ const PONG: [(&str, Pong); 2] = [("required", Pong::Required), ("tcp", Pong::Tcp
 const PING: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const PONG_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
-/// In bytes, before `{retry_ms}` is replaced.
+/// The longest notice, in bytes, before `{retry_ms}` is replaced.
 const MAX_NOTICE: usize = 4096;

@@ -1,5 +1,5 @@
-//! Tables of values to a [`Policy`]: one file per table. Each adds its mistakes and goes on with a default in place of what
-//! is wrong, so that one run finds all of them.
+//! Compiles tables of values into a [`Policy`]: one file per table. For a wrong value, each file adds a mistake and goes on
+//! with a default, so one run finds all mistakes.
 
 mod admin;
 mod clients;
@@ -23,7 +23,7 @@ use crate::config::document::schema::File;
 use crate::config::findings::Findings;
 use crate::config::policy::{LogFormat, Policy};
 
-/// `log.format` of a file that may have mistakes elsewhere.
+/// The `log.format` of a file that may have mistakes elsewhere.
 pub fn log_format(file: &File) -> LogFormat {
     admin::compile_log(&file.log, &mut Findings::default()).format
 }

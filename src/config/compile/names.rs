@@ -1,4 +1,4 @@
-//! Names of listeners, networks, routes, zones and upstreams.
+//! Checks the names of listeners, networks, routes, zones and upstreams.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ impl Names {
         }
     }
 
-    /// Adds the name that is written, or `default`; `header` is where the table begins.
+    /// Adds the written name, or `default`; `header` is where the table begins.
     pub fn add(&mut self, entry: &Entry, default: String, header: Range<usize>, found: &mut Findings) -> Arc<str> {
         let written = entry.text("such as \"chat\"", found);
         let (name, span): (Arc<str>, _) = match &written {

@@ -1,4 +1,4 @@
-//! `[[network]]`.
+//! Compiles `[[network]]`.
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -88,7 +88,7 @@ fn rate(written: &schema::Network, found: &mut Findings) -> Setting<Rate> {
     }
 }
 
-/// IPv4 and the same network as v4-mapped IPv6 are one network.
+/// Whether these are the same network. An IPv4 network and its v4-mapped IPv6 form are the same.
 fn same(one: IpNet, other: IpNet) -> bool {
     one.addr().to_canonical() == other.addr().to_canonical()
         && one.max_prefix_len() - one.prefix_len() == other.max_prefix_len() - other.prefix_len()

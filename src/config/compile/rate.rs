@@ -1,4 +1,5 @@
-//! A rate and its burst. A rate without a burst has its own number as burst, never an inherited one.
+//! Compiles a rate and its burst. A rate that is written without a burst has its own number as burst, not the inherited
+//! burst.
 
 use std::num::NonZeroU32;
 
@@ -21,7 +22,8 @@ pub fn apply_bytes(base: Option<Rate>, rate: &Entry, burst: &Entry, found: &mut 
     with_burst(rate.byte_rate_or_off(found).or(base), most)
 }
 
-/// Adds a mistake for a burst without a rate. `example` is a rate to propose; `None` if the burst is a mistake itself.
+/// Adds a mistake for a burst without a rate. `example` is a rate to propose. It is `None`, and no mistake is added, if
+/// there is no valid burst.
 fn needs_a_rate(base: Option<Rate>, rate: &Entry, burst: &Entry, example: Option<&str>, found: &mut Findings) {
     if let Some(example) = example.filter(|_| base.is_none() && !rate.is_written()) {
         let title = format!("`{}` has no rate: none is set here or inherited", burst.key);

@@ -1,4 +1,4 @@
-//! `[[route]]`.
+//! Compiles `[[route]]`.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `[server]`.
+//! Compiles `[server]`.
 
 use std::time::Duration;
 
@@ -42,5 +42,5 @@ pub fn compile(written: &schema::Server, found: &mut Findings) -> ServerPolicy {
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// More than any machine has descriptors for.
+/// The largest number of connections that a key takes: more than any machine has descriptors for.
 pub const MAX_CONNECTIONS: u32 = 100_000_000;

@@ -1,4 +1,4 @@
-//! Whether the routes before a route leave it any request.
+//! Finds routes that never get a request, because the routes before them take them all.
 
 use ipnet::IpNet;
 
@@ -7,10 +7,11 @@ use crate::config::routes::host::HostPattern;
 use crate::config::routes::{Route, RoutePath};
 use crate::wire::path::is_below;
 
-/// Whether the routes `before` take every request that this route would take.
+/// Whether the earlier routes, `before`, take every request that `route` would take.
 ///
-/// Each combination of its hosts, paths and networks is looked up among them, so different routes may take different
-/// combinations. A combination that only several narrower routes together take is not found.
+/// Each combination of a host, a path and a network of `route` is looked up on its own: it is taken if one earlier route
+/// takes all of it. Different earlier routes may take different combinations. If only several narrower routes together take
+/// a combination, it counts as not taken.
 pub fn is_shadowed(route: &Route, before: &[&Route]) -> bool {
     // An exempt route leaves paths that are not plain to the routes after it.
     let before: Vec<&Route> = before
@@ -33,7 +34,7 @@ pub fn is_shadowed(route: &Route, before: &[&Route]) -> bool {
     })
 }
 
-/// With more combinations than this nothing is looked up: the warning is not worth the wait.
+/// The most combinations that are looked up. For a route with more, the warning is not worth the wait.
 const MAX_COMBINATIONS: usize = 1000;
 
 /// A part of a route's `networks`.
@@ -56,7 +57,7 @@ fn parts(set: Option<&ClientSet>) -> Vec<Clients> {
     }
 }
 
-/// Each item, or one `None` for "any" if there are none.
+/// Each item of `list`. An empty list gives one `None`, which stands for "any".
 fn options<T>(list: &[T]) -> impl Iterator<Item = Option<&T>> {
     list.iter().map(Some).chain(list.is_empty().then_some(None))
 }

@@ -1,4 +1,4 @@
-//! `[upstream.*]`.
+//! Compiles `[upstream.*]`.
 
 use std::ops::Range;
 

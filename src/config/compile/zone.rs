@@ -1,4 +1,4 @@
-//! `[limits]` and `[zone.*]`: a zone is `[limits]` with the overrides of its own table.
+//! Compiles `[limits]` and `[zone.*]`: a zone has the rules of `[limits]`, overridden by its own table.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::limit::rules::ClientRules;
 use super::server::MAX_CONNECTIONS;
 use super::{messages, names, rate};
 
-/// `default`, `exempt`, then the others in the order written.
+/// All zones: `default`, `exempt`, then the others in the order written.
 pub fn compile(file: &File, found: &mut Findings) -> Vec<ZonePolicy> {
     let limits = &file.limits;
     if let Some(span) = limits.exempt.span() {
@@ -74,7 +74,7 @@ pub fn compile(file: &File, found: &mut Findings) -> Vec<ZonePolicy> {
     zones
 }
 
-/// The built-in zone `exempt`; `common` is what every zone starts from.
+/// The built-in zone `exempt`; `common` has the rules of `[limits]`.
 pub fn exempt(common: &ZonePolicy) -> ZonePolicy {
     let mut zone = common.clone();
     zone.name = Arc::from("exempt");
@@ -92,7 +92,7 @@ fn unlimited(zone: ZonePolicy) -> ZonePolicy {
     }
 }
 
-/// `base` with what is written applied to it.
+/// `base`, overridden by the `written` keys.
 fn apply(base: ZonePolicy, written: &Limits, found: &mut Findings) -> ZonePolicy {
     let mut zone = base;
     if let Some(observe) = written.mode.word(&[("enforce", false), ("observe", true)], found) {
@@ -106,7 +106,7 @@ fn apply(base: ZonePolicy, written: &Limits, found: &mut Findings) -> ZonePolicy
     if let Some(style) = written.reject_with.word(&REJECT_WITH, found) {
         zone.reject_with = style;
     }
-    // Retry-After counts whole seconds, and with 0 all refused clients would come back at once.
+    // Retry-After counts whole seconds. With 0, all refused clients would come back at once.
     let retry = Duration::from_secs(1)..=Duration::from_secs(86_400);
     zone.retry_after = written.retry_after.duration(&retry, found).unwrap_or(zone.retry_after);
     timeouts(&mut zone, &written.timeouts, found);
@@ -127,7 +127,8 @@ fn timeouts(zone: &mut ZonePolicy, written: &schema::Timeouts, found: &mut Findi
     set(&mut zone.upgrade, &written.upgrade, ms..=hour);
     set(&mut zone.timeouts.idle, &written.idle, ms..=YEAR);
     set(&mut zone.timeouts.half_close, &written.half_close, ms..=YEAR);
-    // TCP_USER_TIMEOUT is a signed number of milliseconds, and TCP_KEEPIDLE at most 32 767 s.
+    // `stalled` becomes TCP_USER_TIMEOUT, a signed number of milliseconds. `keepalive` becomes TCP_KEEPIDLE, at most 32 767
+    // s.
     set(&mut zone.timeouts.stalled, &written.stalled, ms..=24 * 24 * hour);
     set(&mut zone.timeouts.keepalive, &written.keepalive, second..=9 * hour);
     set(&mut zone.timeouts.lifetime, &written.lifetime, ms..=YEAR);

@@ -1,4 +1,4 @@
-//! A configuration as text: TOML to values with their places in it.
+//! Reads a configuration: TOML text into values that know their places in the text.
 
 pub mod planned;
 pub mod schema;

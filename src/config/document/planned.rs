@@ -26,7 +26,7 @@ pub const KEYS: &[(&str, &[&str])] = &[
 /// Values by key.
 pub const VALUES: &[(&str, &str)] = &[("http", "forward"), ("balance", "hash-sid")];
 
-/// What to do in the meantime, by the beginning of keys that someone might try: other programs have them.
+/// Advice for keys that begin with these letters. Other programs have such keys, so a user might try them.
 const INSTEAD: [(&str, &str); 3] = [("tls", TLS), ("ssl", TLS), ("cert", TLS)];
 
 const TLS: &str = "TLS stays with nginx or HAProxy in front of wsguard: see conf/deploy/behind-nginx.md";

@@ -7,8 +7,8 @@ use crate::config::findings::Findings;
 use super::table::{Entry, Field, List, Named, Schema, Table};
 use super::unknown_key;
 
-/// Declares a table: its keys, then those keys that are tables themselves. Makes the struct, how it is read, and the list of
-/// its keys.
+/// Declares a table: first its keys with plain values, then its keys with tables as values. Generates the struct and its
+/// [`Table`] implementation, which reads it and lists its keys.
 macro_rules! table {
     (
         $(#[$doc:meta])* $name:ident<$t:lifetime> $path:literal in $place:literal { $($key:ident),* $(,)? }

@@ -1,24 +1,24 @@
 //! A value for which a word such as "off" or "auto" may be written instead.
 
-/// What is written for such a key.
+/// The written value of such a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting<T> {
-    /// Nothing, or a mistake.
+    /// The key is not written, or its value is a mistake.
     Unwritten,
-    /// The word.
+    /// The word is written.
     Off,
-    /// A value.
+    /// A value is written.
     Value(T),
 }
 
 impl<T> Setting<T> {
-    /// What is in force: what is written, else the `inherited` value. `None` is the word.
+    /// The setting in force: the written one, else the `inherited` one. `None` stands for the word.
     pub fn or(self, inherited: Option<T>) -> Option<T> {
         self.written().unwrap_or(inherited)
     }
 
-    /// The outer `None`: nothing is written; the inner one: the word.
-    #[allow(clippy::option_option)] // It is what `NetworkPolicy` has: three cases, the first of which inherits.
+    /// The written setting. The outer `None` means that nothing is written; the inner `None` stands for the word.
+    #[allow(clippy::option_option)] // `NetworkPolicy` stores these three cases. The first one inherits.
     pub fn written(self) -> Option<Option<T>> {
         match self {
             Self::Unwritten => None,

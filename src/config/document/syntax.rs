@@ -1,4 +1,4 @@
-//! Syntax errors: where the text stops being TOML, and how the line is probably written.
+//! Explains syntax errors: where the text is not TOML, and how the line is probably meant.
 
 use std::ops::Range;
 
@@ -21,8 +21,8 @@ pub fn mistakes(text: &str, first: &Error) -> Vec<Finding> {
     found
 }
 
-/// One mistake for each line that can be explained. It ends at the first line that can't, and at a broken header: whatever
-/// follows may be misread.
+/// One mistake for each wrong line that can be explained. The list ends at the first one that can't be explained, and at a
+/// broken header: the lines after it may be misread.
 fn by_line(text: &str, first: &Error) -> Vec<Finding> {
     let (mut rest, mut found) = (text.to_owned(), Vec::new());
     while found.len() < MAX_SHOWN {
@@ -58,7 +58,7 @@ fn start(error: &Error) -> usize {
 /// The most lines that are explained at once.
 const MAX_SHOWN: usize = 20;
 
-/// The parser's own words.
+/// A mistake in the parser's own words.
 fn as_parsed(error: &Error) -> Finding {
     Finding {
         span: error.span(),
@@ -80,10 +80,11 @@ fn explained(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding> 
     Some(finding.title(title).hint(format!("in TOML: `{right}`")))
 }
 
-/// What may be wrong with a line, and how it is repaired.
+/// Something that may be wrong with a line, and the function that repairs it. The function gives `None` if it changes
+/// nothing.
 struct Repair(&'static str, fn(&str) -> Option<String>);
 
-/// Applied in this order, each to the result of the one before it.
+/// All repairs. They are applied in this order, each to the result of the one before it.
 const REPAIRS: [Repair; 4] = [
     Repair("a key and its value need `=` between them", with_equals),
     Repair("TOML needs straight quotes", with_straight_quotes),
@@ -107,14 +108,14 @@ fn repaired(line: &str) -> Option<(&'static str, String)> {
     title.filter(|_| is_toml(&line)).map(|title| (title, line))
 }
 
-/// `per_ip: 5` and `per_ip 5`. Only for known keys: in a list over many lines an address can look like a key.
+/// Repairs `per_ip: 5` and `per_ip 5`, but only for known keys: in a list over many lines, an address can look like a key.
 fn with_equals(line: &str) -> Option<String> {
     let (key, value) = line.split_once([':', ' '])?;
     let is_known = SCHEMAS.iter().any(|schema| schema.keys.contains(&key));
     (is_known && !value.trim_start().starts_with('=')).then(|| format!("{key} = {}", value.trim()))
 }
 
-/// Word processors and web pages curl quotes.
+/// Replaces curly quotes, which come from word processors and web pages.
 fn with_straight_quotes(line: &str) -> Option<String> {
     let right = line
         .replace(['“', '”', '„', '‟'], "\"")
@@ -140,7 +141,7 @@ fn in_quotes(line: &str) -> Option<String> {
     Some(format!("{} = {right}", key.trim()))
 }
 
-/// A value as TOML. Its quotes are written anew: one of them may be missing.
+/// A value as TOML. It gets two new quotes, because one of the old ones may be missing.
 fn quoted(value: &str) -> String {
     if is_toml(&format!("value = {value}")) {
         return value.to_owned();
@@ -156,7 +157,7 @@ fn is_toml(line: &str) -> bool {
     DeTable::parse(line).is_ok()
 }
 
-/// A key or a table that is written twice, with the place of the first.
+/// The finding about a key or a table that is written twice, with the place of the first.
 fn twice(finding: Finding, text: &str, line: &Range<usize>) -> Finding {
     let before = lines(&text[..line.start]);
     let written = &text[line.clone()];
@@ -199,7 +200,7 @@ fn key(line: &str) -> &str {
     line.split('=').next().unwrap_or(line).trim()
 }
 
-/// Whether the first line with content is a header or has a value, as in any TOML.
+/// Whether the first line with content is a header or sets a value, as in every TOML file.
 fn begins_as_toml(text: &str) -> bool {
     let has_content = |line: &&str| !line.is_empty() && !line.starts_with('#');
     let first = text
@@ -228,7 +229,7 @@ fn line_at(text: &str, at: usize) -> Range<usize> {
     start..at + len
 }
 
-/// Each line without blanks around it, and where it begins.
+/// Each line without the blanks around it, and the byte where it begins.
 fn lines(text: &str) -> Vec<(usize, &str)> {
     let mut lines = Vec::new();
     let mut end = 0;

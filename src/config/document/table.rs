@@ -1,4 +1,4 @@
-//! Tables whose keys are known, over the tree that the TOML parser makes. A value keeps its place in the text.
+//! Tables with known keys, read from the tree that the TOML parser makes. A value keeps its place in the text.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use crate::config::findings::{Finding, Findings};
 
 /// A table of the configuration. Implemented by the types of [`super::schema`].
 pub trait Table<'t>: Sized {
-    /// Its name and its keys.
+    /// The table's name and keys.
     const SCHEMA: Schema;
 
-    /// Takes the known keys out of a table; `None`: the table is not in the file. A key that is not known, and a value
-    /// where a table belongs, are mistakes.
+    /// Reads the known keys of a table; `None` if the table is not in the file. An unknown key is a mistake, and so is a
+    /// plain value where a table belongs.
     fn read(table: Option<&'t DeTable<'t>>, found: &mut Findings) -> Self;
 
-    /// The table without a key.
+    /// A table without any key.
     fn empty() -> Self {
         Self::read(None, &mut Findings::default())
     }
@@ -28,7 +28,7 @@ pub trait Table<'t>: Sized {
 pub struct Schema {
     /// The table's name in dots; "" is the file itself.
     pub path: &'static str,
-    /// Its headers, as a hint names them: `a [[listener]]`.
+    /// The table's header with an article, for hints: "a `[[listener]]`".
     pub place: &'static str,
     /// The names of its keys.
     pub keys: &'static [&'static str],
@@ -37,12 +37,12 @@ pub struct Schema {
 /// A value of the parser's tree with its place.
 pub type Value<'t> = Spanned<DeValue<'t>>;
 
-/// A key whose value is not a table.
+/// A key whose value is not a table, with that value.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'t> {
     /// The key's name.
     pub key: &'static str,
-    /// Its value, of any type; `None`: the key is not in the file.
+    /// The value, of any type; `None` if the key is not in the file.
     pub value: Option<&'t Value<'t>>,
 }
 
@@ -52,7 +52,7 @@ impl Entry<'_> {
         self.value.is_some()
     }
 
-    /// Where its value is.
+    /// The place of its value.
     pub fn span(&self) -> Option<Range<usize>> {
         self.value.map(Spanned::span)
     }
@@ -63,17 +63,17 @@ impl Entry<'_> {
 pub struct Text<'t> {
     /// The text, without quotes and escapes.
     pub text: &'t str,
-    /// Where it is.
+    /// The place of the text, with its quotes.
     pub span: Range<usize>,
 }
 
 /// A key whose value is one or more tables.
 pub trait Field<'t> {
-    /// Takes the value of this key. Whatever should be a table and is not is a mistake.
+    /// Reads the value of this key. A value that should be a table and isn't one is a mistake.
     fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self;
 }
 
-/// `[server]`: a table that there is once.
+/// A table that occurs once, such as `[server]`.
 impl<'t, T: Table<'t>> Field<'t> for T {
     fn read(key: &'static str, value: Option<&'t Value<'t>>, found: &mut Findings) -> Self {
         let table = value.and_then(|value| read_table(value, &format!("[{key}]"), found));
@@ -81,10 +81,10 @@ impl<'t, T: Table<'t>> Field<'t> for T {
     }
 }
 
-/// `[[listener]]`: tables in a list.
+/// A list of tables, such as `[[listener]]`.
 #[derive(Debug)]
 pub struct List<T> {
-    /// Each with the place of its header.
+    /// The tables, each with the place of its header.
     pub tables: Vec<(Range<usize>, T)>,
     /// Whether the key is not in the file, or its list is empty.
     pub is_missing: bool,
@@ -108,12 +108,12 @@ impl<'t, T: Table<'t>> Field<'t> for List<T> {
     }
 }
 
-/// `[zone.NAME]`: tables by name.
+/// Tables with names, such as `[zone.NAME]`.
 #[derive(Debug)]
 pub struct Named<'t, T> {
-    /// Each with its name, in the order written.
+    /// The tables, each with its name, in the order written.
     pub tables: Vec<(Text<'t>, T)>,
-    /// Whether the key is not in the file, or nothing is in it.
+    /// Whether the key is not in the file, or its table is empty.
     pub is_missing: bool,
 }
 
@@ -125,9 +125,9 @@ impl<'t, T: Table<'t>> Field<'t> for Named<'t, T> {
             found.mistake(Finding::at(value.span(), title).hint(format!("each one begins with [{key}.NAME]")));
         }
         let mut members: Vec<_> = table.into_iter().flatten().collect();
-        // The parser's tables are sorted by name.
+        // The parser sorts tables by name. This restores the order of the file.
         members.sort_by_key(|(name, _)| name.span().start);
-        // A key of the table itself, as in `[zone]` and `per_ip = 5`.
+        // Whether this is a key without a table name, such as `per_ip = 5` directly under `[zone]`.
         let is_nameless = |name: &str, value: &Value<'_>| !value.get_ref().is_table() && T::SCHEMA.keys.contains(&name);
         let mut is_told = false;
         let mut tables = Vec::with_capacity(members.len());

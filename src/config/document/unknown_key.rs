@@ -1,4 +1,4 @@
-//! Keys that no version or only a later one knows, and what was probably meant by them.
+//! Reports unknown keys and keys that are planned for a later version, and suggests the key that was probably meant.
 
 use toml::de::DeTable;
 

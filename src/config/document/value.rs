@@ -1,4 +1,4 @@
-//! What the value of a key means: one method a kind of value.
+//! Reads the value of a key: one method per kind of value.
 //!
 //! A value that can't be read is a mistake and then counts as not written, so that reading goes on.
 
@@ -278,22 +278,22 @@ impl<'t> Entry<'t> {
     }
 }
 
-/// A kind of quantity: how it is written, and which ones a key takes.
+/// A kind of quantity: its notation, and the range that a key takes.
 struct Kind<'a, T> {
-    /// With its article.
+    /// The name of the kind, with its article: "a duration".
     name: &'a str,
-    /// What it looks like.
+    /// Examples of its notation.
     examples: &'a str,
     parse: fn(&str) -> Option<T>,
-    /// The notation of other programs, put into ours.
+    /// Translates the notation of other programs into ours.
     guess: fn(&str) -> Option<String>,
-    /// The least and the most, as they are written.
+    /// The least and the most that the key takes, in our notation.
     range: (&'a str, &'a str),
-    /// Whether it is in that range.
+    /// Whether a quantity is in that range.
     fits: &'a dyn Fn(&T) -> bool,
 }
 
-/// The hint after a 0, which may mean "without a limit" or "none".
+/// The hint for a 0: its writer may have meant "without a limit" or "none".
 const LIFTED: &str = "; \"off\" removes the limit; to admit only some clients, use a route's `allow`";
 
 fn or(word: &str) -> String {
@@ -319,13 +319,13 @@ fn shown(value: &Value<'_>) -> String {
     }
 }
 
-/// `None`: more than any key takes.
+/// The value of an integer; `None` if it is larger than any key takes.
 fn decimal(integer: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
-/// The most tokens of a rate, and of its burst. At this rate by the second a token lasts a microsecond; at one an hour this
-/// burst in nanoseconds still fits a `u64`.
+/// The most tokens of a rate, and of its burst. At this many tokens per second, one token comes each microsecond. At one
+/// token per hour, the time for this burst still fits a `u64` of nanoseconds.
 pub const MAX_TOKENS: u32 = 1_000_000;
 
 /// The most bytes of a byte rate, of its burst, and of a message: 1 GiB.

@@ -1,4 +1,4 @@
-//! Everything found in one configuration.
+//! All findings in one configuration.
 
 use std::ops::Range;
 
@@ -9,9 +9,9 @@ use super::finding::Finding;
 /// The findings so far. Compiling goes on after a mistake, so that all of them are shown at once.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// What is invalid.
+    /// Findings about invalid settings.
     pub mistakes: Vec<Finding>,
-    /// What is valid and probably not intended.
+    /// Findings about settings that are valid but probably not intended.
     pub warnings: Vec<Finding>,
 }
 
@@ -21,8 +21,8 @@ impl Findings {
         self.mistakes.push(finding);
     }
 
-    /// Sorts by place; findings about the file as a whole come first. Of very many (the file may be another program's) only
-    /// the first are kept, and the number of the others.
+    /// Sorts by place; findings about the file as a whole come first. If there are very many (the file may be another
+    /// program's), keeps the first ones and adds the number of the others.
     pub fn sort(&mut self) {
         for (findings, what) in [(&mut self.mistakes, "mistakes"), (&mut self.warnings, "warnings")] {
             findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_too_many_findings_the_first_are_shown_and_the_number_of_the_others() {
+    fn too_many_findings_are_cut_to_the_first_ones_and_the_number_of_the_others() {
         let mut found = Findings::default();
         for at in (0..MAX_SHOWN + 7).rev() {
             found.mistake(Finding::at(at..at, "wrong"));

@@ -7,7 +7,7 @@ use std::ops::Range;
 pub struct Finding {
     /// What is wrong, in one line.
     pub title: String,
-    /// Where, in bytes of the text; `None`: it is about the file as a whole.
+    /// The place, in bytes of the text. `None` for a finding about the file as a whole.
     pub span: Option<Range<usize>>,
     /// The label at the caret.
     pub label: Option<String>,
@@ -40,7 +40,7 @@ impl Finding {
         }
     }
 
-    /// Sets another title.
+    /// Replaces the title.
     #[must_use]
     pub(crate) fn title(self, title: impl Into<String>) -> Self {
         Self {
@@ -86,8 +86,8 @@ impl Finding {
     }
 }
 
-/// A finding can quote a string of the file, which can hold any character and be as long as the file. Control characters
-/// are escaped, and what is too long is cut.
+/// Makes a text fit into one line: escapes control characters, and cuts a text that is too long. A finding can quote a
+/// string of the file, which can hold any character and be as long as the file.
 fn in_one_line(mut text: String) -> String {
     if let Some((cut, _)) = text.char_indices().nth(MAX_CHARS) {
         text.truncate(cut);

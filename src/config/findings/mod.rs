@@ -1,4 +1,4 @@
-//! Findings: what is wrong or unlikely in a configuration, and how it is shown.
+//! Findings: mistakes and warnings about a configuration, and how they are shown.
 
 mod collection;
 mod finding;

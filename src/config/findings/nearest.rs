@@ -1,4 +1,4 @@
-//! Which known word was probably meant by a misspelt one.
+//! Finds the known word that was probably meant by a misspelt one.
 
 /// The word of `known` that was probably meant by `written`.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -14,7 +14,7 @@ fn nearest_by<'a>(
     let most = |name: &str| 1.max(name.len().max(lower.len()) / 3);
     known
         .into_iter()
-        // The comparison takes time by the product of the lengths.
+        // A comparison takes time in proportion to the product of the two lengths.
         .filter(|name| name.len().abs_diff(lower.len()) <= most(name))
         .map(|name| (distance(&lower, &name.to_ascii_lowercase()), name))
         .filter(|(distance, name)| *distance <= most(name))
@@ -22,7 +22,7 @@ fn nearest_by<'a>(
         .map(|(_, name)| name)
 }
 
-/// A hint: "did you mean" with the [`nearest`] word, else all of them. `None` if there are none.
+/// A hint: "did you mean" with the [`nearest`] word, else a list of all known words. `None` if no word is known.
 pub fn suggest<'a>(written: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     if let Some(name) = nearest(written, known.clone()) {
         return Some(format!("did you mean \"{name}\"?"));

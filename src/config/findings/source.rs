@@ -9,9 +9,9 @@ use super::finding::Finding;
 /// A text and its name: a path, or "command line".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// Shown before line and column.
+    /// The name, shown before line and column.
     pub name: String,
-    /// The text that spans refer to; `None`: it could not be read.
+    /// The text that spans refer to; `None` if it could not be read.
     pub text: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! How a configuration writes the addresses of listeners, servers and networks.
+//! The notation of addresses in a configuration: listeners, servers and networks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -9,7 +9,8 @@ use crate::net::address::{Bind, Target};
 
 use super::invalid::Invalid;
 
-/// `"0.0.0.0:8080"`, `"[::]:8080"` or `"unix:/run/x.sock"`. Port 0 lets the kernel choose.
+/// Reads a listener's address: `"0.0.0.0:8080"`, `"[::]:8080"` or `"unix:/run/x.sock"`. With port 0 the kernel chooses the
+/// port.
 pub fn bind(text: &str) -> Result<Bind, Invalid> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(Bind::Unix);
@@ -49,7 +50,7 @@ pub fn bind(text: &str) -> Result<Bind, Invalid> {
     }
 }
 
-/// `"host:3000"`, `"192.0.2.1:3000"`, `"[2001:db8::1]:3000"` or `"unix:/run/x.sock"`.
+/// Reads a server's address: `"host:3000"`, `"192.0.2.1:3000"`, `"[2001:db8::1]:3000"` or `"unix:/run/x.sock"`.
 pub fn target(text: &str) -> Result<Target, Invalid> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(path).map(Target::Unix);
@@ -96,15 +97,15 @@ pub fn target(text: &str) -> Result<Target, Invalid> {
     }
 }
 
-/// An IPv6 address and a port without brackets, as in `::1:8080`. This can be an address without a port as well, so only a
-/// number from 80 on counts as a port.
+/// Reads an IPv6 address and a port without brackets, as in `::1:8080`. The same text can be an address without a port, so
+/// only a number of 80 or more counts as a port.
 fn without_brackets(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port >= 80)?;
     Some(SocketAddr::new(IpAddr::V6(ip.parse().ok()?), port))
 }
 
-/// `"198.51.100.0/24"`, or an address alone, which is a network of one.
+/// Reads a network: `"198.51.100.0/24"`, or an address alone, which is a network of one address.
 pub fn network(text: &str) -> Result<IpNet, Invalid> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip));
@@ -129,20 +130,21 @@ pub fn network(text: &str) -> Result<IpNet, Invalid> {
     ))
 }
 
-/// Whether it is a network but for bits after its prefix that are not 0, as in `10.0.0.1/8`.
+/// Whether `text` is an address and a prefix, but has bits set after the prefix, as in `10.0.0.1/8`.
 pub fn has_host_bits(text: &str) -> bool {
     address_and_prefix(text).is_some_and(|network| network.trunc() != network)
 }
 
-/// Stricter than `IpNet`'s own parser, which reads 010.0.0.0/8 as 10.0.0.0/8; other programs read octal there.
+/// Reads an address and a prefix more strictly than `IpNet`'s own parser. That one reads 010.0.0.0/8 as 10.0.0.0/8, while
+/// other programs read the 010 as octal.
 fn address_and_prefix(text: &str) -> Option<IpNet> {
     let (address, prefix) = text.split_once('/')?;
     let is_number = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
     IpNet::new(address.parse().ok()?, prefix.parse().ok().filter(|_| is_number)?).ok()
 }
 
-/// Whether it is a host name: labels of 1 to 63 letters, digits, `-` and `_`, at most 253 bytes in all, and the last label
-/// not a number, which would be a mistyped address. One final dot is allowed.
+/// Whether `host` is a host name: labels of 1 to 63 letters, digits, `-` and `_`, at most 253 bytes in all. The last label
+/// must not be a number: that would be a mistyped address. One final dot is allowed.
 pub fn is_host_name(host: &str) -> bool {
     let labels = host.strip_suffix('.').unwrap_or(host);
     let fits = |label: &str| {
@@ -160,7 +162,8 @@ pub fn is_host_name(host: &str) -> bool {
     labels.len() <= 253 && labels.split('.').all(fits) && !last_is_number
 }
 
-/// The address that a browser reads in `127.1`, `0x7f.0.0.1`, `0177.0.0.1` or `2130706433`. It sends the usual form of it.
+/// The address that a browser reads in an unusual spelling such as `127.1`, `0x7f.0.0.1`, `0177.0.0.1` or `2130706433`. The
+/// browser sends the address in its usual spelling.
 pub fn odd_ipv4(host: &str) -> Option<Ipv4Addr> {
     let number = |part: &str| match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
         Some("") => Some(0),
@@ -190,13 +193,13 @@ pub fn odd_ipv4(host: &str) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from_bits(high.sum::<u32>() | last))
 }
 
-/// The address in `[fe80::1%eth0]` without its zone, which clients don't send.
+/// The address in `[fe80::1%eth0]`, without the zone `eth0`: clients don't send the zone.
 pub fn without_zone(bracketed: &str) -> Option<Ipv6Addr> {
     let inner = bracketed.strip_prefix('[')?.strip_suffix(']')?;
     inner.split_once('%')?.0.parse().ok()
 }
 
-/// The path of a Unix socket: absolute, and at most 107 bytes, as `sun_path` requires.
+/// Reads the path of a Unix socket: absolute, and at most 107 bytes, as `sun_path` requires.
 fn socket_path(path: &str) -> Result<PathBuf, Invalid> {
     if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
         return Err(Invalid::new(
@@ -216,8 +219,8 @@ fn socket_path(path: &str) -> Result<PathBuf, Invalid> {
 /// The networks of "loopback".
 pub const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
-/// The networks of "private": RFC 1918, unique local and link-local IPv6. Not loopback. Not 100.64.0.0/10 either: behind a
-/// carrier or in a mesh VPN those are other people's machines.
+/// The networks of "private": RFC 1918, unique local and link-local IPv6. Loopback is not among them. Neither is
+/// 100.64.0.0/10: behind a carrier or in a mesh VPN those addresses are other people's machines.
 pub const PRIVATE: [&str; 5] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fe80::/10"];
 
 #[cfg(test)]
@@ -227,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn binds() {
+    fn a_listener_has_an_ip_address_with_a_port_or_a_unix_path() {
         for text in ["0.0.0.0:8080", "[::]:8080", "127.0.0.1:0", "unix:/run/wsguard/in.sock"] {
             assert_eq!(bind(text).map(|bind| bind.to_string()), Ok(text.to_owned()));
         }
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn servers() {
+    fn a_server_has_a_host_with_a_port_or_a_unix_path() {
         for text in [
             "127.0.0.1:3000",
             "[2001:db8::1]:80",
@@ -334,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn networks() {
+    fn a_network_has_a_prefix_or_is_one_address() {
         for (text, net) in [
             ("10.0.0.0/8", "10.0.0.0/8"),
             ("10.0.0.1", "10.0.0.1/32"),

@@ -1,12 +1,13 @@
-//! What was probably meant by a value that can't be read: one without its unit, or in the notation of another program.
+//! Guesses the meaning of a value that can't be read: a value without its unit, or in the notation of another program.
 //!
-//! `None` if that is not clear. A guess can be read by [`super::units`], unless its number is too large.
+//! Each function gives `None` if the meaning is not clear. [`super::units`] can read a guess, unless its number is too
+//! large.
 
 use std::time::Duration;
 
 use crate::config::notation::units::{RATE_UNITS, leading_number, show_duration, show_size};
 
-/// `5 minutes` and `1d`; a number alone counts seconds.
+/// Understands `5 minutes` and `1d`; a number alone counts seconds.
 pub fn duration(written: &str) -> Option<String> {
     let text = plain(written);
     let (mut rest, mut total) = (text.as_str(), 0_u64);
@@ -21,12 +22,12 @@ pub fn duration(written: &str) -> Option<String> {
     (!text.is_empty()).then(|| show_duration(Duration::from_millis(total)))
 }
 
-/// `64KB`, `10m` and `65536`.
+/// Understands `64KB`, `10m` and `65536`.
 pub fn size(written: &str) -> Option<String> {
     bytes(&plain(written)).map(show_size)
 }
 
-/// `5r/s` and `10r/m` as in nginx, `1/10s` as in `HAProxy`; without a time it is per second.
+/// Understands `5r/s` and `10r/m` as in nginx, and `1/10s` as in `HAProxy`. A rate without a time is per second.
 pub fn rate(written: &str) -> Option<String> {
     let text = plain(written).replace("per", "/");
     let (count, time) = text.split_once('/').unwrap_or((&text, "s"));
@@ -36,7 +37,7 @@ pub fn rate(written: &str) -> Option<String> {
     Some(format!("{count}/{unit}"))
 }
 
-/// `1MB/s`; without a time it is per second.
+/// Understands `1MB/s`. A byte rate without a time is per second.
 pub fn byte_rate(written: &str) -> Option<String> {
     let text = plain(written).replace("per", "/");
     let (size, time) = text.split_once('/').unwrap_or((&text, "s"));
@@ -44,7 +45,8 @@ pub fn byte_rate(written: &str) -> Option<String> {
     Some(format!("{}/{unit}", show_size(count)))
 }
 
-/// The same rate per second, minute or hour: with its own time, or with the shortest that gives a whole number.
+/// The same rate per second, minute or hour. It keeps its own unit of time if that is one of the three; else it gets the
+/// shortest one that gives a whole number.
 fn in_one(count: u64, time: &str) -> Option<(u64, &'static str)> {
     let (times, unit) = leading_number(time).unwrap_or((1, time));
     let seconds = u64::from(times).checked_mul(millis(unit)?)? / 1000;
@@ -56,7 +58,8 @@ fn in_one(count: u64, time: &str) -> Option<(u64, &'static str)> {
     own.into_iter().chain(RATE_UNITS).find_map(in_unit)
 }
 
-/// All units are powers of 1024, however they are spelled. A small number alone may count anything.
+/// The number of bytes. Units are powers of 1024 in every spelling. A number below 1024 without a unit gives `None`: it may
+/// count anything.
 fn bytes(text: &str) -> Option<u64> {
     let (count, unit) = leading_number(text)?;
     let shift = match unit {
@@ -81,7 +84,7 @@ fn millis(unit: &str) -> Option<u64> {
     })
 }
 
-/// Without blanks and in lower case.
+/// The text without blanks, in lower case.
 fn plain(written: &str) -> String {
     let text: String = written.chars().filter(|c| !c.is_whitespace()).collect();
     text.to_ascii_lowercase()

@@ -1,4 +1,4 @@
-//! How a configuration writes addresses, paths, durations, sizes and rates.
+//! The notation of addresses, paths, durations, sizes and rates in a configuration.
 
 pub mod addresses;
 pub mod guess;

@@ -1,4 +1,4 @@
-//! How a configuration writes paths: as clients send them.
+//! The notation of paths in a configuration: as clients send them.
 
 use super::invalid::Invalid;
 

@@ -1,6 +1,6 @@
-//! How a configuration writes durations, sizes, rates and byte rates: whole numbers with a unit, without blanks.
+//! The notation of durations, sizes, rates and byte rates in a configuration: whole numbers with a unit, without blanks.
 //!
-//! Readers give `None` for everything else. What the `show` functions write reads as the same value.
+//! The functions that read give `None` for every other text. A text from a `show` function reads as the same value.
 
 use std::fmt::Write;
 use std::num::NonZeroU32;
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::limit::rules::Rate;
 
-/// `"250ms"`, `"10s"`, `"5m"`, `"1h30m"`: each of h, m, s and ms at most once, in this order; at most `u32::MAX` hours.
+/// Reads a duration: `"250ms"`, `"10s"`, `"5m"`, `"1h30m"`. Each of h, m, s and ms occurs at most once, in this order. The
+/// most is `u32::MAX` hours.
 pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut total, mut last) = (text, 0_u64, usize::MAX);
     while !rest.is_empty() {
@@ -41,7 +42,7 @@ pub fn show_duration(value: Duration) -> String {
     if text.is_empty() { "0s".into() } else { text }
 }
 
-/// `"512B"`, `"64KiB"`, `"1MiB"`, `"2GiB"`: in bytes, by powers of 1024.
+/// Reads a size: `"512B"`, `"64KiB"`, `"1MiB"`, `"2GiB"`. The result is in bytes; the units are powers of 1024.
 pub fn size(text: &str) -> Option<u64> {
     let (count, unit) = leading_number(text)?;
     let (_, bytes) = SIZE_UNITS.into_iter().find(|(name, _)| *name == unit)?;
@@ -58,7 +59,7 @@ pub fn show_size(bytes: u64) -> String {
     format!("{}{unit}", bytes / size)
 }
 
-/// `"10/s"`, `"300/min"`, `"1000/h"`: the number is the burst too. Never zero.
+/// Reads a rate: `"10/s"`, `"300/min"`, `"1000/h"`. The number is the burst too, and never zero.
 pub fn rate(text: &str) -> Option<Rate> {
     let (tokens, unit) = text.split_once('/')?;
     tokens_per_time(whole_number(tokens)?, unit)
@@ -69,13 +70,14 @@ pub fn show_rate(value: Rate) -> String {
     format!("{}/{}", value.tokens, show_time(value.per))
 }
 
-/// `"64KiB/s"`, `"1MiB/min"`, `"1GiB/h"`: a token is a byte, and the number is the burst too. From 1 byte to below 4 GiB.
+/// Reads a byte rate: `"64KiB/s"`, `"1MiB/min"`, `"1GiB/h"`. A token is a byte, and the number is the burst too. The number
+/// is from 1 byte to below 4 GiB.
 pub fn byte_rate(text: &str) -> Option<Rate> {
     let (bytes, unit) = text.split_once('/')?;
     tokens_per_time(u32::try_from(size(bytes)?).ok()?, unit)
 }
 
-/// A whole number in TOML, in groups of three digits from 10 000 on.
+/// A whole number in TOML. From 10 000 on, its digits are in groups of three.
 pub fn show_number(value: u32) -> String {
     let digits = value.to_string();
     if value < 10_000 {
@@ -116,7 +118,7 @@ pub fn leading_number(text: &str) -> Option<(u32, &str)> {
 
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 const SIZE_UNITS: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-/// The times of a rate, in seconds.
+/// The units of time of a rate, in seconds.
 pub const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("min", 60), ("h", 3600)];
 
 #[cfg(test)]
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_rate_is_a_size_per_time_and_its_number_the_burst_too() {
+    fn a_byte_rate_is_a_size_per_time_and_its_number_is_the_burst_too() {
         for (text, bytes, seconds) in [
             ("64KiB/s", 65_536, 1),
             ("1MiB/min", 1 << 20, 60),

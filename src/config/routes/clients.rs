@@ -1,4 +1,4 @@
-//! Which clients a list of networks contains.
+//! Sets of clients, made from lists of networks.
 
 use std::net::IpAddr;
 
@@ -7,9 +7,9 @@ use crate::limit::network::NetworkSet;
 /// A set of clients, by address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientSet {
-    /// Clients with an address.
+    /// The clients with an address.
     pub networks: NetworkSet,
-    /// Clients without one: peers on a Unix socket.
+    /// Whether clients without an address are in the set: peers on a Unix socket.
     pub unix: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which hosts a route is for.
+//! The hosts that a route is for.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::wire::authority::address_of;
 /// One item of `hosts`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    /// This address, however it is written. A v4-mapped address is the IPv4 one.
+    /// This address, in any notation. A v4-mapped address is the same as its IPv4 address.
     Address(IpAddr),
     /// This host.
     Exact(Box<str>),
@@ -18,7 +18,7 @@ pub enum HostPattern {
 }
 
 impl HostPattern {
-    /// `"chat.example.org"`, `"*.example.org"`, `"203.0.113.1"` or `"[2001:db8::1]"`.
+    /// Reads `"chat.example.org"`, `"*.example.org"`, `"203.0.113.1"` or `"[2001:db8::1]"`.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let lower = text.to_ascii_lowercase();
         let name = lower.strip_suffix('.').unwrap_or(&lower);
@@ -63,7 +63,7 @@ impl HostPattern {
         Err(Invalid::new(why(), hint))
     }
 
-    /// Whether it is this host, in any case, with or without one final dot. `host` has no port.
+    /// Whether the pattern matches `host`, in any case, with or without one final dot. `host` has no port.
     pub fn matches(&self, host: &[u8]) -> bool {
         let host = host.strip_suffix(b".").unwrap_or(host);
         match self {
@@ -75,7 +75,7 @@ impl HostPattern {
         }
     }
 
-    /// Whether it matches every host that `other` matches.
+    /// Whether this pattern matches every host that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Address(wide), Self::Address(narrow)) => wide == narrow,
@@ -86,13 +86,13 @@ impl HostPattern {
     }
 }
 
-/// The part of a host before this suffix, in any case; `None`: another suffix, or nothing before it.
+/// The part of a host before this suffix, in any case; `None` if the host has another suffix, or nothing before it.
 pub(crate) fn labels_before<'a>(host: &'a [u8], suffix: &str) -> Option<&'a [u8]> {
     let (front, end) = host.split_at_checked(host.len().checked_sub(suffix.len())?)?;
     (end.eq_ignore_ascii_case(suffix.as_bytes()) && !front.is_empty()).then_some(front)
 }
 
-/// The hint for an address with fewer numbers, or with other than decimal ones.
+/// The hint for an IPv4 address that is not written as four decimal numbers. `meant` is the address in that form.
 pub(crate) fn four_numbers(meant: std::net::Ipv4Addr) -> String {
     format!("an IPv4 address has four numbers: \"{meant}\"")
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_one_or_more_labels() {
+    fn a_star_stands_for_one_or_more_labels() {
         let below = HostPattern::parse("*.example.org").unwrap();
         for inside in ["a.example.org", "a.b.example.org", "A.EXAMPLE.ORG."] {
             assert!(below.matches(inside.as_bytes()), "{inside}");

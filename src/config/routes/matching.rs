@@ -1,9 +1,9 @@
-//! Which route a request takes: the first whose host, path and client network match.
+//! Finds the route of a request: the first route whose host, path and client network match.
 //!
-//! A path is matched twice, as sent and in normal form, because a server may read it either way. If the two lead to different
-//! routes, the request is refused: otherwise a spelling could evade the limits or the `allow` of one of them. If there is a
-//! sensitive route, the path is matched a third time, as the most lenient servers read it. Only that reading allocates, and
-//! only for a path that differs in it.
+//! A path is matched twice, as sent and in normal form, because a server may read it either way. If the two readings lead to
+//! different routes, the request is refused: otherwise an unusual spelling could evade the limits or the `allow` of a route.
+//! If there is a sensitive route, the path is matched a third time, as the most lenient servers read it. Only this third
+//! reading allocates, and only if it changes the path.
 
 use std::net::IpAddr;
 
@@ -15,15 +15,15 @@ use super::route::{Route, RoutePath};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     list: Vec<Route>,
-    /// There are several, and one of them is sensitive.
+    /// Whether there are several routes and one of them is sensitive.
     is_sensitive: bool,
-    /// Lenient servers read each path of theirs as it is written. Then a request whose path they read as sent needs no
-    /// third look.
+    /// Whether lenient servers read the path of every route as it is written. If so, a request needs no third match when
+    /// lenient servers read its path as sent.
     is_settled: bool,
 }
 
 impl Routes {
-    /// Routes in the order in which they are tried.
+    /// Makes the list from routes in the order in which they are tried.
     pub fn new(routes: Vec<Route>) -> Self {
         let settled = |path: &RoutePath| path.lax == path.as_written;
         Self {
@@ -43,7 +43,7 @@ impl Routes {
     pub fn matching(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Matched<'_> {
         let (mut as_sent, mut normal) = (None, None);
         for route in &self.list {
-            // Another server may read a path that is not plain in its own way, so such a path never lifts limits.
+            // A server may read a path that is not plain in its own way, so such a path never reaches an exempt zone.
             if (route.exempt && !path.plain) || !route.selects(host, client) {
                 continue;
             }
@@ -58,7 +58,7 @@ impl Routes {
             }
         }
         match (as_sent, normal) {
-            // Refused in either reading.
+            // Both readings are refused.
             (one, other) if [one, other].iter().flatten().all(|route| route.refuses) => Matched::None,
             (Some(one), Some(other))
                 if std::ptr::eq(one, other) && !self.is_misread_by_lenient_servers(one, host, path, client) =>
@@ -69,7 +69,7 @@ impl Routes {
         }
     }
 
-    /// Whether a lenient server reads this path as one of another route, and one of the two routes is sensitive.
+    /// Whether a lenient server reads this path as a path of another route, and one of the two routes is sensitive.
     fn is_misread_by_lenient_servers(
         &self,
         found: &Route,
@@ -82,7 +82,7 @@ impl Routes {
         }
         let is_misread = |lax: &[u8]| {
             let other = self.list.iter().find(|route| {
-                // A route that is skipped because its zone is exempt may still refuse clients.
+                // An exempt route, which is skipped for a path that is not plain, may still refuse clients.
                 (path.plain || !route.exempt || route.restricts())
                     && route.selects(host, client)
                     && route.has_path(|prefix| is_below(lax, &prefix.lax))
@@ -93,7 +93,7 @@ impl Routes {
         is_misread(&cut) || without.is_some_and(|without| is_misread(&without))
     }
 
-    /// Why a request is [`Matched::None`]: what keeps it from the route that is closest to it.
+    /// Why a request is [`Matched::None`]: the reason that the closest route does not take it.
     pub fn missed(&self, host: Option<&[u8]>, path: &PathReading<'_>, client: Option<IpAddr>) -> Missed<'_> {
         let mut closest = Missed::Host;
         for route in self.list.iter().filter(|route| route.is_for_host(host)) {
@@ -126,9 +126,9 @@ impl<'a> IntoIterator for &'a Routes {
 /// The result of matching.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matched<'a> {
-    /// The readings of the path lead to different routes, or one of the first two to none: 400.
+    /// The readings of the path lead to different routes, or one of the first two readings leads to no route: 400.
     Ambiguous,
-    /// No route, or one that refuses: 404.
+    /// No route takes the request, or a route refuses it: 404.
     None,
     /// This route.
     Route(&'a Route),
@@ -137,15 +137,15 @@ pub enum Matched<'a> {
 /// Why no route matches, from the farthest to the closest miss.
 #[derive(Clone, Copy, Debug)]
 pub enum Missed<'a> {
-    /// No route is for its host.
+    /// No route is for the request's host.
     Host,
-    /// No route for its host has its path.
+    /// No route for the request's host has the request's path.
     Path,
-    /// The routes with its host and path are for clients of other networks.
+    /// The routes with the request's host and path are for clients of other networks.
     Network,
-    /// A route matches, but leads into an exempt zone, and the path is not plain.
+    /// A route matches, but it leads into an exempt zone, and the path is not plain.
     Spelling,
-    /// This route takes it and refuses.
+    /// This route takes the request and refuses it.
     Refused(&'a Route),
 }
 

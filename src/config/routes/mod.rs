@@ -1,4 +1,4 @@
-//! Routes: which request goes to which zone and upstream.
+//! Routes decide which request goes to which zone and upstream.
 
 pub(crate) mod clients;
 pub(crate) mod host;

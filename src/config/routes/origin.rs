@@ -1,4 +1,4 @@
-//! Which origins a route allows (RFC 6454): scheme, host and port.
+//! The origins that a route allows (RFC 6454): scheme, host and port.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ pub enum Origin {
     Null,
     /// An origin with a scheme.
     Url {
-        /// In lower case.
+        /// The scheme, in lower case.
         scheme: Box<str>,
         /// The host.
         host: OriginHost,
@@ -26,7 +26,7 @@ pub enum Origin {
 /// The host of an origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OriginHost {
-    /// This address, however it is written.
+    /// This address, in any notation.
     Address(IpAddr),
     /// Hosts with one or more labels before this suffix, which begins with a dot and is in lower case.
     Subdomains(Box<str>),
@@ -35,8 +35,8 @@ pub enum OriginHost {
 }
 
 impl Origin {
-    /// `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Apps have schemes of
-    /// their own; whatever follows those is compared as a whole.
+    /// Reads `"https://host"`, `"https://host:port"`, `"https://*.host"`, `"app://anything"` or `"null"`. Apps have schemes
+    /// of their own. The text after such a scheme is compared as a whole.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         if text == "null" {
             return Ok(Self::Null);
@@ -68,7 +68,7 @@ impl Origin {
             is_port(port).then_some(OriginHost::Address(address))
         } else if default_port(scheme).is_none() {
             let is_whole = authority.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*');
-            // Its syntax is unknown, so it is not searched for a port.
+            // The text after an app's scheme has an unknown syntax, so it is not searched for a port.
             return if is_whole {
                 Ok(Self::Url {
                     scheme: scheme.into(),
@@ -102,7 +102,8 @@ impl Origin {
         }
     }
 
-    /// Whether a request's Origin is this one. Only case, the default port and the notation of an address may differ.
+    /// Whether this item allows a request's Origin. Upper and lower case, a written default port, and the notation of an
+    /// address make no difference.
     pub fn matches(&self, sent: &[u8]) -> bool {
         let Self::Url {
             scheme,
@@ -134,7 +135,7 @@ impl Origin {
     }
 }
 
-/// A host, and its port with the colon; "" for the default port of the scheme, which browsers leave out.
+/// Splits off the port, with its colon. The port is "" if it is the default port of the scheme: browsers leave that one out.
 fn host_and_port<'a>(scheme: &str, authority: &'a str) -> (&'a str, &'a str) {
     let host_len = Authority::parse(authority.as_bytes()).map_or(authority.len(), |parsed| parsed.host.len());
     let (host, port) = authority.split_at(host_len);
@@ -149,7 +150,7 @@ fn is_port(port: &str) -> bool {
     !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
 }
 
-/// Whether it is labels of letters, digits, `-` and `_`, separated by dots.
+/// Whether `front` consists of labels of letters, digits, `-` and `_`, separated by dots.
 fn are_labels(front: &[u8]) -> bool {
     front.split(|byte| *byte == b'.').all(|label| {
         !label.is_empty()
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_is_one_or_more_labels() {
+    fn a_star_stands_for_one_or_more_labels() {
         let origin = Origin::parse("https://*.Example.org").unwrap();
         for inside in [
             "https://a.example.org",

@@ -20,30 +20,30 @@ pub struct Route {
     pub zone: usize,
     /// Index into [`crate::config::policy::Policy::upstreams`].
     pub upstream: usize,
-    /// Whether that zone is exempt: only plain paths lead there.
+    /// Whether the zone is exempt. Only requests with plain paths reach an exempt zone.
     pub exempt: bool,
-    /// The hosts it is for; empty: any, and requests without a host.
+    /// The hosts that the route is for. If empty: any host, and requests without a host.
     pub hosts: Vec<HostPattern>,
-    /// The paths it is for; empty: any.
+    /// The paths that the route is for. If empty: any path.
     pub paths: Vec<RoutePath>,
-    /// The clients it is for; `None`: any. Other clients go to the next route.
+    /// The clients that the route is for; `None`: any client. Other clients go to the next route.
     pub networks: Option<ClientSet>,
-    /// The clients that may use it; `None`: all. Other clients are refused.
+    /// The clients that may use the route; `None`: all clients. Other clients are refused.
     pub allow: Option<ClientSet>,
-    /// The origins that may use it; `None`: all. Others are refused.
+    /// The origins that may use the route; `None`: all origins. Other origins are refused.
     pub origins: Option<Vec<Origin>>,
-    /// `refuse`: its requests get 404, and its zone and upstream mean nothing.
+    /// Whether `refuse` is written. Then requests get 404, and `zone` and `upstream` mean nothing.
     pub refuses: bool,
 }
 
 impl Route {
-    /// Whether this client may use it; if not, it gets 403 `network`.
+    /// Whether this client may use the route; if not, the client gets 403 `network`.
     pub fn allows(&self, client: Option<IpAddr>) -> bool {
         self.allow.as_ref().is_none_or(|allowed| allowed.contains(client))
     }
 
-    /// Whether this origin may use it; if not, the request gets 403 `origin`. A request without an Origin passes: browsers
-    /// always send one, and apps need not.
+    /// Whether this origin may use the route; if not, the request gets 403 `origin`. A request without an Origin passes:
+    /// browsers always send one, and apps need not.
     pub fn allows_origin(&self, origin: Option<&[u8]>) -> bool {
         match (&self.origins, origin) {
             (Some(allowed), Some(sent)) => allowed.iter().any(|origin| origin.matches(sent)),
@@ -51,17 +51,18 @@ impl Route {
         }
     }
 
-    /// Whether its requests go to the zone with this index.
+    /// Whether the route sends requests to the zone with this index.
     pub fn leads_to(&self, zone: usize) -> bool {
         !self.refuses && self.zone == zone
     }
 
-    /// Whether it takes every request: it is not restricted to hosts, paths or networks.
+    /// Whether the route takes every request: it is not restricted to hosts, paths or networks.
     pub fn is_unconditional(&self) -> bool {
         self.hosts.is_empty() && self.paths.is_empty() && self.networks.is_none()
     }
 
-    /// Whether it matters that a request reaches this route and no other: it has a limit on clients, or none at all.
+    /// Whether it matters that a request takes exactly this route: the route is exempt, or is not open to every client and
+    /// origin.
     pub(crate) fn is_sensitive(&self) -> bool {
         self.exempt || self.networks.is_some() || self.restricts()
     }
@@ -87,21 +88,21 @@ impl Route {
     }
 }
 
-/// One of a route's `paths`: that path and everything below it, by whole segments.
+/// One of a route's `paths`. It matches that path and everything below it, by whole segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutePath {
-    /// As written, without a final slash.
+    /// The path as written, without a final slash.
     pub as_written: Box<[u8]>,
-    /// In normal form.
+    /// The path in normal form.
     pub normal: Box<[u8]>,
-    /// As lenient servers read it.
+    /// The path as lenient servers read it.
     pub lax: Box<[u8]>,
 }
 
 impl RoutePath {
-    /// `path` begins with `/`, and is ASCII and properly percent-encoded.
+    /// Makes a route path. `path` begins with `/`, and is ASCII and properly percent-encoded.
     pub fn new(path: &str) -> Self {
-        // "/ws/" means the same as "/ws": a segment, and everything below it.
+        // "/ws/" means the same as "/ws": that path and everything below it.
         let as_written = match path.trim_end_matches('/') {
             "" => "/",
             trimmed => trimmed,
@@ -114,7 +115,7 @@ impl RoutePath {
         }
     }
 
-    /// Whether a request's path can be below it and plain. Only plain paths lead into exempt zones.
+    /// Whether a plain request path can match. Only plain paths lead into exempt zones.
     pub fn is_plain(&self) -> bool {
         PathReading::of(&self.as_written, false).plain
     }

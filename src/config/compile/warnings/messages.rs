@@ -33,7 +33,7 @@ pub fn check(file: &File, policy: &Policy, found: &mut Findings) {
         let notice = &written.messages.notice;
         let never_sent = (is_on(notice) && !is_limited(&zone.messages)).then(|| never_sent(notice));
         let warnings = warnings.into_iter().flatten().chain(never_sent);
-        // Zones that inherit one number need one warning.
+        // Zones that inherit the same number share one warning.
         for warning in warnings.chain(delays_that_close(zone, tables)) {
             if !shown.contains(&warning) {
                 shown.push(warning);
@@ -52,7 +52,7 @@ pub fn check(file: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-/// How many messages one client key may send per second on `per_ip` connections, rounded up; `None`: without a limit.
+/// How many messages one client key may send per second on `per_ip` connections, rounded up. `None` if there is no limit.
 pub fn max_per_second(per_ip: u32, rules: &MessageRules) -> Option<u64> {
     let most = |connections: u32, rate: Rate| {
         let seconds = rate.per.as_secs().max(1);
@@ -82,7 +82,7 @@ fn size_above_burst(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Optio
     Some(Finding::at(first_span(entries)?, title).hint(hint))
 }
 
-/// For a connection that is silent both ways; those are the ones that need pings.
+/// Warns that `idle` closes a connection that is silent both ways before its first ping. Such connections need pings most.
 fn ping_after_idle(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option<Finding> {
     let (ping, idle) = (zone.messages.ping?, zone.timeouts.idle?);
     if ping < idle {
@@ -100,7 +100,8 @@ fn ping_after_idle(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Option
     Some(Finding::at(first_span(entries)?, title).hint(hint))
 }
 
-/// Only in a zone's own table: in `[limits]` it may be written to show the default.
+/// Warns of `replace_ghosts` without effect, but only in a zone's own table: in `[limits]` the key may be written to show
+/// the default.
 fn ghosts_without_ping(zone: &ZonePolicy, own: &Messages) -> Option<Finding> {
     if !zone.messages.replace_ghosts {
         return None;
@@ -138,7 +139,7 @@ fn delays_that_close(zone: &ZonePolicy, [written, limits]: [&Limits; 2]) -> Vec<
     rates.into_iter().filter_map(warning).collect()
 }
 
-/// In the same table, as happens when a preset is added to a file that has every key.
+/// Warns of a preset and a `rate` in the same table. This happens when a preset is added to a file that has every key.
 fn preset_overridden(table: &Messages) -> Option<Finding> {
     let rate = table.rate.span().filter(|_| is_on(&table.preset))?;
     let title = if is_on(&table.rate) {

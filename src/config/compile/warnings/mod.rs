@@ -1,4 +1,4 @@
-//! Warnings: what is valid and probably not intended. Only a policy without mistakes is checked.
+//! Warnings about settings that are valid but probably not intended. Only a policy without mistakes is checked.
 
 mod messages;
 mod places;

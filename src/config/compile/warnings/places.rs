@@ -10,7 +10,7 @@ pub fn first_span<'a>(entries: impl IntoIterator<Item = &'a Entry<'a>>) -> Optio
     entries.into_iter().find_map(Entry::span)
 }
 
-/// Whether no other warning is at this place: zones that inherit one number need one warning.
+/// Whether this is the first warning at its place: zones that inherit the same number share one warning.
 pub fn is_first(warning: &Finding, shown: &mut Vec<Range<usize>>) -> bool {
     match &warning.span {
         Some(span) if shown.contains(span) => false,

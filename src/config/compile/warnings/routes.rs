@@ -1,4 +1,4 @@
-//! Warnings about routes: requests that none of them takes, and routes that take none.
+//! Warnings about requests that no route takes, and about routes that take no request.
 
 use crate::config::document::schema::File;
 use crate::config::findings::{Finding, Findings};

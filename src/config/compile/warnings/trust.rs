@@ -10,14 +10,14 @@ use super::super::{clients, listener};
 /// Adds every warning about trusted proxies.
 pub fn check(file: &File, policy: &Policy, found: &mut Findings) {
     let client_ip = &file.client_ip;
-    // The lists were read before, without a mistake.
+    // The lists were compiled earlier, without a mistake.
     let mut ignored = Findings::default();
     for text in client_ip
         .trusted_proxies
         .texts_or_none(&mut ignored)
         .unwrap_or_default()
     {
-        // As a set, so that IPv4 in v4-mapped notation counts as IPv4.
+        // The set turns an IPv4 network in v4-mapped notation into IPv4.
         let set = clients::set(std::slice::from_ref(&text), &mut Findings::default());
         if set.networks.iter().any(|network| network.prefix_len() == 0) {
             found.warn(

@@ -64,7 +64,7 @@ fn each(file: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-/// A zone whose budget a few addresses can exhaust.
+/// Warns if a few addresses can exhaust a zone's budget.
 fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
     let per_ip = zone.client.per_ip?;
     let entries = written.iter().flat_map(|limits| [&limits.per_ip, &limits.connections]);
@@ -83,7 +83,7 @@ fn per_ip(zone: &ZonePolicy, written: &[&Limits]) -> Option<Finding> {
     })
 }
 
-/// The finding, if they can; `table` is where a smaller `per_ip` belongs.
+/// The warning, without its place, if a few addresses can exhaust the zone. `table` is where a smaller `per_ip` belongs.
 fn few_exhaust(per_ip: u32, zone: &ZonePolicy, table: &str) -> Option<Finding> {
     let budget = zone.rules.connections?;
     if per_ip < budget.div_ceil(4) {
@@ -165,7 +165,7 @@ fn ceiling(file: &File, policy: &Policy, found: &mut Findings) {
     }
 }
 
-/// Whether a zone is written as it is built in, so that nothing is lost if no route leads to it.
+/// Whether the written zone `exempt` has the same limits as the built-in one. Then nothing is lost if no route leads to it.
 fn is_as_built_in(written: &ZonePolicy, policy: &Policy) -> bool {
     *written.name == *"exempt" && {
         let built_in = zones::exempt(&policy.zones[0]);
