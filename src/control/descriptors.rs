@@ -14,7 +14,7 @@ use crate::live::capacity::Capacity;
 
 /// How the descriptors and the memory are divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allocation {
+pub(crate) struct Allocation {
     /// The ceilings.
     pub capacity: Capacity,
     /// The bytes that the heads of as many pending sockets as the descriptors allow would need, if that is too much
@@ -24,14 +24,14 @@ pub struct Allocation {
 
 /// The request heads of all pending sockets, each as large as it may be, which memory has no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadMemory {
+pub(crate) struct HeadMemory {
     bytes: u64,
     memory: u64,
 }
 
 /// A number in the policy that does not fit this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shortfall {
+pub(crate) struct Shortfall {
     /// The listener that it belongs to, if any.
     pub listener: Option<Arc<str>>,
     /// What the number is lowered to, and why.
@@ -71,7 +71,7 @@ pub fn raise_limit() -> u64 {
 
 /// Describes in words which numbers of a policy the descriptor limit and the memory of this machine do not allow: those
 /// that are lowered at start, or do not fit. A lowered `max_pending` is not mentioned if the file does not set it.
-pub fn describe_shortfalls(policy: &Policy) -> Vec<String> {
+pub(crate) fn describe_shortfalls(policy: &Policy) -> Vec<String> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let workers = policy.server.workers.map_or_else(cpus, usize::from);
     describe_shortfalls_at(policy, limit, workers, memory::limit())
@@ -100,7 +100,7 @@ fn describe_shortfalls_at(policy: &Policy, limit: u64, workers: usize, memory: O
 }
 
 /// The numbers that do not fit, with their listener if they belong to one.
-pub fn shortfalls(policy: &Policy, allocation: &Allocation, limit: u64) -> Vec<Shortfall> {
+pub(crate) fn shortfalls(policy: &Policy, allocation: &Allocation, limit: u64) -> Vec<Shortfall> {
     let mut shortfalls = Vec::new();
     for (listener, max_pending) in policy.listeners.iter().zip(&allocation.capacity.max_pending) {
         if *max_pending < listener.max_pending {
@@ -129,12 +129,12 @@ pub fn shortfalls(policy: &Policy, allocation: &Allocation, limit: u64) -> Vec<S
 }
 
 /// One worker a CPU.
-pub fn cpus() -> usize {
+pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 /// Divides a descriptor `limit` and this many bytes of `memory`.
-pub fn allocate(
+pub(crate) fn allocate(
     policy: &Policy,
     limit: u64,
     workers: usize,
@@ -257,7 +257,7 @@ fn pipe_descriptors(limit: u64, workers: usize) -> u64 {
 }
 
 /// How many pipes each worker may have.
-pub fn pipes_per_worker(limit: u64, workers: usize) -> usize {
+pub(crate) fn pipes_per_worker(limit: u64, workers: usize) -> usize {
     usize::try_from(pipe_descriptors(limit, workers) / PER_PIPE).unwrap_or(usize::MAX) / workers.max(1)
 }
 

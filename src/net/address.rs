@@ -32,7 +32,7 @@ pub enum Target {
 
 impl Bind {
     /// Whether the kernel would refuse to bind both. IPv6 sockets accept IPv6 only, so they never collide with IPv4.
-    pub fn collides_with(&self, other: &Self) -> bool {
+    pub(crate) fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp(one), Self::Tcp(other)) => {
                 let any = |address: &SocketAddr| address.ip().is_unspecified();
@@ -46,7 +46,7 @@ impl Bind {
     }
 
     /// Whether both are the same address, or the same socket file under any path.
-    pub fn is_at(&self, other: &Self) -> bool {
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unix(one), Self::Unix(other)) if one != other => {
                 let file = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
@@ -86,7 +86,7 @@ impl fmt::Display for Target {
 
 /// Whether an address is this machine's own. The check sends no packet: it asks the kernel for the source address of a
 /// route there, which for such an address is the address itself.
-pub fn is_of_this_machine(ip: IpAddr) -> bool {
+pub(crate) fn is_of_this_machine(ip: IpAddr) -> bool {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -100,7 +100,7 @@ pub fn is_of_this_machine(ip: IpAddr) -> bool {
 }
 
 /// The host name of this machine.
-pub fn host_name() -> Option<String> {
+pub(crate) fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
