@@ -13,7 +13,7 @@ use crate::net::bound::BoundSockets;
 pub struct BindError {
     listener: Arc<str>,
     bind: Bind,
-    /// Which address of this process is in its way.
+    /// The address of this process that is in the way.
     own: Option<Own>,
     error: io::Error,
 }
@@ -24,7 +24,7 @@ pub(super) struct Own {
     pub(super) listener: Arc<str>,
     pub(super) address: Bind,
     pub(super) is_inherited: bool,
-    /// It will be closed once the new policy is in force.
+    /// Whether the address will be closed once the new policy is in force.
     pub(super) leaves: bool,
 }
 
@@ -41,9 +41,9 @@ fn beside(own: Option<&Own>) -> String {
     )
 }
 
-/// Binds the addresses of the policy's listeners that are not bound yet, each with its listener's position. `own`
-/// returns what in this process is in the way of an address. If that will be closed, the address is bound all the same,
-/// and listens when everything is bound.
+/// Binds those addresses of the policy's listeners that are not bound yet. Each result has the position of its listener. For
+/// a new address, `own` returns the old address of this process that is in the way, if there is one. If the old address will
+/// be closed, the new one is bound all the same. The new sockets listen once everything is bound.
 pub(super) fn bind(
     policy: &Policy,
     is_there: impl Fn(&Bind) -> bool,

@@ -18,42 +18,42 @@ use crate::control::guard::Guard;
 use crate::telemetry::log::{Line, Log};
 use crate::telemetry::survive::survive;
 
-/// Watches a configuration file and applies what is written to it.
+/// Watches a configuration file and applies its changes.
 ///
 /// A file is applied after it was written and closed, after it was renamed into place, or after a link on the way to it
-/// changed its target (Kubernetes swaps a `..data` link beside it); and then only if two reads a moment apart are equal and
-/// differ from the text in force. Nothing happens while a program is still writing.
+/// changed its target (Kubernetes swaps a `..data` link beside the file). Two reads, a moment apart, must be equal, and must
+/// differ from the text that was last read for a reload. Nothing happens while a program is still writing.
 ///
-/// The kernel reports events by name and by inode. A poll every two seconds finds the changes that it does not report:
-/// another folder or file at the same path, because a folder above was swapped or something was mounted there. The same
-/// poll compares size and times if the file can't be watched at all, or if other machines may write to it.
+/// The kernel reports events by name and by inode. A poll every two seconds finds the changes that the kernel does not
+/// report: another folder or file at the same path, because a folder above was swapped or something was mounted there. If
+/// the file can't be watched at all, or if other machines may write to it, the same poll compares the file's size and times.
 #[derive(Debug)]
 pub struct ConfigWatch {
     path: PathBuf,
-    /// `None` if the kernel has no room for one; `unwatched` has the reason.
+    /// The kernel's watch. `None` if the kernel has no room for one; `unwatched` has the reason.
     watcher: Option<INotifyWatcher>,
     events: Receiver<notify::Result<Event>>,
     /// Keeps the channel open if there is no watcher.
     _sender: Sender<notify::Result<Event>>,
-    /// The folders of the file and of every link on the way to it, and the file itself. A folder reports what was renamed
-    /// into it; the file reports writes under another name, if it is mounted from elsewhere.
+    /// What is watched: the folders of the file and of every link on the way to it, and the file itself. A folder reports a
+    /// file that was renamed into it. The file reports writes under another name, if it is mounted from elsewhere.
     watched: BTreeMap<FileId, PathBuf>,
-    /// Why the kernel can't watch some of them.
+    /// Why the kernel can't watch some of these.
     unwatched: Option<String>,
-    /// The file as it was last read.
+    /// The view of the file when it was last read.
     current: FileView,
     /// A view that differs from `current`, and the number of further polls that found the same.
     unsettled: Option<(FileView, u32)>,
-    /// A program has made a new file there and not closed it yet.
+    /// Whether a program has made a new file at the path and not closed it yet.
     is_being_written: bool,
-    /// Polls in a row that found no file.
+    /// How many polls in a row found no file.
     missing_polls: u32,
     /// The last status that was logged.
     logged: Status,
-    /// Why the file could not be read, once that was logged.
+    /// The last error in reading the file. An error is logged only when it is new.
     read_error: Option<String>,
-    /// Whether to read it again without an event: ownership and mode are often put right after the file is in place, and
-    /// descriptors come back.
+    /// Whether to read the file again without an event, after a temporary error. Owner and mode of a file are often set
+    /// after it is in place, and descriptors become free again.
     retries: bool,
     reader: Arc<Reader>,
 }
@@ -63,16 +63,16 @@ pub struct ConfigWatch {
 enum Status {
     #[default]
     Watched,
-    /// It is only polled, for this reason.
+    /// The file is only polled, for this reason.
     Polled(String),
     Gone,
-    /// Its file system does not answer.
+    /// The file system does not answer.
     Hangs,
 }
 
 impl ConfigWatch {
-    /// Begins to record what happens to `path`. Call it before the file is read, so that no change is missed between the
-    /// two.
+    /// Begins to record what happens to `path`. Call this before the file is first read, so that no change is missed between
+    /// the two.
     pub fn begin(path: &Path) -> Self {
         let (sender, events) = channel();
         let made = INotifyWatcher::new(sender.clone(), notify::Config::default());
@@ -99,7 +99,7 @@ impl ConfigWatch {
         watch
     }
 
-    /// Applies changes from here on, on a thread of its own, for as long as the guard lives.
+    /// Applies changes from now on, on a thread of its own, for as long as the guard lives.
     ///
     /// # Errors
     /// The thread could not be made.
@@ -128,10 +128,10 @@ impl ConfigWatch {
         }
     }
 
-    /// An event has put something in place on the way to the file: applies the file if it has changed.
+    /// Applies the file if it has changed. Called after an event that put a file or a link in place.
     fn on_change(&mut self, guard: &Guard) {
         if let Some(view) = self.view() {
-            // The watch on the file may have gone with the previous file, even if the new one has the same inode
+            // The watch on the previous file may be gone together with that file, even if the new file has the same inode
             // number.
             self.unwatch(|path, watch| path == watch.path);
             self.watch(&view);
@@ -142,8 +142,8 @@ impl ConfigWatch {
         self.apply(guard);
     }
 
-    /// Applies the file if the path leads to another file than at the last read, and has not changed since the last
-    /// poll.
+    /// Applies the file if the path leads to another file than at the last read, and the file has stayed the same since the
+    /// last poll.
     fn poll(&mut self, guard: &Guard) {
         if !guard.in_force().policy.server.watch_config {
             return;
@@ -179,7 +179,7 @@ impl ConfigWatch {
         }
         let settled = self.read_settled();
         if self.is_being_written {
-            // The next file is on its way, and its closing will be reported.
+            // A program is writing the next file; an event will report its close.
             return;
         }
         self.retries = matches!(&settled, Err(error) if error.is_temporary());
@@ -188,9 +188,9 @@ impl ConfigWatch {
                 self.read_error = None;
                 text.is_some_and(|text| !guard.has_read(&text))
             }
-            // The next poll logs that it is gone.
+            // The next poll logs that the file is gone.
             Err(error) if error.is_missing() => false,
-            // The reload, which can't read it either, logs this once.
+            // The reload can't read the file either, and logs the error. It is called once for each new error.
             Err(unread) => {
                 let error = Some(unread.to_string());
                 let is_new = self.read_error != error;
@@ -199,12 +199,12 @@ impl ConfigWatch {
             }
         };
         if is_changed {
-            // A refusal is in the log by now, and the same text would be refused again.
+            // The reload has logged a refusal. There is no second attempt: the same text would be refused again.
             let _logged = guard.reload_file(&self.path);
         }
     }
 
-    /// Takes note of an event. Returns whether it may have put another file, or another content, at the path.
+    /// Records an event. Returns whether the event may have put another file, or other content, at the path.
     fn record(&mut self, event: notify::Result<Event>) -> bool {
         // An error may mean that events were lost.
         let Ok(event) = event else { return true };
@@ -222,8 +222,8 @@ impl ConfigWatch {
         let mut before = self.reader.read(&self.path, Pipes::Refused)?;
         for _ in 0..READS {
             thread::sleep(APART);
-            // What was reported until now is part of what is read from now on. One write is reported twice, by the folder
-            // and by the file, and the second report must not be taken for that of another write.
+            // The next read includes every change that was reported until now, so these reports are used up here. One write
+            // is reported twice, by the folder and by the file; the second report must not be taken for another write.
             while let Ok(event) = self.events.try_recv() {
                 self.record(event);
             }
@@ -236,13 +236,13 @@ impl ConfigWatch {
         Ok(None)
     }
 
-    /// What the path leads to now; `None` if its file system does not answer.
+    /// What the path leads to now; `None` if the file system does not answer.
     fn view(&self) -> Option<FileView> {
         let path = self.path.clone();
         self.reader.run(ANSWERS, move || FileView::of(&path))
     }
 
-    /// Watches everything on the way of `view`, and nothing else.
+    /// Watches everything that `view` says has to be watched, and nothing else.
     fn watch(&mut self, view: &FileView) {
         self.unwatch(|path, watch| {
             !view
@@ -262,13 +262,13 @@ impl ConfigWatch {
                 Ok(()) => {
                     self.watched.insert(*id, path.clone());
                 }
-                // The next poll tries it again.
+                // The next poll tries again.
                 Err(error) => self.unwatched = Some(error.to_string()),
             }
         }
     }
 
-    /// Removes the watches on some paths.
+    /// Removes the watches on the paths for which `is_meant` returns true.
     fn unwatch(&mut self, is_meant: impl Fn(&Path, &Self) -> bool) {
         let meant: Vec<(FileId, PathBuf)> = self
             .watched
@@ -279,7 +279,7 @@ impl ConfigWatch {
         for (id, path) in meant {
             self.watched.remove(&id);
             if let Some(watcher) = &mut self.watcher {
-                // The watch on a file is gone once the file is removed.
+                // This fails if the file was removed: its watch is gone then.
                 let _gone = watcher.unwatch(&path);
             }
         }
@@ -287,7 +287,7 @@ impl ConfigWatch {
 
     fn status(&self, view: &FileView) -> Status {
         match (&self.unwatched, view.remote) {
-            // At the first poll an editor may be about to put the next file there.
+            // One poll without a file is not enough: an editor may be about to put the next file there.
             _ if self.missing_polls > 1 => Status::Gone,
             _ if self.missing_polls > 0 => self.logged.clone(),
             (Some(why), _) => Status::Polled(why.clone()),
@@ -296,7 +296,7 @@ impl ConfigWatch {
         }
     }
 
-    /// Logs a status once.
+    /// Logs a status, unless it is the one that was logged last.
     fn log_status(&mut self, status: Status, log: &Log) {
         if self.logged == status {
             return;
@@ -323,12 +323,12 @@ impl ConfigWatch {
     }
 }
 
-/// Whether an event has put a whole file, or a link, at `path`. A mere modification does not: its writer may not be done.
+/// Whether an event has put a whole file, or a link, at `path`. A write alone does not count: the writer may not be done.
 fn puts_in_place(kind: EventKind, path: &Path) -> bool {
     match kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Modify(ModifyKind::Name(how)) => how != RenameMode::From,
-        // A link is whole when it is made; a file is not before its writer closes it.
+        // A link is complete when it is made. A file is complete only when its writer closes it.
         EventKind::Create(_) => path.is_symlink(),
         _ => false,
     }
@@ -336,16 +336,16 @@ fn puts_in_place(kind: EventKind, path: &Path) -> bool {
 
 /// The time between two polls.
 const EVERY: Duration = Duration::from_secs(2);
-/// A new view must be the same at this many further polls before it is read, so that nothing is writing to it.
+/// How many further polls must find the same new view before the file is read. Then no program is writing to it.
 const STILL: u32 = 1;
-/// The same for a file whose creation was reported, but not its closing. A file that was hard-linked there is never
-/// closed.
+/// The same number for a file whose creation was reported but not its close. It is finite, because a file that was
+/// hard-linked to the path is never closed.
 const STILL_WRITTEN: u32 = 15;
 /// How long a file system may take to answer.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Two reads that are this far apart must be equal.
+/// The time between two reads, which must be equal.
 const APART: Duration = Duration::from_millis(250);
-/// Reads of a file that keeps changing; after them it has to wait for the next event.
+/// The most reads of a file that keeps changing. After them, the file has to wait for the next event.
 const READS: usize = 40;
 
 #[cfg(test)]

@@ -12,17 +12,18 @@ use crate::net::pipe::Pipe;
 use crate::control::memory;
 use crate::live::capacity::Capacity;
 
-/// How the descriptors and the memory are divided.
+/// How the descriptors and the memory of this machine are divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Allocation {
     /// The ceilings.
     pub capacity: Capacity,
-    /// The bytes that the heads of as many pending sockets as the descriptors allow would need, if that is too much
-    /// memory.
+    /// The memory that the heads of all pending sockets would need, if that is too much. The number of sockets is the one
+    /// that the descriptors allow.
     pub heads: Option<HeadMemory>,
 }
 
-/// The request heads of all pending sockets, each as large as it may be, which memory has no room for.
+/// Two numbers of bytes: what the request heads of all pending sockets would need if each had the largest allowed size, and
+/// the memory, which is too small for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadMemory {
     bytes: u64,
@@ -32,7 +33,7 @@ pub(crate) struct HeadMemory {
 /// A number in the policy that does not fit this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shortfall {
-    /// The listener that it belongs to, if any.
+    /// The listener that the number belongs to, if any.
     pub listener: Option<Arc<str>>,
     /// What the number is lowered to, and why.
     pub message: String,
@@ -54,8 +55,8 @@ pub fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// Raises the soft descriptor limit of the process to the hard one, and returns what it is then. For programs, which own
-/// their process.
+/// Raises the soft descriptor limit of the process to the hard one, and returns the new limit. Only a program calls this,
+/// not the library: a program owns its process.
 pub fn raise_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -69,8 +70,9 @@ pub fn raise_limit() -> u64 {
     .unwrap_or(u64::MAX)
 }
 
-/// Describes in words which numbers of a policy the descriptor limit and the memory of this machine do not allow: those
-/// that are lowered at start, or do not fit. A lowered `max_pending` is not mentioned if the file does not set it.
+/// Describes in words which numbers of a policy are too large for the descriptor limit and the memory of this machine: some
+/// are lowered at start, and some do not fit. If `max_pending` has its default and is lowered only for descriptors, that is
+/// not mentioned.
 pub(crate) fn describe_shortfalls(policy: &Policy) -> Vec<String> {
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let workers = policy.server.workers.map_or_else(cpus, usize::from);
@@ -128,12 +130,12 @@ pub(crate) fn shortfalls(policy: &Policy, allocation: &Allocation, limit: u64) -
     shortfalls
 }
 
-/// One worker a CPU.
+/// The default number of workers: one per CPU.
 pub(crate) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-/// Divides a descriptor `limit` and this many bytes of `memory`.
+/// Divides a descriptor `limit` and `memory`, in bytes.
 pub(crate) fn allocate(
     policy: &Policy,
     limit: u64,
@@ -185,8 +187,8 @@ pub(crate) fn allocate(
     })
 }
 
-/// Lowers the numbers of pending sockets in proportion if their heads, each of the largest size, would need more than a
-/// quarter of the memory. Otherwise the kernel could end the process.
+/// Lowers each `max_pending` in proportion if the request heads of all pending sockets, each of the largest size, would need
+/// more than a quarter of the memory. Otherwise the kernel could end the process.
 fn fit_heads(policy: &Policy, max_pending: Vec<u32>, memory: Option<u64>) -> (Vec<u32>, Option<HeadMemory>) {
     let listeners = policy.listeners.iter().zip(&max_pending);
     let held = listeners.map(|(listener, most)| u64::from(*most).saturating_mul(listener.max_head_size as u64));
@@ -215,8 +217,8 @@ impl fmt::Display for HeadMemory {
     }
 }
 
-/// The budget of each zone. For exempt zones that a route leads to it is set aside: together at most a tenth of the
-/// process ceiling, cut in proportion. A zone that no route leads to needs none.
+/// The budget of each zone. The budgets of exempt zones are set aside: together at most a tenth of the process ceiling, cut
+/// in proportion. An exempt zone that no route leads to gets 0.
 fn zone_budgets(policy: &Policy, process: u32) -> Vec<Option<u32>> {
     let led_to = |index: usize| policy.routes.iter().any(|route| route.leads_to(index));
     let ceiling = |zone: &crate::config::policy::ZonePolicy| u64::from(zone.rules.connections.unwrap_or(process));
@@ -241,7 +243,7 @@ fn zone_budgets(policy: &Policy, process: u32) -> Vec<Option<u32>> {
         .collect()
 }
 
-/// The part of `share` that remains when `wanted` in all is cut to `given`, rounded down.
+/// The part of `share` that remains when the sum `wanted` is cut to `given`, rounded down.
 fn scaled(share: u64, given: u64, wanted: u64) -> u32 {
     let part = if given < wanted {
         u128::from(share) * u128::from(given) / u128::from(wanted)
@@ -251,7 +253,7 @@ fn scaled(share: u64, given: u64, wanted: u64) -> u32 {
     u32::try_from(part).unwrap_or(u32::MAX)
 }
 
-/// Descriptors for the pipes of all workers; fewer if the limit is low.
+/// The descriptors for the pipes of all workers; fewer if the limit is low.
 fn pipe_descriptors(limit: u64, workers: usize) -> u64 {
     (PER_PIPE * Pipe::MOST as u64 * workers as u64).min(limit / 8)
 }
@@ -274,13 +276,13 @@ fn least_limit(reserved: u64, workers: usize, pending: u64) -> u64 {
 const RAISE_LIMIT: &str = "LimitNOFILE or `ulimit -n` raises it";
 const LOWER_HEAD_SIZE: &str = "a smaller `max_head_size` leaves room for more, and so does more memory";
 
-/// Descriptors for the log, the admin listener, the file watcher and whatever a library opens.
+/// Descriptors for the log, the admin listener, the file watcher and the files that libraries open.
 const PER_PROCESS: u64 = 64;
-/// A worker's two epolls, event descriptor and listening sockets.
+/// Descriptors for a worker's two epolls, event descriptor and listening sockets.
 const PER_WORKER: u64 = 16;
-/// A pipe's descriptors.
+/// The descriptors of one pipe.
 const PER_PIPE: u64 = 2;
-/// With room for fewer connections than this the guard does not start.
+/// The fewest connections that there must be room for. With less, the guard does not start.
 const MIN_CONNECTIONS: u64 = 16;
 
 #[cfg(test)]
@@ -311,19 +313,19 @@ mod tests {
     }
 
     #[test]
-    fn exempt_zones_get_a_tenth_together_cut_in_proportion() {
+    fn exempt_zones_together_get_a_tenth_cut_in_proportion() {
         let routes = "[[route]]\nname = \"g\"\npaths = [\"/g\"]\nzone = \"small\"\n";
         let extra = format!(
             "[server]\nmax_connections = 109\n{routes}{FEDERATION}[zone.small]\nexempt = true\nconnections = 500\n"
         );
         let allocation = allocate(&policy(&extra), 20_000, 2, None).unwrap();
-        // 10 of 109 for 1 000 and 500.
+        // A tenth of 109 connections, rounded down, is shared between wishes for 1 000 and 500.
         assert_eq!(allocation.capacity.zone_connections[1..], [Some(6), Some(3)]);
         assert_eq!(allocation.capacity.common_connections, 100);
     }
 
     #[test]
-    fn a_small_exempt_zone_is_set_aside_whole() {
+    fn the_whole_budget_of_a_small_exempt_zone_is_set_aside() {
         let extra = format!("[server]\nmax_connections = 100\n{FEDERATION}[zone.exempt]\nconnections = 4\n");
         let allocation = allocate(&policy(&extra), 20_000, 2, None).unwrap();
         assert_eq!(allocation.capacity.zone_connections[1], Some(4));
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_written_is_noted_and_with_the_way_out() {
+    fn only_written_numbers_are_noted_each_with_a_way_out() {
         assert_eq!(describe_shortfalls_at(&policy(""), 20_000, 2, None), [""; 0]);
         let written =
             policy("[server]\nmax_connections = 20_000\n[[listener]]\nbind = [\"127.0.0.1:9\"]\nmax_pending = 9_000");
@@ -358,7 +360,7 @@ mod tests {
             allocate(&policy(""), 100_000, 2, Some(1)).unwrap().capacity.max_pending,
             [1]
         );
-        // What the descriptors have lowered already may fit into the memory.
+        // The numbers that the descriptors have already lowered may fit into the memory.
         assert_eq!(
             allocate(&policy(""), 8_000, 2, mib(256)).unwrap().capacity.max_pending,
             [2_000]
@@ -370,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_memory_has_no_room_for_are_noted_with_their_sum_also_by_default() {
+    fn heads_that_do_not_fit_into_memory_are_noted_with_their_sum_even_for_default_numbers() {
         assert_eq!(
             describe_shortfalls_at(&policy(""), 100_000, 2, Some(256 << 20)),
             [
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn too_small_a_limit_is_named() {
+    fn a_limit_that_is_too_small_is_named() {
         let error = allocate(&policy(""), 100, 2, None).unwrap_err();
         assert!(allocate(&policy(""), error.needed - 1, 2, None).is_err());
         assert!(allocate(&policy(""), error.needed, 2, None).is_ok());

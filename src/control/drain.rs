@@ -1,4 +1,4 @@
-//! The end of the process: nothing new comes in, and the open connections are closed one after the other, not all at once.
+//! The end of the process: new connections are refused, and the open ones are closed one after the other, not all at once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ use crate::live::phase::Phase;
 use crate::telemetry::log::Line;
 
 impl Guard {
-    /// Closes all connections; returns when nothing is open any more, `drain_delay` and `drain_timeout` from now at most.
+    /// Closes all connections. Returns when none is open any more, at the latest after `drain_delay` and `drain_timeout`.
     ///
-    /// For the first half of `drain_timeout` open connections live on. Of the N that are still open then, the n-th is
-    /// asked to close at n/N of the second half, starting with the longest silent, so that their reconnects are spread.
-    /// At the end, those that have not reached a frame boundary are cut.
+    /// In the first half of `drain_timeout`, open connections stay. Let N connections be open after it. The n-th of them is
+    /// asked to close at n/N of the second half, which spreads the reconnects. The connection that has been silent longest
+    /// is the first. Connections that are still open shortly before the end are cut.
     pub(crate) async fn drain(&self) {
         let in_force = self.in_force();
         let (delay, span) = (in_force.policy.server.drain_delay, in_force.policy.server.drain_timeout);
@@ -36,7 +36,8 @@ impl Guard {
         self.close_in_turn(schedule).await;
     }
 
-    /// Closes every listener. Connections that are queued are answered before the open ones are counted.
+    /// Closes every listener. Waits a short time for queued connections to be answered, so that they are counted among the
+    /// open ones.
     async fn close_listeners(&self) {
         let listeners: Vec<Arc<BoundListener>> = self.listeners.lock().drain(..).collect();
         for listener in &listeners {
@@ -46,7 +47,8 @@ impl Guard {
             for listener in &listeners {
                 listener.all_closed().await;
             }
-            // By now every client that has sent its head has its answer; there is no longer wait for the others.
+            // A client that has sent its head is answered within this time. Clients that have not are not waited for any
+            // longer.
             let answered_by = Instant::now() + ANSWERS;
             while self.pending() > 0 && Instant::now() < answered_by {
                 sleep(LOOKS).await;
@@ -65,7 +67,7 @@ impl Guard {
             }
             handle.send(Command::Close(CloseReason::Drain));
         }
-        // Some were still being connected to a server when they were counted.
+        // When the connections were counted, some were still being connected to a server. These are asked now.
         for handle in self.open() {
             handle.send(Command::Close(CloseReason::Drain));
         }
@@ -76,7 +78,7 @@ impl Guard {
         self.all_closed_by(schedule.end()).await;
     }
 
-    /// The open connections, the longest silent first.
+    /// The open connections. The one that has been silent longest comes first.
     fn open(&self) -> Vec<Arc<ConnHandle>> {
         let open = self.registry.view(Instant::now(), |row, now| {
             Some((row.silence(now), Arc::clone(row.handle())))
@@ -84,7 +86,7 @@ impl Guard {
         longest_silent_first(open)
     }
 
-    /// Waits until nothing is open, or until `end`.
+    /// Waits until no connection is open, or until `end`.
     async fn all_closed_by(&self, end: Instant) {
         while self.alive() > 0 && Instant::now() < end {
             sleep(LOOKS).await;
@@ -104,7 +106,7 @@ impl Guard {
     }
 }
 
-/// The listening sockets are closed within a second, also those of a worker that is stuck.
+/// How long to wait for the listening sockets to close. It is less than a second, even if a worker is stuck.
 const CLOSES: Duration = Duration::from_millis(900);
 const ANSWERS: Duration = Duration::from_millis(250);
 const LOOKS: Duration = Duration::from_millis(10);

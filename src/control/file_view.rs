@@ -9,18 +9,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::statfs;
 
-/// The identity of a file or folder, whatever its name: device, inode, and the time it was made. The kernel may reuse
-/// an inode number at once; the time distinguishes the two on file systems that store it.
+/// The identity of a file or folder, independent of its name: device, inode number, and time of creation. The kernel may
+/// reuse an inode number at once. Then the time of creation tells the two files apart, on file systems that store it.
 pub(crate) type FileId = (u64, u64, Option<Duration>);
 
-/// What a path leads to, and how it gets there.
+/// What a path leads to, and the links and folders on the way.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileView {
-    /// The path, and the path of every link on the way. Events on other names in the same folders do not matter.
+    /// The path, and the path of every link on the way and of its target. Events on other names in the same folders do not
+    /// matter.
     pub(crate) names: BTreeSet<PathBuf>,
-    /// The folders of those names, and the file: everything that the kernel has to watch.
+    /// The folders of these names, and the file itself: everything that the kernel has to watch.
     pub(crate) watched: BTreeMap<FileId, PathBuf>,
-    /// `None` if the path leads to no file.
+    /// The file; `None` if the path leads to no file.
     pub(crate) file: Option<FileStamp>,
     /// The kind of file system, if other machines may write to it.
     pub(crate) remote: Option<&'static str>,
@@ -43,7 +44,7 @@ impl FileView {
         let mut watched = BTreeMap::new();
         for folder in folders_of(&names) {
             if let Ok(found) = fs::metadata(&folder) {
-                // One name of a folder is enough to watch it: all of its names are in `names`.
+                // One path of a folder is enough to watch it: `names` has every name that matters.
                 watched.entry(id(&found)).or_insert(folder);
             }
         }
@@ -56,8 +57,8 @@ impl FileView {
         }
     }
 
-    /// Whether the path leads to another file than in `before`, or takes another way to it. The content may differ either
-    /// way.
+    /// Whether the path leads to another file than in `before`, or to the same file on another way. The content is not
+    /// compared.
     pub(crate) fn leads_elsewhere(&self, before: &Self) -> bool {
         let id = |view: &Self| view.file.map(|file| file.id);
         id(self) != id(before) || self.watched != before.watched || self.names != before.names
@@ -89,8 +90,8 @@ fn remote(path: &Path) -> Option<&'static str> {
     REMOTE.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name)
 }
 
-/// `path`, every link on the way, and the path that each link turns it into. The file itself may be a link, and so may any
-/// folder above it.
+/// `path`, the path of every link on the way, and the path after each link is replaced by its target. The file itself may be
+/// a link, and so may any folder above it.
 fn names_on_the_way(path: &Path) -> BTreeSet<PathBuf> {
     let mut at = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let mut names = BTreeSet::from([at.clone()]);
@@ -139,7 +140,7 @@ const REMOTE: [(u64, &str); 10] = [
     (0x0116_1970, "GFS2"),
     (0x7461_636F, "OCFS2"),
 ];
-/// As many links as the kernel follows (`path_resolution(7)`).
+/// The most links that are followed: as many as the kernel follows (`path_resolution(7)`).
 const MOST_LINKS: usize = 40;
 
 #[cfg(test)]
@@ -179,16 +180,16 @@ mod tests {
         let watches = |path: &Path| first.watched.values().any(|watched| watched == path);
         assert!(watches(&folder) && watches(&file));
         assert!(!FileView::of(&file).leads_elsewhere(&first));
-        // Written in place it is the same file, with another content.
+        // A file that is written in place stays the same file, with other content.
         fs::write(&file, "22").unwrap();
         let written = FileView::of(&file);
         assert!(!written.leads_elsewhere(&first) && written.file != first.file);
-        // A folder above it is swapped for one that looks alike.
+        // A folder above the file is swapped for one that looks alike.
         make(&root.join("new"), "22");
         fs::rename(root.join("a"), root.join("old")).unwrap();
         fs::rename(root.join("new"), root.join("a")).unwrap();
         assert!(FileView::of(&file).leads_elsewhere(&written));
-        // It is removed, and put back.
+        // The folder is removed, and put back.
         fs::rename(root.join("a"), root.join("new")).unwrap();
         let gone = FileView::of(&file);
         assert!(gone.leads_elsewhere(&written) && gone.file.is_none());

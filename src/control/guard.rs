@@ -38,7 +38,7 @@ pub struct Guard {
     pub(super) registry: Arc<Registry>,
     pub(super) listeners: Mutex<Vec<Arc<BoundListener>>>,
     workers: Mutex<Vec<Worker>>,
-    /// The text that the last reload read; the lock allows one reload at a time.
+    /// The text that the last reload read. The lock allows one reload at a time.
     pub(super) reloading: Mutex<Option<String>>,
     /// Reads the file for a reload.
     pub(super) reader: Reader,
@@ -47,8 +47,8 @@ pub struct Guard {
     pub(super) notifier: Notifier,
 }
 
-/// The part of its process that a guard may use. It changes nothing else of the process: no limit, no panic hook, no signal
-/// handler.
+/// The parts of its process that a guard may use. A guard changes nothing else in the process: no limit, no panic hook, no
+/// signal handler.
 #[derive(Debug)]
 pub struct Environment {
     /// How many descriptors may be open: see [`descriptors::limit`] and [`descriptors::raise_limit`].
@@ -60,7 +60,7 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// This many `descriptors`, and no systemd.
+    /// An environment with this many `descriptors`, and without systemd.
     pub fn new(descriptors: u64) -> Self {
         Self {
             descriptors,
@@ -91,12 +91,12 @@ pub enum StartError {
 }
 
 impl Guard {
-    /// Binds every listener that systemd has not bound already, starts the workers and serves. One process may run several
+    /// Binds every listener that systemd has not already bound, starts the workers and serves. One process may run several
     /// guards.
     ///
     /// # Errors
-    /// An address can't be bound, the descriptors do not suffice, there are no random numbers, or a thread can't be made.
-    /// Nothing is served then.
+    /// An address can't be bound, the descriptors do not suffice, there are no random numbers, or a thread can't be made. In
+    /// these cases nothing is served.
     pub fn start(policy: Policy, environment: Environment) -> Result<Arc<Self>, StartError> {
         let Environment {
             descriptors: limit,
@@ -163,7 +163,7 @@ impl Guard {
         self.live.in_force()
     }
 
-    /// Where each listener is bound; a port 0 has become the real one.
+    /// The name and the address of each listener. A port 0 is replaced by the port that the kernel chose.
     pub fn addresses(&self) -> Vec<(Arc<str>, Bind)> {
         let listeners = self.listeners.lock();
         listeners
@@ -172,9 +172,9 @@ impl Guard {
             .collect()
     }
 
-    /// Calls `read` with what is in force, for a scrape; one at a time, because a scrape updates totals before it reads
-    /// them. `read` also gets whether series of removed parts may be forgotten: not during a reload, which may bring
-    /// them back.
+    /// Calls `read` for a scrape, with the policy in force and its state. Only one scrape runs at a time, because it updates
+    /// totals before it reads them. `read` also gets whether series of removed parts may be forgotten. During a reload they
+    /// may not, because the reload may bring the parts back.
     pub(crate) fn scrape<T>(&self, read: impl FnOnce(&InForce, bool) -> T) -> T {
         let _one_at_a_time = self.scraping.lock();
         let no_reload = self.reloading.try_lock();
@@ -198,7 +198,8 @@ impl Guard {
 
     /// Ends the workers and every connection.
     pub fn stop(&self) {
-        // Connections that end with their worker have an outcome then: the process is stopping.
+        // This comes first: connections that end with their worker then have the right outcome, that the process is
+        // stopping.
         self.live.process().phase.enter(Phase::Draining);
         let workers = std::mem::take(&mut *self.workers.lock());
         workers.into_iter().for_each(Worker::stop);
@@ -208,7 +209,7 @@ impl Guard {
         self.log().flush();
     }
 
-    /// Connections that hold a permit.
+    /// The number of connections that hold a permit.
     pub(super) fn alive(&self) -> i64 {
         self.live.process().alive.load(Relaxed)
     }
@@ -246,7 +247,8 @@ impl Guard {
                 });
             }
             let mut listeners = self.listeners.lock();
-            // The process may have begun to drain while a reload was under way, and closed every listener there was.
+            // The process may have begun to drain during a reload. The drain has closed every listener that existed then,
+            // but not this one.
             if in_force.process.phase.is(Phase::Draining) {
                 listener.close();
             }

@@ -1,4 +1,4 @@
-//! Which listener a socket from systemd is for.
+//! Finds the listener of each socket from systemd.
 
 use std::io;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::net::inherit::Inherited;
 /// A socket from systemd could not be given to a listener.
 #[derive(Debug, thiserror::Error)]
 pub enum ShareError {
-    /// It could not be duplicated.
+    /// The socket could not be duplicated.
     #[error("the socket {socket} from systemd can't be shared by the workers: {error}")]
     Duplicate {
         /// Its name and address.
         socket: String,
-        /// Why not.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// No listener has its name, and none is bound to its address.
+    /// No listener has the socket's name, and none is bound to its address.
     #[error(
         "no listener takes the socket {socket} from systemd: none has this name (FileDescriptorName), and none binds \
          {address}; there are {listeners}"
@@ -32,7 +32,7 @@ pub enum ShareError {
         /// The names of the listeners in the policy.
         listeners: String,
     },
-    /// The listener with its name has several binds, none of which has its address.
+    /// The listener with the socket's name has several binds, and none has the socket's address.
     #[error("listener {listener} has several binds, and none of them is the socket {socket} from systemd")]
     WhichBind {
         /// The listener.
@@ -42,12 +42,12 @@ pub enum ShareError {
     },
 }
 
-/// Shares every socket from systemd among the workers of its listener. The number is the listener's position, the
-/// address is the bind that the socket replaces.
+/// Shares every socket from systemd among the workers of its listener. Each result has the listener's position, the bind
+/// that the socket replaces, and the shared socket.
 ///
-/// A listener takes the sockets that have its name. Each replaces the bind with the same address; if the listener has a
-/// single bind, they replace it whatever their addresses are. A socket with the name of no listener goes to the
-/// listener that binds its address.
+/// A listener takes the sockets that have its name. Each socket replaces the bind with the same address. A single bind is
+/// replaced even if the addresses differ. If no listener has the name of a socket, the socket goes to the listener that
+/// binds its address.
 pub fn share(
     policy: &Policy,
     sockets: Vec<Inherited>,
@@ -91,7 +91,7 @@ fn find(listeners: &[Arc<ListenerPolicy>], name: Option<&str>, address: &Bind) -
     Ok((at, address.clone()))
 }
 
-/// "web (127.0.0.1:8080)".
+/// A socket's name and address for messages, such as "web (127.0.0.1:8080)".
 fn shown(name: Option<&str>, address: &Bind) -> String {
     name.map_or_else(|| address.to_string(), |name| format!("{name} ({address})"))
 }
@@ -107,15 +107,16 @@ mod tests {
         let listeners = listeners();
         let taken =
             |name, address: &str| find(&listeners, name, &at(address)).map(|(at, asked)| (at, asked.to_string()));
-        // One bind: any address will do, even that of another listener, and IPv6 beside IPv4.
+        // A listener with one bind takes a socket with any address, even that of another listener, and IPv6 in place of
+        // IPv4.
         for address in ["127.0.0.1:1", "127.0.0.1:2001", "[::1]:1000"] {
             assert_eq!(taken(Some("one"), address).unwrap(), (0, "127.0.0.1:1000".to_owned()));
         }
-        // Several binds: each socket replaces the one with its address.
+        // With several binds, a socket replaces the bind with its address.
         assert_eq!(taken(Some("two"), "[::1]:2000").unwrap(), (1, "[::1]:2000".to_owned()));
         let none_of_them = taken(Some("two"), "127.0.0.1:1000").unwrap_err().to_string();
         assert!(none_of_them.contains("listener two") && none_of_them.contains("two (127.0.0.1:1000)"));
-        // No such name, or none at all.
+        // No listener has the socket's name, or the socket has no name.
         assert_eq!(taken(Some("wsguard.socket"), "127.0.0.1:2001").unwrap().0, 1);
         assert_eq!(taken(None, "127.0.0.1:1000").unwrap().0, 0);
         let stray = taken(Some("thrre"), "127.0.0.1:9").unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Operating the process: start and stop, reload, drain, systemd, descriptors and names.
+//! Operating the process: start and stop, reload, drain, systemd, descriptors, and resolving the names of servers.
 
 mod bind;
 pub(crate) mod config_watch;

@@ -1,4 +1,4 @@
-//! The socket by which systemd is notified (`sd_notify(3)`).
+//! The socket through which systemd is notified (`sd_notify(3)`).
 
 use std::env;
 use std::fmt::Write;
@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Notifies systemd. The default has no socket: it sends nothing, and nothing fails.
+/// Notifies systemd. The default notifier has no socket: it sends nothing and reports no error.
 #[derive(Debug, Default)]
 pub struct Notifier(Option<Manager>);
 
-/// The socket is kept: `sd_notify::notify` makes one for each message, and the watchdog must be notified even when
-/// descriptors have run out.
+/// The service manager. The socket is kept open, because the watchdog must be notified even when descriptors have run out;
+/// `sd_notify::notify` would make a new socket for each message.
 #[derive(Debug)]
 struct Manager {
     socket: UnixDatagram,
@@ -41,8 +41,8 @@ impl Notifier {
             )),
         }?;
         let socket = UnixDatagram::unbound()?;
-        // A reader that has stopped reading must not block us for good. Where the kernel refuses the option, a message is lost
-        // instead.
+        // A manager that has stopped reading must not block us for good. If the kernel refuses this option, the socket does
+        // not block, and a message may be lost instead.
         if socket.set_write_timeout(Some(PATIENCE)).is_err() {
             socket.set_nonblocking(true)?;
         }
@@ -53,7 +53,7 @@ impl Notifier {
         })))
     }
 
-    /// Sends all of these states in one message.
+    /// Sends `states` in one message.
     pub(super) fn send(&self, states: &[NotifyState<'_>]) -> io::Result<()> {
         let Some(manager) = &self.0 else { return Ok(()) };
         let mut message = String::new();

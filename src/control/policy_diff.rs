@@ -1,8 +1,8 @@
-//! What a reload changes, in words.
+//! Describes in words what a reload changes.
 
 use crate::config::policy::Policy;
 
-/// The differences between two policies, in a line: `zone chat changed, route admin added`; or `nothing changed`.
+/// The differences between two policies, in one line: `zone chat changed, route admin added`, or `nothing changed`.
 pub(crate) fn policy_diff(before: &Policy, after: &Policy) -> String {
     let mut changes = Vec::new();
     let listeners = |policy| {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_is_named_that_comes_goes_or_changes() {
+    fn each_part_that_is_added_removed_or_changed_is_named() {
         let before = "[zone.a]\nconnections = 5\n[zone.b]\n";
         let after = "[zone.a]\nconnections = 6\n[zone.c]\n";
         assert_eq!(

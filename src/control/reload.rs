@@ -31,7 +31,7 @@ pub enum ReloadError {
     /// The file has mistakes, or can't be read.
     #[error("{}", first_mistake(.0))]
     Rejected(Rejected),
-    /// It changes what can't be changed while the process runs.
+    /// The new policy changes a setting that can't change while the process runs.
     #[error("`{0}` can't be changed by a reload; restart wsguard for it")]
     NeedsRestart(&'static str),
     /// A new address can't be bound.
@@ -45,15 +45,15 @@ pub enum ReloadError {
     Stopping,
 }
 
-/// Reloads on request, on one thread for the life of the process: reading a file and resolving names may take long, and
-/// a new thread for each reload would leave the memory of its arena behind.
+/// Reloads on request. One thread does all reloads for the life of the process. It is a thread because reading a file and
+/// resolving names may take long. It is only one because each new thread would leave the memory of its arena behind.
 #[derive(Debug)]
 pub struct Reloader {
     requests: SyncSender<()>,
 }
 
 impl Reloader {
-    /// Starts the thread, which ends when this is dropped.
+    /// Starts the thread. Dropping the result ends the thread.
     pub fn start(guard: &Arc<Guard>, path: &Path) -> io::Result<Self> {
         let (requests, received) = sync_channel(1);
         let (guard, path): (Weak<Guard>, _) = (Arc::downgrade(guard), path.to_path_buf());
@@ -67,14 +67,15 @@ impl Reloader {
         Ok(Self { requests })
     }
 
-    /// Requests a reload. It begins after the one that is under way; requests that come before it begins share it.
+    /// Requests a reload. The reload begins after the one that is under way. All requests that come before it begins share
+    /// this reload.
     pub fn request(&self) {
         let _already_requested = self.requests.try_send(());
     }
 }
 
 impl Guard {
-    /// Puts the file's policy in force, and logs what changed, or why nothing did.
+    /// Puts the file's policy in force, and logs what changed, or why the policy was refused.
     pub(crate) fn reload_file(&self, path: &Path) -> Result<(), ReloadError> {
         let mut last_read = self.reloading.lock();
         let _reloading = Reloading::begin(self);
@@ -124,7 +125,7 @@ impl Guard {
             .is_some_and(|last| last.as_bytes() == text)
     }
 
-    /// Everything that can fail comes first; after the swap nothing can fail.
+    /// Puts a new policy in force; returns the changes in words. Every step that can fail comes before the swap.
     fn put_in_force(&self, checked: Checked) -> Result<String, ReloadError> {
         let before = self.in_force();
         let process = Arc::clone(&before.process);
@@ -153,14 +154,14 @@ impl Guard {
                 is_inherited: listener.is_inherited(),
                 leaves: successor.is_none(),
             });
-            // An address that stays open can't be bound again.
+            // If several addresses are in the way, one that stays open counts first: it can't be bound again.
             own.min_by_key(|own| own.leaves)
         };
         let bound = bind(&policy, is_there, own, process.workers)?;
-        // A listener counts as unused once nothing else holds it.
+        // A listener counts as unused only when nothing else holds it.
         drop((successors, listeners));
         let mut shortfalls = descriptors::shortfalls(&policy, &allocation, process.descriptors);
-        // What was logged for the previous policy is not logged again.
+        // A shortfall that was logged for the previous policy is not logged again.
         if let Ok(allocation) =
             descriptors::allocate(&before.policy, process.descriptors, process.workers, memory::limit())
         {
@@ -182,7 +183,8 @@ impl Guard {
         Ok(changes)
     }
 
-    /// Gives each address that is kept to its new listener, and closes those that the policy no longer names. Returns these.
+    /// Gives each bound address to its listener in the new policy. Closes the addresses that the new policy does not name,
+    /// and returns them.
     fn retire_unused(&self) -> Vec<Arc<BoundListener>> {
         let in_force = self.in_force();
         let mut retired = Vec::new();
@@ -200,8 +202,8 @@ impl Guard {
     }
 }
 
-/// Waits until the workers have closed what the policy no longer names: the next reload may name it again, and would find
-/// the address in use. A worker that is too busy for that is not waited for long.
+/// Waits until the workers have closed the retired addresses: the next reload may name such an address again, and would find
+/// it in use. The wait is short, even if a worker is too busy to close its sockets.
 fn wait_until_unused(retired: &[Arc<BoundListener>]) {
     let deadline = Instant::now() + CLOSE_TIMEOUT;
     while !retired.iter().all(BoundListener::is_unused) && Instant::now() < deadline {
@@ -209,7 +211,7 @@ fn wait_until_unused(retired: &[Arc<BoundListener>]) {
     }
 }
 
-/// Refuses changes that need a restart.
+/// Returns an error if a change needs a restart.
 fn refuse_restart_only_changes(before: &Policy, after: &Policy) -> Result<(), ReloadError> {
     let restart_only = [
         ("server.workers", before.server.workers == after.server.workers),
@@ -236,7 +238,7 @@ fn refuse_restart_only_changes(before: &Policy, after: &Policy) -> Result<(), Re
     }
 }
 
-/// Every mistake, with its place.
+/// Each mistake as a line of text, with its place.
 fn mistakes(error: &ReloadError) -> Vec<String> {
     match error {
         ReloadError::Rejected(rejected) => rejected
@@ -255,7 +257,7 @@ fn first_mistake(rejected: &Rejected) -> String {
         .map_or_else(String::new, |mistake| finding_line(&rejected.source, mistake))
 }
 
-/// "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
+/// A finding in one line, such as "wsguard.toml:3:1: unknown key `per_pi` (did you mean `per_ip`?)".
 pub fn finding_line(source: &Source, finding: &Finding) -> String {
     let place = match finding.span {
         Some(_) => {
@@ -271,7 +273,7 @@ pub fn finding_line(source: &Source, finding: &Finding) -> String {
     format!("{place}{}{hint}", finding.title)
 }
 
-/// Whether users other than its owner and group may write to a file.
+/// Whether users outside the file's owner and group may write to it.
 pub fn is_world_writable(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(path)?.mode() & 0o002 != 0)

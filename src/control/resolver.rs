@@ -1,4 +1,4 @@
-//! Resolves the names of servers in the background, so that no connection waits for it.
+//! Resolves the names of servers in the background, so that no connection waits for DNS.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,7 +14,8 @@ use crate::live::in_force::{InForce, Live};
 use crate::telemetry::log::Line;
 use crate::telemetry::survive::survive;
 
-/// Resolves every name once, in the calling thread, then every 30 s on one of its own, for as long as `live` is held by another.
+/// Resolves every name: once in the calling thread, then every 30 s on a thread of its own. The thread ends when nothing
+/// else holds `live` any more.
 pub fn start(live: &Arc<Live>) -> io::Result<()> {
     resolve(live, true);
     let live = Arc::downgrade(live);
@@ -52,8 +53,8 @@ fn resolve(live: &Live, is_first: bool) {
     });
 }
 
-/// Applies the result of a look-up, and returns what has to be logged. If the look-up fails, a server keeps its last
-/// addresses, so that a name server that is away takes no server down.
+/// Applies the result of a look-up, and returns the level and the text to log, if any. If the look-up fails, the server
+/// keeps its last addresses: a name server that does not answer must not take servers down.
 fn apply(server: &Server, found: io::Result<Vec<SocketAddr>>, is_first: bool) -> Option<(LogLevel, String)> {
     let was_up = server.is_up();
     match found {
@@ -77,7 +78,7 @@ fn for_each_name(in_force: &InForce, with: impl Fn(&Server, &str, u16)) {
     }
 }
 
-/// Sorted, so that a resolver that shuffles its answers changes nothing.
+/// Looks up a name. The addresses are sorted, so that a new order of the same addresses is no change.
 fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let addresses: BTreeSet<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     Ok(addresses.into_iter().collect())
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_moves_takes_its_server_along() {
+    fn a_server_takes_the_new_addresses_of_its_name() {
         let server = unresolved();
         assert_eq!(apply(&server, Ok(at(1)), true), None);
         let (level, _) = apply(&server, Ok(at(2)), false).unwrap();
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_never_resolved_is_told_once_and_its_server_is_down_until_it_does() {
+    fn a_name_that_never_resolved_is_logged_once_and_its_server_is_down_until_it_resolves() {
         let server = unresolved();
         let (level, message) = apply(&server, away(), true).unwrap();
         assert_eq!(level, LogLevel::Warn);

@@ -1,5 +1,4 @@
-//! Notifies systemd (`sd_notify(3)`): that the guard serves, reloads or stops, its status, and that every worker still
-//! runs.
+//! Notifies systemd (`sd_notify(3)`) of start, reload, stop and status, and feeds its watchdog while every worker runs.
 
 use std::fmt::Write;
 use std::io;
@@ -18,8 +17,8 @@ use crate::live::phase::Phase;
 pub struct Reloading<'a>(&'a Guard);
 
 impl<'a> Reloading<'a> {
-    /// Notifies systemd that a reload begins. With `Type=notify-reload` systemd waits for this and its end after it has
-    /// sent HUP.
+    /// Notifies systemd that a reload begins. With `Type=notify-reload`, systemd sends HUP and then waits for the reload's
+    /// begin and end.
     pub fn begin(guard: &'a Guard) -> Self {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => guard.notify(&[NotifyState::Reloading, now]),
@@ -52,7 +51,7 @@ pub fn start(guard: &Arc<Guard>) -> io::Result<()> {
 }
 
 impl Guard {
-    /// Notifies systemd that the stop begins.
+    /// Notifies systemd that the guard begins to stop.
     pub(crate) fn notify_stopping(&self) {
         self.notify_with_status(NotifyState::Stopping);
     }
@@ -67,7 +66,7 @@ impl Guard {
         }
     }
 
-    /// The status, in a line.
+    /// The status, in one line.
     fn status(&self) -> String {
         let in_force = self.in_force();
         let (process, open) = (&in_force.process, self.alive());
@@ -80,20 +79,20 @@ impl Guard {
             process.reloads.generation()
         );
         if let Some(error) = process.reloads.last().error {
-            // A second line would be another variable.
+            // systemd would read a second line as another variable.
             let _never = write!(status, "; reload refused: {}", error.replace(char::is_control, " "));
         }
         status
     }
 }
 
-/// Reads the state of the guard.
+/// Reports the status of the guard, and feeds the watchdog while every worker runs.
 struct StatusReporter {
     guard: Weak<Guard>,
     watchdog: Option<Duration>,
     /// The status that was sent last.
     status: String,
-    /// That a worker is stuck has been logged.
+    /// Whether a stuck worker has been logged.
     is_stuck: bool,
 }
 
@@ -119,12 +118,12 @@ impl StatusReporter {
         }
     }
 
-    /// Notifies the watchdog if no worker is stuck. Returns when to look again.
+    /// Notifies the watchdog if no worker is stuck. Returns the time until the next check.
     fn ping(&mut self, guard: &Guard, watchdog: Duration, now: Instant) -> Duration {
         let half = watchdog / 2;
         let Some(worker) = guard.stuck_worker(half, now) else {
             self.is_stuck = false;
-            // If this one is lost, the next may arrive.
+            // If this message is lost, the next may arrive.
             let _lost = guard.notifier.send(&[NotifyState::Watchdog]);
             return half;
         };
@@ -140,12 +139,12 @@ impl StatusReporter {
     fn send_status(&mut self, guard: &Guard) {
         let status = guard.status();
         if status != self.status {
-            // If this one is lost, the next change is sent all the same.
+            // If this message is lost, the next change is still sent.
             let _lost = guard.notifier.send(&[NotifyState::Status(&status)]);
             self.status = status;
         }
     }
 }
 
-/// A status that changes all the time is sent this often.
+/// The time between two checks of the status, so that a status that changes all the time is not sent more often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(2);
