@@ -1,5 +1,5 @@
-//! The policy in force, and the state that it is applied to. A reload builds another [`InForce`] and swaps the pointer;
-//! zones, pending rooms and servers are carried over by name, so that their counts outlive the policy.
+//! The policy in force, and the state that it is applied to. A reload builds another [`InForce`] and swaps the pointer. The
+//! state of zones, pending rooms and servers is carried over by name, so their counts outlive the policy.
 
 use std::sync::{Arc, Weak};
 
@@ -19,7 +19,7 @@ use super::listener::Listener;
 use super::process::ProcessState;
 use super::zone::{Zone, ZoneState};
 
-/// The pointer to the [`InForce`] of the newest policy, for everything below `control` that needs it.
+/// The pointer to the [`InForce`] of the newest policy. The code below `control` reads it.
 #[derive(Debug)]
 pub struct Live(ArcSwap<InForce>);
 
@@ -28,13 +28,13 @@ pub struct Live(ArcSwap<InForce>);
 pub struct InForce {
     /// The policy.
     pub policy: Policy,
-    /// In the order of `policy.zones`.
+    /// The zones, in the order of `policy.zones`.
     pub zones: Vec<Arc<Zone>>,
-    /// In the order of `policy.upstreams`.
+    /// The upstreams, in the order of `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order of `policy.routes`.
     destinations: Vec<Arc<Destination>>,
-    /// In the order of `policy.listeners`.
+    /// The listeners, in the order of `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,
     /// State that belongs to the process.
     pub process: Arc<ProcessState>,
@@ -44,16 +44,17 @@ pub struct InForce {
 /// Zones, listeners and servers that a reload has removed and that may still be in use.
 #[derive(Debug, Default)]
 struct Removed {
-    /// Zones that the last reload removed, and earlier ones while they are not empty.
+    /// The zones that the last reload removed, and zones that earlier reloads removed, until they are empty.
     zones: Vec<Arc<Zone>>,
-    /// Listeners that the last reload removed, and earlier ones while sockets are pending there.
+    /// The listeners that the last reload removed, and listeners that earlier reloads removed, until they have no pending
+    /// sockets.
     listeners: Vec<Arc<Listener>>,
-    /// Servers, while a connection uses them or a previous policy may still dial them.
+    /// The removed servers. A server is gone when no connection uses it and no previous policy can dial it.
     servers: Vec<Weak<Server>>,
 }
 
 impl Live {
-    /// The first policy of a process.
+    /// Begins with the first policy of a process.
     pub fn new(first: InForce) -> Self {
         Self(ArcSwap::from_pointee(first))
     }
@@ -80,7 +81,8 @@ impl Live {
 }
 
 impl InForce {
-    /// Applies `policy` to the state that is carried over from `before`: nothing, for the first policy of a process.
+    /// Applies `policy` to the state that is carried over from `before`. `before` is `None` for the first policy of a
+    /// process.
     pub fn build(policy: Policy, process: Arc<ProcessState>, capacity: &Capacity, before: Option<&Self>) -> Self {
         let states = zone_states(&policy, &process, capacity, before);
         let zones: Vec<Arc<Zone>> = policy
@@ -122,8 +124,8 @@ impl InForce {
             })
             .collect();
         let removed = Removed {
-            // At this moment a connection may be decided under the previous policy, so its zones stay although they
-            // look empty.
+            // A connection may be decided under the previous policy at this moment. So the zones of that policy stay, even
+            // if they look empty.
             zones: before
                 .into_iter()
                 .flat_map(|before| {
@@ -133,7 +135,7 @@ impl InForce {
                 .filter(|old| !zones.iter().any(|zone| zone.is(old)))
                 .cloned()
                 .collect(),
-            // Likewise, a connection that is queued on a closing socket is accepted after this.
+            // The same holds for listeners: a connection that is queued on a closing socket may be accepted after this.
             listeners: before
                 .into_iter()
                 .flat_map(|before| {
@@ -161,23 +163,23 @@ impl InForce {
         &self.destinations[route.nth]
     }
 
-    /// The zones of the policy, then removed ones that are not empty yet.
+    /// The zones of the policy, then the removed zones that are not empty yet.
     pub fn all_zones(&self) -> impl Iterator<Item = &Arc<Zone>> {
         self.zones.iter().chain(&self.removed.zones)
     }
 
-    /// The listeners of the policy, then removed ones.
+    /// The listeners of the policy, then the removed listeners.
     pub fn all_listeners(&self) -> impl Iterator<Item = &Arc<Listener>> {
         self.listeners.iter().chain(&self.removed.listeners)
     }
 
-    /// The listeners of the policy, then removed ones with pending sockets.
+    /// The listeners of the policy, then the removed listeners with pending sockets.
     pub fn listeners_in_use(&self) -> impl Iterator<Item = &Arc<Listener>> {
         let removed = self.removed.listeners.iter().filter(|old| !old.is_empty());
         self.listeners.iter().chain(removed)
     }
 
-    /// Every room that may have pending sockets.
+    /// Every pending room that may have sockets.
     pub fn rooms(&self) -> impl Iterator<Item = &Arc<PendingRoom>> {
         self.all_listeners().map(|listener| &listener.room)
     }
@@ -239,7 +241,7 @@ fn zone_states(
     zones
         .map(|((zone, connections), state)| {
             state.unwrap_or_else(|| {
-                // A removed zone comes back: it keeps its rates, and its metrics begin at 0.
+                // A removed zone that comes back keeps its rates. Its metrics begin at 0.
                 let gone = before.and_then(|before| before.zone_named(&zone.name));
                 let counts = gone.map(|zone| Arc::clone(&zone.state.counts));
                 Arc::new(ZoneState::begin(&zone.name, counts, *connections, process))
@@ -248,7 +250,8 @@ fn zone_states(
         .collect()
 }
 
-/// Upstreams that name the same target share its server: its load is one number for all of them.
+/// The server of a target, which is made if it is not `known`. Upstreams with the same target share one server, so the load
+/// of the server is one number.
 fn server(known: &mut Vec<Arc<Server>>, target: &Target) -> Arc<Server> {
     if let Some(server) = known.iter().find(|server| server.target() == target) {
         return Arc::clone(server);

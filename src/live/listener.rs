@@ -11,20 +11,21 @@ use crate::telemetry::metrics::Metrics;
 /// A listener in force.
 #[derive(Debug)]
 pub struct Listener {
-    /// Its policy.
+    /// The listener's policy.
     pub policy: Arc<ListenerPolicy>,
-    /// Its pending sockets, which outlive the policy.
+    /// The listener's pending sockets, which outlive the policy.
     pub room: Arc<PendingRoom>,
-    /// Sockets accepted.
+    /// The number of sockets that were accepted.
     pub accepted: IntCounter,
-    /// Connections that ended without a byte, or behind a PROXY header that names no client.
+    /// The number of connections that ended without a byte, or after a PROXY header that names no client.
     pub silent_closes: IntCounter,
-    /// Requests with forwarding headers from a hop that is not trusted.
+    /// The number of requests with forwarding headers from a hop that is not trusted.
     pub untrusted_forwarded: IntCounter,
 }
 
 impl Listener {
-    /// A listener under `policy`. `before` is the listener of this name that was in force until now, if there was one.
+    /// Makes a listener under `policy`. `before` is the listener with the same name that was in force until now, if there
+    /// was one.
     pub(super) fn build(
         policy: &Arc<ListenerPolicy>,
         max_pending: u32,
@@ -47,12 +48,12 @@ impl Listener {
         }
     }
 
-    /// Whether two listeners, under whatever policies, are the same one.
+    /// Whether two listeners are the same one, even under different policies.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.room, &other.room)
     }
 
-    /// Whether it has no pending sockets.
+    /// Whether the listener has no pending sockets.
     pub fn is_empty(&self) -> bool {
         self.room.taken() == 0
     }

@@ -1,4 +1,4 @@
-//! The policy in force with its zones, listeners and servers, and the state that outlives a reload.
+//! The policy in force, with its zones, listeners and servers, and the state that outlives a reload.
 
 pub mod capacity;
 pub mod destination;

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 /// A stage of the process's life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It serves.
+    /// The process serves.
     Serving,
-    /// It still serves, and health checks already answer 503.
+    /// The process still serves, but health checks already answer 503.
     Leaving,
-    /// It accepts no connections and closes the open ones.
+    /// The process accepts no connections and closes the open ones.
     Draining,
 }
 
@@ -23,7 +23,7 @@ impl CurrentPhase {
         self.0.load(Relaxed) == phase as u8
     }
 
-    /// Moves on to `phase`; an earlier one changes nothing.
+    /// Moves on to `phase`. If the process is already in a later phase, nothing changes.
     pub fn enter(&self, phase: Phase) {
         self.0.fetch_max(phase as u8, Relaxed);
     }

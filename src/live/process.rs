@@ -1,4 +1,4 @@
-//! The state of the process that outlives every reload.
+//! State of the process that outlives every reload.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,15 +26,15 @@ pub struct ProcessState {
     pub admission: Arc<Admission>,
     /// The prefix lengths that client keys are cut to.
     prefixes: Prefixes,
-    /// The translations (NAT64 and the like) that are undone before a key is cut.
+    /// The address translations (NAT64 and the like) that are undone before an address is cut to a key.
     translations: TranslationPrefixes,
     /// The process ceiling, less the part that is set aside for exempt zones.
     pub budget: Arc<Budget>,
     /// The whole process ceiling, in connections.
     pub connections_limit: AtomicU32,
-    /// Connections that hold a permit, counted a second time: the drift metric compares the two counts.
+    /// The number of connections that hold a permit. The zones count them too; the drift metric compares the counts.
     pub alive: AtomicI64,
-    /// Worker threads.
+    /// The number of worker threads.
     pub workers: usize,
     /// The descriptor limit.
     pub descriptors: u64,
@@ -46,9 +46,9 @@ pub struct ProcessState {
     pub trusts_nobody: AtomicBool,
     /// Hints for operators.
     pub advice: Advice,
-    /// The outcome of reloads.
+    /// The outcomes of reloads.
     pub reloads: Reloads,
-    /// Whether the process serves, or is about to end.
+    /// The phase of the process: it serves, or is about to end.
     pub phase: CurrentPhase,
     /// When the process began to serve.
     pub started: SystemTime,
@@ -60,7 +60,7 @@ pub struct ProcessState {
 }
 
 impl ProcessState {
-    /// State for a process that begins now, with this many worker threads and descriptors.
+    /// Makes the state for a process that begins now, with this many worker threads and descriptors.
     pub fn begin(
         policy: &Policy,
         capacity: &Capacity,
@@ -100,7 +100,7 @@ impl ProcessState {
         })
     }
 
-    /// Takes over the settings of a policy that concern the whole process.
+    /// Takes over those settings of a policy that concern the whole process.
     pub fn adopt(&self, policy: &Policy, capacity: &Capacity) {
         self.budget.set_limit(Some(capacity.common_connections));
         self.connections_limit.store(capacity.process_connections, Relaxed);

@@ -16,16 +16,16 @@ pub struct Reloads {
 /// The last attempt to put a policy in force.
 #[derive(Clone, Debug)]
 pub struct LastReload {
-    /// When the attempt was made.
+    /// The time of the attempt.
     pub at: SystemTime,
-    /// When an attempt last succeeded.
+    /// The time of the last attempt that succeeded.
     pub succeeded_at: SystemTime,
-    /// Why the attempt was refused.
+    /// Why the attempt was refused; `None` if it succeeded.
     pub error: Option<String>,
 }
 
 impl Reloads {
-    /// The first policy is in force since `now`.
+    /// The state before any reload: the first policy is in force since `now`.
     pub fn begin(now: SystemTime) -> Self {
         Self {
             generation: AtomicU64::new(1),

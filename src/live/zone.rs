@@ -15,33 +15,34 @@ use super::process::ProcessState;
 /// A zone in force.
 #[derive(Debug)]
 pub struct Zone {
-    /// Its policy.
+    /// The zone's policy.
     pub policy: Arc<ZonePolicy>,
-    /// Its limits; the budget of an exempt zone is cut to the part that is set aside for it.
+    /// The zone's limits. The budget of an exempt zone is lowered to the number of connections that is reserved for it.
     pub rules: ZoneRules,
-    /// The limits and timeouts that all its open connections share.
+    /// The limits and timeouts that all open connections of the zone share.
     pub limits: Arc<ConnLimits>,
-    /// Its counts.
+    /// The zone's counts.
     pub state: Arc<ZoneState>,
 }
 
 /// A zone's counts, which outlive its policy.
 #[derive(Debug)]
 pub struct ZoneState {
-    /// Its name.
+    /// The zone's name.
     pub name: Arc<str>,
-    /// Its budget and rate.
+    /// The zone's budget and rate.
     pub counts: Arc<ZoneCounts>,
-    /// The traffic of its connections, by worker.
+    /// The traffic of the zone's connections, by worker.
     pub relay_counters: Vec<Arc<RelayCounters>>,
-    /// Its metrics.
+    /// The zone's metrics.
     pub metrics: ZoneMetrics,
-    /// The searches of new connections at their cap for the slot of a dead connection.
+    /// Limits the searches for ghosts. A new connection of a client at its cap searches for a ghost of the same client, to
+    /// take its slot.
     pub ghost_searches: Arc<Budget>,
 }
 
 impl Zone {
-    /// A zone under `policy`, with a budget of this many `connections`; `None` is off.
+    /// Makes a zone under `policy`, with a budget of this many `connections`; `None` is off.
     pub(super) fn build(
         policy: &Arc<ZonePolicy>,
         connections: Option<u32>,
@@ -66,19 +67,19 @@ impl Zone {
         }
     }
 
-    /// Whether two zones, under whatever policies, are the same one.
+    /// Whether two zones are the same one, even under different policies.
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state.counts, &other.state.counts)
     }
 
-    /// Whether it has no open connections.
+    /// Whether the zone has no open connections.
     pub fn is_empty(&self) -> bool {
         self.state.counts.budget.used() == 0
     }
 }
 
 impl ZoneState {
-    /// Counts that begin at 0. A zone that comes back under its old name keeps its `counts`, so that its rates go on.
+    /// Makes counts that begin at 0. A zone that comes back under its old name keeps its `counts`, so that its rates go on.
     pub(super) fn begin(
         name: &Arc<str>,
         counts: Option<Arc<ZoneCounts>>,
@@ -95,5 +96,5 @@ impl ZoneState {
     }
 }
 
-/// The most searches of a zone at once. Each holds a pending seat for up to 1.5 s.
+/// The most searches for ghosts in a zone at once. Each search holds a pending seat for up to 1.5 s.
 const MOST_GHOST_SEARCHES: u32 = 100;
