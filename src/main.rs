@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Holds less for an idle connection than the system's allocator does. A thread of its own gives what a flood has left
-/// behind back to the kernel, also when nothing is allocated any more.
+/// The allocator jemalloc: it holds less memory for an idle connection than the system's allocator does. A background
+/// thread of its own returns memory that a flood has left behind to the kernel, even if nothing is allocated any more.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

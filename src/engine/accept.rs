@@ -19,8 +19,8 @@ use crate::engine::bound_listener::BoundListener;
 use crate::engine::context::Context;
 use crate::engine::drive::drive;
 
-/// Accepts on one socket until its listener closes. Then it accepts what is queued there, so that no client that has
-/// connected is reset, and closes the socket.
+/// Accepts connections on one socket until its listener closes. Then it accepts the connections that are still queued,
+/// so that no connected client is reset, and closes the socket.
 pub async fn accept(
     socket: AcceptSocket,
     bound: Arc<BoundListener>,
@@ -29,7 +29,7 @@ pub async fn accept(
 ) {
     let mut spare = SpareDescriptor::new();
     let mut back_off = FIRST_BACK_OFF;
-    // Checked each time: as long as another connection is waiting, the select below never looks at it.
+    // The loop checks `closes` on every turn: while connections are waiting, the select below never looks at it.
     while !*closes.borrow() {
         let readiness = tokio::select! {
             biased;
@@ -54,7 +54,7 @@ pub async fn accept(
                 tokio::task::yield_now().await;
                 continue;
             }
-            // A waiting client is closed at once, instead of getting nothing.
+            // A waiting client is closed at once. Otherwise it would wait without an answer.
             Some(AcceptFault::Descriptors) => spare.refuse_one(&socket),
             Some(AcceptFault::Machine) => {}
         }
@@ -72,7 +72,8 @@ pub async fn accept(
         }
         tokio::time::sleep(HANDSHAKE_ROUND_TRIP).await;
     }
-    // No more than can have been queued when it closed: during a flood the queue never becomes empty.
+    // At most as many connections as the queue can have held when the listener closed: during a flood the queue never
+    // becomes empty.
     for _ in 0..=bound.listener().policy.backlog {
         match socket.accept() {
             Ok(Some((accepted, peer))) => start_walk(accepted, peer, &bound, &cx),
@@ -85,7 +86,7 @@ pub async fn accept(
             }
         }
     }
-    // Before `bound` is dropped, because a reload that waits for that binds the address again.
+    // The socket is closed before `bound` is dropped: a reload waits for that drop and then binds the address again.
     drop(socket);
 }
 
@@ -137,7 +138,8 @@ fn log_error(error: &io::Error, bound: &BoundListener, cx: &Context) {
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 const LONGEST_BACK_OFF: Duration = Duration::from_millis(250);
-/// How long a client whose TCP handshake has begun when the socket is about to close has to finish it: a round trip.
+/// The time that a client has to finish a TCP handshake which has begun when the socket is about to close: a round
+/// trip.
 const HANDSHAKE_ROUND_TRIP: Duration = Duration::from_millis(150);
 /// Connections that are accepted before other tasks may run.
 const BATCH: usize = 64;

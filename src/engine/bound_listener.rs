@@ -1,4 +1,4 @@
-//! A bound address. Its sockets outlive the policy that had them bound.
+//! A bound address. A reload that replaces the policy leaves its sockets open.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::live::listener::Listener;
 use crate::net::address::Bind;
 use crate::net::bound::{BoundSockets, SocketFile};
 
-/// A bound address. The accept loops of all workers hold it, and look up the listener for each connection.
+/// A bound address. The accept loops of all workers hold it, and read the listener in it for each connection.
 #[derive(Debug)]
 pub struct BoundListener {
     asked: Bind,
@@ -22,8 +22,8 @@ pub struct BoundListener {
     closes: watch::Sender<bool>,
 }
 
-/// The listener that the address belongs to, and the policy that says so. They are read together: a connection must not
-/// meet the listener of one policy with the trusted proxies of another.
+/// The listener that the address belongs to, and the policy that this listener is part of. They are read together: a
+/// connection must not meet the listener of one policy with the trusted proxies of another.
 #[derive(Debug)]
 struct Owner {
     listener: Arc<Listener>,
@@ -31,8 +31,8 @@ struct Owner {
 }
 
 impl BoundListener {
-    /// The sockets for the bind `asked`. Their address may differ from it, if the port in it is 0 or the sockets are
-    /// inherited.
+    /// Makes a bound listener of the sockets for the bind `asked`. The address of the sockets may differ from `asked`:
+    /// the port in it may be 0, or the sockets may be inherited.
     pub fn new(asked: Bind, bound: &BoundSockets, listener: Arc<Listener>, in_force: Arc<InForce>) -> Arc<Self> {
         Arc::new(Self {
             asked,
@@ -44,8 +44,9 @@ impl BoundListener {
         })
     }
 
-    /// The position of the listener of `policy` that takes the address over, and the bind that it matches: one that
-    /// means the same address, however it is written, or else one that is written as before.
+    /// Finds the listener of `policy` that takes the address over. Returns the listener's position and its matching
+    /// bind. A bind that means the same address has precedence, however it is written; otherwise one that is written as
+    /// before matches.
     pub fn successor<'p>(&self, policy: &'p Policy) -> Option<(usize, &'p Bind)> {
         if !self.is_reachable() {
             return None;
@@ -58,8 +59,8 @@ impl BoundListener {
         &self.address
     }
 
-    /// Whether its address still leads to it: the file of a Unix socket may have been removed, or replaced by another
-    /// program.
+    /// Whether a client that connects to the address still reaches these sockets: the file of a Unix socket may have
+    /// been removed, or replaced by another program.
     pub fn is_reachable(&self) -> bool {
         self.file.as_ref().is_none_or(SocketFile::is_there)
     }
@@ -69,12 +70,12 @@ impl BoundListener {
         self.is_inherited
     }
 
-    /// The listener that it belongs to now.
+    /// The listener that the address belongs to now.
     pub fn listener(&self) -> Arc<Listener> {
         Arc::clone(&self.owner.load().listener)
     }
 
-    /// The same, with the policy that says so.
+    /// The listener that the address belongs to now, and the policy that this listener is part of.
     pub fn in_force(&self) -> (Arc<Listener>, Arc<InForce>) {
         let owner = self.owner.load();
         (Arc::clone(&owner.listener), Arc::clone(&owner.in_force))
@@ -98,7 +99,8 @@ impl BoundListener {
         self.closes.subscribe()
     }
 
-    /// Whether every accept loop has closed its socket and dropped this, so that the caller is the last holder.
+    /// Whether every accept loop has closed its socket and dropped its reference, so that the caller holds the last
+    /// one.
     pub fn is_unused(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1
     }

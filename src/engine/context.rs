@@ -12,11 +12,11 @@ use crate::engine::registry::Registry;
 #[derive(Debug)]
 pub struct Context {
     index: usize,
-    /// What is in force.
+    /// The policy in force, and the state that outlives it.
     pub live: Arc<Live>,
     /// The open connections of all workers.
     pub registry: Arc<Registry>,
-    /// The searches for ghosts of all workers.
+    /// The permits to search for ghosts, for all workers.
     pub search_permits: Arc<SearchPermits>,
     parked: ParkedSet,
 }

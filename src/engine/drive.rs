@@ -147,8 +147,8 @@ fn refuse(recorded: RecordedConn, stop: &Stop, cx: &Context) {
     }
 }
 
-/// Keeps a connection that was refused at its client's cap on its pending seat, until it is known whether one of the
-/// client's old connections is dead.
+/// Keeps a connection at its client's cap on its pending seat, until the search has shown whether one of the client's
+/// old connections is dead.
 async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search: GhostSearch, cx: Arc<Context>) {
     let stop = loop {
         tokio::time::sleep(GhostSearch::PAUSE).await;
@@ -160,13 +160,14 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
             Found::Nothing => break at_cap.stop,
             Found::Slot => {}
         }
-        // If it is refused in the end, it gets the answer of the last decision, under the policy in force then.
+        // A connection that is refused in the end gets the answer of the last decision, under the policy in force then.
         match decide_again(&recorded.conn, &at_cap, &cx.live) {
             Decision::Admit(admitted) => return connect(recorded, admitted, &cx),
             Decision::Refuse(stop) => break stop,
             Decision::AtCap(again) => at_cap = again,
         }
-        // Otherwise the slot is not free yet, or another connection got it.
+        // The search goes on if it is still for this client and zone: the slot is not free yet, or another connection
+        // got it.
         if !search.is_for(&at_cap.zone, at_cap.client) {
             break at_cap.stop;
         }
@@ -174,13 +175,13 @@ async fn wait_for_slot(mut recorded: RecordedConn, mut at_cap: AtCap, mut search
     refuse(recorded, &stop, &cx);
 }
 
-/// Registers a socket with the runtime, and with nothing else.
+/// Moves a socket from the parked set to the runtime.
 fn register(mut socket: AcceptedSocket<Unregistered>, cx: &Context) -> io::Result<AcceptedSocket> {
     cx.parked().deregister(&mut socket);
     socket.register()
 }
 
-/// The machine has no room for another socket.
+/// The stop for a connection whose socket does not fit: the machine has no room for another one.
 fn no_room(error: &io::Error) -> Stop {
     Stop::because(RejectReason::ProcessFull, error.to_string())
 }

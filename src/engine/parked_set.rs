@@ -25,7 +25,7 @@ pub struct ParkedSet {
     wakes: UnboundedSender<Token>,
 }
 
-/// Connections that were woken, whether bytes have come or not.
+/// Receives the tokens of connections that were woken, whether bytes have come or not.
 pub type Wakes = UnboundedReceiver<Token>;
 
 /// A connection that is not parked any longer.
@@ -37,7 +37,7 @@ pub enum Unparked {
     Idle(Box<IdleConn>),
 }
 
-/// Boxed, so that a table that is half empty is small.
+/// The parked connections by token. They are boxed, so that a half-empty table is small.
 #[derive(Debug)]
 struct Slots<T>(Mutex<HashMap<Token, Box<T>>>);
 
@@ -70,8 +70,8 @@ impl ParkedSet {
         Ok(())
     }
 
-    /// Prepares an open connection to be parked: from here on events of either side, and commands, are reported here.
-    /// False if it can't be parked; then nothing has changed, and its `task` continues.
+    /// Prepares an open connection to be parked: from here on, events of either socket and commands are reported to
+    /// this set. Returns false if the connection can't be parked; then nothing has changed, and its `task` continues.
     ///
     /// The runtime still watches its sockets, so that nothing is lost if the kernel has no room to watch them here.
     pub fn prepare_to_park(&self, open: &mut OpenConn<Legs>, task: &Waker) -> bool {
@@ -103,8 +103,8 @@ impl ParkedSet {
         self.epoll.wait(events).await
     }
 
-    /// Takes out a parked connection. It may be gone by now, and its token may belong to another connection; that one
-    /// then finds that no bytes have come.
+    /// Takes out a parked connection. The connection that was reported may be gone by now, and its token may belong to
+    /// another one; the other one then finds that no bytes have come.
     pub fn take(&self, token: Token) -> Option<Unparked> {
         if let Some(conn) = self.pending.take(token) {
             return Some(Unparked::Pending(conn));
@@ -148,8 +148,8 @@ impl<T> Default for Slots<T> {
     }
 }
 
-/// Wakes a parked connection. Its room calls it when its seat ends, and another thread when it has a command for the
-/// connection, for example a worker that searches a slot for a new connection.
+/// Wakes a parked connection. The pending room calls it when the connection's seat ends. Another thread calls it when
+/// it has a command for the connection, for example a worker that searches for a slot for a new connection.
 struct ParkedWaker {
     token: Token,
     wakes: UnboundedSender<Token>,
@@ -166,7 +166,7 @@ impl Wake for ParkedWaker {
 mod tests {
     use super::*;
 
-    /// Together with its place in the table, its waker and its seat, that is less than half a KiB.
+    /// A parked pending connection, its place in the table, its waker and its seat take less than half a KiB together.
     #[test]
     fn a_parked_pending_connection_is_small() {
         assert!(size_of::<PendingConn>() <= 160, "{}", size_of::<PendingConn>());

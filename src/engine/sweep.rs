@@ -22,7 +22,7 @@ pub struct LastSweep {
 }
 
 impl LastSweep {
-    /// For a worker that starts `now`, which counts as its first sweep.
+    /// The state of a worker that starts `now`. The start counts as its first sweep.
     pub fn begin(now: Instant) -> Self {
         Self {
             started: now,
@@ -62,12 +62,12 @@ pub(crate) async fn sweep(cx: Arc<Context>, last: Arc<LastSweep>) {
     }
 }
 
-/// Ends pending sockets at their deadline. A room returns when its next deadline is due. A socket that comes in the
-/// meantime is due later than the next look, unless a reload has made the timeout shorter than that.
+/// Ends pending sockets at their deadline. Each room returns when its next deadline is due. The deadline of a socket
+/// that comes in the meantime is later than the next look, unless a reload has made the timeout shorter.
 pub(crate) async fn expire(cx: Arc<Context>) {
     loop {
         let in_force = cx.live.in_force();
-        // Regular looks show the clock that the process is running.
+        // Reading the clock at regular times shows it that the process is running.
         let now = in_force.process.clock.now();
         let next = survive(|| expire_due(&in_force, now)).unwrap_or(now + EVERY);
         let next = in_force.process.clock.monotonic(next);
@@ -76,7 +76,7 @@ pub(crate) async fn expire(cx: Arc<Context>) {
     }
 }
 
-/// Ends the pending sockets whose deadline has passed, and returns when to look again.
+/// Ends the pending sockets whose deadline has passed. Returns when to look again.
 fn expire_due(in_force: &InForce, now: Instant) -> Instant {
     fault::point("expire");
     let next = in_force

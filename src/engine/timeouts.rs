@@ -22,21 +22,21 @@ pub(crate) struct ConnTimers {
     moved_at: Tick,
     /// [`Observation::acked`] at the last step.
     acked: u32,
-    /// When the client last took bytes, or none were waiting for it.
+    /// The last time at which the client took bytes, or at which none were waiting for it.
     acked_at: Tick,
     /// [`Observation::activity`] at the last step.
     activity: u16,
     /// When the client last sent something.
     active_at: Tick,
     ping: PingState,
-    /// When the client's host acknowledged our ping, or when the client last took other bytes after that. Beside the state,
-    /// as it would take more room inside it.
+    /// When the client's host acknowledged our ping, or when the client last took other bytes after that. This is a field
+    /// of its own, because it would take more room inside the state of the ping.
     delivered_at: Tick,
-    /// Where in the last tenth of `lifetime` it ends: 0 is at 0.9, `u16::MAX` at 1.0.
+    /// Where in the last tenth of `lifetime` the connection ends: 0 is at 0.9, `u16::MAX` at 1.0.
     lifetime_jitter: u16,
-    /// Steps until it no longer counts as new.
+    /// Steps until the connection no longer counts as new.
     new_for: u8,
-    /// Bytes have moved since it was last asked to park.
+    /// Bytes have moved since the connection was last asked to park.
     may_park: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Observation {
     pub(crate) has_unacked: bool,
     /// Bytes the client has acknowledged, modulo 2^32.
     pub(crate) acked: u32,
-    /// Changes with all that comes from the client; 0 until then.
+    /// Changes whenever something comes from the client; 0 until then.
     pub(crate) activity: u16,
     /// What became of our last ping.
     pub(crate) delivery: PingDelivery,
@@ -129,7 +129,7 @@ impl ConnTimers {
         self.opened_at
     }
 
-    /// How long no byte has moved, as of the last step.
+    /// For how long no byte has moved, as of the last step.
     pub(crate) fn silence(&self, now: Tick) -> Duration {
         now.since(self.moved_at)
     }
@@ -174,8 +174,9 @@ impl ConnTimers {
         actions
     }
 
-    /// Whether this connection may be dead, on behalf of a new connection that needs its slot. If it is to be pinged,
-    /// the ping counts as sent from here on. `activity` and `is_unread` are as in [`Observation`].
+    /// Whether this connection may be dead. The question is asked when a new connection needs its slot. If the answer
+    /// is to ping the client, the ping counts as sent from here on. `activity` and `is_unread` are as in
+    /// [`Observation`].
     pub(crate) fn suspect(&mut self, activity: u16, is_unread: bool, liveness: &Liveness, now: Tick) -> Suspicion {
         let Some(ping) = liveness.ping else {
             return Suspicion::AliveFor(Duration::MAX);
@@ -227,8 +228,8 @@ impl ConnTimers {
             return Some(CloseReason::FirstMessage);
         }
         match (self.ping, liveness.ping) {
-            // A client that only listens sends nothing of its own: its pong is its first message, and it has half of the
-            // time for it.
+            // A client that only listens sends nothing of its own, so its first message is a pong. The ping goes out
+            // after half of the time for the first message, and the client has the other half to answer.
             (PingState::None, ping) => {
                 if is_due(ping) || is_due(first_message.map(|limit| limit / 2)) {
                     (self.ping, actions.ping) = (PingState::Sent, true);

@@ -62,7 +62,7 @@ fn with_legs<L, M>(open: OpenConn<L>, change: impl FnOnce(L) -> io::Result<M>, c
 
 /// The task of a connection that is not idle.
 struct Tunnel {
-    /// Until it is parked.
+    /// The connection, until it is parked.
     open: Option<OpenConn<Legs>>,
     cx: Arc<Context>,
 }
@@ -96,10 +96,10 @@ impl Future for Tunnel {
 mod tests {
     use super::*;
 
-    /// The runtime puts 96 bytes around it, and takes steps of 128: up to here its task is 512.
+    /// The runtime adds 96 bytes to the future, and allocates in steps of 128: up to this size a task takes 512 bytes.
     #[test]
     fn the_task_of_an_open_connection_is_small() {
-        // Two sockets, of which mio knows more in a debug build.
+        // In a debug build mio stores more for each of the two sockets.
         let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 };
         assert!(size_of::<Tunnel>() <= 416 + of_debug_builds, "{}", size_of::<Tunnel>());
     }

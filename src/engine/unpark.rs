@@ -12,8 +12,8 @@ use crate::engine::parked_set::{ParkedSet, Unparked, Wakes};
 use crate::engine::tunnel;
 use crate::telemetry::survive::survive;
 
-/// Resumes the worker's parked connections: some at a time, so that other tasks can run, and each by itself, so that a
-/// panic ends only the connection that caused it.
+/// Resumes the worker's parked connections. It resumes a few at a time, so that other tasks can run. Each one is
+/// resumed by itself, so that a panic ends only the connection that caused it.
 pub(crate) async fn unpark(cx: Arc<Context>, mut wakes: Wakes) {
     let mut events = Vec::with_capacity(ParkedSet::AT_ONCE);
     let mut woken = Vec::with_capacity(ParkedSet::AT_ONCE);

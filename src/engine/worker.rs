@@ -34,11 +34,11 @@ pub struct Worker {
 /// The values that all workers share.
 #[derive(Clone, Debug)]
 pub struct Common {
-    /// What is in force.
+    /// The policy in force, and the state that outlives it.
     pub live: Arc<Live>,
     /// The open connections.
     pub registry: Arc<Registry>,
-    /// The searches for ghosts.
+    /// The permits to search for ghosts.
     pub search_permits: Arc<SearchPermits>,
     /// How many pipes each worker may hold for splicing.
     pub pipes: usize,
@@ -89,7 +89,7 @@ impl Worker {
 
     /// Makes the worker accept on another socket.
     pub fn serve(&self, socket: WorkerSocket) {
-        // It fails only if the worker's thread has ended, together with the guard.
+        // Sending fails only if the worker's thread has ended, together with the guard.
         let _ended = self.sockets.send(socket);
     }
 

@@ -1,5 +1,5 @@
-//! What an open connection is held to: its timeouts, and its [`MessageRules`] with rates as charges. Compiled once for all
-//! connections of a zone.
+//! The limits of an open connection: its timeouts, and its [`MessageRules`] with rates as charges. They are compiled
+//! once for all connections of a zone.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,32 +14,32 @@ use crate::wire::ws::header::FrameKind;
 use super::rules::{MessageRules, OnExceed, Pong, Timeouts};
 use crate::net::clock::Clock;
 
-/// What an open connection is held to, both ways.
+/// The limits of an open connection, in both directions.
 #[derive(Debug)]
 pub struct ConnLimits {
     /// Its timeouts.
     pub timeouts: Timeouts,
     /// The clock of its timeouts.
     pub clock: Arc<Clock>,
-    /// What its pings are made of.
+    /// The source of the random payload of its pings.
     pub(super) random: Arc<Random>,
     pub(super) inbound: DirectionLimits,
     pub(super) outbound: DirectionLimits,
     pub(super) on_exceed: OnExceed,
     pub(super) notice: Option<Arc<str>>,
-    /// What exceeds a limit is counted, and passes.
+    /// Only observe: what exceeds a limit is counted, and passes.
     pub(super) observe: bool,
     epoch: Instant,
     liveness: Liveness,
 }
 
-/// What one direction is held to.
+/// The limits of one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct DirectionLimits {
     pub(super) messages: Option<Charge>,
-    /// Frames of every kind, so that pings and empty fragments do not get around the other limits.
+    /// Limits frames of every kind, so that pings and empty fragments do not get around the other limits.
     pub(super) frames: Option<Charge>,
-    /// As `messages` and `frames`, for all connections of the client key.
+    /// The limits of `messages` and `frames` for all connections of the client key together.
     pub(super) shared: Option<Charge>,
     pub(super) shared_frames: Option<Charge>,
     pub(super) bytes: Option<ByteMeter>,
@@ -52,16 +52,16 @@ pub(super) struct DirectionLimits {
 pub struct Liveness {
     /// A client that was silent for this long gets a ping.
     pub ping: Option<Duration>,
-    /// How long it may take to answer.
+    /// How long the client may take to answer.
     pub pong_timeout: Duration,
     /// What counts as the answer.
     pub pong: Pong,
-    /// How long it may take to send its first frame.
+    /// How long the client may take to send its first frame.
     pub first_message: Option<Duration>,
 }
 
 impl ConnLimits {
-    /// The limits of a zone with these rules. `epoch` is the time at which the moments of its buckets begin.
+    /// The limits of a zone with these rules. `epoch` is the instant that the buckets count their time from.
     pub fn new(
         timeouts: Timeouts,
         rules: &MessageRules,
@@ -72,8 +72,8 @@ impl ConnLimits {
     ) -> Self {
         let charge = |rate: Option<Rate>| rate.map(|rate| Meter::from(rate).one());
         let frames = |rate: Option<Rate>| charge(rate.map(ten_times));
-        // If no rate of messages bounds the frames, the rate of bytes does, or else a number that no honest client
-        // needs.
+        // If no rate of messages bounds the frames, the rate of bytes bounds them. Without that rate too, the bound is
+        // a number that no honest client needs.
         let own_frames = |rate: Option<Rate>, shared: Option<Rate>, bytes: Option<Rate>, otherwise| match (rate, shared)
         {
             (Some(_), _) => frames(rate),
@@ -126,7 +126,7 @@ impl ConnLimits {
         self.inbound.shared.is_some() || self.outbound.shared.is_some()
     }
 
-    /// Whether frames from the client are policed for more than their form.
+    /// Whether frames from the client are policed for more than their validity.
     pub(super) fn polices_client(&self) -> bool {
         self.inbound.limits_anything() || self.pings()
     }
@@ -146,10 +146,10 @@ impl ConnLimits {
         self.liveness.ping.is_some() || self.liveness.first_message.is_some()
     }
 
-    /// The frame of the configured notice, for a client that may go on after `wait`.
+    /// The frame of the configured notice, for a client that may go on after `wait`. `None` if no notice is configured.
     pub(super) fn notice_frame(&self, wait: Duration) -> Option<Vec<u8>> {
         let text = self.notice.as_ref()?;
-        // Rounded up, so that a client that waits exactly that long is not a fraction too early.
+        // The time is rounded up, so that a client that waits exactly that long is not a fraction too early.
         let retry_ms = wait.as_nanos().div_ceil(1_000_000).to_string();
         let text = text.replace("{retry_ms}", &retry_ms);
         Some(server_frame(FrameKind::Text, text.as_bytes()))
@@ -174,7 +174,7 @@ fn ten_times(rate: Rate) -> Rate {
     }
 }
 
-/// A frame for every eight bytes, and a hundred at once.
+/// A rate of one frame for every eight bytes, with a burst of at least a hundred.
 fn frames_of_bytes(rate: Rate) -> Rate {
     let eighth = |bytes: NonZeroU32| NonZeroU32::new(bytes.get() / 8).unwrap_or(NonZeroU32::MIN);
     Rate {
@@ -186,7 +186,7 @@ fn frames_of_bytes(rate: Rate) -> Rate {
 
 const TEN: NonZeroU32 = NonZeroU32::new(10).expect("10 is not 0");
 const HUNDRED: NonZeroU32 = NonZeroU32::new(100).expect("100 is not 0");
-/// Frames of a connection whose messages are limited in size only.
+/// The rate of frames for a connection whose messages are limited in size only.
 const MOST_FRAMES: Rate = Rate {
     tokens: NonZeroU32::new(10_000).expect("it is not 0"),
     per: Duration::from_secs(1),

@@ -1,4 +1,4 @@
-//! Running counts of what open connections move, a set for each worker and zone; a scrape sums them.
+//! Running counts of what open connections move. Each worker has a set for each zone, and a scrape sums them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,8 +18,8 @@ pub struct RelayCounters {
     pub messages_out: Counter,
     /// Tunnels that were opened.
     pub opened: Counter,
-    /// Tunnels whose client has sent something, or that ended before it did. `opened` less this is the number of open tunnels
-    /// with a silent client.
+    /// Tunnels whose client has sent something, or that ended before it did. `opened` minus this is the number of open
+    /// tunnels with a silent client.
     pub no_longer_silent: Counter,
     /// Messages from clients that looked like heartbeats: of equal size, at a steady interval.
     pub heartbeats: Counter,
@@ -33,7 +33,7 @@ pub enum MessageLimit {
     Rate,
     PerIpRate,
     BytesRate,
-    /// Frames of every kind: ten times `rate`, or `per_ip_rate`.
+    /// Frames of every kind, limited to ten times `rate`, or `per_ip_rate`.
     Frames,
     MaxSize,
     StrictFrames,
@@ -54,7 +54,7 @@ pub enum LimitAction {
 }
 
 impl MessageLimit {
-    /// All of them.
+    /// All limits.
     pub const ALL: [Self; 9] = [
         Self::Rate,
         Self::PerIpRate,
@@ -82,7 +82,7 @@ impl MessageLimit {
         }
     }
 
-    /// Whether this can be done when it is hit.
+    /// Whether this action is possible when the limit is hit.
     pub fn may_lead_to(self, action: LimitAction) -> bool {
         match self {
             Self::Rate | Self::PerIpRate | Self::BytesRate | Self::Frames => true,
@@ -93,7 +93,7 @@ impl MessageLimit {
 }
 
 impl LimitAction {
-    /// All of them.
+    /// All actions.
     pub const ALL: [Self; 3] = [Self::Close, Self::Delay, Self::Observe];
 
     /// Its word in the log and in metrics.
@@ -107,7 +107,7 @@ impl LimitAction {
 }
 
 impl RelayCounters {
-    /// How often this limit was hit and this was done.
+    /// How often this limit was hit with this action.
     pub fn hits(&self, limit: MessageLimit, action: LimitAction) -> &Counter {
         &self.hits[limit][action]
     }
@@ -118,7 +118,7 @@ impl RelayCounters {
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds `more`. Only the worker that owns the counters calls this, so a load and a store will do.
+    /// Adds `more`. Only the worker that owns the counters calls this, so a load and a store are enough.
     pub fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed) + more, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! What a relay works with, beside its own state.
+//! The limits, buckets and counters that a relay works with.
 
 use std::sync::Arc;
 
@@ -8,19 +8,20 @@ use crate::limit::shares::Shares;
 use super::conn_limits::ConnLimits;
 use super::counters::RelayCounters;
 
-/// What both directions of a connection work with; most of it is common to many connections.
+/// The limits, buckets and counters that both directions of a connection work with. Most of them are shared with other
+/// connections.
 #[derive(Debug)]
 pub(super) struct RelayEnv {
-    /// The limits of the connection, with the clock and the random numbers that go with them.
+    /// The limits of the connection, with its clock and its source of random numbers.
     pub(super) limits: Arc<ConnLimits>,
-    /// The buckets that all connections of its client key share, if it has any.
+    /// The buckets that all connections of the client key share, if its limits have any.
     pub(super) shares: Option<Arc<Shares>>,
-    /// The counters that it adds to.
+    /// The counters that the relay adds to.
     pub(super) counters: Arc<RelayCounters>,
 }
 
 impl RelayEnv {
-    /// The time, as buckets count it.
+    /// The current time in the form that buckets use.
     pub(super) fn moment(&self) -> Moment {
         self.limits.moment(self.limits.clock.monotonic_now())
     }

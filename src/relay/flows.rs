@@ -27,7 +27,8 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// Flows that first deliver `early`; and what has passed with it, inward and outward.
+    /// Flows that first deliver `early`. Also returns how much of `early` counts as passed already, to the server and
+    /// to the client.
     pub(super) fn new(early: EarlyBytes, mode: RelayMode, limits: &ConnLimits) -> (Self, Progress, Progress) {
         let client_policer = limits.polices_client().then(|| FramePolicer::new(Sender::Client));
         let server_policer = limits.polices_server().then(|| FramePolicer::new(Sender::Server));
@@ -53,7 +54,8 @@ impl Flows {
         self.outbound.ends().source().is_some() || self.inbound.ends().sink().is_some()
     }
 
-    /// Passes a FIN on, unless both sides have ended: then the sockets are closed at once.
+    /// Passes on a FIN that one side has sent. If both sides have ended it passes none, because the sockets are closed
+    /// at once.
     pub(super) fn forward_ends(&mut self, legs: &Legs) {
         let is_all = self.inbound.ends().is_done() && self.outbound.ends().is_done();
         for (flow, sink) in [(&mut self.inbound, &legs.server), (&mut self.outbound, &legs.client)] {
@@ -63,7 +65,7 @@ impl Flows {
         }
     }
 
-    /// Why the connection will have been closed: the first side to end, or to send a close frame, decides.
+    /// The reason for which the connection will be closed. The first side to end, or to send a close frame, decides it.
     pub(super) fn close_reason(&self, legs: &Legs) -> Option<CloseReason> {
         let (inbound, outbound) = (self.inbound.ends(), self.outbound.ends());
         if let Some(end) = inbound.source().or(outbound.sink()) {
@@ -89,7 +91,7 @@ impl Flows {
         }
     }
 
-    /// What is known of both sides' ends, while or before this close handshake is under way.
+    /// The facts about the ends of both sides. `handshake` is the close handshake under way, if there is one.
     pub(super) fn sides(&self, handshake: Option<&CloseHandshake>) -> Sides {
         let (inbound, outbound) = (self.inbound.ends(), self.outbound.ends());
         Sides {
@@ -103,7 +105,8 @@ impl Flows {
         }
     }
 
-    /// Makes the close a reset for a side that does not get everything, so that it can't take the end for an orderly one.
+    /// Makes the close a reset for a side that does not get everything, so that this side can't take the end for an
+    /// orderly one.
     pub(super) fn reset_undelivered(&self, legs: &Legs, handshake: Option<&CloseHandshake>) {
         let sides = self.sides(handshake);
         let is_cut_short = |flow: &Flow, source_died: bool, has_close_frame: bool| {
@@ -119,7 +122,7 @@ impl Flows {
         }
     }
 
-    /// What they moved in all.
+    /// What both flows moved in all, and why the connection was closed.
     pub(super) fn totals(&self, traffic: &Traffic, reason: CloseReason) -> Totals {
         let policers = || {
             [&self.inbound, &self.outbound]

@@ -11,41 +11,43 @@ use crate::reason::close::CloseReason;
 use super::traffic::Traffic;
 
 /// Shared by a relay and its observers, such as the sweep, which looks at it a few times a second. The relay reads no
-/// clock: it only leaves a flag that something moved.
+/// clock: it only sets a flag when something has moved.
 ///
-/// Requests are flags that the relay takes; each one wakes it. Flags are relaxed: the lock of the waker orders them. Either the
-/// relay has set its waker before a request locks it, and is woken, or it sees the request once it has set it.
+/// Requests are flags that the relay takes. Each request wakes the relay. The flags are relaxed, and the lock of the
+/// waker orders them: if the relay has set its waker before a request locks it, the relay is woken; otherwise the relay
+/// sees the request after it has set its waker.
 #[derive(Debug, Default)]
 pub struct ConnHandle {
     flags: Flags,
-    /// Goes up with whatever comes from the client, where that matters; never back to 0.
+    /// Changes whenever something comes from the client, if its limits ping it. It never goes back to 0.
     client_activity: AtomicU16,
     /// Bytes that the client's host has acknowledged as of the last probe, modulo 2^32.
     client_acked: AtomicU32,
     waker: Mutex<Option<Waker>>,
-    /// What has passed so far.
+    /// The bytes and messages that have passed so far.
     pub traffic: Traffic,
 }
 
-/// Flags, and the command in the upper bits: two bytes, as every open connection has them.
+/// The flags, with the command in the upper bits. They take two bytes, because every open connection has them.
 #[derive(Debug, Default)]
 struct Flags(AtomicU16);
 
 /// How a relay is to close its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum Command {
-    /// For this reason: by close frames at the next frame boundary, or by a reset where the reason has no close frame.
+    /// Close for this reason: by close frames at the next frame boundary, or by a reset if the reason has no close
+    /// frame.
     Close(CloseReason),
-    /// As a ghost whose slot another connection of the client needs: without waiting for a frame boundary.
+    /// Close a ghost whose slot another connection of the client needs, without waiting for a frame boundary.
     Replace,
-    /// As the process ends: half-close both legs now, at a frame boundary or not.
+    /// Half-close both legs now, at a frame boundary or not, because the process ends.
     Cut,
 }
 
 /// What has become of the last ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PingDelivery {
-    /// It is not written yet, or something has come from the client since.
+    /// The ping has not been written yet, or something has come from the client since.
     None,
     /// As of the last probe, the client's host has not acknowledged it.
     InFlight,
@@ -60,19 +62,20 @@ impl ConnHandle {
         self.flags.take(MOVED)
     }
 
-    /// Whether bytes may wait for the client or for its acknowledgement; only a [`ConnHandle::probe`] finds that none do.
+    /// Whether bytes may wait for the client or for its acknowledgement. The answer only becomes false when a
+    /// [`ConnHandle::probe`] finds that none do.
     pub fn has_unacked(&self) -> bool {
         self.flags.has(UNACKED)
     }
 
-    /// Bytes that the client's host has acknowledged as of the last [`ConnHandle::probe`], modulo 2^32: enough to see that
-    /// the number has changed.
+    /// The number of bytes that the client's host has acknowledged as of the last [`ConnHandle::probe`], modulo 2^32.
+    /// That is enough to see that the number has changed.
     pub fn client_acked(&self) -> u32 {
         self.client_acked.load(Relaxed)
     }
 
-    /// Whether a side is not read, because what it sent waits or because it has ended: only a [`ConnHandle::probe`] finds
-    /// that it ends or is reset meanwhile.
+    /// Whether a side is not read, because the bytes that it sent wait or because it has ended. In that state only a
+    /// [`ConnHandle::probe`] finds out that the side ends or is reset.
     pub fn is_blocked(&self) -> bool {
         self.flags.has(BLOCKED)
     }
@@ -82,39 +85,41 @@ impl ConnHandle {
         self.flags.has(CLOSED)
     }
 
-    /// Makes the relay close the connection. The first command counts, but [`Command::Cut`] overrides it.
+    /// Makes the relay close the connection. The first command is the one that is carried out, but [`Command::Cut`]
+    /// overrides it.
     pub fn send(&self, command: Command) {
         self.flags.send(command);
         self.wake();
     }
 
-    /// Makes the relay check what the kernel sends no events for: how much the client's host has acknowledged, and the
-    /// end of a side that is not read.
+    /// Makes the relay check the facts that the kernel sends no events for: how much the client's host has
+    /// acknowledged, and whether a side that is not read has ended.
     pub fn probe(&self) {
         self.flags.set(PROBE);
         self.wake();
     }
 
-    /// Makes the relay probe, and park if nothing is under way.
+    /// Makes the relay probe, and then park if nothing is under way.
     pub fn park(&self) {
         self.flags.set(PARK);
         self.probe();
     }
 
-    /// Has the relay send a ping to the client as soon as there is room between two frames.
+    /// Makes the relay send a ping to the client as soon as there is room between two frames.
     pub fn ping(&self) {
         self.flags.take(PINGED);
         self.flags.set(PING);
         self.wake();
     }
 
-    /// A number that changes with whatever comes from the client, where its limits ping it; 0 until something does.
+    /// A number that changes whenever something comes from the client, if its limits ping it. It is 0 until something
+    /// comes.
     pub fn client_activity(&self) -> u16 {
         self.client_activity.load(Relaxed)
     }
 
-    /// Whether, as of the last [`ConnHandle::probe`], the client's host owes an acknowledgement and has sent none for half a
-    /// second. Only while a ping is in flight.
+    /// Whether, as of the last [`ConnHandle::probe`], the client's host owes an acknowledgement and has sent none for
+    /// half a second. It is found out only while a ping is in flight.
     pub fn is_host_silent(&self) -> bool {
         self.flags.has(HOST_SILENT)
     }
@@ -136,8 +141,8 @@ impl ConnHandle {
         }
     }
 
-    /// Whether the client is not read, because a limit delays its messages or the server does not take them: no activity of
-    /// its can show.
+    /// Whether the client is not read, because a limit delays its messages or the server does not take them. The client
+    /// can't show activity then.
     pub fn is_client_unread(&self) -> bool {
         self.flags.has(UNREAD)
     }
@@ -154,7 +159,7 @@ impl ConnHandle {
     }
 }
 
-/// For the relay.
+/// Methods for the relay.
 impl ConnHandle {
     pub(super) fn mark_moved(&self) {
         self.flags.set(MOVED);
@@ -183,7 +188,7 @@ impl ConnHandle {
         *self.waker.lock() = None;
     }
 
-    /// Requests wake `waker` from here on. An earlier request is not lost: [`ConnHandle::has_request`] and
+    /// Makes requests wake `waker` from here on. An earlier request is not lost: [`ConnHandle::has_request`] and
     /// [`ConnHandle::command`] still return it.
     pub(super) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock() = Some(waker.clone());
@@ -214,13 +219,14 @@ impl ConnHandle {
         self.flags.take(PING)
     }
 
-    /// To be called after [`ConnHandle::mark_unacked`]: as both are in one word, a thread that sees this sees that too.
+    /// Must be called after [`ConnHandle::mark_unacked`]. Both flags are in one word, so a thread that sees this one
+    /// sees the other one too.
     pub(super) fn mark_pinged(&self) {
         self.flags.set(PINGED);
     }
 
     pub(super) fn mark_client_activity(&self) {
-        // Only the relay writes it, so a load and a store will do.
+        // Only the relay writes this number, so a load and a store are enough.
         let next = self.client_activity.load(Relaxed).wrapping_add(1).max(1);
         self.client_activity.store(next, Relaxed);
         self.flags.take(PINGED);
@@ -235,7 +241,7 @@ impl ConnHandle {
     }
 }
 
-// A write that changes nothing would still take the cache line from its readers, so each looks first.
+// A write that changes nothing would still take the cache line from its readers. So each method reads the flags first.
 impl Flags {
     fn load(&self) -> u16 {
         self.0.load(Relaxed)
@@ -294,18 +300,18 @@ const DELAYED: u16 = 512;
 const HOST_SILENT: u16 = 1024;
 /// The number of the command, from 1; 0 is none.
 const COMMAND: u16 = 0xf800;
-/// Every command has a number that fits.
+/// The number of every command fits.
 const _: () = assert!(Command::LENGTH < 1 << COMMAND.count_ones());
 
-/// For how long a host that owes an acknowledgement must have sent none to count as silent: so much longer than the time
-/// between two probes of a ghost search that none of them misses an acknowledgement.
+/// How long a host that owes an acknowledgement must have sent none, so that it counts as silent. This is so much
+/// longer than the time between two probes of a ghost search that no acknowledgement falls between two probes unseen.
 pub(super) const SILENCE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// With the counts of its `Arc` it is 80 bytes, which allocators have a class for.
+    /// A handle and the counts of its `Arc` take 80 bytes, which is a size class of allocators.
     #[test]
     fn it_is_small() {
         assert!(size_of::<ConnHandle>() <= 64, "{}", size_of::<ConnHandle>());

@@ -1,6 +1,6 @@
-//! Frames of our own for the client, inserted between the server's.
+//! Frames of wsguard's own for the client, inserted between the server's frames.
 
-/// What waits for its place between two of the server's frames.
+/// The frames that wait for their place between two of the server's frames.
 #[derive(Debug, Default)]
 pub(super) struct InjectedFrames {
     pings: Vec<u8>,
@@ -8,7 +8,7 @@ pub(super) struct InjectedFrames {
     notice: Vec<u8>,
 }
 
-/// Frames whose place has come.
+/// Frames that may be written now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ReadyFrames {
     pub(super) bytes: Vec<u8>,
@@ -26,12 +26,13 @@ impl InjectedFrames {
         self.notice = frame;
     }
 
-    /// Whether nothing waits.
+    /// Whether no frame waits.
     pub(super) fn is_empty(&self) -> bool {
         self.pings.is_empty() && self.notice.is_empty()
     }
 
-    /// Takes what may be inserted now: between two frames, and perhaps between two messages.
+    /// Takes the frames that may be inserted now. Pings need a place between two frames, and the notice a place between
+    /// two messages.
     pub(super) fn take_ready(&mut self, is_between_frames: bool, is_between_messages: bool) -> ReadyFrames {
         let mut bytes = Vec::new();
         if is_between_frames {

@@ -9,9 +9,9 @@ use crate::net::transport::{Transport, Unregistered};
 /// Both legs of an open connection.
 #[derive(Debug)]
 pub struct Legs<S = Transport> {
-    /// To the client.
+    /// The leg to the client.
     pub client: S,
-    /// To the server.
+    /// The leg to the server.
     pub server: S,
 }
 
@@ -19,19 +19,19 @@ pub struct Legs<S = Transport> {
 pub type IdleLegs = Legs<Transport<Unregistered>>;
 
 impl<S: AsFd> Legs<S> {
-    /// Identifies both in an [`EpollSet`].
+    /// The token by which an [`EpollSet`] knows both legs.
     pub(crate) fn token(&self) -> Token {
         Token::of(&self.client)
     }
 
-    /// Adds both to `set`, or neither if the kernel has no room.
+    /// Adds both legs to `set`. If the kernel has no room, it adds neither.
     pub(crate) fn add_to(&self, set: &EpollSet) -> io::Result<()> {
         set.add(&self.client, self.token())?;
         set.add(&self.server, self.token())
             .inspect_err(|_| set.remove(&self.client))
     }
 
-    /// Removes both from `set`.
+    /// Removes both legs from `set`.
     pub(crate) fn remove_from(&self, set: &EpollSet) {
         set.remove(&self.client);
         set.remove(&self.server);
@@ -39,10 +39,10 @@ impl<S: AsFd> Legs<S> {
 }
 
 impl Legs {
-    /// Deregisters them from the runtime.
+    /// Deregisters both legs from the runtime.
     ///
     /// # Errors
-    /// Those of the runtime; both are closed then.
+    /// Errors of the runtime. Both sockets are closed then.
     pub(crate) fn unregister(self) -> io::Result<IdleLegs> {
         Ok(Legs {
             client: self.client.unregister()?,
@@ -52,10 +52,10 @@ impl Legs {
 }
 
 impl IdleLegs {
-    /// Registers them with the runtime of the calling thread.
+    /// Registers both legs with the runtime of the calling thread.
     ///
     /// # Errors
-    /// Those of the runtime; both are closed then.
+    /// Errors of the runtime. Both sockets are closed then.
     pub(crate) fn register(self) -> io::Result<Legs> {
         Ok(Legs {
             client: self.client.register()?,

@@ -1,9 +1,10 @@
 //! Two sockets in, totals out.
 //!
 //! [`relay::Relay`] moves bytes both ways between two [`legs::Legs`] until the connection is over.
-//! [`conn_limits::ConnLimits`] is what it is held to, [`rules::Timeouts`] and [`rules::MessageRules`] among them, by the
-//! time of [`Clock`](crate::net::clock::Clock). Others see and steer it through its `handle::ConnHandle`. What it moves
-//! is counted in `traffic::Traffic` for itself, and in `counters::RelayCounters` for its zone.
+//! [`conn_limits::ConnLimits`] has its limits, among them [`rules::Timeouts`] and [`rules::MessageRules`]. It tells the
+//! time by [`Clock`](crate::net::clock::Clock). Other threads see and steer it through its `handle::ConnHandle`. The
+//! bytes and messages that it moves are counted for the connection in `traffic::Traffic`, and for the zone in
+//! `counters::RelayCounters`.
 //!
 //! `flow` is one direction, `police` decides which frames may pass, `close` is how a connection ends.
 

@@ -1,4 +1,4 @@
-//! What a relay begins with.
+//! The values that a relay is made from.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use super::counters::RelayCounters;
 use super::handle::ConnHandle;
 use super::mode::RelayMode;
 
-/// What was read of both legs before the tunnel opened.
+/// The bytes that were read from both legs before the tunnel opened.
 #[derive(Debug)]
 pub struct EarlyBytes {
-    /// What the client sent behind its request.
+    /// The bytes that the client sent behind its request.
     pub from_client: Vec<u8>,
-    /// The server's 101 response, and what it sent behind it.
+    /// The server's 101 response, and the bytes that the server sent behind it.
     pub from_server: Vec<u8>,
     /// How many bytes of `from_server` are the response.
     pub reply_size: usize,
@@ -28,12 +28,12 @@ pub struct EarlyBytes {
 pub struct RelayParams {
     /// Whether large frames are spliced.
     pub mode: RelayMode,
-    /// What the connection is held to.
+    /// The limits of the connection.
     pub limits: Arc<ConnLimits>,
     /// The buckets that all connections of the client key share, if its limits have any.
     pub shares: Option<Arc<Shares>>,
-    /// How others see and steer the connection.
+    /// The handle through which other threads see and steer the connection.
     pub handle: Arc<ConnHandle>,
-    /// The counters that it adds to.
+    /// The counters that the relay adds to.
     pub counters: Arc<RelayCounters>,
 }

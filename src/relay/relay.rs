@@ -19,30 +19,30 @@ use super::params::{EarlyBytes, RelayParams};
 use super::police::verdict::Violation;
 use super::totals::Totals;
 
-/// The state of an open connection, apart from its legs. It is over when both sides have ended, or on command; the owner drops
-/// the legs before the relay.
+/// The state of an open connection, apart from its legs. The connection is over when both sides have ended, or on
+/// command. The owner drops the legs before the relay.
 #[derive(Debug)]
 pub struct Relay {
     flows: Flows,
     env: RelayEnv,
     handle: Arc<ConnHandle>,
-    /// Only while frames of ours wait for their place between two of the server's.
+    /// `Some` only while frames of ours wait for their place between two of the server's frames.
     injected: Option<Box<InjectedFrames>>,
-    /// Only while the connection is ending.
+    /// `Some` only while the connection is ending.
     closing: Option<Box<Closing>>,
-    /// Why the connection will have been closed, once a side has ended or announced it.
+    /// The reason for which the connection will be closed. Set once a side has ended or announced its end.
     reason: Option<CloseReason>,
-    /// The handle knows the task's waker.
+    /// The handle has the waker of the task.
     is_waker_set: bool,
     /// The client has sent nothing yet.
     is_silent: bool,
-    /// The server's leg has the options that only connections that stay need.
+    /// The server's leg has the options that only long-lived connections need.
     is_prepared: bool,
 }
 
 impl Relay {
-    /// A relay that first delivers `early`. Of its timeouts it keeps `half_close` and `keepalive` itself; the worker's sweep
-    /// keeps the others.
+    /// A relay that first delivers `early`. It enforces the timeouts `half_close` and `keepalive` itself; the worker's
+    /// sweep enforces the others.
     pub fn new(early: EarlyBytes, params: RelayParams) -> Self {
         let RelayParams {
             mode,
@@ -74,7 +74,7 @@ impl Relay {
         relay
     }
 
-    /// Goes on as far as it can; ready once the connection is over.
+    /// Continues as far as possible without waiting. Ready once the connection is over.
     pub fn poll(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<Totals> {
         if !std::mem::replace(&mut self.is_waker_set, true) {
             self.handle.set_waker(cx.waker());
@@ -98,7 +98,8 @@ impl Relay {
         reason.map(|reason| self.flows.totals(&self.handle.traffic, reason))
     }
 
-    /// Whether the connection is to be parked, and can be: nothing is under way. The request is taken only then.
+    /// Whether the connection was asked to park and can be parked: nothing is under way. The request is taken only if
+    /// so.
     pub(crate) fn take_park(&self) -> bool {
         self.handle.wants_park()
             && self.reason.is_none()
@@ -110,7 +111,8 @@ impl Relay {
             && self.handle.take_park()
     }
 
-    /// Has `waker` woken for requests from here on, until the relay is polled again. False if one came before that.
+    /// Makes requests wake `waker` from here on, until the relay is polled again. Returns false if a request came
+    /// before that.
     pub(crate) fn set_parked_waker(&mut self, waker: &Waker) -> bool {
         self.is_waker_set = false;
         self.handle.set_waker(waker);
@@ -122,14 +124,15 @@ impl Relay {
         self.flows.totals(&self.handle.traffic, CloseReason::Io)
     }
 
-    /// Whether the server has ended, even if the client has not taken everything from it: it no longer holds a connection.
+    /// Whether the server has ended, even if the client has not taken everything from it. The server then no longer
+    /// holds a connection.
     pub(crate) fn server_has_ended(&self) -> bool {
         self.flows.server_has_ended()
     }
 
     fn poll_open(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let inward = self.flows.inbound.pump(&legs.client, &legs.server, &self.env, cx);
-        // A failed write takes the socket's error: reading would see an orderly end.
+        // A failed write takes the socket's error, so reading would see an orderly end.
         if let Some(end) = self.flows.inbound.ends().sink() {
             self.flows.outbound.ends_mut().set_early(end);
         }
@@ -156,7 +159,7 @@ impl Relay {
         }
     }
 
-    /// Finds what only system calls show.
+    /// Finds the acknowledgements and ends that only system calls show.
     fn probe(&mut self, legs: &Legs) {
         let unacked = legs.client.unacknowledged();
         let acked = self
@@ -176,7 +179,7 @@ impl Relay {
         self.flows.outbound.probe(&legs.server);
     }
 
-    /// Writes pings and the notice to the client where there is room between two of the server's frames.
+    /// Writes pings and the notice to the client if there is room between two of the server's frames.
     fn inject(&mut self, legs: &Legs, cx: &mut Context<'_>) {
         if let Some(wait) = self.flows.inbound.gate_mut().take_first_delay()
             && let Some(notice) = self.env.limits.notice_frame(wait)
@@ -210,11 +213,13 @@ impl Relay {
         }
     }
 
-    /// Executes a command: begins to close the connection, or, if that returns a reason, closes it at once.
+    /// Executes a command. Either begins to close the connection, or returns a reason: then the connection is closed at
+    /// once.
     fn execute(&mut self, command: Command, legs: &Legs, cx: &mut Context<'_>) -> Option<CloseReason> {
         match command {
             Command::Close(reason) => match CloseHandshake::of(reason) {
-                // No timeout, however long a frame takes: the drain decides when to cut it.
+                // The close handshake has no timeout, however long a frame takes: the drain decides when to cut the
+                // connection.
                 Some(handshake) if reason == CloseReason::Drain => self.begin_handshake(handshake, None),
                 Some(handshake) => self.begin_handshake(handshake, Some(HANDSHAKE)),
                 None => {
@@ -232,7 +237,8 @@ impl Relay {
                 return Some(CloseReason::Ghost);
             }
             Command::Cut => {
-                // If no frame is incomplete, a close frame can still be sent, in case there was no time for it before.
+                // If no frame is incomplete, a close frame can still be sent. There may have been no time for it
+                // before.
                 if let Some(handshake) = CloseHandshake::of(CloseReason::Drain) {
                     self.begin_handshake(handshake, None);
                 }
@@ -245,7 +251,7 @@ impl Relay {
         None
     }
 
-    /// Closes the connection for what its client has done. Bytes that are buffered for either side are delivered first.
+    /// Closes the connection for its client's violation. Bytes that are buffered for either side are delivered first.
     fn close_for(&mut self, violation: Violation) {
         let (reason, fault) = match violation {
             Violation::Rate(..) => (CloseReason::MessageRate, None),
@@ -253,11 +259,11 @@ impl Relay {
             Violation::Fault(fault) => (CloseReason::Protocol, Some(fault.to_string())),
         };
         let notice = match violation {
-            // A client that was delayed has had its notice.
+            // A client that was delayed has already got its notice.
             Violation::Rate(_, wait) if !self.flows.inbound.gate().has_delayed() => self.env.limits.notice_frame(wait),
             Violation::Rate(..) | Violation::Size | Violation::Fault(_) => None,
         };
-        // Each of the three has a close frame: a test of theirs says so.
+        // Each of the three reasons has a close frame: a test of the reasons makes sure of that.
         if let Some(frame) = reason.frame() {
             let text = fault.as_deref().unwrap_or(frame.text);
             let handshake = CloseHandshake::new(reason, frame.code, text, notice.unwrap_or_default());
@@ -265,7 +271,7 @@ impl Relay {
         }
     }
 
-    /// Begins a close handshake, which may take this long, unless one has begun.
+    /// Begins a close handshake, which may take this long, unless one has already begun.
     fn begin_handshake(&mut self, handshake: CloseHandshake, timeout: Option<Duration>) {
         if self.handshake().is_none() {
             let closing = self.closing.get_or_insert_with(Closing::new);
@@ -292,8 +298,8 @@ impl Relay {
         self.poll_ended(legs, turn.reason, cx).map(|_deadline| turn.reason)
     }
 
-    /// Waits for what is still to happen once a side has ended. Ready with why the connection was closed: `reason`, unless a
-    /// deadline passed that says more.
+    /// Waits for the rest of the close once a side has ended. Then returns why the connection was closed: `reason`,
+    /// unless the deadline that passed has a reason of its own.
     fn poll_ended(&mut self, legs: &Legs, reason: CloseReason, cx: &mut Context<'_>) -> Poll<CloseReason> {
         let sides = self.flows.sides(self.handshake());
         if sides.are_over() {
@@ -326,7 +332,7 @@ impl Relay {
         Poll::Ready(expired.reason)
     }
 
-    /// Counts the bytes and messages that moved, also in the handle.
+    /// Counts the bytes and messages that moved, in the counters and in the handle.
     fn record(&mut self, inward: Progress, outward: Progress) {
         let (counters, handle) = (&self.env.counters, &self.handle);
         if inward.read > 0 {
@@ -356,7 +362,8 @@ impl Relay {
         handle.set_blocked(!self.flows.outbound.is_read() || !self.flows.inbound.is_read());
     }
 
-    /// Whether what came shows that the client is there. While its first message is awaited, only a frame does.
+    /// Whether the bytes that came show that the client is there. While its first message is awaited, only a frame
+    /// does.
     fn is_activity(&self, inward: Progress) -> bool {
         inward.has_frame || self.handle.client_activity() != 0 || self.env.limits.liveness().first_message.is_none()
     }
@@ -371,7 +378,7 @@ impl Drop for Relay {
     }
 }
 
-/// The time to deliver what was buffered before a violation.
+/// The time to deliver the bytes that were buffered before a violation.
 const DELIVERY: Duration = Duration::from_secs(5);
 
 #[cfg(test)]

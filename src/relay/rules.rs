@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::limit::rules::Rate;
 
-/// `[limits.messages]`, and `first_message` of `[limits.timeouts]`, fixed for a connection at its admission.
+/// The settings of `[limits.messages]`, and `first_message` of `[limits.timeouts]`. They are fixed for a connection at
+/// its admission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRules {
     /// Messages of one connection from its client.
@@ -24,17 +25,18 @@ pub struct MessageRules {
     pub out_bytes_rate: Option<Rate>,
     /// What happens to a client that exceeds its rates.
     pub on_exceed: OnExceed,
-    /// A text message that it gets once before that; `{retry_ms}` is replaced by the milliseconds until it may go on.
+    /// A text message that the client gets once before that. `{retry_ms}` is replaced by the milliseconds until the
+    /// client may go on.
     pub notice: Option<Arc<str>>,
     /// Whether frames that RFC 6455 forbids a client close its connection.
     pub strict_frames: bool,
     /// A client that was silent for this long gets a ping.
     pub ping: Option<Duration>,
-    /// How long it may take to answer, once its host has acknowledged the ping.
+    /// How long the client may take to answer, once its host has acknowledged the ping.
     pub pong_timeout: Duration,
     /// What counts as the answer.
     pub pong: Pong,
-    /// At `per_ip`, where `ping` is on, a new connection gets the slot of one whose client is dead.
+    /// If `ping` is on, a new connection at the `per_ip` limit gets the slot of a connection whose client is dead.
     pub replace_ghosts: bool,
     /// How long after the upgrade a client may take to send its first frame.
     pub first_message: Option<Duration>,
@@ -43,36 +45,36 @@ pub struct MessageRules {
 /// The timeouts of an open connection, fixed at its admission. `None` is "off".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// Without a byte in either direction for this long it is closed with 1001.
+    /// A connection without a byte in either direction for this long is closed with 1001.
     pub idle: Option<Duration>,
     /// After the client's end, the server has this long to finish, and the client to take what the server sent.
     pub half_close: Option<Duration>,
-    /// It is closed if the client takes none of the bytes that wait for it for this long, or, once the server has
-    /// ended, not all of them. `TCP_USER_TIMEOUT` is the backstop.
+    /// A connection is closed if the client takes none of the bytes that wait for it for this long. Once the server has
+    /// ended, it is closed if the client does not take all of them in this time. `TCP_USER_TIMEOUT` is the backstop.
     pub stalled: Option<Duration>,
-    /// Idle time before TCP keepalive on both legs; 4 probes 15 s apart follow.
+    /// The idle time before TCP keepalive begins on both legs. Then 4 probes follow, 15 s apart.
     pub keepalive: Option<Duration>,
-    /// It is closed with 1001 after 0.9 to 1.0 times this long.
+    /// The connection is closed with 1001 after 0.9 to 1.0 times this long.
     pub lifetime: Option<Duration>,
 }
 
-/// `on_exceed`.
+/// The setting `on_exceed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnExceed {
-    /// Close 1008.
+    /// Close the connection with 1008.
     #[default]
     Close,
-    /// Read nothing more until it may go on; if that takes longer than 5 s, close 1008.
+    /// Read nothing more until the client may go on. If that takes longer than 5 s, close with 1008.
     Delay,
 }
 
-/// `pong`: what counts as the answer to a ping.
+/// The setting `pong`: what counts as the answer to a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Pong {
     /// A pong, or anything else that the client sends.
     #[default]
     Required,
-    /// The acknowledgement of its host.
+    /// The acknowledgement of the client's host.
     Tcp,
 }
 

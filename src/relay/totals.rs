@@ -1,10 +1,10 @@
-//! What a connection moved in all.
+//! The totals of a connection.
 
 use crate::reason::close::CloseReason;
 
 use super::counters::MessageLimit;
 
-/// What a connection moved in all, and why it was closed.
+/// The bytes and messages that a connection moved in all, and why it was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Totals {
     /// Bytes from the client.
@@ -23,6 +23,6 @@ pub struct Totals {
     pub heartbeats: u32,
     /// Why it was closed.
     pub reason: CloseReason,
-    /// It was closed as a ghost because another connection of the same client needed its slot.
+    /// It was closed as a ghost, because another connection of the same client needed its slot.
     pub was_replaced: bool,
 }

@@ -1,9 +1,9 @@
-//! What one connection has moved, readable while it is open.
+//! The bytes and messages that one connection has moved, readable while it is open.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes and data messages of a connection so far. Only its relay adds to it, once a poll and not once a frame; any thread may
-/// read it.
+/// Bytes and data messages of a connection so far. Only its relay adds to them, once per poll and not once per frame.
+/// Any thread may read them.
 #[derive(Debug, Default)]
 pub struct Traffic {
     bytes_in: AtomicU64,
@@ -44,7 +44,7 @@ impl Traffic {
     }
 }
 
-/// There is one writer, so a load and a store do.
+/// There is one writer, so a load and a store are enough.
 fn add(to: &AtomicU64, more: u64) {
     to.store(to.load(Relaxed) + more, Relaxed);
 }

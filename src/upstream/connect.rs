@@ -24,7 +24,7 @@ use crate::net::transport::Transport;
 pub struct Demand<'a> {
     /// The client, for a choice that depends on it.
     pub client: ClientKey,
-    /// Its request, of which the beginning is sent with the dial.
+    /// Its request. The beginning is sent with the dial.
     pub request: &'a [u8],
     /// The time limit of one dial; `None` for none.
     pub dial: Option<Duration>,
@@ -71,8 +71,8 @@ pub enum ConnectError {
     OutOfRoom(io::Error),
 }
 
-/// Dials the servers of `upstream`, each once, best first, until one takes the connection. Each event is passed to
-/// `observe`, with the server that it is about.
+/// Dials the servers of `upstream`, each once, best first, until one takes the connection. Passes each event to
+/// `observe`, together with the server concerned.
 ///
 /// # Errors
 /// No server took the connection; nothing of the request was sent then.
@@ -161,7 +161,7 @@ mod tests {
         (socket, address)
     }
 
-    /// An address that answers no dial: its queue is full.
+    /// An address where no dial is answered, because the listener's queue is full.
     fn silent() -> (socket2::Socket, TcpStream, SocketAddr) {
         let (socket, address) = refusing();
         socket.listen(0).unwrap();
@@ -169,7 +169,7 @@ mod tests {
         (socket, first, address)
     }
 
-    /// Dials, and returns what came of it, and each event with the server's place in the upstream.
+    /// Dials the servers of `upstream`. Returns the outcome, and each event with the server's place in the upstream.
     async fn connect_to(upstream: &Upstream, dial: Duration) -> (Result<Connection, ConnectError>, Vec<String>) {
         let mut events = Vec::new();
         let demand = Demand {

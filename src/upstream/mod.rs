@@ -1,4 +1,4 @@
-//! Which server of an upstream takes the next connection, and how a client gets there.
+//! Chooses the server of an upstream that takes the next connection, and connects the client to it.
 
 pub mod connect;
 pub mod group;

@@ -1,7 +1,7 @@
 //! What came of one client's attempt at one server.
 
-/// What came of a client's attempt at a server. What the client itself ended says nothing about the server, and is not
-/// reported.
+/// What came of a client's attempt at a server. An attempt that the client itself ended says nothing about the server,
+/// and is not reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The server can't be reached, or did not take the connection in time.

@@ -73,7 +73,7 @@ impl Server {
             Outcome::DialFailed => {
                 self.dial_failures.fetch_add(1, Relaxed);
             }
-            // These differ for what judges a server, not for what counts its dials.
+            // Only failed dials are counted. The difference between these outcomes is for a judge of the server.
             Outcome::TimedOut | Outcome::BadReply | Outcome::Answered(_) | Outcome::Switched => {}
         }
     }

@@ -43,7 +43,7 @@ pub struct Handshake {
     pub request: Vec<u8>,
     /// The `Sec-WebSocket-Accept` that the server's 101 must have.
     pub accept: String,
-    /// The offer that an answer by close frame needs; only in zones that refuse so.
+    /// What the upgrade offered. An answer by close frame needs it; `None` in zones that don't refuse by close frame.
     pub offer: Option<Offer>,
     /// The numbers of a rate that was exceeded but is only observed.
     pub lack: Option<Box<Lack>>,
@@ -51,11 +51,11 @@ pub struct Handshake {
     pub shares: Option<Arc<Shares>>,
 }
 
-/// Decides on a request by its kind: a health check, an upgrade, or anything else. The first stage that refuses it
-/// stops it, and then nothing is taken. The connection came from `hop` through `listener`.
+/// Decides on a request by its kind: a health check, an upgrade, or anything else. The first check that refuses the
+/// request stops it, and then nothing is taken. The connection came from `hop` through `listener`.
 ///
 /// The kind is checked before the route: it costs nothing to find out, and a request that is refused for its kind needs
-/// no route. A kind that goes to a server takes its route from `route`, as the upgrade does.
+/// no route. A new kind that goes to a server has to find its route with `route`, as the upgrade does.
 pub fn decide(
     head: &Head<'_>,
     hop: Hop,

@@ -57,8 +57,8 @@ pub fn deliver(
     clock: Arc<Clock>,
     record: Record,
 ) -> impl Future<Output = ()> {
-    // If the client is held, everything is decided: its record is written now, so that it does not hold its slot as
-    // well.
+    // The outcome of a client that is held is settled. Its record is written now, so that the client does not hold its
+    // slot during the hold.
     let record = (!refusal.is_held()).then_some(record);
     let delivery = Delivery {
         client,
@@ -121,15 +121,15 @@ impl Delivery {
                 };
                 self.until_seat_is_needed(pin!(closing)).await;
             }
-            // The seat is needed at once: the client gets only as much as its socket takes now.
+            // The seat is needed at once. The client gets only as much of the close frame as its socket takes now.
             None => {
                 let _full = self.client.transport().try_write(close);
             }
         }
     }
 
-    /// The output of `future`; `None` if the seat is needed first. The client gets its answer even past the seat's
-    /// deadline; that takes no longer than the hold and the linger.
+    /// Waits for the output of `future`; `None` if the seat is needed first. The client gets its answer even past the
+    /// seat's deadline, since that takes no longer than the hold and the linger.
     async fn until_seat_is_needed<T>(&self, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         let needed = std::future::poll_fn(|cx| match self.seat.as_ref().map(|seat| seat.poll_ended(cx)) {
             Some(Poll::Ready(Ended::GaveWay)) => Poll::Ready(()),
@@ -160,8 +160,8 @@ impl Delivery {
     }
 }
 
-/// Waits until the client ends by itself, with a close frame or without. Anything else that it sends is discarded; too
-/// much of it also ends the wait.
+/// Waits until the client ends the connection, with a close frame or without. Anything else that it sends is discarded;
+/// too much of it also ends the wait.
 async fn client_closes(transport: &Transport) {
     let mut scanner = FrameScanner::new(Sender::Client);
     read_until(transport, |bytes| {
@@ -191,14 +191,15 @@ async fn read_until(transport: &Transport, mut is_end: impl FnMut(&[u8]) -> bool
     }
 }
 
-/// The buffer is on the stack, so no future holds it.
+/// Reads once. The buffer is on the stack, so that no future holds it.
 fn read_once(transport: &Transport, is_end: &mut impl FnMut(&[u8]) -> bool) -> io::Result<(usize, bool)> {
     let mut buffer = [0; 4096];
     let read = transport.try_read(&mut buffer)?;
     Ok((read, is_end(&buffer[..read])))
 }
 
-/// A server's answer that is passed on may have some 100 KiB, and the client may be slow.
+/// The time for a client to take its answer. A server's answer that is passed on may have some 100 KiB, and the client
+/// may be slow.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;

@@ -14,7 +14,8 @@ use crate::wire::http::head::Head;
 pub struct Hop {
     /// Its address; `None` for a Unix peer without one.
     pub address: Option<IpAddr>,
-    /// Its forwarding headers may be read. They may not behind a PROXY header without an address (LOCAL, UNKNOWN).
+    /// Whether its forwarding headers may be read. Behind a PROXY header without an address (LOCAL, UNKNOWN) they may
+    /// not.
     pub may_forward: bool,
 }
 

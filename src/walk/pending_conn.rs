@@ -38,7 +38,7 @@ pub struct PendingConn {
     pub arrived: Instant,
 }
 
-/// Why the wait for a connection ends.
+/// Why a connection need not wait any longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BrokenOff {
     /// The deadline came first.
@@ -75,7 +75,7 @@ impl PendingConn {
         Ok(())
     }
 
-    /// Why it need not wait any longer, whatever it waits for.
+    /// Why the connection need not wait any longer, whatever it waits for. `None` if it may go on waiting.
     pub fn is_broken_off(&self) -> Option<BrokenOff> {
         match self.seat.ended() {
             Some(Ended::Late) => Some(BrokenOff::Late),
@@ -84,7 +84,7 @@ impl PendingConn {
         }
     }
 
-    /// The verdict on a connection whose wait has ended.
+    /// The stop for a connection whose wait has ended because of `why`.
     pub fn broken_off(&mut self, why: BrokenOff) -> Stop {
         let has_begun = !self.socket.read_ahead().bytes().is_empty();
         let is_named = self.preread.has_proxy_header() && self.hop.may_forward;

@@ -41,7 +41,8 @@ pub enum PrereadFault {
 }
 
 impl Preread {
-    /// Nothing has come yet. On a listener that `accept_proxy_protocol` every connection begins with a PROXY header.
+    /// The state before any byte has come. If `accept_proxy_protocol` is set, every connection begins with a PROXY
+    /// header.
     pub fn new(accept_proxy_protocol: bool) -> Self {
         Self {
             expects: if accept_proxy_protocol {
@@ -53,8 +54,8 @@ impl Preread {
         }
     }
 
-    /// Takes the next part from the front of `bytes`, which are all bytes that have come and were not consumed. The
-    /// caller consumes the bytes that a part used before the next call.
+    /// Takes the next part from the front of `bytes`. `bytes` are all the bytes that have come and were not consumed.
+    /// Before the next call, the caller consumes the bytes that the part used.
     ///
     /// # Errors
     /// The part can't become complete, whatever follows.
@@ -84,7 +85,7 @@ impl Preread {
         }
     }
 
-    /// How many bytes may be read ahead of the next call.
+    /// How many unconsumed bytes may be read before the next call.
     pub fn limit(&self, caps: HeadCaps) -> usize {
         match self.expects {
             Expects::ProxyHeader => MAX_PROXY_HEADER,
@@ -115,7 +116,8 @@ mod tests {
         max_headers: 10,
     };
 
-    /// Feeds `bytes` in two pieces, the first of `split` bytes; the parts that came, and the fault.
+    /// Feeds `bytes` in two pieces, the first of `split` bytes. Returns the complete parts, and the fault if there is
+    /// one.
     fn parts(bytes: &[u8], split: usize, accept_proxy_protocol: bool) -> (Vec<String>, Option<PrereadFault>) {
         let (mut preread, mut parts, mut consumed) = (Preread::new(accept_proxy_protocol), Vec::new(), 0);
         for end in [split, bytes.len()] {

@@ -43,8 +43,8 @@ pub struct Record {
 struct Known {
     listener: Arc<Listener>,
     arrived: Instant,
-    /// From the arrival to the tunnel, in milliseconds, plus one. It takes seconds at most. Every open connection
-    /// stores this, so `None` takes no extra room.
+    /// The time from the arrival to the tunnel in milliseconds, plus one, so that `None` takes no extra room: every
+    /// open connection stores this. It is seconds at most.
     opened_after: Option<NonZeroU32>,
     peer: Peer,
     destination: Option<Arc<Destination>>,
@@ -58,7 +58,7 @@ struct Known {
 enum Peer {
     Hop(Hop),
     Client {
-        /// Its key follows from it.
+        /// The client's address. The client key follows from it.
         address: Option<IpAddr>,
         /// It seems to come through an untrusted proxy in a private network.
         seems_forwarded: bool,

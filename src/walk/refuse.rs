@@ -38,8 +38,8 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The answer to a stop. No other place decides what a refused client gets. Its times are `random`, so that clients
-    /// that were refused together do not return together.
+    /// The answer to a stop. No other place decides what a refused client gets. Its times are drawn from `random`, so
+    /// that clients that were refused together do not return together.
     pub fn of(stop: &Stop, random: &Random) -> Self {
         let reason = match &stop.cause {
             Cause::Health { is_serving } => return Self::health(stop, *is_serving),
@@ -163,7 +163,7 @@ impl Refusal {
     }
 }
 
-/// The seconds of Retry-After: up to as much again is added at random.
+/// The seconds of Retry-After: `retry_after`, plus up to as much again at random.
 fn jittered(retry_after: Duration, random: &Random) -> u64 {
     let base = retry_after.as_secs().max(1);
     base + random.up_to(base)

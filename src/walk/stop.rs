@@ -51,7 +51,8 @@ pub enum Cause {
     Refused(RejectReason),
     /// Refused without an answer.
     Wordless(RejectReason),
-    /// The client has sent nothing, and perhaps only connected to see whether it can: it is counted, and leaves no line.
+    /// The client has sent nothing. Perhaps it only connected to see whether it can. It is counted but leaves no log
+    /// line.
     Silent(RejectReason),
 }
 
@@ -145,7 +146,7 @@ impl Stop {
         stop
     }
 
-    /// Stops at a limit; for a rate there is a lack.
+    /// Stops at a limit. If the limit is a rate, `lack` has its numbers.
     pub fn full(full: Full, lack: Option<Lack>) -> Self {
         Self::new(full.limit.into()).exceeding(Exceeded::new(full, lack))
     }

@@ -128,7 +128,8 @@ async fn dial(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connection
     })
 }
 
-/// Sends what is left of the request, and reads the server's answer. An error says what is wrong with it.
+/// Sends what is left of the request, and reads the server's answer. The error is a text that says what is wrong with
+/// it.
 async fn ask(handshake: &Handshake, server: &Transport, sent: usize) -> Result<Answer, String> {
     let rest = server.write_all(&handshake.request[sent..]).await;
     rest.map_err(|_| "the server ended the connection at once")?;
@@ -175,7 +176,8 @@ async fn read_reply(server: &Transport, bytes: &mut Vec<u8>, accept: &str) -> Re
     }
 }
 
-/// The server's own answer, with as much of its body as comes and fits. The client can see if it is not complete.
+/// Passes on the server's own answer, with as much of its body as comes and fits. The client can see if it is not
+/// complete.
 async fn pass_on(mut other: Other, server: &Transport, deadline: Option<Instant>, clock: &Clock) -> Stop {
     let mut content = Vec::new();
     let cut = match clock
@@ -192,11 +194,11 @@ async fn pass_on(mut other: Other, server: &Transport, deadline: Option<Instant>
     Stop::server(other.status, answer, cut)
 }
 
-/// Reads a body to its end. An error says why it is not complete.
+/// Reads a body to its end. The error is a text that says why the body is not complete.
 async fn read_body(other: &mut Other, server: &Transport, content: &mut Vec<u8>) -> Result<(), &'static str> {
     let mut bytes = std::mem::take(&mut other.first);
     loop {
-        // With room for one byte more than fits, a body that just fits is read to its end.
+        // There is room for one byte above the limit, so that a body of exactly the limit is still read to its end.
         match other.body.feed(&bytes, content, MAX_BODY + 1) {
             Ok(BodyState::Done) if content.len() > MAX_BODY => return Err("the server's reply has more than 64 KiB"),
             Ok(BodyState::Done) => return Ok(()),

@@ -145,7 +145,7 @@ pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
     fault::point("lobby");
     let conn = &mut recorded.conn;
     let decision = match conn.seat.ended() {
-        // Bytes that came in time may not have been read in time.
+        // Bytes that came before the deadline may not have been read before it.
         Some(Ended::Late) => {
             read(conn, has_ended, live).or_else(|| Some(Decision::Refuse(conn.broken_off(BrokenOff::Late))))
         }
@@ -155,7 +155,7 @@ pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
     next(recorded, decision)
 }
 
-/// `None`: more must come.
+/// The step after a decision. `None` means that more bytes have to come.
 fn next(mut recorded: RecordedConn, decision: Option<Decision>) -> Step {
     recorded.record.set_hop(recorded.conn.hop);
     match decision {
@@ -166,7 +166,7 @@ fn next(mut recorded: RecordedConn, decision: Option<Decision>) -> Step {
     }
 }
 
-/// Reads what has come, and decides once the head is complete. `None`: more bytes have to come.
+/// Reads what has come, and decides once the head is complete. `None` means that more bytes have to come.
 fn read(conn: &mut PendingConn, has_ended: bool, live: &Live) -> Option<Decision> {
     loop {
         match conn.socket.read_now(conn.preread.limit(conn.caps())) {
@@ -176,7 +176,8 @@ fn read(conn: &mut PendingConn, has_ended: bool, live: &Live) -> Option<Decision
         }
         conn.seat.heard();
         let decision = preread(conn, live);
-        // Bytes that have come already, or an end behind them, are not reported a second time.
+        // The kernel reports bytes that have come, or an end behind them, only once. So they are read to their end
+        // here.
         if decision.is_some() || !(has_ended || conn.socket.read_ahead().more_may_wait()) {
             return decision;
         }
@@ -244,7 +245,7 @@ pub fn decide_again(conn: &PendingConn, at_cap: &AtCap, live: &Live) -> Decision
     }
 }
 
-/// The zone and the client whose dead connections may be replaced, if that is why the request was stopped.
+/// The zone and the client whose dead connections may be replaced, if the request was stopped at the client's cap.
 fn replaceable(stop: &Stop) -> Option<(Arc<ZoneState>, ClientKey)> {
     let zone = &stop.details().destination.as_ref()?.zone;
     let messages = &zone.policy.messages;
@@ -269,7 +270,7 @@ fn stop_for(fault: PrereadFault) -> Stop {
     }
 }
 
-/// The record takes over the permit of a client that was admitted: it gives it back at the end.
+/// Gives the permit of an admitted client to the record, which gives it back at the end.
 pub fn admit(admitted: Admitted, record: &mut Record) -> Handshake {
     let Admitted {
         mut granted,
@@ -289,8 +290,8 @@ pub fn refuse(mut recorded: RecordedConn, stop: &Stop) -> Option<(RecordedConn, 
     Some((recorded, rest))
 }
 
-/// Refuses a client that was admitted, but for which no server was found. A client that is held takes a pending seat,
-/// because it gives its slot back; if there is no seat for it, it is not held.
+/// Refuses a client that was admitted, but for which no server was found. A client that is held gives its slot back, so
+/// it takes a pending seat for the hold. If there is no seat for it, it is not held.
 pub fn refuse_admitted(
     stop: &Stop,
     handshake: &Handshake,

@@ -1,11 +1,11 @@
 //! The search for a dead connection. A phone that changes networks leaves dead connections behind, which fill its cap
 //! until they are closed. Its next connection is not refused because of them: wsguard pings the old ones, and the new
-//! connection gets the slot of one whose host does not answer. A connection keeps its slot if its host acknowledges the
-//! ping or anything else, or if its client sends anything. So no client is closed while its machine is reachable,
-//! whether the client reads or not.
+//! connection gets the slot of an old one whose host does not answer. A connection keeps its slot if its host
+//! acknowledges the ping or anything else, or if its client sends anything. So no client is closed while its machine is
+//! reachable, whether the client reads or not.
 //!
-//! Each search looks for itself; results of earlier searches do not count. Looks are counted, not timed, so that a
-//! pause of this process is not taken for a dead client.
+//! Each search looks at the connections anew; results of earlier searches do not count. Looks are counted, not timed,
+//! so that a pause of this process is not taken for a dead client.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub struct GhostSearch {
 }
 
 impl GhostSearch {
-    /// Begins a search on behalf of a client at its cap in a zone, if one is due and any of its connections there has been
-    /// silent for long.
+    /// Begins a search on behalf of a client at its cap in a zone. `None` if no search is due yet, or if none of the
+    /// client's connections there has been silent for long.
     pub fn begin(
         zone: &ZoneState,
         key: ClientKey,

@@ -9,8 +9,8 @@ use crate::limit::sync::{Mutex, RandomState};
 
 use crate::engine::zone_client::ZoneClient;
 
-/// The searches under way, and those that were made a moment ago. Sharded by client: a refusal takes one lock here,
-/// which few other clients share.
+/// The searches under way, and those that were made a moment ago. They are sharded by client: a refusal takes the lock
+/// of one shard, which few other clients share.
 #[derive(Debug)]
 pub struct SearchPermits([Shard; SHARDS]);
 
@@ -30,14 +30,14 @@ pub struct SearchPermit {
     client: ZoneClient,
     /// The searches of the zone.
     searches: Arc<Budget>,
-    /// When the client may be searched for again.
+    /// When the next search on behalf of the client may begin.
     again_at: Instant,
 }
 
 impl SearchPermits {
-    /// Permits a search on behalf of a client, `now`. `searches` bounds those of its zone. `None` if one is under way,
-    /// was made within the last second, can't find anything yet (see [`SearchPermit::hold_off`]), or if the zone has
-    /// enough of them.
+    /// Permits a search on behalf of a client, `now`. `searches` bounds the searches of the client's zone. `None` if a
+    /// search is under way, was made within the last second, or can't find anything yet (see
+    /// [`SearchPermit::hold_off`]), or if the zone has no permit left.
     pub fn acquire(self: &Arc<Self>, client: ZoneClient, searches: &Arc<Budget>, now: Instant) -> Option<SearchPermit> {
         let mut shard = self.shard(client).lock();
         let is_free = match shard.get(&client) {
@@ -82,7 +82,7 @@ impl Default for SearchPermits {
 }
 
 impl SearchPermit {
-    /// The client that is searched for.
+    /// The client on whose behalf the search is made.
     pub fn client(&self) -> ZoneClient {
         self.client
     }
@@ -92,9 +92,9 @@ impl SearchPermit {
         self.again_at = now + AGAIN;
     }
 
-    /// No connection of the client can be dead before `alive_for` has passed from `now`: until then the next search would
-    /// find nothing. It may begin after a second at the earliest, and after ten at the latest, so that a client that has
-    /// gone is forgotten.
+    /// Notes that no connection of the client can be dead before `alive_for` has passed from `now`: until then the next
+    /// search would find nothing. The next search may begin after a second at the earliest, and after ten at the
+    /// latest, so that a client that has gone is forgotten.
     pub fn hold_off(&mut self, alive_for: Duration, now: Instant) {
         self.again_at = now + alive_for.clamp(AGAIN, FORGOTTEN);
     }

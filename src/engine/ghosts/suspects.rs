@@ -43,7 +43,7 @@ pub enum Found {
 #[derive(Debug)]
 pub(crate) struct SuspectList<S> {
     suspects: Vec<Watched<S>>,
-    /// One of them has ended, and its slot is about to be free.
+    /// One of the suspects has ended, and its slot is about to be free.
     has_ended: bool,
     looks_left: u32,
 }
@@ -80,7 +80,7 @@ impl<S: Suspect> SuspectList<S> {
         }
     }
 
-    /// Looks at them once more.
+    /// Looks at the suspects once more.
     pub(super) fn look(&mut self) -> Found {
         self.looks_left = self.looks_left.saturating_sub(1);
         let before = self.suspects.len();
@@ -106,7 +106,8 @@ impl<S: Suspect> SuspectList<S> {
 }
 
 impl<S: Suspect> Watched<S> {
-    /// Whether it has shown a sign of life since it was pinged. Makes its relay probe for the next look.
+    /// Whether the suspect has shown a sign of life since it was pinged. It also makes the suspect's relay probe for
+    /// the next look.
     fn is_there(&mut self) -> bool {
         let signs = self.suspect.signs();
         if signs.activity != self.activity || signs.is_unread || signs.delivery == PingDelivery::Acknowledged {
@@ -139,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// An old connection whose host is as the test says.
+    /// An old connection whose signs of life the test sets.
     struct Host {
         signs: Cell<Signs>,
         probes: Cell<u32>,
@@ -161,7 +162,7 @@ mod tests {
     }
 
     impl Host {
-        /// One that was pinged, and of which nothing is heard any more.
+        /// A host that was pinged and shows no sign of life.
         fn dead() -> Self {
             Self {
                 signs: Cell::new(Signs {
@@ -189,7 +190,7 @@ mod tests {
         SuspectList::new(hosts.into_iter().map(|host| (host, 7)))
     }
 
-    /// How many looks find nothing yet, and what the next one finds.
+    /// The number of looks that find nothing yet, and what the next look finds.
     fn looks(search: &mut SuspectList<&Host>) -> (u32, Found) {
         let mut looks = 0;
         loop {
@@ -204,7 +205,7 @@ mod tests {
     fn a_host_that_is_silent_for_24_looks_loses_its_slot() {
         let host = Host::dead();
         let mut search = search([&host]);
-        // The first one only has it probed.
+        // The first look only makes the relay probe.
         for _ in 0..UNANSWERED {
             assert_eq!((search.look(), host.is_replaced.get()), (Found::NotYet, false));
         }

@@ -32,7 +32,7 @@ impl Fixture {
         Self::limiting("[limits.messages]\nping = \"10s\"\n")
     }
 
-    /// With these tables of limits.
+    /// A fixture with these tables of limits.
     fn limiting(limits: &str) -> Self {
         let text =
             format!("[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n{limits}");
@@ -61,7 +61,7 @@ impl Fixture {
         }
     }
 
-    /// Opens a connection of a client, which is open until what is returned is dropped.
+    /// Opens a connection of a client. It stays open until the returned value is dropped.
     fn open(&self, client: u8, worker: usize) -> Open {
         let route = self.in_force.policy.routes.iter().next().expect("a route");
         let destination = Arc::clone(self.in_force.destination(route));
@@ -173,7 +173,7 @@ fn an_open_connection_is_listed_with_all_that_is_known_of_it() {
         (&*first.zone, &*first.upstream, &*first.server),
         ("default", "chat", "127.0.0.1:2")
     );
-    // Counted from the next tick of 50 ms on.
+    // The time counts from the next tick of 50 ms.
     let tick = Duration::from_millis(50);
     assert_eq!(first.open_for, (SWEEP * 9).saturating_sub(tick));
     assert_eq!(second.open_for, SWEEP.saturating_sub(tick));
@@ -288,7 +288,7 @@ fn only_the_connections_of_that_client_are_suspected_on_whatever_worker_they_are
 fn connections_that_open_together_end_spread_over_the_last_tenth_of_their_lifetime() {
     let mut fixture = Fixture::limiting("[limits.timeouts]\nlifetime = \"100s\"\n");
     let mut open: Vec<(Open, Arc<Woken>)> = (0..400).map(|_| (fixture.open(1, 0), Arc::default())).collect();
-    // In the first second each is probed once.
+    // In the first second each connection is probed once.
     for _ in 0..8 {
         fixture.sweep();
     }

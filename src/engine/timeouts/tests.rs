@@ -51,7 +51,8 @@ impl Conn {
         actions
     }
 
-    /// The first sweep whose actions are as `wanted`, as milliseconds from the opening; none within an hour.
+    /// The time of the first sweep whose actions match `wanted`, in milliseconds from the opening. `None` if no sweep
+    /// within an hour matches.
     fn first(&mut self, wanted: impl Fn(&Actions) -> bool) -> Option<u64> {
         (0..3_600_000 / SWEEP).find_map(|_| wanted(&self.sweep()).then_some(self.millis))
     }
@@ -64,7 +65,7 @@ impl Conn {
         })
     }
 
-    /// Sweeps until so many milliseconds after the opening, in which nothing is to be done but to probe.
+    /// Sweeps until this many milliseconds after the opening, and checks that no action but a probe is due until then.
     fn is_left_alone_until(&mut self, millis: u64) {
         while self.millis < millis {
             let actions = self.sweep();

@@ -26,11 +26,11 @@ pub(in crate::relay) struct Closing {
     /// How long until acknowledgements are checked again, since the kernel sends no event for them.
     recheck_after: Duration,
     handshake: Option<CloseHandshake>,
-    /// Both close frames are written.
+    /// Both close frames have been written.
     is_sent: bool,
 }
 
-/// What a turn of the close handshake did.
+/// The result of one turn of the close handshake.
 pub(in crate::relay) struct HandshakeTurn {
     pub(in crate::relay) reason: CloseReason,
     pub(in crate::relay) inward: Progress,
@@ -40,7 +40,7 @@ pub(in crate::relay) struct HandshakeTurn {
 }
 
 impl Closing {
-    /// One that waits for nothing yet. Must be called on a runtime with a timer.
+    /// Makes the state of a connection that has no deadline yet. Must be called on a runtime with a timer.
     pub(in crate::relay) fn new() -> Box<Self> {
         Box::new(Self {
             deadlines: Deadlines::default(),
@@ -56,7 +56,7 @@ impl Closing {
         self.handshake.as_ref()
     }
 
-    /// Begins a close handshake, which may take this long (`None`: for ever). To be called once.
+    /// Begins a close handshake, which may take this long (`None`: for ever). May be called only once.
     pub(in crate::relay) fn begin_handshake(
         &mut self,
         handshake: CloseHandshake,
@@ -67,7 +67,7 @@ impl Closing {
         self.deadlines.begin_handshake(timeout, clock.now());
     }
 
-    /// Goes on with the close handshake, if one has begun.
+    /// Continues the close handshake, if one has begun.
     pub(in crate::relay) fn poll_handshake(
         &mut self,
         flows: (&mut Flow, &mut Flow),
@@ -90,14 +90,14 @@ impl Closing {
         })
     }
 
-    /// The stage that `sides` are in; `None` while neither has ended.
+    /// The stage that follows from `sides`; `None` while neither side has ended.
     pub(in crate::relay) fn stage(closing: Option<&Self>, sides: Sides, legs: &Legs) -> Option<CloseStage> {
         let deadlines = closing.map(|closing| closing.deadlines).unwrap_or_default();
         deadlines.stage(sides, || legs.client.is_acknowledged())
     }
 
-    /// Enters `stage`, or stays in it, and waits for the earliest deadline: ready with what the connection is closed for then.
-    /// With `checks_acks` the task is woken before that as well, ever more rarely.
+    /// Enters `stage`, or stays in it, and waits for the earliest deadline. Then returns the reason for the close. If
+    /// `checks_acks`, the task is also woken before that, at ever longer intervals.
     pub(in crate::relay) fn poll_stage(
         &mut self,
         stage: CloseStage,
@@ -114,8 +114,8 @@ impl Closing {
         Poll::Ready(self.deadlines.expired(reason, clock.now()))
     }
 
-    /// Ready once the earliest deadline has passed. With `checks_acks` the task is woken before that as well, ever more
-    /// rarely.
+    /// Ready once the earliest deadline has passed. If `checks_acks`, the task is also woken before that, at ever
+    /// longer intervals.
     pub(in crate::relay) fn poll_deadlines(
         &mut self,
         checks_acks: bool,
@@ -150,6 +150,6 @@ impl Closing {
     }
 }
 
-/// The first wait until acknowledgements are looked at again; each one is twice as long as the last.
+/// The first wait before acknowledgements are checked again. Each wait is twice as long as the one before.
 const FIRST_RECHECK: Duration = Duration::from_micros(500);
 const LAST_RECHECK: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! How long a connection that ends may take over it. Pure: the time is an argument.
+//! How long a connection that ends may take for it. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -7,44 +7,47 @@ use crate::reason::close::CloseReason;
 use super::super::rules::Timeouts;
 use super::sides::Sides;
 
-/// What is waited for once a side has ended. A later stage follows an earlier one, never the other way.
+/// What a connection waits for once a side has ended. Stages only go forward, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::relay) enum CloseStage {
-    /// The client has ended, and the server may finish. This and the next stage are over `half_close` after the client's end.
+    /// The client has ended, and the server may finish. This and the next stage are over `half_close` after the
+    /// client's end.
     Finish,
-    /// The server has ended, and the client is to take what it sent, within `stalled`.
+    /// The server has ended, and the client has `stalled` to take what the server sent.
     Delivery,
-    /// The client has taken all of it, and may answer, within [`ANSWER`].
+    /// The client has taken everything from the server, and has [`ANSWER`] to reply.
     Answer,
-    /// The client has died, and the server is to take what it sent, within [`REMAINS`].
+    /// The client has died, and the server has [`REMAINS`] to take what the client sent.
     Remains,
-    /// The server's host is to acknowledge that, within [`ANSWER`], so that a reset does not overtake it.
+    /// The client has died, and the server's socket has everything that it sent. The server's host has [`ANSWER`] to
+    /// acknowledge it, so that a reset does not overtake it.
     Acknowledgement,
 }
 
-/// The times by which a connection that ends is closed whatever happens.
+/// The times at which a connection that ends is closed, whatever happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Deadlines {
     stage: Option<CloseStage>,
-    /// The end of the stage, if it has one of its own.
+    /// The end of the current stage, if that has a time of its own.
     stage_until: Option<Instant>,
-    /// `half_close` after the client's end.
+    /// The time at which `half_close` has passed since the client's end.
     half_close_until: Option<Instant>,
-    /// The end of the close handshake.
+    /// The time by which the close handshake has to be over.
     handshake_until: Option<Instant>,
 }
 
-/// What a connection is closed for when a deadline passes.
+/// How a connection is closed when a deadline passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) struct Expired {
     pub(in crate::relay) reason: CloseReason,
-    /// The client is reset, as it has not taken everything.
+    /// The client is reset, because it has not taken everything.
     pub(in crate::relay) resets_client: bool,
 }
 
 impl CloseStage {
-    /// The stage that `sides` are in; `None` while neither has ended. `is_acked` returns whether the client's host has
-    /// acknowledged everything that was written; it is called only if that matters.
+    /// The stage that follows from `sides` and the stage `before`; `None` while neither side has ended. `is_acked`
+    /// returns whether the client's host has acknowledged everything that was written. It is called only if that
+    /// matters.
     fn of(sides: Sides, before: Option<Self>, is_acked: impl FnOnce() -> bool) -> Option<Self> {
         let now = if sides.client_died {
             Some(if sides.is_all_sent_to_server {
@@ -63,12 +66,12 @@ impl CloseStage {
 }
 
 impl Deadlines {
-    /// The stage that `sides` are in now, see [`CloseStage::of`].
+    /// The stage that follows from `sides` now, see [`CloseStage::of`].
     pub(super) fn stage(&self, sides: Sides, is_acked: impl FnOnce() -> bool) -> Option<CloseStage> {
         CloseStage::of(sides, self.stage, is_acked)
     }
 
-    /// Sets the deadlines that begin with this stage, and with the client's end.
+    /// Sets the deadlines that begin with this stage, and those that begin with the client's end.
     pub(super) fn enter(&mut self, stage: CloseStage, client_ended: bool, timeouts: Timeouts, now: Instant) {
         let after = |timeout: Option<Duration>| timeout.and_then(|timeout| now.checked_add(timeout));
         if self.stage < Some(stage) {
@@ -85,12 +88,12 @@ impl Deadlines {
         }
     }
 
-    /// Limits the close handshake to this time; `None`: it may take for ever.
+    /// Limits the close handshake to this time. `None` sets no limit.
     pub(super) fn begin_handshake(&mut self, timeout: Option<Duration>, now: Instant) {
         self.handshake_until = timeout.and_then(|timeout| now.checked_add(timeout));
     }
 
-    /// Both close frames are written: their answers are waited for no longer than [`HANDSHAKE`].
+    /// Notes that both close frames have been written. The peers have [`HANDSHAKE`] at most to answer them.
     pub(super) fn frames_sent(&mut self, now: Instant) {
         let soon = now + HANDSHAKE;
         self.handshake_until = Some(self.handshake_until.map_or(soon, |until| until.min(soon)));
@@ -104,7 +107,8 @@ impl Deadlines {
             .min()
     }
 
-    /// What the connection is closed for once a deadline has passed; `reason`, unless the deadline says more.
+    /// How the connection is closed once a deadline has passed: for `reason`, unless the deadline that passed has a
+    /// reason of its own.
     pub(super) fn expired(&self, reason: CloseReason, now: Instant) -> Expired {
         let is_past = |until: Option<Instant>| until.is_some_and(|until| until <= now);
         match self.stage {
@@ -124,12 +128,14 @@ impl Deadlines {
     }
 }
 
-/// The time for a close handshake. With the sweep's quarter of a second, a connection that we close is gone within a second.
+/// The time for the peers to answer our close frames. With the sweep's quarter of a second, a connection that we close
+/// is gone within a second.
 pub(in crate::relay) const HANDSHAKE: Duration = Duration::from_millis(500);
-/// The time for a client to end once it has everything from its server; and for a server's host to acknowledge the last bytes
-/// of a client that died.
+/// The time for a client to end once it has everything from its server. Also the time for a server's host to
+/// acknowledge the last bytes of a client that died.
 const ANSWER: Duration = Duration::from_secs(2);
-/// With the sweep's quarter of a second, the slot of a client that died is free within half a second.
+/// The time for a server to take the last bytes of a client that died. With the sweep's quarter of a second, the
+/// client's slot is free within half a second.
 const REMAINS: Duration = Duration::from_millis(150);
 
 #[cfg(test)]

@@ -23,33 +23,33 @@ pub(in crate::relay) struct CloseHandshake {
 #[derive(Debug)]
 struct SideClose {
     state: CloseState,
-    /// A message before the close frame, or nothing. Left out where it would come between the fragments of another (RFC 6455
-    /// section 5.4).
+    /// A message that goes out before the close frame; may be empty. It is left out where it would come between the
+    /// fragments of another message (RFC 6455 section 5.4).
     notice: Vec<u8>,
     close: Vec<u8>,
-    /// Our FIN follows the answer to the close frame, not the close frame itself. A proxy in between closes its client's
-    /// connection once it gets the FIN; if that client has just sent something, the kernel then resets the connection and
-    /// discards the close frame.
+    /// Our FIN follows the peer's answer to the close frame, not the close frame itself. A proxy in between closes its
+    /// client's connection once it gets the FIN. If that client has just sent something, the kernel then resets the
+    /// connection and discards the close frame.
     awaits_answer: bool,
-    /// The close frame is written, and the FIN is still to come.
+    /// The close frame has been written, and the FIN is still to come.
     owes_fin: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CloseState {
-    /// A frame is incomplete: what completes it still passes.
+    /// A frame is incomplete. The bytes that complete it still pass.
     AwaitsBoundary,
     /// The close frame is buffered.
     Flushing,
-    /// The close frame is written; what the source still sends is dropped.
+    /// The close frame has been written. What the source still sends is dropped.
     Sent,
     /// The source has ended as well.
     Ended,
 }
 
 impl CloseHandshake {
-    /// One that begins now, with this status code and text in both close frames; before the client's comes `notice`, a whole
-    /// message of ours, or nothing.
+    /// A handshake that begins now. Both close frames have this status code and text. `notice` goes out before the
+    /// client's close frame: a whole message of ours, or nothing.
     pub(in crate::relay) fn new(reason: CloseReason, code: u16, text: &str, notice: Vec<u8>) -> Self {
         Self {
             reason,
@@ -58,7 +58,7 @@ impl CloseHandshake {
         }
     }
 
-    /// The close frames for `reason`; `None` where a reset takes their place.
+    /// A handshake with the close frames for `reason`; `None` if this reason is closed by a reset.
     pub(in crate::relay) fn of(reason: CloseReason) -> Option<Self> {
         let frame = reason.frame()?;
         Some(Self::new(reason, frame.code, frame.text, Vec::new()))
@@ -69,12 +69,12 @@ impl CloseHandshake {
         self.reason
     }
 
-    /// Whether the close frame to the client is written.
+    /// Whether the close frame to the client has been written.
     pub(in crate::relay) fn is_sent_to_client(&self) -> bool {
         self.to_client.is_sent()
     }
 
-    /// Whether the close frame to the server is written.
+    /// Whether the close frame to the server has been written.
     pub(in crate::relay) fn is_sent_to_server(&self) -> bool {
         self.to_server.is_sent()
     }
@@ -84,7 +84,7 @@ impl CloseHandshake {
         self.to_client.state == CloseState::Ended && self.to_server.state == CloseState::Ended
     }
 
-    /// Goes as far as it can now. Returns what moved, inwards and outwards.
+    /// Continues as far as possible without waiting. Returns what moved to the server and what moved to the client.
     pub(in crate::relay) fn poll(
         &mut self,
         (inbound, outbound): (&mut Flow, &mut Flow),
@@ -92,7 +92,7 @@ impl CloseHandshake {
         env: &RelayEnv,
         cx: &mut Context<'_>,
     ) -> (Progress, Progress) {
-        // What they delay will not pass any more.
+        // The bytes that the gates delay will not pass any more.
         inbound.gate_mut().leave_queue();
         outbound.gate_mut().leave_queue();
         let outward = self.to_client.poll(outbound, (&legs.server, &legs.client), env, cx);
@@ -120,12 +120,12 @@ impl SideClose {
         matches!(self.state, CloseState::Sent | CloseState::Ended)
     }
 
-    /// Whether our FIN is due, as this side `has_answered`; true once.
+    /// Whether our FIN is due now that this side `has_answered`. Returns true only once.
     fn take_owed_fin(&mut self, has_answered: bool) -> bool {
         has_answered && std::mem::take(&mut self.owes_fin)
     }
 
-    /// Goes as far as it can now.
+    /// Continues as far as possible without waiting.
     fn poll(
         &mut self,
         flow: &mut Flow,
@@ -166,5 +166,6 @@ impl SideClose {
     }
 }
 
-/// The payload is public and always the same, so that an unpredictable key (RFC 6455 section 10.3) would protect nothing.
+/// The mask of our close frames to the server. Their payload is public and always the same, so that an unpredictable
+/// key (RFC 6455 section 10.3) would protect nothing.
 const MASK: [u8; 4] = [0x3f, 0x81, 0x5c, 0xe2];

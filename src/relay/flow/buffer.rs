@@ -11,5 +11,5 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice());
 }
 
-/// Bytes read at once, at most.
+/// The most bytes that are read at once.
 pub(super) const BUFFER_SIZE: usize = 64 * 1024;

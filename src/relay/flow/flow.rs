@@ -1,4 +1,4 @@
-//! One direction: read, scan or police, write, and buffer what the sink does not take.
+//! One direction: it reads, scans or polices, writes, and buffers what the sink does not take.
 
 use std::task::{Context, Poll, ready};
 
@@ -21,13 +21,13 @@ pub(in crate::relay) struct Flow {
     gate: Gate,
     ends: FlowEnds,
     splicer: Splicer,
-    /// While bytes are buffered nothing more is read: that is the back-pressure.
+    /// While bytes are buffered here, nothing more is read: that is the back-pressure.
     outlet: Outlet,
 }
 
 impl Flow {
-    /// A flow that first delivers `first`, of which everything from `payload_from` on is WebSocket; and what of that has passed
-    /// with it.
+    /// A flow that first delivers `first`. The bytes of `first` from `payload_from` on are WebSocket frames. Also
+    /// returns how many of these bytes and messages count as passed already.
     pub(in crate::relay) fn new(
         mut scanner: FrameScanner,
         mut first: Vec<u8>,
@@ -56,13 +56,13 @@ impl Flow {
         (flow, passed)
     }
 
-    /// Of `bytes` that passed in all those that the sink's socket has taken, less some that were there before the tunnel
-    /// opened.
+    /// How many of `bytes` the sink's socket has taken, where `bytes` is the number of bytes that have passed. The
+    /// result may be too low by the bytes that were buffered before the tunnel opened.
     pub(in crate::relay) fn written_of(&self, bytes: u64) -> u64 {
         bytes.saturating_sub(self.outlet.buffered() as u64)
     }
 
-    /// What is known of its frames.
+    /// The gate, which knows the frames of this direction.
     pub(in crate::relay) fn gate(&self) -> &Gate {
         &self.gate
     }
@@ -72,7 +72,7 @@ impl Flow {
         &mut self.gate
     }
 
-    /// How its source and its sink ended.
+    /// How the source and the sink ended.
     pub(in crate::relay) fn ends(&self) -> FlowEnds {
         self.ends
     }
@@ -87,7 +87,7 @@ impl Flow {
         self.outlet.has_buffered()
     }
 
-    /// Whether the source is read, so that reading finds its end.
+    /// Whether the source is being read, so that reading finds its end.
     pub(in crate::relay) fn is_read(&self) -> bool {
         !self.has_buffered() && !self.gate.is_paused() && !self.ends.is_done() && self.ends.read_to().is_none()
     }
@@ -102,8 +102,8 @@ impl Flow {
         self.gate.scanner().at_boundary() && !self.gate.saw_close() && !self.has_buffered() && self.ends.is_open()
     }
 
-    /// Finds what only system calls show: an end of the source behind bytes that are not read, and whether a pipe that
-    /// holds bytes has become emptier. To be called a few times a second.
+    /// Finds what only system calls show: whether the source has ended behind unread bytes, and whether a pipe that
+    /// holds bytes has become emptier. Must be called a few times a second.
     pub(in crate::relay) fn probe(&mut self, source: &Transport) {
         self.outlet.check_pipe();
         if !self.is_read() && !self.ends.has_died() {
@@ -111,8 +111,8 @@ impl Flow {
         }
     }
 
-    /// Moves what can be moved from `source` to `sink` now. After [`MAX_READS`] steps, or as much work, it wakes the task
-    /// instead, so that one busy direction delays neither the other nor other connections.
+    /// Moves as many bytes as it can from `source` to `sink` now. After [`MAX_READS`] steps, or as much work, it wakes
+    /// the task and returns, so that one busy direction delays neither the other nor other connections.
     pub(in crate::relay) fn pump(
         &mut self,
         source: &Transport,
@@ -133,12 +133,12 @@ impl Flow {
         progress
     }
 
-    /// Adds bytes behind those that are buffered.
+    /// Adds bytes to the end of the buffer.
     pub(in crate::relay) fn append(&mut self, bytes: &[u8]) {
         self.outlet.append(bytes);
     }
 
-    /// Writes what is buffered; `Pending` while some of it remains.
+    /// Writes the buffered bytes; `Pending` while some of them remain.
     pub(in crate::relay) fn poll_flush(
         &mut self,
         sink: &Transport,
@@ -150,8 +150,9 @@ impl Flow {
         Poll::Ready(())
     }
 
-    /// Passes on what completes the frame in progress, and nothing of the next. Ready with whether a close frame may follow:
-    /// not where the boundary is unknown, the source has ended, or it has sent a close frame itself.
+    /// Passes on the bytes that complete the frame in progress, and nothing of the next frame. Then returns whether a
+    /// close frame may follow. It may not if the boundary is unknown, or if the source has ended or has sent a close
+    /// frame itself.
     pub(in crate::relay) fn poll_to_boundary(
         &mut self,
         (source, sink): (&Transport, &Transport),
@@ -198,7 +199,7 @@ impl Flow {
         }
     }
 
-    /// Reads `source` to its end and drops everything; only its frames are followed.
+    /// Reads `source` to its end and drops everything. The scanner still follows the frames.
     pub(in crate::relay) fn poll_discard(&mut self, source: &Transport, cx: &mut Context<'_>) -> Poll<()> {
         while self.ends.read_to().is_none() {
             if let Err(error) = ready!(source.poll_read_ready(cx)) {
@@ -216,7 +217,7 @@ impl Flow {
         Poll::Ready(())
     }
 
-    /// One step: flush, then end or read. `Ready` when another step may move more.
+    /// Takes one step: flushes, then ends the direction or reads. `Ready` means that another step may move more.
     fn step(
         &mut self,
         (source, sink): (&Transport, &Transport),
@@ -233,7 +234,8 @@ impl Flow {
         }
         if self.ends.sink().is_some() {
             self.gate.leave_queue();
-            // Nobody takes any more of it. The other direction goes on until the sink's own bytes are delivered.
+            // The sink takes no more bytes. The other direction goes on until the bytes that the sink has sent are
+            // delivered.
             self.ends.abandon();
             return Poll::Pending;
         }
@@ -241,7 +243,7 @@ impl Flow {
             return Poll::Ready(());
         }
         if self.ends.read_to().is_some() {
-            // What can't be decided without more bytes is left to the receiver.
+            // The policer can't decide on these bytes without more, so they pass, and the receiver deals with them.
             if let Some(released) = self.gate.release() {
                 progress.count(released.len(), 0);
                 self.write(&released, sink, progress);
@@ -261,8 +263,8 @@ impl Flow {
         Poll::Ready(())
     }
 
-    /// Polices the deferred bytes as far as that needs no reading. `Ready(true)`: it did, and there may be more to do;
-    /// `Ready(false)`: reading may go on; `Pending`: it may not.
+    /// Polices the deferred bytes that can be decided on without reading more. `Ready(true)` means that bytes were
+    /// policed, and more may be left to do. `Ready(false)` means that reading may go on, `Pending` that it may not.
     fn poll_deferred(
         &mut self,
         sink: &Transport,
@@ -280,7 +282,7 @@ impl Flow {
         Poll::Ready(true)
     }
 
-    /// Reads once, `allowed` bytes of the payload in progress at most, and passes on what may pass.
+    /// Reads once, and passes on the bytes that may pass. Reads at most `allowed` bytes of the payload in progress.
     fn copy(
         &mut self,
         (source, sink): (&Transport, &Transport),
@@ -302,7 +304,7 @@ impl Flow {
         });
     }
 
-    /// Passes on what may pass of `bytes`, which were read, the deferred ones included.
+    /// Passes on those of `bytes` that may pass. `bytes` are the deferred bytes and the ones just read.
     fn pass(&mut self, bytes: &[u8], sink: &Transport, env: &RelayEnv, progress: &mut Progress) {
         if self.gate.polices() {
             if let Some(policed) = self.police(bytes, sink, env, progress) {
@@ -321,7 +323,7 @@ impl Flow {
         self.write(&bytes[..passes], sink, progress);
     }
 
-    /// Polices `bytes` and writes what may pass; the caller defers the rest.
+    /// Polices `bytes` and writes those that may pass. The caller defers the rest.
     fn police(&mut self, bytes: &[u8], sink: &Transport, env: &RelayEnv, progress: &mut Progress) -> Option<Policed> {
         let policed = self.gate.police(bytes, env)?;
         let verdict = &policed.verdict;
@@ -332,7 +334,7 @@ impl Flow {
         Some(policed)
     }
 
-    /// Splices, if that can be done now; false: copy instead.
+    /// Splices, if possible now. Returns false if the caller has to copy instead.
     fn try_splice(
         &mut self,
         (source, sink): (&Transport, &Transport),
@@ -340,7 +342,7 @@ impl Flow {
         env: &RelayEnv,
         progress: &mut Progress,
     ) -> bool {
-        // A policer may have deferred the beginning of a header, so that the next bytes are not one.
+        // A policer may have deferred the beginning of a header. The next bytes would then not be a header.
         if self.splicer.peeks()
             && self.gate.scanner().at_boundary()
             && !self.gate.polices()
@@ -372,7 +374,7 @@ impl Flow {
         self.ends.note_write(written);
     }
 
-    /// Counts bytes that were read, and what was peeked at of them.
+    /// Counts bytes that were read, and the messages that begin in them. Some of them may have been peeked at before.
     fn count_read(&mut self, bytes: usize, messages: u32, progress: &mut Progress) {
         let messages = u64::from(messages) + self.splicer.consume(bytes);
         progress.count(bytes, messages);

@@ -1,5 +1,5 @@
-//! Frames that are policed before they pass. A frame that may not pass yet is deferred, and until then nothing more is
-//! read; a frame that may never pass closes the connection.
+//! Frames that are policed before they pass. If a frame may not pass yet, it is deferred, and nothing more is read
+//! until it may. If a frame may never pass, the connection is closed.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,46 +17,49 @@ use super::super::police::verdict::{Remainder, Verdict, Violation};
 use super::buffer::BUFFER_SIZE;
 use crate::net::clock::Clock;
 
-/// A policer, and what it defers.
+/// A policer, and the bytes that it defers.
 #[derive(Debug)]
 pub(super) struct Inspection {
     policer: FramePolicer,
-    /// Only while something is deferred.
+    /// `Some` only while something is deferred.
     deferred: Option<Box<Deferred>>,
     has_delayed: bool,
-    /// How many bytes are read at once: what can't be decided or passed on soon stays in the kernel.
+    /// How many bytes are read at once. It is small while bytes can't be decided on or passed on soon: they had better
+    /// stay in the kernel.
     max_read: u32,
 }
 
-/// What was read and does not pass yet.
+/// Bytes that were read and do not pass yet.
 #[derive(Debug, Default)]
 struct Deferred {
-    /// From `from` on. Begins where the scanner is: at a frame boundary, or within a payload that waits.
+    /// The deferred bytes are those from `from` on. They begin where the scanner is: at a frame boundary, or within a
+    /// payload that waits.
     bytes: Vec<u8>,
     from: usize,
-    /// The bytes can be policed without reading more.
+    /// The bytes can be policed now, without reading more.
     resumes: bool,
     delay: Option<Delay>,
-    /// This is the first delay of the connection; what was lacking then, not yet reported.
+    /// `Some` if this is the first delay of the connection and it has not been reported yet: how long the limit was
+    /// short.
     first_delay: Option<Duration>,
     violation: Option<Violation>,
 }
 
-/// A wait for a rate limit. Its instants are those of the pausing [`Clock`].
+/// A wait for a rate limit. Its instants are times of the [`Clock`], which pauses with the process.
 #[derive(Debug)]
 pub(super) struct Delay {
     since: Instant,
     until: Option<Instant>,
-    /// Wakes the task at `until`. `None`: the delay has run out, and the bytes are policed again.
+    /// Wakes the task at `until`. `None` means that the delay is over, and the bytes are policed again.
     timer: Option<Pin<Box<Sleep>>>,
     /// The place in the queue for a shared bucket.
     place: Option<Place>,
-    /// Others are before it in the queue: the timer only ends its patience.
+    /// Other connections are before this one in the queue. The timer then only ends the client's patience.
     queues: bool,
 }
 
 impl Inspection {
-    /// Begins with `first`, bytes that have not been policed.
+    /// An inspection that begins with `first`, bytes that have not been policed.
     pub(super) fn new(policer: FramePolicer, first: Vec<u8>) -> Self {
         let deferred = (!first.is_empty()).then(|| {
             Box::new(Deferred {
@@ -81,28 +84,28 @@ impl Inspection {
         &mut self.policer
     }
 
-    /// Whether it has nothing to remember, so that the next bytes can do with a new one.
+    /// Whether there is nothing to remember, so that a new inspection can take over with the next bytes.
     pub(super) fn is_disposable(&self, env: &RelayEnv) -> bool {
         let is_needed = self.deferred.is_some() || !self.policer.is_untouched() || env.limits.polices_client();
         self.policer.is_of_client() && !is_needed
     }
 
-    /// Whether something waits for a rate limit.
+    /// Whether bytes wait for a rate limit.
     pub(super) fn is_delayed(&self) -> bool {
         self.deferred.as_ref().is_some_and(|deferred| deferred.delay.is_some())
     }
 
-    /// Whether anything was ever delayed.
+    /// Whether bytes were ever delayed.
     pub(super) fn has_delayed(&self) -> bool {
         self.has_delayed
     }
 
-    /// How much was lacking when the first delay began; returned once.
+    /// The wait for the limit when the first delay began. Returned only once.
     pub(super) fn take_first_delay(&mut self) -> Option<Duration> {
         self.deferred.as_mut()?.first_delay.take()
     }
 
-    /// What the connection is to be closed for.
+    /// The violation for which the connection is to be closed.
     pub(super) fn violation(&self) -> Option<Violation> {
         self.deferred.as_ref()?.violation
     }
@@ -112,27 +115,27 @@ impl Inspection {
         self.deferred.is_some()
     }
 
-    /// Whether nothing is read because of what is deferred.
+    /// Whether reading is paused because of the deferred bytes.
     pub(super) fn is_paused(&self) -> bool {
         self.deferred
             .as_ref()
             .is_some_and(|deferred| deferred.resumes || deferred.delay.is_some() || deferred.violation.is_some())
     }
 
-    /// How much is read at once, the deferred bytes included.
+    /// How many bytes may be read at once, the deferred bytes included.
     pub(super) fn max_read(&self) -> usize {
         self.max_read as usize
     }
 
-    /// Copies the deferred bytes to the front of `buffer`, and returns how many these are: what is read goes behind them.
+    /// Copies the deferred bytes to the front of `buffer`, and returns their number. Newly read bytes go behind them.
     pub(super) fn copy_deferred(&self, buffer: &mut [u8]) -> usize {
         let rest = self.rest();
         buffer[..rest.len()].copy_from_slice(rest);
         rest.len()
     }
 
-    /// The deferred bytes that can be policed now without reading more, with the position where they begin; `None` if reading
-    /// may go on, `Pending` if it may not.
+    /// The deferred bytes that can be policed now without reading more, and the position where they begin. `None` means
+    /// that reading may go on, `Pending` that it may not.
     pub(super) fn poll_resume(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<Option<(Vec<u8>, usize)>> {
         let Some(deferred) = &mut self.deferred else {
             return Poll::Ready(None);
@@ -151,7 +154,7 @@ impl Inspection {
         Poll::Ready(Some((std::mem::take(&mut deferred.bytes), deferred.from)))
     }
 
-    /// Decides on `bytes`, the deferred ones included; with the verdict comes the delay of the first of them.
+    /// Decides on `bytes`, which include the deferred ones. Also returns the delay that the first of them has had.
     pub(super) fn police(
         &mut self,
         scanner: &mut FrameScanner,
@@ -169,7 +172,8 @@ impl Inspection {
         (verdict, delay)
     }
 
-    /// Defers what does not pass yet, `bytes` from `from` on. `delay` is that of the bytes the verdict was about.
+    /// Defers the bytes that do not pass yet: those of `bytes` from `from` on. `delay` is the delay that the policed
+    /// bytes have had.
     pub(super) fn defer(
         &mut self,
         bytes: Vec<u8>,
@@ -178,7 +182,7 @@ impl Inspection {
         delay: Option<Delay>,
         env: &RelayEnv,
     ) {
-        // Once anything has passed, the next delay has a time and a place in the queue of its own.
+        // If some bytes have passed, the next delay has a new time and a new place in the queue.
         let waits = matches!(verdict.remainder, Remainder::Defer(_));
         let delay = delay.filter(|_| waits && verdict.passes == 0);
         if from < bytes.len() {
@@ -200,7 +204,7 @@ impl Inspection {
         }
     }
 
-    /// How much of the payload in progress may be read now, where it is limited; `Pending` until some may.
+    /// How many bytes of the payload in progress may be read now, if they are limited. `Pending` while none may.
     pub(super) fn poll_allowance(
         &mut self,
         scanner: &FrameScanner,
@@ -228,15 +232,15 @@ impl Inspection {
         }
     }
 
-    /// Counts that `bytes` of the payload in progress passed without being policed; `left` is what was left of the
-    /// payload before.
+    /// Counts that so many `bytes` of the payload in progress passed without being policed. Before that, `left` bytes
+    /// of it were to come.
     pub(super) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv) {
         if self.policer.meters_payload(env) {
             self.policer.spend(bytes, left, env, env.moment());
         }
     }
 
-    /// Takes deferred bytes of the payload in progress, `max` at most.
+    /// Takes at most `max` deferred bytes of the payload in progress.
     pub(super) fn take_deferred(&mut self, scanner: &FrameScanner, max: usize) -> Vec<u8> {
         let left = usize::try_from(scanner.payload_left()).unwrap_or(usize::MAX);
         let Some(deferred) = &mut self.deferred else {
@@ -253,13 +257,13 @@ impl Inspection {
         self.deferred.as_ref().map_or(&[], |deferred| deferred.rest())
     }
 
-    /// Gives up the deferred bytes without policing them.
+    /// Returns the deferred bytes without policing them.
     pub(super) fn release(&mut self) -> Option<Vec<u8>> {
         let mut deferred = self.deferred.take()?;
         Some(deferred.bytes.split_off(deferred.from))
     }
 
-    /// Gives up the place in the queue for a shared bucket: the sink is full, so that nothing could be passed on.
+    /// Gives up the place in the queue for a shared bucket: the sink is full, so that nothing can be passed on.
     pub(super) fn leave_queue(&mut self) {
         let delay = self.deferred.as_mut().and_then(|deferred| deferred.delay.as_mut());
         if let Some(delay) = delay
@@ -270,8 +274,8 @@ impl Inspection {
         }
     }
 
-    /// Reads less at once where it would take several turns to deal with it, because frames are small or much has to wait;
-    /// and more again, step by step, once everything that was read was dealt with.
+    /// Reads less at once if one read would take several turns to handle, because its frames are small or many bytes
+    /// have to wait. Reads more again, step by step, once everything that was read has been handled.
     fn adapt_read(&mut self, verdict: &Verdict, len: usize) {
         let stays = matches!(verdict.remainder, Remainder::TurnOver | Remainder::Defer(_));
         if stays && len - verdict.rest > SMALLEST_READ as usize || verdict.frames >= MAX_FRAMES {
@@ -286,7 +290,8 @@ impl Inspection {
         self.deferred.get_or_insert_default().violation = Some(violation);
     }
 
-    /// Delays what is deferred for as long as the limit says; a client's for no more than [`PATIENCE`] in all.
+    /// Delays the deferred bytes for as long as the limit requires. Bytes of a client are delayed for [`PATIENCE`] at
+    /// most; after that they are rejected.
     fn delay(&mut self, wait: Duration, env: &RelayEnv) {
         let clock = &env.limits.clock;
         let now = clock.now();
@@ -309,7 +314,7 @@ impl Inspection {
         } else if let (None, Some((queue, price))) = (&delay.place, self.policer.wait_queue(env)) {
             delay.place = Some(queue.join(price));
         }
-        // Only the first in a queue waits for the token; the others wait until they are first.
+        // Only the first in the queue waits for the token. The others wait until they are first.
         delay.queues = delay.place.as_ref().is_some_and(|place| !place.is_first());
         delay.until = if delay.queues {
             end
@@ -356,8 +361,8 @@ impl Deferred {
 
 #[allow(clippy::cast_possible_truncation)]
 const LARGEST_READ: u32 = BUFFER_SIZE as u32;
-/// Two hundred small messages, and ten times what is deferred of an unfinished header or pong.
+/// Room for two hundred small messages, and for ten times the largest unfinished header or pong that is deferred.
 const SMALLEST_READ: u32 = 4096;
 
-/// How long a client's messages are delayed without interruption before its connection is closed.
+/// How long a client's messages may be delayed without interruption before the connection is closed.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! The writing end of a flow: what the sink does not take at once is buffered.
+//! The writing end of a flow. It buffers the bytes that the sink does not take at once.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -13,12 +13,12 @@ use super::write_buffer::WriteBuffer;
 /// Writes to the sink. Once a write fails, nothing is buffered any more.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    /// Boxed, as an idle connection has none.
+    /// The buffer is boxed, because an idle connection has none.
     buffer: Option<Box<WriteBuffer>>,
 }
 
 impl Outlet {
-    /// One that has `first` to write.
+    /// An outlet that has `first` to write.
     pub(super) fn new(first: Vec<u8>) -> Self {
         Self {
             buffer: (!first.is_empty()).then(|| Box::new(WriteBuffer::bytes(first))),
@@ -35,7 +35,7 @@ impl Outlet {
         self.buffer.as_ref().map_or(0, |buffer| buffer.len())
     }
 
-    /// Adds bytes behind those that wait.
+    /// Adds bytes to the end of the buffer.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         match &mut self.buffer {
             Some(buffer) => buffer.append(bytes),
@@ -44,7 +44,7 @@ impl Outlet {
         }
     }
 
-    /// Writes what waits; `Pending` while some of it remains.
+    /// Writes the buffered bytes; `Pending` while some of them remain.
     pub(super) fn poll_flush(
         &mut self,
         sink: &Transport,
@@ -73,7 +73,8 @@ impl Outlet {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what the sink takes of `bytes`, and buffers the rest. Nothing may wait before them but what is buffered here.
+    /// Writes as many of `bytes` as the sink takes, and buffers the rest. No other bytes may wait for the sink than
+    /// those buffered here.
     pub(super) fn write(&mut self, bytes: &[u8], sink: &Transport, progress: &mut Progress) -> io::Result<()> {
         fault::point("relay");
         if bytes.is_empty() {
@@ -93,7 +94,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// Writes what the sink takes of `pipe`, and buffers the rest. Nothing else may wait.
+    /// Writes as much of `pipe` as the sink takes, and buffers the rest. No other bytes may wait for the sink.
     pub(super) fn drain(&mut self, mut pipe: Pipe, sink: &Transport, progress: &mut Progress) -> io::Result<()> {
         fault::point("splice");
         match sink.try_drain(&mut pipe) {
@@ -107,7 +108,7 @@ impl Outlet {
         Ok(())
     }
 
-    /// To be called a few times a second: see [`WriteBuffer::check_pipe`].
+    /// Must be called a few times a second: see [`WriteBuffer::check_pipe`].
     pub(super) fn check_pipe(&mut self) {
         if let Some(buffer) = &mut self.buffer {
             buffer.check_pipe();

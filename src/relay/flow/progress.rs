@@ -1,8 +1,8 @@
-//! What one turn of a flow has done.
+//! The work that a flow did in one turn.
 
 use super::buffer::BUFFER_SIZE;
 
-/// What a flow moved in one turn.
+/// The bytes and frames that a flow moved in one turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::relay) struct Progress {
     /// Bytes from the source that count as passed.
@@ -11,11 +11,11 @@ pub(in crate::relay) struct Progress {
     pub(in crate::relay) messages: u64,
     /// Frames that the policer decided on.
     pub(in crate::relay) frames: u64,
-    /// The sink took bytes.
+    /// The sink has taken bytes.
     pub(in crate::relay) written: bool,
-    /// The source sent bytes, including those that are not passed on.
+    /// The source has sent bytes, including those that are not passed on.
     pub(in crate::relay) received: bool,
-    /// Where frames are policed: a frame with a valid header arrived.
+    /// A frame with a valid header has arrived. Set only if frames are policed.
     pub(in crate::relay) has_frame: bool,
 }
 
@@ -26,15 +26,15 @@ impl Progress {
         self.messages += messages;
     }
 
-    /// Whether this is so much work that other connections go first.
+    /// Whether the turn has done so much work that other connections go first.
     pub(super) fn is_turn_over(&self) -> bool {
         self.read + self.messages * MESSAGE_COST + self.frames * FRAME_COST >= (MAX_READS * BUFFER_SIZE) as u64
     }
 }
 
-/// Reads of a whole buffer in one turn.
+/// The most reads of a whole buffer in one turn.
 pub(super) const MAX_READS: usize = 8;
 
-/// What counting a message costs, and policing a frame, in bytes that could be copied in the same time.
+/// The costs of counting a message and of policing a frame, as a number of bytes that could be copied in the same time.
 const MESSAGE_COST: u64 = 32;
 const FRAME_COST: u64 = 512;

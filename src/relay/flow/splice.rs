@@ -11,14 +11,14 @@ use crate::wire::ws::scanner::FrameScanner;
 use super::super::mode::RelayMode;
 use super::buffer::BUFFER_SIZE;
 
-/// Decides which bytes are spliced, and keeps what it has peeked of them.
+/// Decides which bytes are spliced, and remembers the header that it has peeked at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Splicer {
     mode: SpliceMode,
     peeked: PeekedHeader,
 }
 
-/// What the last frames suggest of the next.
+/// How the next bytes are moved. The last frames suggest whether the next one is small or large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SpliceMode {
     /// Everything is copied.
@@ -29,11 +29,11 @@ enum SpliceMode {
     Large,
 }
 
-/// A header that was peeked at: the scanner has seen it, and it is still to be read.
+/// A header that was peeked at: the scanner has seen it, but it has not been read yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct PeekedHeader {
     bytes: u8,
-    /// Whether a message begins with it.
+    /// Whether the header begins a message.
     is_message: bool,
 }
 
@@ -43,12 +43,12 @@ pub(super) enum Filled {
     Copy,
     /// Nothing can be moved now.
     Blocked,
-    /// The pipe holds that many bytes from the source.
+    /// The pipe holds this many bytes from the source.
     Pipe(Pipe, usize),
 }
 
 impl Splicer {
-    /// For a connection on which nothing has arrived yet.
+    /// A splicer for a connection on which nothing has arrived yet.
     pub(super) fn new(mode: RelayMode) -> Self {
         Self {
             mode: match mode {
@@ -66,8 +66,8 @@ impl Splicer {
         }
     }
 
-    /// How many bytes are copied at once if this much of a payload is left. With large frames it is only the rest of
-    /// the current one, so that the next can be spliced.
+    /// How many bytes may be copied at once if this much of a payload is left. If frames are large, only the rest of
+    /// the current frame is copied, so that the next one can be spliced.
     pub(super) fn max_copy(self, payload_left: u64) -> usize {
         match (self.mode, usize::try_from(payload_left)) {
             (SpliceMode::Large, Ok(left @ 1..)) => left.saturating_add(self.peeked.bytes.into()).min(BUFFER_SIZE),
@@ -75,19 +75,19 @@ impl Splicer {
         }
     }
 
-    /// The part of `bytes`, the next that were read, that the scanner has not seen.
+    /// The part of `bytes` that the scanner has not seen. `bytes` are the next ones that were read.
     pub(super) fn unscanned(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.peeked.bytes.into()..).unwrap_or_default()
     }
 
-    /// Notes that this many bytes were read. Returns how many messages began in those of them that were peeked at.
+    /// Notes that this many bytes were read. Returns how many messages begin in the ones that had been peeked at.
     pub(super) fn consume(&mut self, bytes: usize) -> u64 {
         let peeked = &mut self.peeked;
         peeked.bytes = peeked.bytes.saturating_sub(u8::try_from(bytes).unwrap_or(u8::MAX));
         std::mem::take(&mut peeked.is_message).into()
     }
 
-    /// Forgets what was peeked at.
+    /// Forgets the header that was peeked at.
     pub(super) fn forget_peeked(&mut self) {
         self.peeked = PeekedHeader::default();
     }
@@ -97,10 +97,11 @@ impl Splicer {
         self.mode == SpliceMode::Large
     }
 
-    /// Shows `scanner`, which is at a frame boundary, the next header, if it has arrived and its frame is large.
+    /// Shows the next header to `scanner`, which is at a frame boundary, if that header has arrived and its frame is
+    /// large.
     ///
     /// # Errors
-    /// Those of the socket, `WouldBlock` aside. Peeking takes an error such as a reset from the socket.
+    /// Errors of the socket, except `WouldBlock`. Peeking takes an error such as a reset from the socket.
     pub(super) fn peek(&mut self, scanner: &mut FrameScanner, source: &Transport) -> io::Result<()> {
         let mut header = [0; LONGEST_HEADER];
         let seen = match source.peek(&mut header) {
@@ -126,11 +127,11 @@ impl Splicer {
         Ok(())
     }
 
-    /// Fills a pipe from `source`, with no more of the payload in progress than is `left` and `allowed`. Urgent data and the
-    /// end of the stream stop splice(2); reading finds them.
+    /// Fills a pipe from `source`. It takes at most as many bytes of the payload in progress as are `left` and as are
+    /// `allowed`. Urgent data and the end of the stream stop splice(2); reading finds them.
     ///
     /// # Errors
-    /// Those of the source, `WouldBlock` aside.
+    /// Errors of the source, except `WouldBlock`.
     pub(super) fn fill(&mut self, source: &Transport, left: u64, allowed: usize) -> io::Result<Filled> {
         let max = usize::try_from(left).map_or(allowed, |left| left.min(allowed));
         if self.mode == SpliceMode::Off || max < MIN_SPLICE {
@@ -158,7 +159,7 @@ impl Splicer {
     }
 }
 
-/// A kind of socket that can't be spliced, or a sandbox that forbids the call.
+/// Whether the error means that this kind of socket can't be spliced, or that a sandbox forbids the call.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -166,8 +167,8 @@ fn is_unsupported(error: &io::Error) -> bool {
     )
 }
 
-/// The smallest rest of a frame that is spliced: below it the system calls cost more than the copy.
+/// The smallest rest of a frame that is spliced. Below it the system calls cost more than the copy.
 const MIN_SPLICE: usize = 32 * 1024;
 
-/// A full buffer in which no more messages began means large frames.
+/// If no more messages than this begin in a full buffer, frames are taken to be large.
 const FEW: u32 = 2;

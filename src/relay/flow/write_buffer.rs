@@ -12,14 +12,14 @@ pub(super) struct WriteBuffer {
     bytes: Vec<u8>,
     /// How many of `bytes` are written.
     written: usize,
-    /// What the pipe held at the last check.
+    /// How many bytes the pipe held at the last check.
     held_before: usize,
-    /// Checks in a row at which the pipe had not become emptier.
+    /// The number of checks in a row at which the pipe had not become emptier.
     stalls: u8,
 }
 
 impl WriteBuffer {
-    /// Bytes in memory.
+    /// A buffer of bytes in memory.
     pub(super) fn bytes(bytes: Vec<u8>) -> Self {
         Self {
             pipe: None,
@@ -30,7 +30,7 @@ impl WriteBuffer {
         }
     }
 
-    /// Bytes in a pipe.
+    /// A buffer of bytes in a pipe.
     pub(super) fn pipe(pipe: Pipe) -> Self {
         Self {
             held_before: pipe.holds(),
@@ -44,10 +44,10 @@ impl WriteBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Writes what the sink takes, and returns how many bytes that was.
+    /// Writes as many bytes as the sink takes, and returns their number.
     ///
     /// # Errors
-    /// Those of the socket, `WouldBlock` included.
+    /// Errors of the socket, including `WouldBlock`.
     pub(super) fn try_write(&mut self, sink: &Transport) -> io::Result<usize> {
         if let Some(pipe) = &mut self.pipe {
             let written = sink.try_drain(pipe)?;
@@ -71,8 +71,8 @@ impl WriteBuffer {
         self.len() == 0
     }
 
-    /// To be called a few times a second. Pipes are scarce: one that the sink has taken nothing from for a second is emptied
-    /// into memory and returned.
+    /// Must be called a few times a second. Pipes are scarce: a pipe from which the sink has taken nothing for a second
+    /// is emptied into memory and returned.
     pub(super) fn check_pipe(&mut self) {
         let Some(pipe) = &self.pipe else { return };
         let is_stalled = pipe.holds() == self.held_before;
@@ -88,5 +88,5 @@ impl WriteBuffer {
     }
 }
 
-/// A second, at four checks a second.
+/// Checks in a second.
 const MAX_STALLS: u8 = 4;

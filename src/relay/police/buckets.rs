@@ -1,4 +1,4 @@
-//! The rates that one direction is held to, and what its frames cost.
+//! The buckets of one direction, and the cost of its frames.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use super::super::counters::MessageLimit;
 use super::super::env::RelayEnv;
 use super::super::rules::OnExceed;
 
-/// The buckets of one direction of a connection. A frame is charged as a frame and as a message once its header is complete,
-/// and its payload as it passes, so that a declared length takes nothing before its bytes have come.
+/// The buckets of one direction of a connection. A frame is charged as a frame and as a message once its header is
+/// complete. Its payload is charged as it passes, so that a declared length takes nothing before its bytes have come.
 #[derive(Debug)]
 pub(super) struct RateBuckets {
     messages: Bucket,
     frames: Bucket,
     bytes: Bucket,
-    /// Bytes that the bucket had for the payload in progress when that last went on. When they have passed, a whole portion
-    /// must be there again: so nothing goes on byte by byte, as tokens come back. What a payload leaves of them does not
-    /// carry over to the next.
+    /// The bytes of the payload in progress that may still pass before the bucket is asked again: the bucket's content
+    /// when it was last asked. After that the bucket must hold a whole portion again, so that the payload does not go
+    /// on byte by byte as tokens come back. Bytes that a payload leaves unused do not carry over to the next payload.
     allowed: u32,
     sender: Sender,
     has_turn: bool,
@@ -30,7 +30,7 @@ pub(super) struct RateBuckets {
 }
 
 impl RateBuckets {
-    /// Full buckets for what `sender` sends.
+    /// Full buckets for the frames that `sender` sends.
     pub(super) fn new(sender: Sender) -> Self {
         Self {
             messages: Bucket::default(),
@@ -47,7 +47,7 @@ impl RateBuckets {
         self.sender
     }
 
-    /// What this direction is held to.
+    /// The limits of this direction.
     pub(super) fn limits<'env>(&self, env: &'env RelayEnv) -> &'env DirectionLimits {
         match self.sender {
             Sender::Client => &env.limits.inbound,
@@ -55,22 +55,22 @@ impl RateBuckets {
         }
     }
 
-    /// Whether what exceeds a rate waits, rather than being rejected: nothing of a server's is ever rejected.
+    /// Whether frames above a rate wait. Otherwise they are rejected. Frames of a server are never rejected for a rate.
     pub(super) fn defers(&self, env: &RelayEnv) -> bool {
         self.sender == Sender::Server || env.limits.on_exceed == OnExceed::Delay
     }
 
-    /// Whether what was last lacking is a token of a shared bucket.
+    /// Whether the last frame that could not pass lacked a token of a shared bucket.
     pub(super) fn lacks_shared(&self) -> bool {
         self.lacks_shared
     }
 
-    /// Notes whether it is first in the queue for a shared bucket.
+    /// Notes whether this connection is first in the queue for a shared bucket.
     pub(super) fn set_turn(&mut self, has_turn: bool) {
         self.has_turn = has_turn;
     }
 
-    /// The queue for the shared bucket of messages, and what a message costs there.
+    /// The queue for the shared bucket of messages, and the price of a message there.
     pub(super) fn wait_queue<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<WaitQueue>, Charge)> {
         let shares = env.shares.as_ref()?;
         let queue = match self.sender {
@@ -80,17 +80,17 @@ impl RateBuckets {
         Some((queue, self.limits(env).shared?))
     }
 
-    /// What counts payload as it passes; `None` where nothing does.
+    /// The meter that counts payload as it passes; `None` if payload is not counted.
     pub(super) fn byte_meter(&self, env: &RelayEnv) -> Option<ByteMeter> {
         self.limits(env).bytes.filter(|_| !env.limits.observe)
     }
 
-    /// Which limit the rate of payload bytes is.
+    /// The limit that the rate of payload bytes counts as.
     pub(super) fn bytes_limit(&self) -> MessageLimit {
         self.limit_names().2
     }
 
-    /// How many bytes of the payload in progress may pass now; `left` is what is left of it.
+    /// How many bytes of the payload in progress may pass now, if `left` bytes of it are still to come.
     ///
     /// # Errors
     /// How long it takes until some may.
@@ -108,7 +108,7 @@ impl RateBuckets {
         Ok(self.allowed.into())
     }
 
-    /// Notes that a new payload begins: it needs an allowance of its own.
+    /// Notes that a new payload begins. It needs an allowance of its own.
     pub(super) fn begin_payload(&mut self) {
         self.allowed = 0;
     }
@@ -121,10 +121,10 @@ impl RateBuckets {
         self.allowed = self.allowed.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
-    /// Takes what a frame costs from all buckets, or from none. Returns whether its payload, of which so much is `here`, is
-    /// paid for; otherwise that is paid for as it passes.
+    /// Takes the price of a frame from all buckets, or from none. `here` bytes of its payload have come. Returns
+    /// whether the payload is paid for; otherwise it is paid for as it passes.
     ///
-    /// If frames are rejected, the bucket must hold the whole payload; if they wait, a first portion.
+    /// If frames are rejected, the bucket must hold the whole payload. If they wait, it must hold a first portion.
     ///
     /// # Errors
     /// The limit that is exceeded, and how long it takes until it would not be.
@@ -156,7 +156,7 @@ impl RateBuckets {
             && !has_all
             && defers
         {
-            // Nothing is rejected, so a payload larger than the bucket must get through eventually.
+            // Nothing is rejected in this mode, so a payload larger than the bucket must get through eventually.
             let first = header.payload.min(meter.portion());
             wait = self.bytes.lacks(meter.bytes(first), now);
         }
@@ -170,7 +170,7 @@ impl RateBuckets {
             };
             let messages = for_message(limits.shared).map(|charge| (messages, charge));
             let frames = limits.shared_frames.map(|charge| (frames, charge));
-            // Nobody overtakes those that wait in the queue.
+            // No message overtakes the connections that wait in the queue.
             let must_queue = defers && !self.has_turn && limits.shared.is_some_and(|price| !queue.is_empty(price));
             if let Some((bucket, charge)) = messages.or(frames).filter(|_| must_queue) {
                 self.lacks_shared = true;
@@ -195,7 +195,8 @@ impl RateBuckets {
         Ok(is_paid)
     }
 
-    /// The limits of its rates: of messages, of those of all connections of the client key, and of payload bytes.
+    /// The names of its limits in this order: the rate of messages, the rate of messages for the client key, and the
+    /// rate of payload bytes.
     fn limit_names(&self) -> (MessageLimit, MessageLimit, MessageLimit) {
         match self.sender {
             Sender::Client => (MessageLimit::Rate, MessageLimit::PerIpRate, MessageLimit::BytesRate),
@@ -225,5 +226,5 @@ fn take_shared(
     }
 }
 
-/// The wait where a token is there, and goes to those that came first.
+/// The wait if the bucket has a token, but connections are waiting in the queue before this one.
 const SOON: Duration = Duration::from_millis(1);

@@ -2,8 +2,8 @@
 
 use crate::limit::bucket::Moment;
 
-/// The size and the interval of the last messages. Of several sizes it follows the one that most messages have, by Boyer and
-/// Moore's majority vote, so that a few other messages do not hide the heartbeats.
+/// The size and the interval of the last messages. If messages have several sizes, it follows the most frequent size,
+/// by Boyer and Moore's majority vote, so that a few other messages do not hide the heartbeats.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HeartbeatDetector {
     size: u64,
@@ -11,13 +11,13 @@ pub(super) struct HeartbeatDetector {
     /// Nanoseconds between messages of this size.
     interval: u64,
     votes: u16,
-    /// Gaps in a row that were as long as the one before.
+    /// The number of gaps in a row that were as long as the one before.
     steady: u8,
     suspected: u32,
 }
 
 impl HeartbeatDetector {
-    /// Notes a message of `size` bytes. Returns how many messages are suspected now that were not before.
+    /// Notes a message of `size` bytes. Returns how many messages are newly suspected.
     pub(super) fn message(&mut self, size: u64, now: Moment) -> u32 {
         if self.votes == 0 {
             *self = Self {
@@ -43,7 +43,8 @@ impl HeartbeatDetector {
         }
         let news = match self.steady {
             0..SURE => 0,
-            // So many equal gaps, and the one they equal, lie between two more messages than that.
+            // `SURE` gaps were equal to the gap before them. That makes `SURE + 1` gaps, which lie between `SURE + 2`
+            // messages.
             SURE => u32::from(SURE) + 2,
             _ => 1,
         };
@@ -51,33 +52,34 @@ impl HeartbeatDetector {
         news
     }
 
-    /// Whether this gap is as long as the interval, or twice as long, as when another message replaces a heartbeat.
+    /// Whether this gap is as long as the interval. A gap of twice the interval counts too: another message may have
+    /// replaced a heartbeat.
     fn is_steady(&mut self, gap: u64) -> bool {
         let tolerance = self.interval / TOLERANCE;
         if self.interval == 0 {
             return false;
         }
         if gap.abs_diff(self.interval) <= tolerance {
-            // Follows a clock that is a little fast or slow.
+            // The interval follows a clock that is a little fast or slow.
             self.interval = self.interval - self.interval / 4 + gap / 4;
             return true;
         }
         gap.abs_diff(self.interval.saturating_mul(2)) <= tolerance
     }
 
-    /// How many messages were suspected so far.
+    /// How many messages have been suspected so far.
     pub(super) fn suspected(&self) -> u32 {
         self.suspected
     }
 }
 
-/// After this many messages of other sizes in a row, another size is followed.
+/// The most votes that a size can have: after this many messages of other sizes in a row, another size is followed.
 const MOST_VOTES: u16 = 16;
 
-/// An eighth more or less counts as the same interval.
+/// The interval may differ by an eighth.
 const TOLERANCE: u64 = 8;
 
-/// So many gaps in a row that equal the one before are no coincidence.
+/// This many gaps in a row that equal the one before are no coincidence.
 const SURE: u8 = 3;
 
 #[cfg(test)]
@@ -98,7 +100,7 @@ mod tests {
     fn of_200_messages_a_minute_the_180_equal_ones_are_suspected() {
         let messages = (0..200_u64).map(|n| (n * 300, if n % 10 == 9 { 20 + n } else { 15 }));
         assert_eq!(suspected(messages), 180);
-        // A timer in a browser is some milliseconds late each time.
+        // A browser's timer is some milliseconds late each time.
         assert_eq!(suspected((0..180).map(|n| (n * 25_000 + n * 7 % 40, 15))), 180);
     }
 
@@ -114,7 +116,7 @@ mod tests {
         });
         assert!(suspected(times.map(|ms| (ms, 15))) < 20);
         assert_eq!(suspected((0..100).map(|n| (n * 1000, 10 + n % 7))), 0);
-        // All at once is a flood, and no beat.
+        // Messages that come all at once are a flood and not a heartbeat.
         assert_eq!(suspected((0..100).map(|_| (5, 15))), 0);
     }
 }

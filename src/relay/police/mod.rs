@@ -1,4 +1,4 @@
-//! Which frames may pass.
+//! Decides which frames may pass.
 
 mod buckets;
 mod heartbeat;

@@ -22,7 +22,8 @@ use super::heartbeat::HeartbeatDetector;
 use super::pong::ExpectedPong;
 use super::verdict::{Remainder, Verdict, Violation};
 
-/// The policer, and what it remembers of the connection. Idle connections have one too, so what only some need is boxed.
+/// The policer of one direction, with its memory of the connection. Idle connections have one too, so parts that only
+/// some connections need are boxed.
 #[derive(Debug)]
 pub(in crate::relay) struct FramePolicer {
     buckets: RateBuckets,
@@ -31,28 +32,28 @@ pub(in crate::relay) struct FramePolicer {
     pong: Option<Box<ExpectedPong>>,
     hits: u32,
     last_hit: Option<MessageLimit>,
-    /// The next frame was counted as deferred, and is not again, however often it is decided on.
+    /// The next frame has been counted as deferred. It is not counted again, however often it is decided on.
     is_deferred: bool,
 }
 
-/// What becomes of the next bytes.
+/// The verdict on the next bytes.
 enum FrameVerdict {
-    /// They pass as far as the frame goes, and no more than `most` bytes.
+    /// The bytes pass to the end of the frame, but at most `most` bytes.
     Pass {
         most: usize,
-        /// They begin a frame with a valid header.
+        /// The bytes begin a frame with a valid header.
         is_frame: bool,
     },
     /// A header, or a pong, is incomplete.
     Unfinished,
-    /// This many of the next bytes are an answer to a ping of wsguard.
+    /// This many of the next bytes are a pong that answers a ping of wsguard.
     Swallow(usize),
-    /// They may not pass, now or at all.
+    /// The bytes may not pass, either for now or for ever.
     Reject(Violation),
 }
 
 impl FramePolicer {
-    /// A policer of what `sender` sends, with full buckets.
+    /// A policer for the frames that `sender` sends, with full buckets.
     pub(in crate::relay) fn new(sender: Sender) -> Self {
         Self {
             buckets: RateBuckets::new(sender),
@@ -65,12 +66,12 @@ impl FramePolicer {
         }
     }
 
-    /// Whether a new one would do, where no limit has it remember anything.
+    /// Whether a new policer could take its place, if no limit makes it remember anything.
     pub(in crate::relay) fn is_untouched(&self) -> bool {
         self.hits == 0 && self.pong.is_none()
     }
 
-    /// Messages so far that looked like heartbeats.
+    /// The number of messages so far that looked like heartbeats.
     pub(in crate::relay) fn heartbeats(&self) -> u32 {
         self.heartbeats.as_ref().map_or(0, |heartbeats| heartbeats.suspected())
     }
@@ -90,14 +91,15 @@ impl FramePolicer {
         self.buckets.sender() == Sender::Client
     }
 
-    /// A ping frame for the client, whose pong will be swallowed. The first one draws the payload of all.
+    /// A ping frame for the client, whose pong will be swallowed. The first ping draws the payload that all pings of
+    /// the connection have.
     pub(in crate::relay) fn ping(&mut self, random: &Random) -> Vec<u8> {
         self.pong
             .get_or_insert_with(|| Box::new(ExpectedPong::new(random)))
             .ping()
     }
 
-    /// Decides on `bytes`, which begin where `scanner` is; the scanner follows those that pass.
+    /// Decides on `bytes`, which begin where `scanner` is. The scanner follows the bytes that pass.
     pub(in crate::relay) fn police(
         &mut self,
         scanner: &mut FrameScanner,
@@ -152,12 +154,12 @@ impl FramePolicer {
         verdict
     }
 
-    /// How many bytes of the payload in progress may pass now; `left` is what is left of it.
+    /// How many bytes of the payload in progress may pass now, if `left` bytes of it are still to come.
     ///
     /// # Errors
     /// How long it takes until some may. It counts as deferred then.
     pub(in crate::relay) fn allowance(&mut self, left: u64, env: &RelayEnv, now: Moment) -> Result<u64, Duration> {
-        // What is rejected rather than deferred was found to fit when its header came.
+        // If frames are rejected and not deferred, the whole frame was found to fit when its header came.
         if !self.buckets.defers(env) {
             return Ok(u64::MAX);
         }
@@ -166,7 +168,7 @@ impl FramePolicer {
         })
     }
 
-    /// Counts that this many bytes of the payload in progress passed; `left` is what was left of it before.
+    /// Counts that this many bytes of the payload in progress passed. Before that, `left` bytes of it were to come.
     pub(in crate::relay) fn spend(&mut self, bytes: u64, left: u64, env: &RelayEnv, now: Moment) {
         self.buckets.spend(bytes, env, now);
         self.is_deferred &= bytes < left;
@@ -177,17 +179,17 @@ impl FramePolicer {
         self.buckets.byte_meter(env).is_some()
     }
 
-    /// The queue for the shared bucket, and what a message costs there.
+    /// The queue for the shared bucket, and the price of a message there.
     pub(in crate::relay) fn wait_queue<'env>(&self, env: &'env RelayEnv) -> Option<(&'env Arc<WaitQueue>, Charge)> {
         self.buckets.wait_queue(env)
     }
 
-    /// Whether what was last lacking is a token of a shared bucket.
+    /// Whether the last frame that could not pass lacked a token of a shared bucket.
     pub(in crate::relay) fn lacks_shared(&self) -> bool {
         self.buckets.lacks_shared()
     }
 
-    /// Notes whether it is first in the queue for a shared bucket.
+    /// Notes whether this connection is first in the queue for a shared bucket.
     pub(in crate::relay) fn set_turn(&mut self, has_turn: bool) {
         self.buckets.set_turn(has_turn);
     }
@@ -202,7 +204,8 @@ impl FramePolicer {
         self.hit(limit, LimitAction::Close, env);
     }
 
-    /// The payload in progress, or bytes in which frames can't be found; so many of them are `here`.
+    /// The verdict on the payload in progress, or on bytes in which frames can't be found. `here` of these bytes have
+    /// come.
     fn payload(&mut self, scanner: &FrameScanner, here: usize, env: &RelayEnv, now: Moment) -> FrameVerdict {
         let left = in_progress(scanner);
         match self.buckets.allowance(left, env, now) {
@@ -215,7 +218,7 @@ impl FramePolicer {
         }
     }
 
-    /// The frame that `bytes` begin with.
+    /// The verdict on the frame that begins `bytes`.
     fn frame(&mut self, scanner: &FrameScanner, bytes: &[u8], env: &RelayEnv, now: Moment) -> FrameVerdict {
         let limits = self.buckets.limits(env);
         let (header, used) = match FrameHeader::parse(bytes, self.buckets.sender()) {
@@ -264,7 +267,7 @@ impl FramePolicer {
         }
     }
 
-    /// The verdict on a pong, if it answers, or may turn out to answer, a ping of ours.
+    /// The verdict on a pong that answers a ping of ours, or may turn out to. `None` for any other pong.
     fn pong(&mut self, header: FrameHeader, bytes: &[u8], used: usize) -> Option<FrameVerdict> {
         let expected = self.pong.as_mut()?;
         if !expected.may_match(header.payload) {
@@ -282,7 +285,7 @@ impl FramePolicer {
             .then_some(FrameVerdict::Swallow(used + payload.len()))
     }
 
-    /// The verdict on a frame with this fault; `None`: it passes like any other.
+    /// The verdict on a frame with this fault. `None` if it passes like any other frame.
     fn reject_fault(&mut self, fault: FrameFault, env: &RelayEnv) -> Option<FrameVerdict> {
         let is_strict = self.buckets.limits(env).strict && !self.observes(MessageLimit::StrictFrames, env);
         is_strict.then_some(FrameVerdict::Reject(Violation::Fault(fault)))
@@ -310,7 +313,7 @@ impl FramePolicer {
     }
 }
 
-/// How much of the payload in progress is still to come; without end if the scanner has lost the frames.
+/// How much of the payload in progress is still to come. If the scanner has lost the frames, that is without end.
 pub(in crate::relay) fn in_progress(scanner: &FrameScanner) -> u64 {
     if scanner.is_blind() {
         u64::MAX
@@ -319,7 +322,7 @@ pub(in crate::relay) fn in_progress(scanner: &FrameScanner) -> u64 {
     }
 }
 
-/// How many of `bytes`, which begin with a fault, blind the scanner.
+/// How many of `bytes`, which begin with a fault, it takes until the scanner is blind.
 fn blinding(scanner: &FrameScanner, bytes: &[u8]) -> usize {
     let mut scanner = scanner.clone();
     let sees = |byte: &&u8| {
@@ -329,7 +332,7 @@ fn blinding(scanner: &FrameScanner, bytes: &[u8]) -> usize {
     (bytes.iter().take_while(sees).count() + 1).min(bytes.len())
 }
 
-/// Frames of one direction that are decided on in one turn: some 50 us.
+/// The most frames of one direction that are decided on in one turn: some 50 us.
 pub(in crate::relay) const MAX_FRAMES: u32 = 1024;
 
 #[cfg(test)]

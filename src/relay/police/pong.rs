@@ -1,4 +1,4 @@
-//! Our pings to a silent client, and how their pongs differ from those to the server's pings.
+//! wsguard's pings to a silent client, and how their pongs are told from the pongs to the server's pings.
 
 use crate::net::random::Random;
 use crate::wire::ws::frame::server_frame;
@@ -6,7 +6,8 @@ use crate::wire::ws::header::FrameKind;
 
 /// The payload of a connection's pings, and how many are unanswered.
 ///
-/// All pings of a connection have the same payload, as an endpoint may answer only the last of several (RFC 6455, 5.5.3).
+/// All pings of a connection have the same payload, because an endpoint may answer only the last of several pings (RFC
+/// 6455, 5.5.3).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ExpectedPong {
     payload: [u8; LENGTH],
@@ -21,7 +22,7 @@ impl ExpectedPong {
         Self { payload, unanswered: 0 }
     }
 
-    /// A ping frame to be sent.
+    /// Returns a ping frame to be sent, and counts it as unanswered.
     pub(super) fn ping(&mut self) -> Vec<u8> {
         self.unanswered += 1;
         server_frame(FrameKind::Ping, &self.payload)
@@ -32,8 +33,8 @@ impl ExpectedPong {
         self.unanswered > 0 && length == LENGTH as u64
     }
 
-    /// Whether this masked payload is that of an answer, which then counts as given. The client may answer several pings with
-    /// one pong; the others stay unanswered, and nothing waits for them.
+    /// Whether this masked payload is that of a pong to one of these pings, which then counts as answered. The client
+    /// may answer several pings with one pong. The other pings then stay unanswered, and nothing waits for them.
     pub(super) fn matches(&mut self, payload: &[u8], mask: [u8; 4]) -> bool {
         let unmasked = payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key);
         let is_ours = unmasked.eq(self.payload);

@@ -1,4 +1,4 @@
-//! What becomes of bytes that were policed.
+//! The verdict on bytes that were policed.
 
 use std::time::Duration;
 
@@ -6,12 +6,13 @@ use crate::wire::ws::header::FrameFault;
 
 use super::super::counters::MessageLimit;
 
-/// What is to become of some bytes: the first pass, then come some that are swallowed, and what remains does not pass yet.
+/// The verdict on some bytes. The first of them pass, the next ones may be swallowed, and the remainder does not pass
+/// yet.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::relay) struct Verdict {
     /// How many bytes pass.
     pub(in crate::relay) passes: usize,
-    /// Data messages that begin in those that pass.
+    /// Data messages that begin in the bytes that pass.
     pub(in crate::relay) messages: u32,
     /// Frames that were decided on.
     pub(in crate::relay) frames: u32,
@@ -26,27 +27,27 @@ pub(in crate::relay) struct Verdict {
 /// Why bytes do not pass yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum Remainder {
-    /// All of them were dealt with.
+    /// There is no remainder.
     None,
     /// A header, or a pong, is incomplete.
     Unfinished,
-    /// Those before the remainder were an answer to a ping of ours; the rest was not looked at.
+    /// The bytes before the remainder were the answer to a ping of ours. The remainder has not been looked at.
     Swallowed,
     /// The turn is over ([`MAX_FRAMES`](super::policer::MAX_FRAMES)): other connections go first.
     TurnOver,
-    /// They wait for a rate limit, for at least this long.
+    /// The bytes wait for a rate limit, for at least this long.
     Defer(Duration),
-    /// They may never pass.
+    /// The bytes may never pass.
     Reject(Violation),
 }
 
 /// Why a frame may not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::relay) enum Violation {
-    /// A rate is exceeded; after this time it would not be.
+    /// A rate is exceeded. After this time it would not be exceeded.
     Rate(MessageLimit, Duration),
-    /// Its message is too large.
+    /// The frame's message is too large.
     Size,
-    /// RFC 6455 forbids it.
+    /// RFC 6455 forbids the frame.
     Fault(FrameFault),
 }

@@ -1,4 +1,4 @@
-//! The relay between real sockets, polled by hand, by a clock that the test sets: no test here waits.
+//! The relay between real sockets. The tests poll it by hand and set its clock, so no test waits.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -40,7 +40,7 @@ impl Rig {
         Self::with(rules, Arc::new(Random::seeded([7; 16])))
     }
 
-    /// With its random numbers from a source that others may draw from.
+    /// A rig whose random numbers come from a source that others may draw from.
     fn with(rules: &MessageRules, random: Arc<Random>) -> Self {
         let now = Instant::now();
         let clock = Arc::new(Clock::manual(now));
@@ -72,10 +72,10 @@ impl Rig {
         }
     }
 
-    /// Polls the relay until it has done all that it can now; returns why the connection is over, if it is.
+    /// Polls the relay until it has done all that it can do now. Returns why the connection is over, if it is.
     async fn settle(&mut self) -> Option<CloseReason> {
         for _ in 0..10 {
-            // The runtime looks which sockets are ready.
+            // This lets the runtime find out which sockets are ready.
             tokio::task::yield_now().await;
             if let Poll::Ready(totals) = self.relay.poll(&self.legs, &mut Context::from_waker(Waker::noop())) {
                 return Some(totals.reason);
@@ -84,7 +84,8 @@ impl Rig {
         None
     }
 
-    /// Goes on by so long; until then the connection must stay open, and then it is over for a reason.
+    /// Advances the clock by this long. The connection must stay open until then, and must be over then. Returns the
+    /// reason.
     async fn closes_after(&mut self, span: Duration) -> CloseReason {
         let early = Duration::from_millis(1);
         assert_eq!(self.settle().await, None, "it is over at once");
@@ -103,7 +104,7 @@ fn pair() -> (UnixStream, crate::net::transport::Transport) {
     (peer, tokio::net::UnixStream::from_std(leg).unwrap().into())
 }
 
-/// What is there to read, and whether an end or an error follows.
+/// The bytes that can be read now, and whether an end or an error follows them.
 fn read(peer: &mut UnixStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let ended = match peer.read_to_end(&mut bytes) {
@@ -113,7 +114,7 @@ fn read(peer: &mut UnixStream) -> (Vec<u8>, bool) {
     (bytes, ended)
 }
 
-/// Writes until nobody takes any more.
+/// Writes until the socket takes no more.
 fn fill(peer: &mut UnixStream, bytes: &[u8]) {
     let mut written = 0;
     while written < bytes.len()
@@ -123,7 +124,7 @@ fn fill(peer: &mut UnixStream, bytes: &[u8]) {
     }
 }
 
-/// A client's frame, of which the mask changes nothing.
+/// A client's frame. Its mask is zero, so the payload stays as it is.
 fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let length = 0x80 | u8::try_from(payload.len()).unwrap();
     [&[first, length, 0, 0, 0, 0], payload].concat()
@@ -175,7 +176,7 @@ async fn what_a_server_sends_within_half_close_arrives_and_its_end_is_the_end() 
 async fn a_client_that_does_not_take_what_its_ended_server_sent_has_stalled() {
     let mut rig = Rig::new(&MessageRules::OFF);
     let frame = server_frame(FrameKind::Binary, &vec![0; 60_000]);
-    // More than the sockets on the way hold.
+    // This is more than the sockets on the way hold.
     for _ in 0..20 {
         fill(&mut rig.server, &frame);
         assert_eq!(rig.settle().await, None);
@@ -202,7 +203,7 @@ async fn what_a_dead_client_sent_has_150_ms_to_be_taken() {
         fill(&mut rig.client, &text(&[0; 100]).repeat(600));
         assert_eq!(rig.settle().await, None);
     }
-    // Bytes that it has not read make its end a reset.
+    // Bytes that the server has not read make its end a reset.
     rig.server.write_all(&server_frame(FrameKind::Text, b"unread")).unwrap();
     assert_eq!(rig.settle().await, None);
     let (client, _) = pair();

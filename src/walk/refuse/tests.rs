@@ -37,7 +37,7 @@ fn seeded() -> Random {
     Random::seeded([7; 16])
 }
 
-/// How many of `refused` clients get which Retry-After.
+/// How many of `refused` clients get each value of Retry-After.
 fn retry_afters(stop: &Stop, refused: u32) -> BTreeMap<u64, u32> {
     let (random, mut counts) = (seeded(), BTreeMap::new());
     for _ in 0..refused {

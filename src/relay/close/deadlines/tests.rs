@@ -52,7 +52,7 @@ impl Ending {
         self.begun + Duration::from_millis(ms)
     }
 
-    /// The stage that these sides are in, which begins `ms` after the beginning unless it has begun.
+    /// Enters the stage that follows from these sides, `ms` after the beginning. Returns the stage.
     fn enter(&mut self, sides: Sides, is_acked: bool, ms: u64) -> CloseStage {
         let stage = self.deadlines.stage(sides, || is_acked).expect("a side has ended");
         let now = self.at(ms);
@@ -60,7 +60,7 @@ impl Ending {
         stage
     }
 
-    /// When the earliest deadline is, and what the connection is closed for then.
+    /// The time of the earliest deadline, and the reason for which the connection is closed then.
     fn earliest(&self) -> (u128, CloseReason) {
         let until = self.deadlines.earliest().expect("a deadline");
         let ms = until.duration_since(self.begun).as_millis();
@@ -82,7 +82,7 @@ fn a_server_may_finish_for_half_close_after_the_clients_end() {
     let mut ending = Ending::new();
     assert_eq!(ending.enter(CLIENT_ENDED, true, 0), CloseStage::Finish);
     assert_eq!(ending.earliest(), (30_000, CloseReason::HalfClose));
-    // Looked at again, it is not prolonged.
+    // Entering the same stage again does not prolong it.
     assert_eq!(ending.enter(CLIENT_ENDED, true, 20_000), CloseStage::Finish);
     assert_eq!(ending.earliest(), (30_000, CloseReason::HalfClose));
 }
@@ -129,7 +129,7 @@ fn a_client_that_has_everything_has_two_seconds_to_end() {
     };
     assert_eq!(ending.enter(sent, true, 7000), CloseStage::Answer);
     assert_eq!(ending.earliest(), (9000, CloseReason::Client));
-    // What is written to it later, a pong say, takes nothing back.
+    // Later writes to the client, for example of a pong, do not lead back to an earlier stage.
     assert_eq!(ending.enter(sent, false, 8000), CloseStage::Answer);
     assert_eq!(ending.earliest(), (9000, CloseReason::Client));
 }
@@ -207,7 +207,7 @@ fn a_timeout_that_is_off_is_no_deadline() {
 fn it_is_over_when_both_sides_are_done_or_both_have_died() {
     let done = Sides { is_done: true, ..OPEN };
     assert!(done.are_over() && !OPEN.are_over());
-    // Something may be left for the other side, or for its acknowledgement.
+    // Bytes may still be left for the other side, or unacknowledged by it.
     let is_done = Sides {
         is_done: true,
         ..CLIENT_DIED

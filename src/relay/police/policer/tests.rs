@@ -26,7 +26,7 @@ fn a_second(tokens: u32, burst: u32) -> Rate {
     }
 }
 
-/// A policer, and the stream that it has let pass so far.
+/// A policer, and the stream that has passed it so far.
 struct Rig {
     policer: FramePolicer,
     env: RelayEnv,
@@ -78,7 +78,7 @@ impl Rig {
         }
     }
 
-    /// Takes a segment, until something waits or is rejected.
+    /// Feeds a segment to the policer, until bytes wait or are rejected.
     fn feed(&mut self, segment: &[u8], ms: u64) {
         self.deferred.extend_from_slice(segment);
         let now = Moment::since(self.epoch, self.epoch + Duration::from_millis(ms));
@@ -100,7 +100,7 @@ impl Rig {
     }
 }
 
-/// A client's frame: its first byte, and so many bytes of payload.
+/// A client's frame with this first byte and this many bytes of payload.
 fn frame(first: u8, payload: usize) -> Vec<u8> {
     let mut frame = match payload {
         0..126 => vec![first, 0x80 | u8::try_from(payload).unwrap()],
@@ -158,7 +158,7 @@ fn control_frames_take_no_message_token_and_yet_are_no_way_around() {
         Remainder::Reject(Violation::Rate(MessageLimit::Frames, _))
     ));
 
-    // A message that never ends, of empty fragments.
+    // The stream is a message that never ends, of empty fragments.
     let mut rig = Rig::new(Sender::Client, &rules, false);
     rig.feed(&[frame(0x01, 1), frame(0x00, 0).repeat(60)].concat(), 0);
     assert_eq!(rig.messages, 1);
@@ -220,7 +220,8 @@ fn a_length_is_worth_nothing_before_its_bytes_have_come() {
         bytes_rate: Some(a_second(100, 100)),
         ..MessageRules::OFF
     };
-    // Found to fit when its header came, it is paid for as it passes: a second frame finds what the first has left.
+    // A frame that was found to fit by its header is paid for as it passes. So a second frame finds what the first one
+    // has left.
     let mut rig = Rig::new(Sender::Client, &rules, false);
     let whole = frame(TEXT, 100);
     rig.feed(&whole[..16], 0);
@@ -230,7 +231,7 @@ fn a_length_is_worth_nothing_before_its_bytes_have_come() {
         rig.remainder,
         Remainder::Reject(Violation::Rate(MessageLimit::BytesRate, Duration::from_millis(10)))
     );
-    // What does not fit is refused by its header.
+    // A frame that does not fit is refused by its header.
     let mut rig = Rig::new(Sender::Client, &rules, false);
     rig.feed(&frame(TEXT, 101)[..6], 0);
     assert_eq!(
@@ -256,7 +257,7 @@ fn a_frame_of_any_length_passes_at_the_rate_where_what_is_too_much_waits() {
         (rig.passed.len(), rig.remainder),
         (14 + 1000, Remainder::Defer(Duration::from_millis(250)))
     );
-    // Not byte by byte, but a portion at a time.
+    // The payload passes a portion at a time, and not byte by byte.
     rig.feed(b"", 249);
     assert_eq!(
         (rig.passed.len(), rig.remainder),
@@ -300,7 +301,7 @@ fn one_close_frame_ends_what_may_be_said_but_for_pongs() {
     };
     for more in [frame(TEXT, 1), frame(0x80, 1), frame(PING, 1), frame(CLOSE, 2)] {
         let mut rig = Rig::new(Sender::Client, &rules, false);
-        // A ping may have been on its way to the client.
+        // A ping may have been on its way to the client, and its pong may still come.
         let said = [frame(TEXT, 1), frame(CLOSE, 2), frame(PONG, 1)].concat();
         rig.feed(&[said.as_slice(), &more].concat(), 0);
         assert_eq!(rig.passed, said);
@@ -552,7 +553,7 @@ fn what_a_payload_leaves_of_its_allowance_is_not_for_bytes_in_which_frames_canno
         (OnExceed::Delay, Remainder::Defer(Duration::from_millis(240))),
     ] {
         let rules = MessageRules {
-            // One byte is left behind both messages, and a portion is all 241.
+            // One byte is left behind both messages. A portion is all 241.
             bytes_rate: Some(a_second(1000, 241)),
             on_exceed,
             ..MessageRules::OFF
@@ -565,7 +566,7 @@ fn what_a_payload_leaves_of_its_allowance_is_not_for_bytes_in_which_frames_canno
                     break;
                 }
             }
-            // The second byte tells that there is no mask; up to it the header passes.
+            // The second byte shows that there is no mask. The header passes up to it.
             assert_eq!(rig.passed.len(), stream.len() - 4, "in segments of {size}");
             assert_eq!(rig.remainder, remainder, "in segments of {size}");
         }
@@ -580,7 +581,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     (first, length, 0..20_u8).prop_map(|(first, length, twist)| {
         let mut frame = frame(first, length);
         match twist {
-            // Not masked, not as short as can be, and longer than a frame may be.
+            // A frame without a mask, one whose length is not minimal, and one that is too long.
             0 => frame[1] &= 0x7f,
             1 if length < 126 => {
                 frame[1] = 0xfe;
@@ -608,7 +609,7 @@ proptest! {
         let rules = MessageRules {
             rate: Some(a_second(1, 8)),
             per_ip_rate: Some(a_second(1, 9)),
-            // Of which a byte is a whole number of nanoseconds: no split rounds otherwise.
+            // Each byte is worth a whole number of nanoseconds, so that no split rounds differently.
             bytes_rate: Some(a_second(1000, most_bytes)),
             max_size,
             strict_frames: strict,
@@ -637,7 +638,7 @@ proptest! {
     }
 }
 
-/// A bucket with a level, in billionths of a token: the textbook, exact in whole numbers.
+/// A textbook bucket that counts its level in billionths of a token. It is exact in whole numbers.
 struct Plain {
     level: u128,
     rate: u128,
@@ -666,14 +667,14 @@ impl Plain {
         self.level >= u128::from(count) * 1_000_000_000
     }
 
-    /// Takes what there has to be.
+    /// Takes `count` tokens, which must be there.
     fn take(&mut self, count: u64, ms: u64) {
         assert!(self.has(count, ms), "{count} more than there are at {ms} ms");
         self.level -= u128::from(count) * 1_000_000_000;
     }
 }
 
-/// What passes, held to plain buckets as it does.
+/// Charges plain buckets for the bytes that pass.
 struct Watch {
     scanner: FrameScanner,
     messages: Option<Plain>,
@@ -683,7 +684,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// Takes what is new of `passed` from the buckets: each frame at its header, each byte of payload as it passes.
+    /// Charges the buckets for the new part of `passed`: for each frame at its header, and for each byte of payload as
+    /// it passes.
     fn see(&mut self, passed: &[u8], ms: u64) {
         while self.seen < passed.len() {
             let new = &passed[self.seen..];
@@ -726,7 +728,8 @@ proptest! {
         let mut watch = Watch {
             scanner: FrameScanner::new(Sender::Client),
             messages: Plain::full(rules.rate, 1),
-            // Of whose tokens each takes a whole number of nanoseconds, rounded up: this one may be a little ahead.
+            // A token of this bucket takes a whole number of nanoseconds, rounded up. So the plain bucket may be a
+            // little ahead.
             frames: Plain::full(rules.rate, 10).or_else(|| Plain::full(rules.bytes_rate.map(of_bytes), 1)),
             bytes: Plain::full(rules.bytes_rate, 1),
             seen: 0,
@@ -741,7 +744,7 @@ proptest! {
             rig.feed(segment, ms);
             watch.see(&rig.passed, ms);
             match rig.remainder {
-                // What is refused, or waits, does so for want of something.
+                // If a frame is refused or waits, a bucket must lack a token for it.
                 Remainder::Reject(Violation::Rate(limit, _)) => {
                     let Ok(Step::Done { value, .. }) = FrameHeader::parse(&rig.deferred, Sender::Client) else {
                         panic!("no frame is refused");
@@ -752,14 +755,14 @@ proptest! {
                     let lacks = match limit {
                         MessageLimit::Rate => !has(&mut watch.messages, 1),
                         MessageLimit::BytesRate => !has(&mut watch.bytes, value.payload),
-                        // Ahead by less than one.
+                        // The plain bucket is ahead by less than one token.
                         _ => !has(&mut watch.frames, 2),
                     };
                     prop_assert!(lacks, "{limit:?} has what {value:?} takes");
                     break;
                 }
                 Remainder::Defer(lacks) => {
-                    // And when it is there, it goes on.
+                    // Once the token is there, the stream goes on.
                     prop_assert!(lacks > Duration::ZERO);
                     let before = rig.passed.len();
                     ms += u64::try_from(lacks.as_nanos().div_ceil(1_000_000)).unwrap();
@@ -774,7 +777,7 @@ proptest! {
     }
 }
 
-/// The other connections of the worker wait meanwhile.
+/// The other connections of the worker wait while one turn lasts.
 #[test]
 fn a_turn_ends_after_so_many_frames_however_small_they_are() {
     let rules = MessageRules {
