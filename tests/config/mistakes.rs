@@ -574,6 +574,28 @@ fn of_lines_that_are_not_toml_twenty_are_shown() {
     assert_eq!(compile(&without_a_place, "x").unwrap_err().mistakes.len(), 2);
 }
 
+/// The parser does not say where they are.
+#[test]
+fn of_texts_that_are_too_deep_no_line_is_blamed() {
+    let parts = ["a"; 100].join(".");
+    for (text, title) in [
+        (format!("b =\n{parts} = 1"), "a key has too many parts between its dots"),
+        (format!("b =\n[{parts}]"), "a key has too many parts between its dots"),
+        (
+            format!("b =\nc = {}", "[".repeat(200)),
+            "lists and tables are nested too deeply",
+        ),
+    ] {
+        let rejected = compile(&text, "x").unwrap_err();
+        assert_eq!(places(&rejected)[0], "1:4 a key without a value", "{text}");
+        let deep = rejected.mistakes.iter().find(|mistake| mistake.title == title);
+        assert!(
+            deep.is_some_and(|deep| deep.span.as_ref().is_none_or(|span| span.start > 3)),
+            "{rejected:?}"
+        );
+    }
+}
+
 /// The first of the two is shown as well; it is in the same table.
 #[test]
 fn a_key_that_is_written_twice_shows_the_first_one_too() {

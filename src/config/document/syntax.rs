@@ -30,7 +30,12 @@ fn by_line(text: &str, first: &Error) -> Vec<Finding> {
         let Some(error) = errors.into_iter().min_by_key(start) else {
             break;
         };
-        let line = line_at(&rest, start(&error));
+        let Some(span) = error.span() else {
+            // It may be about any line.
+            found.push(as_parsed(&error));
+            break;
+        };
+        let line = line_at(&rest, span.start);
         let Some(finding) = explained(&error, &rest, &line) else {
             let is_open = error.message().starts_with("missing comma between array") && header(&rest[line]).is_some();
             found.push(
@@ -51,23 +56,35 @@ fn by_line(text: &str, first: &Error) -> Vec<Finding> {
     found
 }
 
+/// Errors without a place come last.
 fn start(error: &Error) -> usize {
-    error.span().map_or(0, |span| span.start)
+    error.span().map_or(usize::MAX, |span| span.start)
 }
+
+const TOO_DEEP: &str = "cannot recurse further; max recursion depth met";
 
 /// The most lines that are explained at once.
 const MAX_SHOWN: usize = 20;
 
-/// A mistake in the parser's own words.
+/// A mistake in the parser's own words, if they are clear.
 fn as_parsed(error: &Error) -> Finding {
+    let title = match error.message().lines().next() {
+        Some("recursion limit") => "a key has too many parts between its dots",
+        Some(TOO_DEEP) => "lists and tables are nested too deeply",
+        Some(title) => title,
+        None => "not TOML",
+    };
     Finding {
         span: error.span(),
-        ..Finding::nowhere(error.message().lines().next().unwrap_or("not TOML"))
+        ..Finding::nowhere(title)
     }
 }
 
 /// A better explanation than the parser's, if there is one.
 fn explained(error: &Error, text: &str, line: &Range<usize>) -> Option<Finding> {
+    if error.message().starts_with(TOO_DEEP) {
+        return None;
+    }
     let finding = as_parsed(error);
     if error.message() == "duplicate key" {
         return Some(twice(finding, text, line));
