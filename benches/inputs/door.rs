@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wsguard::limit::admission::{Admission, Full, Granted, Request, ZoneCounts};
-use wsguard::limit::budget::Budget;
 use wsguard::limit::key::{ClientKey, Prefixes};
 use wsguard::limit::rules::{ClientRules, Rate, ZoneRules};
 
@@ -14,7 +13,6 @@ use wsguard::limit::rules::{ClientRules, Rate, ZoneRules};
 pub struct Door {
     admission: Arc<Admission>,
     zone: Arc<ZoneCounts>,
-    process: Arc<Budget>,
     client: ClientRules,
     opened: Instant,
 }
@@ -23,10 +21,10 @@ impl Door {
     /// Remembers so many clients. The zone and the process take whoever comes.
     pub fn new(table_size: u32, client: ClientRules) -> Self {
         let opened = Instant::now();
+        let admission = Admission::new(table_size, opened);
         Self {
-            admission: Admission::new(table_size, opened),
-            zone: ZoneCounts::new(1, None),
-            process: Arc::new(Budget::new(Some(u32::MAX))),
+            zone: admission.zone(1, None),
+            admission,
             client,
             opened,
         }
@@ -41,7 +39,7 @@ impl Door {
                 connections: Some(u32::MAX),
                 rate: None,
             },
-            process: Some(&self.process),
+            is_exempt: false,
             key: ClientKey::of(Ipv4Addr::from_bits(FIRST + number).into(), Prefixes::default()),
             client: self.client,
             shares: false,

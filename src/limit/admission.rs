@@ -14,6 +14,8 @@ use super::shares::Shares;
 /// The counts of every client in every zone. They outlive each change of the rules, which come with the [`Request`].
 pub struct Admission {
     pub(super) table: Table,
+    /// Apart from what every admission reads, since every admission changes it.
+    process: Box<Budget>,
     epoch: Instant,
 }
 
@@ -23,7 +25,25 @@ impl Admission {
     pub fn new(table_size: u32, epoch: Instant) -> Arc<Self> {
         Arc::new(Self {
             table: Table::new(table_size),
+            process: Box::new(Budget::new(None)),
             epoch,
+        })
+    }
+
+    /// The process ceiling, less the part that is set aside for exempt zones, which do not count in it. It is off at
+    /// first.
+    pub fn process(&self) -> &Budget {
+        &self.process
+    }
+
+    /// The counts of a zone without open connections. `id` identifies it in the client table. It must differ from the id
+    /// of every other zone, including those that a reload removed.
+    pub fn zone(self: &Arc<Self>, id: u32, connections: Option<u32>) -> Arc<ZoneCounts> {
+        Arc::new(ZoneCounts {
+            budget: Budget::new(connections),
+            rate: SharedBucket::default(),
+            id,
+            admission: Arc::clone(self),
         })
     }
 
@@ -36,7 +56,11 @@ impl Admission {
     ///
     /// # Errors
     /// The limit that refuses. Under `observe` only the process ceiling refuses (in an exempt zone: its own ceiling).
-    pub fn admit(self: &Arc<Self>, request: Request<'_>, now: Instant) -> Result<Granted, Full> {
+    pub fn admit(&self, request: Request<'_>, now: Instant) -> Result<Granted, Full> {
+        debug_assert!(
+            std::ptr::eq(self, &raw const *request.zone.admission),
+            "the zone is of another admission"
+        );
         let mut place = self.table.place(request.zone.id, request.key);
         let mut attempt = Attempt {
             client_meter: request.client.rate.map(Meter::from),
@@ -49,10 +73,9 @@ impl Admission {
         let shares = attempt.take(place)?;
         let Attempt { request, observed, .. } = attempt;
         let permit = Permit {
-            admission: Arc::clone(self),
             zone: Arc::clone(request.zone),
-            process: request.process.map(Arc::clone),
             key: request.key,
+            is_exempt: request.is_exempt,
         };
         self.table.evict_excess();
         Ok(Granted {
@@ -105,8 +128,9 @@ pub struct Request<'a> {
     pub zone: &'a Arc<ZoneCounts>,
     /// The zone's limits. Both `connections` and the limit of the zone's budget apply: the smaller one decides.
     pub rules: ZoneRules,
-    /// The process ceiling. `None` for an exempt zone, whose budget has a limit that holds even under `observe`.
-    pub process: Option<&'a Arc<Budget>>,
+    /// Whether the zone is exempt: the process ceiling does not apply, and its budget has a limit that holds even under
+    /// `observe`.
+    pub is_exempt: bool,
     /// The client key that it counts for.
     pub key: ClientKey,
     /// The limits of one client in the zone.
@@ -115,7 +139,11 @@ pub struct Request<'a> {
     pub shares: bool,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
+    fn process(&self) -> Option<&'a Budget> {
+        (!self.is_exempt).then_some(&self.zone.admission.process)
+    }
+
     fn zone_limit(&self) -> u32 {
         let [ruled, own] = [self.rules.connections, self.zone.budget.limit()].map(|limit| limit.unwrap_or(u32::MAX));
         ruled.min(own)
@@ -193,19 +221,10 @@ pub struct ZoneCounts {
     pub budget: Budget,
     rate: SharedBucket,
     id: u32,
+    admission: Arc<Admission>,
 }
 
 impl ZoneCounts {
-    /// A zone without open connections. `id` identifies it in the client table. It must differ from the id of every
-    /// other zone, including those that a reload removed.
-    pub fn new(id: u32, connections: Option<u32>) -> Arc<Self> {
-        Arc::new(Self {
-            budget: Budget::new(connections),
-            rate: SharedBucket::default(),
-            id,
-        })
-    }
-
     /// Its id.
     pub fn id(&self) -> u32 {
         self.id
@@ -215,19 +234,19 @@ impl ZoneCounts {
 /// The permit of one open connection. Dropping it gives everything back, under the key with which it was taken.
 #[must_use = "dropping it gives everything back"]
 pub struct Permit {
-    admission: Arc<Admission>,
     zone: Arc<ZoneCounts>,
-    process: Option<Arc<Budget>>,
     key: ClientKey,
+    is_exempt: bool,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some(process) = &self.process {
-            process.release();
+        let admission = &self.zone.admission;
+        if !self.is_exempt {
+            admission.process.release();
         }
         self.zone.budget.release();
-        self.admission.table.close_one(self.zone.id, self.key);
+        admission.table.close_one(self.zone.id, self.key);
     }
 }
 
@@ -267,7 +286,7 @@ impl<'a> Attempt<'a> {
             self.refuse_or_note(request.zone_full(Limit::ZoneFull))?;
         }
         if let Some(process) = request
-            .process
+            .process()
             .filter(|process| process.used() >= process.limit().unwrap_or(u32::MAX))
         {
             return Err(process_full(process));
@@ -289,7 +308,7 @@ impl<'a> Attempt<'a> {
     fn take(&mut self, place: Place<'_>) -> Result<Option<Arc<Shares>>, Full> {
         let (request, now) = (self.request, self.now);
         let zone_slot = self.zone_slot()?;
-        let process_slot = match request.process {
+        let process_slot = match request.process() {
             Some(process) => Some(Slot::below(process, u32::MAX).ok_or_else(|| process_full(process))?),
             None => None,
         };
@@ -311,9 +330,10 @@ impl<'a> Attempt<'a> {
             return Ok(slot);
         }
         self.refuse_or_note(request.zone_full(Limit::ZoneFull))?;
-        match request.process {
-            Some(_) => Ok(Slot::anyway(budget)),
-            None => Slot::below(budget, u32::MAX).ok_or_else(|| request.zone_full(Limit::ZoneFull)),
+        if request.is_exempt {
+            Slot::below(budget, u32::MAX).ok_or_else(|| request.zone_full(Limit::ZoneFull))
+        } else {
+            Ok(Slot::anyway(budget))
         }
     }
 

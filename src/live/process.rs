@@ -7,7 +7,6 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::policy::Policy;
 use crate::limit::admission::Admission;
-use crate::limit::budget::Budget;
 use crate::limit::key::{ClientKey, Prefixes, TranslationPrefixes};
 use crate::net::clock::Clock;
 use crate::net::random::Random;
@@ -28,8 +27,6 @@ pub struct ProcessState {
     prefixes: Prefixes,
     /// The address translations (NAT64 and the like) that are undone before an address is cut to a key.
     translations: TranslationPrefixes,
-    /// The process ceiling, less the part that is set aside for exempt zones.
-    pub budget: Arc<Budget>,
     /// The whole process ceiling, in connections.
     pub connections_limit: AtomicU32,
     /// The number of connections that hold a permit. The zones count them too; the drift metric compares the counts.
@@ -73,7 +70,6 @@ impl ProcessState {
             admission: Admission::new(policy.server.table_size, Instant::now()),
             prefixes: policy.identity.prefixes,
             translations: policy.identity.translations.clone(),
-            budget: Arc::new(Budget::new(None)),
             connections_limit: AtomicU32::new(0),
             alive: AtomicI64::new(0),
             workers,
@@ -102,7 +98,7 @@ impl ProcessState {
 
     /// Takes over those settings of a policy that concern the whole process.
     pub fn adopt(&self, policy: &Policy, capacity: &Capacity) {
-        self.budget.set_limit(Some(capacity.common_connections));
+        self.admission.process().set_limit(Some(capacity.common_connections));
         self.connections_limit.store(capacity.process_connections, Relaxed);
         let trusts_nobody = policy.identity.trusted.is_empty() && !policy.identity.trust_unix;
         self.trusts_nobody.store(trusts_nobody, Relaxed);

@@ -88,7 +88,7 @@ impl ZoneState {
     ) -> Self {
         Self {
             name: Arc::clone(name),
-            counts: counts.unwrap_or_else(|| ZoneCounts::new(process.next_zone_id(), connections)),
+            counts: counts.unwrap_or_else(|| process.admission.zone(process.next_zone_id(), connections)),
             relay_counters: (0..process.workers).map(|_| Arc::default()).collect(),
             metrics: process.metrics.zone(name),
             ghost_searches: Arc::new(Budget::new(Some(MOST_GHOST_SEARCHES))),

@@ -165,7 +165,7 @@ fn admit(client: Client, zone: &Zone, in_force: &InForce, now: Instant) -> Resul
     let request = Request {
         zone: &zone.state.counts,
         rules: zone.rules,
-        process: (!zone.policy.exempt).then_some(&in_force.process.budget),
+        is_exempt: zone.policy.exempt,
         key: client.key,
         client: known.map_or(zone.policy.client, |network: &NetworkPolicy| {
             network.over(zone.policy.client)

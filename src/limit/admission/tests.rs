@@ -15,7 +15,6 @@ const EPOCH_TO_START: Duration = Duration::from_secs(60);
 struct Rig {
     admission: Arc<Admission>,
     zones: [Arc<ZoneCounts>; 2],
-    process: Arc<Budget>,
     rules: ZoneRules,
     client: ClientRules,
     start: Instant,
@@ -24,22 +23,25 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let epoch = Instant::now();
+        let admission = Admission::new(1_000_000, epoch);
         Self {
-            admission: Admission::new(1_000_000, epoch),
-            zones: [0, 1].map(|id| ZoneCounts::new(id, None)),
-            process: Arc::new(Budget::new(None)),
+            zones: [0, 1].map(|id| admission.zone(id, None)),
+            admission,
             rules: ZoneRules::default(),
             client: ClientRules::default(),
             start: epoch + EPOCH_TO_START,
         }
     }
 
+    fn process(&self) -> &Budget {
+        self.admission.process()
+    }
+
     fn request(&self, zone: usize, client: u8) -> Request<'_> {
-        let process = (zone == 0).then_some(&self.process);
         Request {
             zone: &self.zones[zone],
             rules: self.rules,
-            process,
+            is_exempt: zone == 1,
             key: key(client),
             client: self.client,
             shares: false,
@@ -58,7 +60,7 @@ impl Rig {
     /// Open by zones, by the process ceiling and by the table.
     fn open(&self) -> (u32, u32, u64) {
         let zones = self.zones.iter().map(|zone| zone.budget.used()).sum();
-        (zones, self.process.used(), self.admission.open_in_table())
+        (zones, self.process().used(), self.admission.open_in_table())
     }
 
     fn assert_empty(&self) {
@@ -125,7 +127,7 @@ fn each_limit_refuses_by_its_name_and_a_drop_makes_room() {
     let cases: [(Set, Full); 3] = [
         (|rig| rig.client.per_ip = Some(2), full(Limit::PerIp, 2, 2)),
         (|rig| rig.rules.connections = Some(2), full(Limit::ZoneFull, 2, 2)),
-        (|rig| rig.process.set_limit(Some(2)), full(Limit::ProcessFull, 2, 2)),
+        (|rig| rig.process().set_limit(Some(2)), full(Limit::ProcessFull, 2, 2)),
     ];
     for (set, expected) in cases {
         let mut rig = Rig::new();
@@ -151,7 +153,7 @@ fn the_first_limit_in_order_is_the_one_reported() {
         connections: Some(1),
         rate: Some(rate(1, 1000, 1)),
     };
-    rig.process.set_limit(Some(1));
+    rig.process().set_limit(Some(1));
     let permit = rig.admit(1).unwrap().permit;
     let mut heard = Vec::new();
     let mut hear = |rig: &Rig| heard.push(rig.admit(1).unwrap_err());
@@ -253,7 +255,7 @@ fn observe_admits_what_it_notes_but_never_above_the_process_ceiling() {
         connections: Some(2),
         rate: Some(rate(1, 1000, 3)),
     };
-    rig.process.set_limit(Some(6));
+    rig.process().set_limit(Some(6));
     let mut permits = Vec::new();
     for (client, expected) in [
         (1, None),
@@ -285,7 +287,7 @@ fn observe_admits_what_it_notes_but_never_above_the_process_ceiling() {
 #[test]
 fn an_exempt_zone_stays_below_its_own_ceiling_even_under_observe() {
     let mut rig = Rig::new();
-    rig.process.set_limit(Some(0));
+    rig.process().set_limit(Some(0));
     rig.rules = ZoneRules {
         observe: true,
         connections: Some(1),
@@ -368,7 +370,7 @@ fn a_request_that_loses_a_race_gives_everything_back_and_names_that_limit() {
     type Snatch = fn(&Rig, Meter);
     let cases: [(Snatch, Limit); 3] = [
         (|rig, _| rig.zones[0].budget.take_anyway(), Limit::ZoneFull),
-        (|rig, _| rig.process.take_anyway(), Limit::ProcessFull),
+        (|rig, _| rig.process().take_anyway(), Limit::ProcessFull),
         (
             |rig, meter| {
                 let now = Moment::since(rig.admission.epoch, rig.start);
@@ -384,7 +386,7 @@ fn a_request_that_loses_a_race_gives_everything_back_and_names_that_limit() {
             connections: Some(1),
             rate: Some(rate(1, 1000, 1)),
         };
-        rig.process.set_limit(Some(1));
+        rig.process().set_limit(Some(1));
         let mut attempt = Attempt {
             request: rig.request(0, 1),
             client_meter: Some(rate(1, 1000, 1).into()),
@@ -395,7 +397,7 @@ fn a_request_that_loses_a_race_gives_everything_back_and_names_that_limit() {
         let mut place = rig.admission.table.place(0, key(1));
         attempt.look(&mut place).unwrap();
         snatch(&rig, rate(1, 1000, 1).into());
-        let (zone, process) = (rig.zones[0].budget.used(), rig.process.used());
+        let (zone, process) = (rig.zones[0].budget.used(), rig.process().used());
         let taken = attempt.take(place);
         if observe && limit != Limit::ProcessFull {
             assert!(taken.is_ok());
@@ -466,9 +468,9 @@ fn eight_threads_of_many_clients_hold_exactly_the_budget() {
         (10, 10)
     );
     rig.rules.connections = None;
-    rig.process.set_limit(Some(10));
+    rig.process().set_limit(Some(10));
     assert_eq!(
-        race(&rig, |thread| rig.admit(thread).ok(), || rig.process.used()),
+        race(&rig, |thread| rig.admit(thread).ok(), || rig.process().used()),
         (10, 10)
     );
 }
@@ -500,6 +502,7 @@ fn eight_threads_get_exactly_the_tokens_there_are() {
 fn a_storm_under_every_limit_and_a_tiny_table_ends_at_zero() {
     let mut rig = Rig::new();
     rig.admission = Admission::new(20, rig.start);
+    rig.zones = [0, 1].map(|id| rig.admission.zone(id, None));
     rig.client = ClientRules {
         per_ip: Some(3),
         rate: Some(rate(1, 100_000, 500)),
@@ -509,7 +512,7 @@ fn a_storm_under_every_limit_and_a_tiny_table_ends_at_zero() {
         connections: Some(15),
         rate: Some(rate(1, 1, 2000)),
     };
-    rig.process.set_limit(Some(12));
+    rig.process().set_limit(Some(12));
     let turn = AtomicU32::new(0);
     let (held, most) = race(
         &rig,
@@ -524,7 +527,7 @@ fn a_storm_under_every_limit_and_a_tiny_table_ends_at_zero() {
                 .admit(request, rig.start + Duration::from_millis(u64::from(turn)))
                 .ok()
         },
-        || rig.process.used(),
+        || rig.process().used(),
     );
     assert!((1..=12).contains(&held) && most <= 12, "{held} {most}");
     assert!(rig.admission.evictions() > 0);

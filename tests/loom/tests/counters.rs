@@ -339,7 +339,6 @@ mod admission {
     struct Rig {
         admission: Arc<Admission>,
         zone: Arc<ZoneCounts>,
-        process: Arc<Budget>,
         plan: Plan,
         epoch: Instant,
     }
@@ -347,10 +346,11 @@ mod admission {
     impl Rig {
         fn of(plan: Plan) -> Arc<Self> {
             let epoch = Instant::now();
+            let admission = Admission::new(plan.table, epoch);
+            admission.process().set_limit(plan.process);
             Arc::new(Self {
-                admission: Admission::new(plan.table, epoch),
-                zone: ZoneCounts::new(1, None),
-                process: Arc::new(Budget::new(plan.process)),
+                zone: admission.zone(1, None),
+                admission,
                 plan,
                 epoch,
             })
@@ -363,7 +363,7 @@ mod admission {
             let request = Request {
                 zone: &self.zone,
                 rules: self.plan.rules,
-                process: Some(&self.process),
+                is_exempt: false,
                 key: ClientKey::of(ip, Prefixes::default()),
                 client: self.plan.client,
                 shares: false,
@@ -375,7 +375,7 @@ mod admission {
         fn holds(&self, open: u32) {
             let counts = (
                 self.zone.budget.used(),
-                self.process.used(),
+                self.admission.process().used(),
                 self.admission.open_in_table(),
             );
             assert_eq!(counts, (open, open, u64::from(open)));

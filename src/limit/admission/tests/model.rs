@@ -59,7 +59,7 @@ impl Model {
         let meters = [rig.client.rate, rig.rules.rate].map(|rate| rate.map(Meter::from));
         let buckets = [&mut self.clients[zone][usize::from(client)], &mut self.zones[zone]];
         let lacks = |which: usize| meters[which].is_some_and(|meter| !buckets[which].has_token(meter, now));
-        let process_is_full = rig.process.limit().is_some_and(|limit| rig.process.used() >= limit);
+        let process_is_full = rig.process().limit().is_some_and(|limit| rig.process().used() >= limit);
         // Each limit, whether it refuses, and whether it does so under observe too.
         let limits = [
             (
@@ -89,7 +89,7 @@ impl Model {
         for (zone, counts) in rig.zones.iter().enumerate() {
             prop_assert_eq!(counts.budget.used(), self.count(|open| open.0 == zone));
         }
-        prop_assert_eq!(rig.process.used(), self.count(|open| open.0 == 0));
+        prop_assert_eq!(rig.process().used(), self.count(|open| open.0 == 0));
         prop_assert_eq!(rig.admission.open_in_table(), self.open.len() as u64);
         let clients = (0..2u32).flat_map(|zone| (0..4).map(move |client| (zone, client)));
         let mut expected: Vec<(u32, ClientKey, u32)> = clients
@@ -129,7 +129,7 @@ proptest! {
                 Act::PerIp(limit) => rig.client.per_ip = limit,
                 Act::Connections(limit) => rig.rules.connections = limit,
                 Act::Ceiling(zone, limit) => rig.zones[zone].budget.set_limit(limit),
-                Act::Process(limit) => rig.process.set_limit(limit),
+                Act::Process(limit) => rig.process().set_limit(limit),
                 Act::ClientRate(to) => rig.client.rate = of(to),
                 Act::ZoneRate(to) => rig.rules.rate = of(to),
                 Act::Observe(to) => rig.rules.observe = to,
