@@ -15,6 +15,11 @@ impl Moment {
         Self(nanos(now.saturating_duration_since(epoch)))
     }
 
+    /// The time that is this moment after `epoch`.
+    pub fn after(self, epoch: Instant) -> Instant {
+        epoch + Duration::from_nanos(self.0)
+    }
+
     /// Nanoseconds since `earlier`; 0 for a later one.
     pub fn nanos_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

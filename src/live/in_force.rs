@@ -98,7 +98,7 @@ impl InForce {
             .zip(&capacity.max_pending)
             .map(|(listener, max_pending)| {
                 let known = before.and_then(|before| before.listener_named(&listener.name));
-                Arc::new(Listener::build(listener, *max_pending, &process.metrics, known))
+                Arc::new(Listener::build(listener, *max_pending, &process, known))
             })
             .collect();
         let mut servers: Vec<Arc<Server>> = before.into_iter().flat_map(Self::servers).collect();

@@ -6,7 +6,8 @@ use prometheus::IntCounter;
 
 use crate::config::policy::ListenerPolicy;
 use crate::limit::pending::{PendingRoom, PendingRules};
-use crate::telemetry::metrics::Metrics;
+
+use super::process::ProcessState;
 
 /// A listener in force.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Listener {
     pub silent_closes: IntCounter,
     /// The number of requests with forwarding headers from a hop that is not trusted.
     pub untrusted_forwarded: IntCounter,
+    /// The process that it belongs to.
+    pub process: Arc<ProcessState>,
 }
 
 impl Listener {
@@ -29,9 +32,10 @@ impl Listener {
     pub(super) fn build(
         policy: &Arc<ListenerPolicy>,
         max_pending: u32,
-        metrics: &Metrics,
+        process: &Arc<ProcessState>,
         before: Option<&Self>,
     ) -> Self {
+        let metrics = &process.metrics;
         let rules = PendingRules {
             max: max_pending,
             max_per_ip: policy.max_pending_per_ip,
@@ -41,6 +45,7 @@ impl Listener {
         room.set_rules(rules);
         Self {
             policy: Arc::clone(policy),
+            process: Arc::clone(process),
             room,
             accepted: metrics.accepted.with_label_values(&[&*policy.name]),
             silent_closes: metrics.silent_closes.with_label_values(&[&*policy.name]),

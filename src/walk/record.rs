@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::policy::LogLevel;
 use crate::limit::admission::{Granted, Limit};
+use crate::limit::bucket::Moment;
 use crate::limit::key::ClientKey;
 use crate::live::destination::Destination;
 use crate::live::listener::Listener;
@@ -41,8 +42,8 @@ pub struct Record {
 /// What is known about a connection, and its stage.
 #[derive(Debug)]
 struct Known {
-    listener: Arc<Listener>,
-    arrived: Instant,
+    /// Counted from the epoch of admission: that takes half as much room as an `Instant`.
+    arrived: Moment,
     /// The time from the arrival to the tunnel in milliseconds, plus one, so that `None` takes no extra room: every
     /// open connection stores this. It is seconds at most.
     opened_after: Option<NonZeroU32>,
@@ -101,12 +102,11 @@ struct Observed {
 
 impl Record {
     /// Begins the record of a connection that `arrived` from `hop`.
-    pub fn begin(process: &Arc<ProcessState>, listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
+    pub fn begin(listener: &Arc<Listener>, hop: Hop, arrived: Instant) -> Self {
         Self {
-            counted: CountedPermit::none(process),
+            counted: CountedPermit::none(listener),
             known: Known {
-                listener: Arc::clone(listener),
-                arrived,
+                arrived: Moment::since(listener.process.admission.epoch(), arrived),
                 opened_after: None,
                 peer: Peer::Hop(hop),
                 destination: None,
@@ -177,7 +177,8 @@ impl Record {
 
     /// Notes that its tunnel is open.
     pub fn opened(&mut self, now: Instant) {
-        let took = now - self.known.arrived;
+        let epoch = self.counted.process().admission.epoch();
+        let took = now.saturating_duration_since(self.known.arrived.after(epoch));
         let millis = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         self.known.opened_after = Some(NonZeroU32::MIN.saturating_add(millis));
         let observed = match &mut self.known.state {
@@ -195,7 +196,7 @@ impl Record {
             metrics.admitted.inc();
             return;
         };
-        let facts = self.known.facts(Class::Observed(limit.into()), self.counted.process());
+        let facts = self.known.facts(Class::Observed(limit.into()), self.counted.listener());
         facts.count(&self.counted.process().metrics);
         facts.log(&self.counted.process().log, None);
     }
@@ -212,7 +213,7 @@ impl Record {
             seems_forwarded: client.forwarded == Forwarded::Ignored && is_local,
         };
         if client.forwarded == Forwarded::Ignored {
-            self.known.listener.untrusted_forwarded.inc();
+            self.counted.listener().untrusted_forwarded.inc();
         }
         let identified = Identified {
             forwarded: client.forwarded,
@@ -255,8 +256,9 @@ impl Record {
         let Some(class) = self.class() else {
             return self.end_without_a_line();
         };
-        let facts = self.known.facts(class, self.counted.process());
-        facts.count(&self.counted.process().metrics);
+        let listener = Arc::clone(self.counted.listener());
+        let facts = self.known.facts(class, &listener);
+        facts.count(&listener.process.metrics);
         if let Some(totals) = facts.totals {
             let is_due = self
                 .counted
@@ -273,7 +275,7 @@ impl Record {
 
     fn end_without_a_line(&self) {
         if let State::Silent(reason) = self.known.state {
-            self.known.listener.silent_closes.inc();
+            self.counted.listener().silent_closes.inc();
             // A client that left by itself was not refused.
             if reason != RejectReason::ClientGone {
                 let zone = self.known.zone().map(|zone| &zone.metrics);
@@ -307,10 +309,11 @@ impl Record {
 }
 
 impl Known {
-    fn facts(&self, class: Class, process: &ProcessState) -> ConnectionFacts<'_> {
+    fn facts<'a>(&'a self, class: Class, listener: &'a Listener) -> ConnectionFacts<'a> {
+        let process = &listener.process;
         let mut facts = ConnectionFacts {
             class,
-            listener: &self.listener.policy.name,
+            listener: &listener.policy.name,
             client: match self.peer {
                 Peer::Hop(hop) => hop.address,
                 Peer::Client { address, .. } => address,
@@ -324,7 +327,7 @@ impl Known {
             target: None,
             totals: None,
             message: None,
-            arrived: self.arrived,
+            arrived: self.arrived.after(process.admission.epoch()),
             opened_after: self.opened_after.map(|ms| Duration::from_millis((ms.get() - 1).into())),
         };
         match &self.state {

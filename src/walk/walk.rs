@@ -105,7 +105,7 @@ pub fn accept(
         address: peer,
         may_forward: true,
     };
-    let mut record = Record::begin(&in_force.process, &listener, hop, now);
+    let mut record = Record::begin(&listener, hop, now);
     listener.accepted.inc();
     let accept_proxy_protocol = listener.policy.accept_proxy_protocol;
     if accept_proxy_protocol && !identity.trusts(peer) {
@@ -140,7 +140,7 @@ pub fn accept(
 
 /// Continues a connection that was parked: more bytes have come, its peer `has_ended`, or its seat was ended.
 pub fn resume(conn: PendingConn, has_ended: bool, live: &Live) -> Step {
-    let record = Record::begin(&conn.in_force.process, &conn.listener, conn.hop, conn.arrived);
+    let record = Record::begin(&conn.listener, conn.hop, conn.arrived);
     let mut recorded = RecordedConn { conn, record };
     fault::point("lobby");
     let conn = &mut recorded.conn;
