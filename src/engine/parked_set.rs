@@ -173,9 +173,9 @@ mod tests {
         assert!(size_of::<ParkedWaker>() <= 16, "{}", size_of::<ParkedWaker>());
     }
 
-    /// Allocators have a size class of 320 bytes.
+    /// Allocators have a size class of 256 bytes.
     #[test]
     fn a_parked_open_connection_is_small() {
-        assert!(size_of::<IdleConn>() <= 320, "{}", size_of::<IdleConn>());
+        assert!(size_of::<IdleConn>() <= 256, "{}", size_of::<IdleConn>());
     }
 }

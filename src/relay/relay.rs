@@ -26,10 +26,7 @@ pub struct Relay {
     flows: Flows,
     env: RelayEnv,
     handle: Arc<ConnHandle>,
-    /// `Some` only while frames of ours wait for their place between two of the server's frames.
-    injected: Option<Box<InjectedFrames>>,
-    /// `Some` only while the connection is ending.
-    closing: Option<Box<Closing>>,
+    extras: Option<Box<Extras>>,
     /// The reason for which the connection will be closed. Set once a side has ended or announced its end.
     reason: Option<CloseReason>,
     /// The handle has the waker of the task.
@@ -38,6 +35,15 @@ pub struct Relay {
     is_silent: bool,
     /// The server's leg has the options that only long-lived connections need.
     is_prepared: bool,
+}
+
+/// What few connections have at a time.
+#[derive(Debug, Default)]
+struct Extras {
+    /// Frames of ours that wait for their place between two of the server's frames.
+    injected: InjectedFrames,
+    /// `Some` only while the connection is ending.
+    closing: Option<Box<Closing>>,
 }
 
 impl Relay {
@@ -63,8 +69,7 @@ impl Relay {
                 counters,
             },
             handle,
-            injected: None,
-            closing: None,
+            extras: None,
             reason: None,
             is_waker_set: false,
             is_silent: true,
@@ -103,8 +108,7 @@ impl Relay {
     pub(crate) fn take_park(&self) -> bool {
         self.handle.wants_park()
             && self.reason.is_none()
-            && self.closing.is_none()
-            && self.injected.is_none()
+            && self.extras.is_none()
             && self.flows.are_idle()
             && !self.handle.has_unacked()
             && self.handle.ping_delivery() == PingDelivery::None
@@ -184,21 +188,22 @@ impl Relay {
         if let Some(wait) = self.flows.inbound.gate_mut().take_first_delay()
             && let Some(notice) = self.env.limits.notice_frame(wait)
         {
-            self.injected.get_or_insert_default().set_notice(notice);
+            self.extras.get_or_insert_default().injected.set_notice(notice);
         }
         if self.handle.take_ping()
             && let Some(policer) = self.flows.inbound.gate_mut().policer_mut()
         {
-            self.injected
+            self.extras
                 .get_or_insert_default()
+                .injected
                 .add_ping(&policer.ping(&self.env.limits.random));
         }
-        let Some(injected) = &mut self.injected else { return };
+        let Some(extras) = &mut self.extras else { return };
         let between_frames = self.flows.outbound.is_between_frames();
         let between_messages = between_frames && !self.flows.outbound.gate().is_within_message();
-        let ready = injected.take_ready(between_frames, between_messages);
-        if injected.is_empty() {
-            self.injected = None;
+        let ready = extras.injected.take_ready(between_frames, between_messages);
+        if extras.injected.is_empty() && extras.closing.is_none() {
+            self.extras = None;
         }
         if ready.bytes.is_empty() {
             return;
@@ -274,17 +279,22 @@ impl Relay {
     /// Begins a close handshake, which may take this long, unless one has already begun.
     fn begin_handshake(&mut self, handshake: CloseHandshake, timeout: Option<Duration>) {
         if self.handshake().is_none() {
-            let closing = self.closing.get_or_insert_with(Closing::new);
+            let closing = &mut self.extras.get_or_insert_default().closing;
+            let closing = closing.get_or_insert_with(Closing::new);
             closing.begin_handshake(handshake, timeout, &self.env.limits.clock);
         }
     }
 
     fn handshake(&self) -> Option<&CloseHandshake> {
-        self.closing.as_ref()?.handshake()
+        self.closing()?.handshake()
+    }
+
+    fn closing(&self) -> Option<&Closing> {
+        self.extras.as_ref()?.closing.as_deref()
     }
 
     fn poll_handshake(&mut self, legs: &Legs, cx: &mut Context<'_>) -> Poll<CloseReason> {
-        let Some(closing) = &mut self.closing else {
+        let Some(closing) = self.extras.as_mut().and_then(|extras| extras.closing.as_mut()) else {
             return Poll::Pending;
         };
         let flows = (&mut self.flows.inbound, &mut self.flows.outbound);
@@ -305,8 +315,8 @@ impl Relay {
         if sides.are_over() {
             return Poll::Ready(reason);
         }
-        let Some(stage) = Closing::stage(self.closing.as_deref(), sides, legs) else {
-            return match &mut self.closing {
+        let Some(stage) = Closing::stage(self.closing(), sides, legs) else {
+            return match self.extras.as_mut().and_then(|extras| extras.closing.as_mut()) {
                 Some(closing) => closing
                     .poll_deadlines(false, &self.env.limits.clock, cx)
                     .map(|()| reason),
@@ -323,7 +333,8 @@ impl Relay {
         }
         let checks_acks =
             stage == CloseStage::Acknowledgement || stage == CloseStage::Delivery && sides.is_all_sent_to_client;
-        let closing = self.closing.get_or_insert_with(Closing::new);
+        let closing = &mut self.extras.get_or_insert_default().closing;
+        let closing = closing.get_or_insert_with(Closing::new);
         let expired = std::task::ready!(closing.poll_stage(stage, sides, checks_acks, reason, &self.env, cx));
         self.flows.reset_undelivered(legs, self.handshake());
         if expired.resets_client {
