@@ -1,5 +1,5 @@
-//! Decides which requests are answered: those of people and scrapers, not those that a page of another site makes a
-//! browser send.
+//! Decides which requests are answered. Requests of people and scrapers are answered. Requests that a page of another site
+//! makes a browser send are refused.
 
 use std::net::SocketAddr;
 
@@ -8,22 +8,22 @@ use crate::wire::authority::{Authority, address_of};
 /// The verdict on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is answered.
+    /// The request is answered.
     Answer,
-    /// 403: it comes from a page of another site.
+    /// 403: the request comes from a page of another site.
     Forbid,
-    /// 421: its Host is not a name of this server. This stops DNS rebinding, where the name of a hostile page suddenly
-    /// points here.
+    /// 421: the request's Host is not a name of this server. This stops DNS rebinding: a hostile site changes its DNS name
+    /// to point to this server.
     Misdirect,
 }
 
-/// Judges by `host` (the Host, with or without a port), the address `own` at which the server was reached, the further
-/// names `hosts` (in lower case, each `name` or `name:port`), and what a browser says about the page that sends the
-/// request.
+/// Judges a request. `host` is its Host, with or without a port. `own` is the address at which the server was reached.
+/// `hosts` are further names of the server, in lower case, each `name` or `name:port`. The other two are headers in which a
+/// browser describes the page that sends the request.
 ///
-/// Any port is accepted: a request through a mapped port names that port, and no page can choose its Host. `same-site`
-/// passes, because links from a dashboard on another port of this host have it. A script on such a page can send the
-/// request, but no response lets it read the answer; if it names its Origin, it is refused.
+/// A Host may have any port: a request through a mapped port names that port, and no page can choose the Host. `same-site`
+/// passes, because links from a dashboard on another port of this host have it. A script of such a page can send a request,
+/// but can't read the answer: no response allows that. If its request has an Origin, it is refused.
 pub fn judge(
     host: Option<&str>,
     own: SocketAddr,
@@ -46,14 +46,15 @@ pub fn judge(
     }
 }
 
-/// `host` without its port and final dot: `[::1]` for `[::1]:9191`. `None` if it is not a host with or without a port.
+/// `host` without its port and its final dot: `[::1]` for `[::1]:9191`. `None` if `host` is not a host, with or without a
+/// port.
 #[cfg(feature = "demo")]
 pub fn name_of(host: &str) -> Option<&str> {
     let name = name(Authority::parse(host.as_bytes())?);
     str::from_utf8(name).ok().filter(|name| !name.is_empty())
 }
 
-/// Whether the server is reached by this name: its own address, a loopback one, or one of `hosts`.
+/// Whether `asked` is a name of the server: its own address, a loopback address, `localhost`, or one of `hosts`.
 fn is_ours(asked: Authority<'_>, own: SocketAddr, hosts: &[String]) -> bool {
     let is_own = match address_of(name(asked)) {
         Some(ip) => ip.is_loopback() || ip == own.ip().to_canonical(),
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_are_ours_are_answered() {
+    fn only_names_of_this_server_are_answered() {
         for (host, expected) in [
             ("127.0.0.1", Answer),
             ("127.0.0.1:9191", Answer),
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_must_be_the_host_to_its_port() {
+    fn an_origin_must_equal_the_host_including_the_port() {
         for (host, origin, expected) in [
             ("localhost:9191", "http://localhost:9191", Answer),
             ("localhost:9191", "http://LOCALHOST:9191", Answer),

@@ -1,5 +1,5 @@
-//! The admin server: read-only, on a thread of its own, so that no scrape waits for a worker, and no worker for a
-//! scrape.
+//! The admin server. It is read-only. It has a thread of its own, so that no scrape waits for a worker, and no worker waits
+//! for a scrape.
 
 pub(crate) mod judge;
 pub(crate) mod scrape;
@@ -20,15 +20,15 @@ use self::judge::Verdict;
 use self::serve::{Asked, Response, text};
 use crate::control::guard::Guard;
 
-/// The running admin server. Dropping it ends its thread and every connection to it, and waits for the thread, which takes
-/// no longer than the page it may be writing.
+/// The running admin server. Dropping it ends its thread and every connection to it, and waits for the thread. The wait is
+/// no longer than the time to write one page.
 #[derive(Debug)]
 pub(crate) struct AdminServer {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-/// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] accepts;
-/// `hosts` are further ones, in lower case. The errors are those of starting a thread and registering a socket.
+/// Answers `/metrics`, `/stats`, `/healthz` and `/readyz` on `listener`, for Hosts that [`judge::judge`] accepts; `hosts`
+/// are further names of the server, in lower case. Fails if the thread can't be started or the socket can't be registered.
 pub(crate) fn start(listener: TcpListener, hosts: Vec<String>, guard: Arc<Guard>) -> io::Result<AdminServer> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,14 +61,14 @@ impl Drop for AdminServer {
             return;
         };
         drop(stop);
-        // A panic of the thread was reported there already.
+        // If the thread panicked, the panic hook has reported it.
         let _ = thread.join();
     }
 }
 
 fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
-    // Health checkers use an address or a name of their own, or none in HTTP/1.0. A hostile page learns nothing from
-    // the one word of the answer.
+    // Health checkers send an address or a name of their own as Host, or no Host in HTTP/1.0. So they are answered under any
+    // name. A hostile page learns nothing from the answer, which is one word.
     let is_probe = matches!(asked.head.uri.path(), "/healthz" | "/readyz");
     match asked.verdict(hosts) {
         Verdict::Answer => {}
@@ -78,7 +78,7 @@ fn answer(asked: &Asked, hosts: &[String], guard: &Guard) -> Response {
     }
     let is_answered = match asked.head.method {
         Method::GET | Method::HEAD => true,
-        // The default method of HAProxy's checks.
+        // HAProxy's checks use this method by default.
         Method::OPTIONS => is_probe,
         _ => false,
     };

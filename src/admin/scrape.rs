@@ -18,7 +18,7 @@ use crate::live::zone::Zone;
 use crate::telemetry::metrics::{Gauges, seconds};
 use crate::telemetry::process::ProcessUse;
 
-/// The text of /metrics. If it `may_forget`, the series of removed parts are shown once more and then removed.
+/// The text of /metrics. If `may_forget` is true, the series of removed parts are shown once more and then removed.
 pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     let metrics = &in_force.process.metrics;
     let gauges = &Gauges::new();
@@ -65,12 +65,12 @@ pub fn metrics_text(in_force: &InForce, may_forget: bool) -> String {
     }
 }
 
-/// The names that are still in use: in the policy, or by an open or pending connection. A set, because with hundreds of
-/// zones a metric has thousands of series.
+/// The names that are still in use: in the policy, or by an open or pending connection. They are in sets, because with
+/// hundreds of zones a metric has thousands of series to look up.
 struct There {
     zones: HashSet<Arc<str>>,
     listeners: HashSet<Arc<str>>,
-    /// Of an upstream, and of one of its servers.
+    /// Pairs of an upstream and one of its servers.
     servers: HashSet<(Arc<str>, Arc<str>)>,
     removed_servers: HashSet<Arc<str>>,
 }
@@ -92,7 +92,7 @@ impl There {
         }
     }
 
-    /// Whether one of these labels names a part that a reload has removed and that has no open connections any more.
+    /// Whether one of these labels names a part that a reload has removed and that has no connections any more.
     fn has_lost(&self, labels: &[LabelPair]) -> bool {
         let value = |name| {
             let pair = labels.iter().find(|pair| pair.name() == name);
@@ -110,7 +110,7 @@ impl There {
     }
 }
 
-/// Connections that hold a permit, by the zones' own counts.
+/// The number of connections that hold a permit, by the zones' own counts.
 pub fn open_in_zones(in_force: &InForce) -> i64 {
     in_force
         .all_zones()
@@ -118,14 +118,15 @@ pub fn open_in_zones(in_force: &InForce) -> i64 {
         .sum()
 }
 
-/// The connections that the clients of each zone hold, in the order of the zones.
+/// Statistics of the connections that clients hold: one item for each zone, in the order of the zones.
 pub fn client_stats(in_force: &InForce) -> Vec<ClientStats> {
     let zones: Vec<u32> = in_force.all_zones().map(|zone| zone.state.counts.id()).collect();
     in_force.process.admission.client_stats(&zones)
 }
 
-/// The larger of alive less table and alive less zones. The three are read one after the other while connections come
-/// and go, so a reading other than 0 is repeated, and the smallest counts.
+/// By how much the three counts of connections differ: the larger of |alive - table| and |alive - zones|. The counts are
+/// read one after the other while connections come and go. So a result other than 0 is measured again, and the smallest
+/// result counts.
 pub fn drift(in_force: &InForce) -> i64 {
     let mut least = i64::MAX;
     for _ in 0..READINGS {
@@ -238,7 +239,7 @@ fn set_process(state: &ProcessState, gauges: &Gauges) {
     process.start_time.set(used.started.unwrap_or(started));
 }
 
-/// Open tunnels whose client has sent nothing since the upgrade.
+/// The number of open tunnels whose client has sent nothing since the upgrade.
 pub fn silent(all: &[Arc<RelayCounters>]) -> u64 {
     let spoken = sum(all, |counters| &counters.no_longer_silent);
     sum(all, |counters| &counters.opened).saturating_sub(spoken)
@@ -262,12 +263,12 @@ pub fn hits_by_action(all: &[Arc<RelayCounters>]) -> BTreeMap<&'static str, u64>
         .collect()
 }
 
-/// One of the tallies' numbers, over all workers.
+/// The sum of one counter over all workers.
 pub fn sum(all: &[Arc<RelayCounters>], count: fn(&RelayCounters) -> &Counter) -> u64 {
     all.iter().map(|counters| count(counters).value()).sum()
 }
 
-/// Brings a counter up to a total that is kept elsewhere and only ever grows. A smaller total belongs to a new part
+/// Raises a counter to a total that is counted elsewhere. A total never shrinks. So a smaller total belongs to a new part
 /// with the same name, which began at 0.
 fn catch_up(counter: &IntCounter, total: u64) {
     if total < counter.get() {
@@ -284,12 +285,13 @@ fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 in UTC, to the second.
+/// The time as in RFC 3339, in UTC, to the second.
 pub fn stamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::from("-"), |time| format!("{time:.0}"))
 }
 
 const READINGS: usize = 20;
-/// A gauge whose label is `le` is taken for a broken histogram by `promtool check metrics`. Without this line it has no
-/// type, so promtool does not complain; the series and queries on them stay the same.
+/// The line that gives this gauge its type; it is removed. `promtool check metrics` takes a gauge with the label `le` for a
+/// broken histogram, but does not complain about a metric without a type. The series stay the same, and so do queries on
+/// them.
 const TYPED: &str = "# TYPE wsguard_clients_by_connections gauge\n";

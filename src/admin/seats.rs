@@ -1,5 +1,5 @@
-//! The seats at the admin server. There are few, and no peer can keep them from others: if all are taken, one of them
-//! goes to the new connection.
+//! The seats at the admin server. There are few seats, but no peer can keep others out: if all seats are taken, a new
+//! connection gets one of them.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -25,13 +25,13 @@ struct Taken {
 struct Entry {
     number: u64,
     peer: IpAddr,
-    /// Its request is complete, and only the answer remains.
+    /// Whether the holder's request is complete, so that only the answer remains.
     has_asked: bool,
-    /// Dropping it ends the wait of the holder, which then has to close.
+    /// Dropping this tells the holder that it has lost the seat and has to close.
     _may_stay: oneshot::Sender<()>,
 }
 
-/// A seat. Dropping it gives it back.
+/// A seat. Dropping it gives the seat back.
 #[derive(Debug)]
 pub struct Seat {
     number: u64,
@@ -47,7 +47,7 @@ pub struct Bell {
 }
 
 impl Seats {
-    /// This many seats.
+    /// Makes `most` seats.
     pub fn new(most: usize) -> Self {
         Self {
             most,
@@ -55,8 +55,8 @@ impl Seats {
         }
     }
 
-    /// Takes a seat for a connection from `peer`. If none is left, one is taken from the peer that has the most: a seat
-    /// without a complete request, if there is one, otherwise the oldest.
+    /// Takes a seat for a connection from `peer`. If no seat is free, the peer with the most seats loses one: the oldest one
+    /// without a complete request, or, if every request is complete, the oldest one.
     pub fn take(&self, peer: IpAddr) -> Seat {
         let (may_stay, leave) = oneshot::channel();
         let mut taken = self.taken.lock();
@@ -95,7 +95,7 @@ impl Taken {
 }
 
 impl Seat {
-    /// The mark that the request of its holder is complete.
+    /// A bell with which the holder marks that its request is complete.
     pub fn bell(&self) -> Bell {
         Bell {
             number: self.number,
@@ -116,7 +116,7 @@ impl Drop for Seat {
 }
 
 impl Bell {
-    /// Notes that the request of the seat's holder is complete.
+    /// Marks that the request of the seat's holder is complete.
     pub fn ring(&self) {
         let mut taken = self.taken.lock();
         if let Some(seat) = taken.seats.iter_mut().find(|seat| seat.number == self.number) {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn while_there_are_seats_nobody_gives_way_and_a_seat_that_is_given_back_is_free_again() {
+    fn while_seats_are_free_no_holder_loses_its_own_and_a_returned_seat_is_free_again() {
         let seats = Seats::new(2);
         let mut first = seats.take(peer(1));
         for _ in 0..3 {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_that_has_not_asked_for_the_longest_gives_way() {
+    fn the_oldest_seat_without_a_complete_request_is_lost_first() {
         let seats = Seats::new(3);
         let [mut answered, mut older, mut newer] = [0; 3].map(|_| seats.take(peer(1)));
         answered.bell().ring();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_many_gives_way_before_who_has_few() {
+    fn a_peer_with_many_seats_loses_one_before_a_peer_with_few() {
         let seats = Seats::new(4);
         let mut silent = seats.take(peer(1));
         let mut crowd = [0; 3].map(|_| seats.take(peer(2)));

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server that no peer can block: few connections, one request on each, a short life.
+//! A small HTTP/1.1 server that no peer can block. It has few connections. Each has one request and a short life.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,11 +20,11 @@ use tokio::time::{sleep, timeout};
 use super::judge::{Verdict, judge};
 use super::seats::{Seat, Seats};
 
-/// The most connections at once. Beyond that, one gives way to the next: [`Seats::take`] decides which.
+/// The most connections at once. If there are more, a new connection replaces an old one, which [`Seats::take`] chooses.
 pub const CONNECTIONS: usize = 32;
-/// The time for the whole request head, however slowly it drips.
+/// The time for the whole request head, even if it comes byte by byte.
 pub const HEAD: Duration = Duration::from_secs(5);
-/// The time for a connection as a whole, whether it reads or not.
+/// The time for a whole connection, whether its peer reads or not.
 pub const LIFE: Duration = Duration::from_secs(10);
 
 /// An answer.
@@ -33,9 +33,9 @@ pub type Response = hyper::Response<Full<Bytes>>;
 /// A request. Its body is not read.
 #[derive(Debug)]
 pub struct Asked {
-    /// Its head.
+    /// The head of the request.
     pub head: Parts,
-    /// The peer that sent it.
+    /// The peer that sent the request.
     #[cfg_attr(
         not(feature = "demo"),
         expect(dead_code, reason = "only the demo tells clients apart")
@@ -46,11 +46,10 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Whether it may be answered: see [`judge`]. A header that is repeated but must not be, or that is not text,
-    /// counts as one that matches nothing.
+    /// Whether the request may be answered: see [`judge`]. A header that is repeated, or is not text, matches nothing.
     pub fn verdict(&self, hosts: &[String]) -> Verdict {
         let headers = &self.head.headers;
-        // RFC 9112, 3.2.2: the authority of an absolute-form target goes before Host.
+        // RFC 9112, 3.2.2: the authority of an absolute-form target overrides Host.
         let host = self
             .head
             .uri
@@ -66,21 +65,21 @@ impl Asked {
     }
 }
 
-/// What the page of the demo asks for.
+/// What the page of the demo needs of a request.
 #[cfg(feature = "demo")]
 impl Asked {
-    /// What a browser says about where the request comes from.
+    /// The header in which a browser says where the request comes from.
     pub fn fetch_site(&self) -> Option<&str> {
         single(&self.head.headers, SEC_FETCH_SITE)
     }
 
-    /// The Host as sent; empty if there is none, or no reliable one.
+    /// The Host as sent. Empty if there is no Host, or if it is repeated or not text.
     pub fn host(&self) -> &str {
         single(&self.head.headers, HOST.as_str()).unwrap_or_default()
     }
 }
 
-/// Accepts for ever. Each connection gets one request answered and is closed, at the latest after [`LIFE`].
+/// Accepts connections for ever. Each connection gets one answer and is closed, at the latest after [`LIFE`].
 pub async fn serve<A, F>(listener: TcpListener, answer: A)
 where
     A: Fn(Asked) -> F + Clone + Send + 'static,
@@ -95,7 +94,7 @@ where
         };
         let (seat, answer) = (seats.take(peer.ip().to_canonical()), answer.clone());
         tokio::spawn(converse(socket, peer, seat, answer));
-        // Complete requests are answered before the next connection may take a seat, however many come.
+        // Complete requests are answered before the next connection takes a seat, even if many connections come.
         yield_now().await;
     }
 }
@@ -107,13 +106,13 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, value("no-store"));
     headers.insert(CONTENT_TYPE, value("text/plain; charset=utf-8"));
-    // No page may load it as a script or an image either.
+    // This also forbids pages of other sites to load the response as a script or an image.
     headers.insert("cross-origin-resource-policy", value("same-origin"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, value("nosniff"));
     response
 }
 
-/// A header value that is written in the source; anything but visible ASCII panics.
+/// A header value that is written in the source. Panics unless it is visible ASCII.
 pub const fn value(text: &'static str) -> HeaderValue {
     HeaderValue::from_static(text)
 }
@@ -141,7 +140,7 @@ where
         .keep_alive(false)
         .max_buf_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(socket), service);
-    // The fault concerns only this connection; the next request comes on another socket.
+    // An error is ignored: it concerns only this connection, and the next request comes on another one.
     tokio::select! {
         _ = timeout(LIFE, connection) => {}
         () = seat.lost() => {}
@@ -171,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// A page that is larger than what the kernel holds for one connection, and a small one.
+    /// Begins to serve two pages: a small one, and one that is larger than the kernel's buffers for one connection.
     async fn begin() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_many_hang_the_next_one_is_answered() {
+    async fn a_new_connection_is_answered_even_if_many_others_hang() {
         let unfinished: [&[u8]; 4] = [
             b"",
             b"G",
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_reads_a_long_answer_keeps_its_seat_while_others_say_nothing() {
+    async fn a_reader_of_a_long_answer_keeps_its_seat_while_other_connections_say_nothing() {
         let address = begin().await;
         let mut reader = asked(address, b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
         let mut head = [0; 12];
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_hundred_that_ask_at_once_each_is_answered() {
+    async fn a_hundred_requests_at_once_are_all_answered() {
         let address = begin().await;
         let mut all = Vec::new();
         for _ in 0..100 {

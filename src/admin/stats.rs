@@ -1,4 +1,4 @@
-//! The JSON of /stats: the same state as in /metrics, for people and scripts, with the keys of the busiest clients.
+//! The JSON of /stats, for people and scripts: the same state as in /metrics, and the keys of the busiest clients.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,7 +34,7 @@ struct ZoneStats {
     clients: u64,
     client_connections_max: u32,
     silent: u64,
-    /// By action.
+    /// How often limits on messages were hit, by what was done.
     limit_hits: BTreeMap<&'static str, u64>,
     suspected_heartbeats: u64,
     ghosts: Ghosts,
@@ -143,7 +143,7 @@ fn advice(in_force: &InForce, refused: Option<String>) -> Vec<String> {
             messages.ping.is_some(),
         )
     });
-    // A ceiling that the file sets does not follow from the descriptors.
+    // A ceiling that is set in the file does not depend on the descriptors.
     let wanted = match in_force.policy.server.max_connections {
         None => in_force
             .zones
@@ -190,7 +190,7 @@ fn top(in_force: &InForce) -> Vec<TopClient> {
         .collect()
 }
 
-/// A client key as `admin.clients` lets it be shown.
+/// A client key in the form that `admin.clients` allows; `None` if it is hidden.
 fn shown(key: ClientKey, clients: ShowClients) -> Option<String> {
     match clients {
         ShowClients::Show => Some(key.to_string()),
