@@ -10,13 +10,13 @@ use crate::reason::reject::RejectReason;
 /// The outcome of a connection. Under a flood, lines of one class are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enum)]
 pub enum Class {
-    /// It got no permit.
+    /// The connection got no permit.
     Rejected(RejectReason),
-    /// It got a permit, but no tunnel.
+    /// The connection got a permit, but no tunnel.
     Failed(RejectReason),
-    /// It got a tunnel although this limit was exceeded, because limits are only observed.
+    /// The connection exceeded this limit, but got a tunnel, because limits are only observed.
     Observed(RejectReason),
-    /// Its tunnel ended.
+    /// The connection's tunnel ended.
     Closed(CloseReason),
 }
 
@@ -50,12 +50,12 @@ impl Class {
         }
     }
 
-    /// Whether `access = "rejected"` writes it.
+    /// Whether lines of this class are written under `access = "rejected"`.
     pub fn is_refusal(self) -> bool {
         !matches!(self, Self::Closed(_))
     }
 
-    /// The lines of this class in a sum: `12 refusals`.
+    /// The word for several lines of this class: `refusals` in `12 refusals`.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Rejected(_) => "refusals",

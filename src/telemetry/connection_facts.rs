@@ -1,4 +1,4 @@
-//! The facts about a connection, from which its counters and its log line are made.
+//! The facts about a connection. Its counters and its log line are made from them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,64 +13,64 @@ use crate::telemetry::class::Class;
 use crate::telemetry::log::{Line, Log};
 use crate::telemetry::metrics::{Metrics, ZoneMetrics};
 
-/// The facts about a connection that ended, or that was admitted past a limit.
+/// The facts about a connection that ended, or that was admitted although it exceeded a limit.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionFacts<'a> {
-    /// Its outcome.
+    /// The connection's outcome.
     pub class: Class,
     /// The listener that accepted it.
     pub listener: &'a Arc<str>,
-    /// Its client's address as far as it is known; `None` for a Unix peer without one.
+    /// The client's address, as far as it is known; `None` for a Unix peer without an address.
     pub client: Option<IpAddr>,
-    /// Its client key, once it is known.
+    /// The client key, once it is known.
     pub key: Option<ClientKey>,
-    /// Its route, once it is known.
+    /// The connection's route, once it is known.
     pub route: Option<&'a Arc<str>>,
-    /// The name of its zone and the zone's metrics, once the route is known.
+    /// The name and the metrics of the zone, once the route is known.
     pub zone: Option<(&'a Arc<str>, &'a ZoneMetrics)>,
     /// The server that was dialled last.
     pub server: Option<&'a Arc<str>>,
     /// The status that the client got.
     pub status: Option<u16>,
-    /// The limit that it exceeded.
+    /// The limit that the connection exceeded.
     pub exceeded: Option<Exceeded>,
-    /// What it requested, where the line shows that.
+    /// The target of the request, if the log line shows it.
     pub target: Option<&'a RequestTarget>,
-    /// The traffic of its tunnel.
+    /// The traffic of the tunnel.
     pub totals: Option<&'a Totals>,
     /// Further details for the log.
     pub message: Option<&'a str>,
-    /// When it was accepted.
+    /// When the connection was accepted.
     pub arrived: Instant,
-    /// From its accept to its tunnel.
+    /// The time from accept to tunnel.
     pub opened_after: Option<Duration>,
 }
 
 /// The limit that a connection exceeded.
 #[derive(Clone, Copy, Debug)]
 pub enum Exceeded {
-    /// Too many were open.
+    /// Too many connections were open.
     Count {
         /// How many were open.
         open: u32,
         /// How many may be open; `u32::MAX` is off.
         limit: u32,
     },
-    /// They came faster than this rate.
+    /// Connections came too fast. This is the rate, and the time until it allows the next one.
     Rate(Lack),
 }
 
 /// The target of a request, as the log shows it.
 #[derive(Clone, Debug)]
 pub struct RequestTarget {
-    /// Its Host, without the port.
+    /// The Host of the request, without the port.
     pub host: String,
-    /// Its path, without the query.
+    /// The path of the request, without the query.
     pub path: String,
 }
 
 impl Exceeded {
-    /// The limit that is full; a rate comes with what it lacks.
+    /// Makes this from the limit that is full. `lack` is the rate and the wait, if the limit is a rate.
     pub fn new(full: Full, lack: Option<Lack>) -> Self {
         match lack {
             Some(lack) => Self::Rate(lack),
@@ -83,7 +83,7 @@ impl Exceeded {
 }
 
 impl ConnectionFacts<'_> {
-    /// Counts it.
+    /// Counts the connection.
     pub fn count(&self, metrics: &Metrics) {
         let zone = self.zone.map(|(_, metrics)| metrics);
         match (self.class, zone, self.opened_after) {
@@ -97,8 +97,8 @@ impl ConnectionFacts<'_> {
         }
     }
 
-    /// Writes its line. A line with a `hint` is always written, even if it would be summed or is switched off; the hint
-    /// replaces the message.
+    /// Writes the connection's line. A line with a `hint` is always written, even if lines like it are summed or switched
+    /// off. The hint replaces the message.
     pub fn log(&self, log: &Log, hint: Option<Hint>) {
         match hint {
             Some(hint) => log.event(self.class.level(), self.class.event(), self.line(Some(hint))),

@@ -1,5 +1,4 @@
-//! Panic hooks: a panic is counted and logged. A hook is for the whole process, so only a program sets one, never the
-//! library.
+//! Panic hooks, which count and log panics. A hook is for the whole process, so only a program sets one, never the library.
 
 use std::panic::{PanicHookInfo, set_hook};
 
@@ -7,8 +6,8 @@ use crate::config::policy::{LogFormat, LogLevel};
 use crate::telemetry::log::{self, Line, Log, escaped};
 use crate::telemetry::metrics::Metrics;
 
-/// From now on every panic of the process is counted in `metrics`, and logged instead of written to standard error, where
-/// the panicking thread would wait for the reader.
+/// From now on, counts every panic of the process in `metrics`, and logs it. The panic is not written to standard error
+/// directly, because the panicking thread would have to wait for the reader.
 pub fn count_and_log(metrics: &Metrics, log: Log) {
     let panics = metrics.panics.clone();
     set_hook(Box::new(move |panic| {
@@ -18,21 +17,22 @@ pub fn count_and_log(metrics: &Metrics, log: Log) {
             ..Line::default()
         };
         log.event(LogLevel::Error, "panic", line);
-        // The process ends with its main thread, so the lines have to be written before.
+        // The process ends with its main thread, so the log is written first.
         if std::thread::current().name() == Some("main") {
             log.flush();
         }
     }));
 }
 
-/// The hook before there are metrics and a log: it writes every panic to standard error at once.
+/// The hook for the time before there are metrics and a log: writes every panic to standard error at once.
 pub fn write_at_once(format: LogFormat) {
     set_hook(Box::new(move |panic| {
         log::write_now(format, LogLevel::Error, "panic", described(panic));
     }));
 }
 
-/// `index out of bounds: … at src/wire/head.rs:93:17, in worker-0`. The message of a panic may quote traffic.
+/// A panic as text: `index out of bounds: … at src/wire/head.rs:93:17, in worker-0`. The message is escaped, because it may
+/// quote traffic.
 fn described(panic: &PanicHookInfo<'_>) -> String {
     let payload = panic.payload();
     let message = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {

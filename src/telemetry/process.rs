@@ -5,7 +5,7 @@ use std::fs;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 
-/// A reading of proc(5).
+/// The resources that a process uses, read from proc(5).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProcessUse {
     /// User and system time.
@@ -25,7 +25,7 @@ pub struct ProcessUse {
 }
 
 impl ProcessUse {
-    /// The process as it is now; `None` where /proc is not mounted.
+    /// The resources that this process uses now; `None` if /proc is not mounted.
     pub fn now() -> Option<Self> {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The second field is the program's name in brackets, and may hold blanks and brackets of its own.

@@ -1,7 +1,7 @@
-//! Hints that follow from how much is open now.
+//! Hints that follow from the number of open connections.
 
-/// The hint for a zone that is nearly full of clients that have sent nothing: which settings would close them. A `limit` of
-/// `None` is off.
+/// The hint for a nearly full zone in which most clients have sent nothing. It names the settings that would close such
+/// clients. A `limit` of `None` is off.
 pub fn silent_zone(
     name: &str,
     open: u32,
@@ -26,7 +26,7 @@ pub fn silent_zone(
     })
 }
 
-/// The hint for a process ceiling that is nearly reached and that follows from the descriptor limit.
+/// The hint for a process ceiling that is nearly reached, and that is low because of the descriptor limit.
 pub fn few_descriptors(open: u32, ceiling: u32, wanted: u64, descriptors: u64) -> Option<String> {
     (u64::from(ceiling) < wanted && u64::from(open) * 5 >= u64::from(ceiling) * 4).then(|| {
         format!(

@@ -1,4 +1,4 @@
-//! Collects the facts that hints follow from, and returns the hints.
+//! Collects facts, and returns the hints that follow from them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use super::hint::Hint;
 use super::identified::{Forwarded, Identified};
 use super::recent::Recent;
 
-/// Collects what hints follow from.
+/// Collects the facts from which hints follow.
 #[derive(Debug)]
 pub struct Advice {
     recent: Mutex<Recent>,
@@ -19,7 +19,7 @@ pub struct Advice {
 }
 
 impl Advice {
-    /// Advice that begins at `now`, by a clock that never jumps: one that is set back must not silence a hint.
+    /// Begins to collect at `now`. The clock must never jump: if it were set back, hints would stay silent.
     pub fn begin(now: Instant) -> Self {
         Self {
             recent: Mutex::new(Recent::begin(now)),
@@ -27,7 +27,7 @@ impl Advice {
         }
     }
 
-    /// Counts a client that was identified; the hint to log now, if one is due.
+    /// Counts a client that was identified. Returns the hint to log now, if one is due.
     pub fn identified(&self, client: Identified, now: Instant) -> Option<Hint> {
         let mut recent = self.recent.lock();
         let span = recent.at(now);
@@ -49,7 +49,8 @@ impl Advice {
             .find(|hint| recent.is_due(*hint, now))
     }
 
-    /// Counts a client that was refused by its key while no proxy is trusted; whether to log [`Hint::UntrustedProxy`] now.
+    /// Counts a client that was refused by its key while no proxy is trusted. Returns whether to log
+    /// [`Hint::UntrustedProxy`] now.
     pub fn refused(&self, seems_forwarded: bool, now: Instant) -> bool {
         let mut recent = self.recent.lock();
         let span = recent.at(now);
@@ -58,7 +59,7 @@ impl Advice {
         seems_forwarded && recent.is_due(Hint::UntrustedProxy, now)
     }
 
-    /// Counts a tunnel that ended; whether to log [`Hint::MessageLimits`] now.
+    /// Counts a tunnel that ended. Returns whether to log [`Hint::MessageLimits`] now.
     pub fn closed(&self, hit_a_limit: bool, now: Instant) -> bool {
         let mut recent = self.recent.lock();
         let span = recent.at(now);
@@ -67,7 +68,8 @@ impl Advice {
         hit_a_limit && recent.is_due(Hint::MessageLimits, now)
     }
 
-    /// Counts a dial that failed. Once a second it returns how many failed since the last log line, including this one.
+    /// Counts a dial that failed. At most once a second, returns how many dials of this server failed since the last log
+    /// line, including this one.
     pub fn dial_failed(&self, server: &Arc<str>, now: Instant) -> Option<u32> {
         self.dials_fail.store(true, Relaxed);
         let mut recent = self.recent.lock();
@@ -105,7 +107,7 @@ impl Advice {
         self.dials_fail.store(fails, Relaxed);
     }
 
-    /// Every hint that holds now, as `word: text`. `trusts_nobody` is the state now, not that of the last minutes.
+    /// Every hint that holds now, as `word: text`. `trusts_nobody` says whether no proxy is trusted now.
     pub fn given(&self, trusts_nobody: bool, now: Instant) -> Vec<String> {
         let mut recent = self.recent.lock();
         recent.at(now);
@@ -127,8 +129,8 @@ impl Advice {
     }
 }
 
-/// Zones or servers that one hint names at most.
+/// The most zones or servers that one hint names.
 pub const MOST_TOLD: usize = 3;
-/// Failing servers that are counted at most.
+/// The most failing servers that are counted.
 const MOST_SERVERS: usize = 64;
 const LOG_A_DIAL: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ pub enum Hint {
 }
 
 impl Hint {
-    /// Its word, which stays the same.
+    /// The word for the hint, which never changes.
     pub fn word(self) -> &'static str {
         match self {
             Self::UntrustedProxy => "untrusted_proxy",

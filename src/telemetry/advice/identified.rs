@@ -1,29 +1,29 @@
-//! The facts about an identified client that hints follow from.
+//! The facts about an identified client from which hints follow.
 
 use crate::limit::key::ClientKey;
 
 /// How forwarding headers were treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
-    /// They were read.
+    /// The headers were read.
     Read,
-    /// A trusted hop sent none.
+    /// A trusted hop sent no such header.
     Missing,
-    /// Sent by a hop that is not trusted, and ignored.
+    /// A hop that is not trusted sent such headers. They were ignored.
     Ignored,
-    /// None were sent, and none expected.
+    /// No such header was sent, and none was expected.
     None,
 }
 
 /// A client as it was identified.
 #[derive(Clone, Copy, Debug)]
 pub struct Identified {
-    /// How its forwarding headers were treated.
+    /// How the client's forwarding headers were treated.
     pub forwarded: Forwarded,
-    /// Its hop is on this machine or in a private network.
+    /// Whether the client's hop is on this machine or in a private network.
     pub is_local: bool,
-    /// Its client key.
+    /// The client key.
     pub key: ClientKey,
-    /// It was admitted.
+    /// Whether the client was admitted.
     pub is_admitted: bool,
 }

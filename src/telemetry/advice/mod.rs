@@ -1,7 +1,8 @@
-//! Advice for operators, found while serving: in `/stats` for as long as it holds and, once a minute, in the log.
+//! Hints for operators, found while serving. A hint is in `/stats` for as long as it holds, and in the log at most once a
+//! minute.
 //!
-//! A hint follows from shares of the last minute or two, so that a single odd client causes none. It disappears when
-//! its cause does.
+//! A hint follows from shares over the last minute or two, so a single odd client causes no hint. A hint disappears when its
+//! cause does.
 
 mod capacity;
 mod collect;

@@ -1,4 +1,4 @@
-//! What was counted in the last minute or two, and which hints follow from it.
+//! The counts of the last minute or two, and the hints that follow from them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::limit::key::ClientKey;
 
 use super::hint::Hint;
 
-/// The last minute or two.
+/// The counts of the last minute or two.
 #[derive(Debug)]
 pub(super) struct Recent {
     /// When the current span began.
@@ -21,24 +21,24 @@ pub(super) struct Recent {
     logged_at: EnumMap<Hint, Option<Instant>>,
 }
 
-/// What was counted in one span.
+/// The counts of one span.
 #[derive(Debug, Default)]
 pub(super) struct Span {
     pub(super) admitted: u32,
-    /// Those of them that seem to come through an untrusted proxy in a private network.
+    /// How many of these seem to come through an untrusted proxy in a private network.
     pub(super) admitted_forwarded: u32,
     /// Requests from trusted hops, and how many of them had no forwarding header.
     pub(super) from_trusted: u32,
     pub(super) without_header: u32,
-    /// The local client key that most of those admitted had, by majority vote, and its votes less all others.
+    /// The local client key that most admitted clients had, by majority vote, and its lead: its votes minus all other votes.
     pub(super) plain: Option<(ClientKey, u32)>,
-    /// Refused by client key, and how many of them seem to come by such a proxy.
+    /// Clients that were refused by client key, and how many of them seem to come through such a proxy.
     pub(super) refused: u32,
     pub(super) refused_forwarded: u32,
     /// Tunnels that ended, and how many of them hit a limit on messages.
     pub(super) closed: u32,
     pub(super) closed_limited: u32,
-    /// The dials by server; a server is added when a dial of it fails.
+    /// The dials by server. A server is added when a dial of it fails.
     pub(super) dials: BTreeMap<Arc<str>, Dials>,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Dials {
 }
 
 impl Recent {
-    /// One that begins at `now`.
+    /// Begins to count at `now`.
     pub(super) fn begin(now: Instant) -> Self {
         Self {
             began: now,
@@ -61,7 +61,7 @@ impl Recent {
         }
     }
 
-    /// The span of this moment. Spans older than the one before it are forgotten.
+    /// The span that contains `now`. The span before it is kept; older spans are forgotten.
     pub(super) fn at(&mut self, now: Instant) -> &mut Span {
         let age = now.saturating_duration_since(self.began);
         if age >= SPAN {
@@ -83,7 +83,8 @@ impl Recent {
             Hint::UntrustedProxy => {
                 let (refused, forwarded) = (self.sum(|span| span.refused), self.sum(|span| span.refused_forwarded));
                 let admitted = self.sum(|span| span.admitted);
-                // A client that hammers is refused often but is only one client, so admitted clients are counted.
+                // One client that tries again and again has many refusals. So admitted clients are counted, if there are
+                // any.
                 forwarded > 0
                     && match admitted {
                         0 => is_most(forwarded, refused),
@@ -138,7 +139,7 @@ impl Recent {
 }
 
 impl Span {
-    /// Majority vote (Boyer and Moore): a key with more than half of the votes remains.
+    /// Counts a vote in a majority vote (Boyer and Moore): a key with more than half of the votes remains.
     pub(super) fn vote(&mut self, key: Option<ClientKey>) {
         match (&mut self.plain, key) {
             (Some((plain, votes)), Some(key)) if *plain == key => *votes += 1,
@@ -149,10 +150,10 @@ impl Span {
     }
 }
 
-/// How often a hint is logged at most.
+/// The least time between two log lines of the same hint.
 const EVERY: Duration = Duration::from_secs(60);
 /// The length of a span. Shares are computed over two of them, the current one and the one before.
 const SPAN: Duration = Duration::from_secs(60);
-/// Fewer than this many say nothing about all.
+/// Fewer clients or tunnels than this prove nothing.
 const FEW: u32 = 10;
 const FEW_DIALS: u32 = 3;

@@ -30,7 +30,7 @@ fn words(advice: &Advice, now: Instant) -> Vec<String> {
 const S: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_proxy_that_nobody_trusts_is_told_once_a_minute_while_most_come_by_it() {
+fn an_untrusted_proxy_is_reported_once_a_minute_while_most_clients_come_through_it() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     for _ in 0..50 {
@@ -45,7 +45,7 @@ fn a_proxy_that_nobody_trusts_is_told_once_a_minute_while_most_come_by_it() {
 }
 
 #[test]
-fn one_local_client_that_sends_the_header_and_hammers_is_no_proxy() {
+fn one_local_client_that_sends_the_header_and_tries_again_and_again_is_no_proxy() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     for n in 0..20 {
@@ -57,7 +57,7 @@ fn one_local_client_that_sends_the_header_and_hammers_is_no_proxy() {
 }
 
 #[test]
-fn where_nobody_is_let_in_any_more_refusals_say_who_comes() {
+fn if_no_client_is_admitted_any_more_refusals_are_counted_instead() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     assert!(advice.refused(true, t0));
@@ -68,7 +68,7 @@ fn where_nobody_is_let_in_any_more_refusals_say_who_comes() {
 }
 
 #[test]
-fn a_trusted_hop_without_a_header_counts_by_its_share() {
+fn a_trusted_hop_without_a_header_is_reported_if_most_requests_lack_it() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_trusted_hop_without_a_header_counts_by_its_share() {
 }
 
 #[test]
-fn clients_that_all_have_one_private_address_are_told_and_others_are_not() {
+fn clients_that_all_have_one_private_address_are_reported_and_others_are_not() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     let due: Vec<bool> = (0..12)
@@ -100,7 +100,7 @@ fn clients_that_all_have_one_private_address_are_told_and_others_are_not() {
 }
 
 #[test]
-fn limits_on_messages_that_most_have_hit_are_told() {
+fn message_limits_that_most_tunnels_hit_are_reported() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     assert!((0..9).all(|_| !advice.closed(true, t0)));
@@ -113,7 +113,7 @@ fn limits_on_messages_that_most_have_hit_are_told() {
 }
 
 #[test]
-fn a_server_whose_dials_fail_is_named_until_they_succeed_or_nobody_dials_it() {
+fn a_server_whose_dials_fail_is_named_until_they_succeed_or_there_are_none() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     let [bad, good]: [Arc<str>; 2] = ["127.0.0.1:1".into(), "127.0.0.1:2".into()];
@@ -143,7 +143,7 @@ fn a_server_whose_dials_fail_is_named_until_they_succeed_or_nobody_dials_it() {
 }
 
 #[test]
-fn more_servers_than_can_be_told_are_bounded() {
+fn the_number_of_servers_in_a_hint_is_bounded() {
     let t0 = Instant::now();
     let advice = Advice::begin(t0);
     for n in 0..1000 {
@@ -155,7 +155,7 @@ fn more_servers_than_can_be_told_are_bounded() {
 }
 
 #[test]
-fn a_zone_full_of_silent_clients_is_told_with_what_is_not_set() {
+fn a_zone_full_of_silent_clients_is_reported_with_the_settings_that_are_missing() {
     let told = |open, limit, silent, first_message, ping| {
         silent_zone("games", open, limit, silent, first_message, ping).unwrap_or_default()
     };
@@ -177,7 +177,7 @@ fn a_zone_full_of_silent_clients_is_told_with_what_is_not_set() {
 }
 
 #[test]
-fn a_ceiling_that_the_descriptor_limit_made_is_told_when_it_is_near() {
+fn a_ceiling_that_the_descriptor_limit_lowered_is_reported_when_it_is_near() {
     assert!(few_descriptors(80, 100, 10_000, 300).is_some());
     assert!(few_descriptors(79, 100, 10_000, 300).is_none(), "there is room");
     assert!(few_descriptors(100, 100, 100, 300).is_none(), "no more is wanted");

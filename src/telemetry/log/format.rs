@@ -19,7 +19,7 @@ pub(super) struct StampedLine {
 }
 
 impl StampedLine {
-    /// The line in the format of the policy, with its line feed; `None` where it can't be rendered.
+    /// The line in the format of the policy, with a line feed; `None` if it can't be rendered.
     pub(super) fn render(&self, format: LogFormat) -> Option<String> {
         let mut text = if is_json(format) {
             serde_json::to_string(self).ok()?
@@ -30,7 +30,7 @@ impl StampedLine {
         Some(text)
     }
 
-    /// `time level event key=value …`, by name, the message last.
+    /// The line as text: `time level event key=value …`. The keys are in the order of their names, and the message is last.
     fn text(&self) -> String {
         let mut fields: Vec<_> = self.line.fields().collect();
         fields.sort_unstable_by_key(|(name, _)| (*name == "message", *name));
@@ -55,8 +55,8 @@ impl Serialize for StampedLine {
     }
 }
 
-/// A value as it is written behind `=`: in quotes if a part of it could be taken for the end of the value or for
-/// another field. In quotes, `"`, `\`, controls and other invisible characters are escaped as in Rust.
+/// Writes a value as it stands after `=`. The value gets quotes if a part of it could be taken for the end of the value or
+/// for another field. In quotes, `"`, `\`, controls and other invisible characters are escaped as in Rust.
 fn quote(value: &str, out: &mut String) {
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !br#""'=\"#.contains(&byte);
     if !value.is_empty() && value.bytes().all(is_plain) {
@@ -73,7 +73,7 @@ fn quote(value: &str, out: &mut String) {
     out.push('"');
 }
 
-/// Writes a line to standard error at once. For times without a [`Log`](super::Log), such as the start.
+/// Writes a line to standard error at once. Used when there is no [`Log`](super::Log), for example at the start.
 pub fn write_now(format: LogFormat, level: LogLevel, event: &'static str, message: String) {
     let line = StampedLine {
         time: SystemTime::now(),
@@ -85,12 +85,12 @@ pub fn write_now(format: LogFormat, level: LogLevel, event: &'static str, messag
         },
     };
     if let Some(text) = line.render(format) {
-        // If it can't be written, there is nowhere else to report it.
+        // If the line can't be written, there is nowhere else to report that.
         let _lost = io::stderr().write_all(text.as_bytes());
     }
 }
 
-/// Whether every line is JSON.
+/// Whether lines are JSON under this format. `Auto` depends on standard error.
 pub fn is_json(format: LogFormat) -> bool {
     match format {
         LogFormat::Auto => !io::stderr().is_terminal(),
@@ -99,7 +99,7 @@ pub fn is_json(format: LogFormat) -> bool {
     }
 }
 
-/// RFC 3339 in UTC, to the millisecond.
+/// The time as in RFC 3339, in UTC, to the millisecond.
 fn timestamp(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::from("-"), |time| format!("{time:.3}"))
 }
@@ -122,8 +122,8 @@ mod tests {
 
     use super::*;
 
-    /// Reads a line of the text log as a collector does: three words, then `name=value`, a value in quotes up to the next
-    /// quote that is not escaped.
+    /// Reads a line of the text log as a collector does: three words, then fields `name=value`. A value in quotes ends at
+    /// the next quote that is not escaped.
     fn read(line: &str) -> BTreeMap<String, String> {
         let mut fields = BTreeMap::new();
         let mut rest = line;
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_json_line_has_its_fields_in_the_order_of_the_columns_and_those_that_apply() {
+    fn a_json_line_has_the_fields_that_apply_in_the_order_of_the_columns() {
         let line = StampedLine {
             time: SystemTime::UNIX_EPOCH,
             level: LogLevel::Warn,
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_line_has_its_fields_by_name_and_the_message_last() {
+    fn a_text_line_has_its_fields_in_the_order_of_their_names_and_the_message_last() {
         let line = Line {
             message: Some("m".into()),
             zone: Some("z".into()),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_no_quotes_has_none() {
+    fn only_values_that_need_quotes_have_them() {
         let line = Line {
             client: Some("2001:db8::1".into()),
             key: Some("2001:db8::/64".into()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Makes [`Line`] from the list of its fields.
+/// Defines [`Line`] from the list of its fields.
 macro_rules! line {
     ($($field:ident: $type:ty,)*) => {
         /// One line, without its time, level and event. Fields that do not apply are left out. Values from traffic must be
@@ -101,7 +101,7 @@ impl From<&u64> for Value<'_> {
     }
 }
 
-/// A value from traffic as a log may show it: controls and non-ASCII escaped, 256 bytes at most.
+/// A value from traffic, made safe for the log: controls and non-ASCII are escaped, and it has at most 256 bytes.
 pub fn escaped(value: &[u8]) -> String {
     let mut escaped = value.escape_ascii().to_string();
     escaped.truncate(LONGEST_VALUE);

@@ -48,7 +48,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// Those of starting a thread.
+    /// The thread can't be started.
     pub fn start(policy: LogPolicy) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -68,7 +68,7 @@ impl Log {
         Ok(Self { queue, shared })
     }
 
-    /// Writes a line about anything but a connection.
+    /// Writes a line about an event that is not the outcome of a connection.
     pub fn event(&self, level: LogLevel, event: &'static str, line: Line) {
         if level >= self.shared.policy.load().level {
             self.send(level, event, line);
@@ -87,8 +87,8 @@ impl Log {
         );
     }
 
-    /// Writes a connection's line, unless the policy leaves it out or lines of its class are being summed. `line` is only
-    /// built when it is written.
+    /// Writes a connection's line, unless the policy leaves it out or lines of its class are being summed. `line` is called
+    /// only if the line is written.
     pub fn access(&self, class: Class, key: Option<ClientKey>, zone: Option<&Arc<str>>, line: impl FnOnce() -> Line) {
         let policy = self.shared.policy.load();
         let is_wanted = match policy.access {
@@ -104,17 +104,17 @@ impl Log {
         }
     }
 
-    /// Continues under another policy.
+    /// Puts another policy in force.
     pub fn set_policy(&self, policy: LogPolicy) {
         self.shared.policy.store(Arc::new(policy));
     }
 
-    /// Lines that did not fit into the queue, or that could not be written.
+    /// The number of lines that did not fit into the queue or could not be written.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }
 
-    /// Waits until everything that was logged so far is written, for at most a second.
+    /// Waits until all lines logged so far are written, for at most a second.
     pub fn flush(&self) {
         let until = Instant::now() + Duration::from_secs(1);
         let (done, waits) = sync_channel(1);
@@ -193,13 +193,13 @@ impl Writer {
         let Some(text) = line.render(self.shared.policy.load().format) else {
             return;
         };
-        // If standard error is gone or its disk is full, there is nowhere else to report it.
+        // If standard error is gone or its disk is full, there is nowhere else to report that.
         if io::stderr().write_all(text.as_bytes()).is_err() {
             self.shared.dropped.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// In lines.
+/// The length of the queue, in lines.
 const QUEUE: usize = 8192;
 const SUM_EVERY: Duration = Duration::from_secs(1);

@@ -1,12 +1,13 @@
-//! Under a flood, lines of one class become one: how many there were, and which client sent most of them.
+//! Under a flood, many lines of one class become one line. It says how many lines there were, and which client caused most
+//! of them.
 //!
-//! Each second starts afresh. The first lines are written up to the rate, whatever their class. Above it only the first
-//! line of each client is written, up to the rate once more, and the first line of each class. The rest is summed by
-//! class.
+//! Each second starts anew. Up to the rate, lines of every class are written. Above the rate, two kinds of lines are still
+//! written: the first line of each client, up to the rate once more, and the first line of each class. All other lines are
+//! summed by class.
 //!
-//! The counts are in shards, one for each thread, so that two workers that refuse clients do not wait for each other.
-//! The shards share an atomic, which is only read once the rate is used up, and a set, which is locked only for the
-//! first lines of clients: at most twice the rate.
+//! The counts are in shards, one for each thread, so that two workers that refuse clients do not wait for each other. The
+//! shards share an atomic, which is only read once the rate is used up. They also share a set, which is locked only for the
+//! first lines of clients, at most twice the rate in each second.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -27,30 +28,31 @@ pub(super) struct Sampler {
     second: Second,
 }
 
-/// The sum of a second's lines of one class.
+/// The sum of the lines of one class in one second.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Sum {
     pub(super) class: Class,
     /// All lines, including those that were written.
     pub(super) lines: u64,
-    /// Those that were not written.
+    /// The lines that were not written.
     pub(super) left_out: u64,
-    /// Their zone, if they have one in common.
+    /// The zone of the lines, if all have the same one.
     pub(super) zone: Option<Arc<str>>,
     pub(super) top: Option<(ClientKey, u64)>,
     seconds: u64,
 }
 
-/// The part of a second that all threads share. It changes only while a shard is locked, and is reset while all are
+/// The part of the counts that all threads share. It changes only while a shard is locked, and is reset while all shards are
 /// locked.
 #[derive(Debug)]
 struct Second {
     begun: Mutex<Instant>,
-    /// Lines that were written within the rate.
+    /// The number of lines that were written within the rate.
     written: AtomicU64,
-    /// Lines that were written above it, as the first of their clients. Changes only while `known` is locked.
+    /// The number of lines that were written above the rate, each as the first of its client. Changes only while `known` is
+    /// locked.
     firsts: AtomicU64,
-    /// The clients that had a line written.
+    /// The clients of which a line was written.
     known: Mutex<HashSet<ClientKey>>,
     /// The classes that had a line.
     seen: EnumMap<Class, AtomicBool>,
@@ -64,7 +66,7 @@ struct Shard(Mutex<Counted>);
 #[derive(Debug, Default)]
 struct Counted {
     windows: BTreeMap<Class, Window>,
-    /// Clients that are in `Second::known` too.
+    /// Clients that are known to be in `Second::known`, so that it need not be locked for them.
     known: HashSet<ClientKey>,
 }
 
@@ -72,14 +74,15 @@ struct Counted {
 struct Window {
     lines: u64,
     left_out: u64,
-    /// The zone of the first line; `None` once a line of another zone came.
+    /// The zone of all lines so far; `None` once lines have different zones.
     zone: Option<Arc<str>>,
-    /// The busiest keys, by the space-saving algorithm: a key that replaces the least one inherits its count.
+    /// The busiest keys, by the space-saving algorithm: a new key replaces the key with the smallest count and inherits that
+    /// count.
     top: Vec<(ClientKey, u64)>,
 }
 
 impl Sampler {
-    /// One shard each for this many threads; further threads share shards.
+    /// Makes one shard for each of this many threads. Further threads share shards.
     pub(super) fn new(now: Instant, threads: usize) -> Self {
         Self {
             shards: (0..threads.max(1)).map(|_| Shard(Mutex::default())).collect(),
@@ -93,7 +96,7 @@ impl Sampler {
         }
     }
 
-    /// Whether this line is written, where lines may come at `rate`.
+    /// Counts a line. Returns whether it is written if `rate` limits lines.
     pub(super) fn passes(
         &self,
         class: Class,
@@ -146,7 +149,7 @@ impl Sampler {
 }
 
 impl Second {
-    /// Resets it at `now`; returns when it began before.
+    /// Begins a new second at `now`. Returns when the last one began.
     fn begin_anew(&self, now: Instant) -> Instant {
         self.written.store(0, Relaxed);
         self.firsts.store(0, Relaxed);
@@ -157,7 +160,7 @@ impl Second {
         std::mem::replace(&mut self.begun.lock(), now)
     }
 
-    /// Whether no line of this class came before.
+    /// Whether this is the first line of its class in this second.
     fn is_first_of(&self, class: Class) -> bool {
         let seen = &self.seen[class];
         !seen.load(Relaxed) && !seen.swap(true, Relaxed)
@@ -169,7 +172,8 @@ impl Second {
         self.written.load(Relaxed) < rate && self.written.fetch_update(Relaxed, Relaxed, take).is_ok()
     }
 
-    /// Whether this is the first line of its client that is written, `is_within` the rate or as one of the firsts beyond it.
+    /// Whether this line is written as the first of its client. `is_within` says that it is within the rate; else it takes
+    /// one of the places above the rate.
     fn is_first_of_client(&self, key: ClientKey, counted: &mut Counted, is_within: bool, rate: u64) -> bool {
         let has_room = || is_within || self.firsts.load(Relaxed) < rate.min(MOST_FIRSTS);
         if !has_room() || counted.known.contains(&key) {
@@ -197,7 +201,7 @@ impl Window {
         }
     }
 
-    /// Counts what another shard has counted.
+    /// Adds the counts of another shard.
     fn add(&mut self, other: Self) {
         self.lines += other.lines;
         self.left_out += other.left_out;
@@ -229,7 +233,7 @@ impl Window {
 }
 
 impl Sum {
-    /// `12345 refusals in 1 s: per_ip, top client 203.0.113.7 with 12300`.
+    /// The sum as a message: `12345 refusals in 1 s: per_ip, top client 203.0.113.7 with 12300`.
     pub(super) fn text(&self) -> String {
         let what = format!(
             "{} {} in {} s: {}",
@@ -245,7 +249,7 @@ impl Sum {
     }
 }
 
-/// A number for this thread: threads that begin one after the other have numbers that follow each other.
+/// A number for this thread: the first thread that asks gets 0, the next one 1.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -261,11 +265,12 @@ fn a_second(rate: Rate) -> u64 {
         .max(1)
 }
 
-/// Keys that are watched for the busiest: one that sends more than a sixteenth of the lines is always among them.
+/// The number of keys that are counted to find the busiest one. A key with more than a sixteenth of the lines is always
+/// among them.
 const TOP: usize = 16;
 /// The most clients whose first line is written above the rate, however high the rate is.
 const MOST_FIRSTS: u64 = 1024;
-/// The most clients that are remembered to have had a line.
+/// The most clients in `Second::known`.
 const MOST_KNOWN: usize = 4096;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The metrics that each scrape reads from the state. They are made for each scrape, so that none outlives its subject.
+//! The metrics that each scrape reads from the state. They are made anew for each scrape, so a gauge is never shown for a
+//! part that is gone.
 
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
@@ -45,7 +46,7 @@ pub(crate) struct ProcessGauges {
 }
 
 impl Gauges {
-    /// All at 0, those with labels without a series.
+    /// Makes all gauges at 0. Gauges with labels have no series yet.
     pub(crate) fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;

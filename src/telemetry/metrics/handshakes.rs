@@ -1,4 +1,4 @@
-//! The handshakes of one zone, or of all connections without a route, by how they ended and why.
+//! The handshakes of one zone, or of all connections without a route, by outcome and reason.
 
 use std::sync::OnceLock;
 
@@ -7,8 +7,8 @@ use prometheus::{IntCounter, IntCounterVec};
 
 use crate::reason::reject::RejectReason;
 
-/// The series of `wsguard_handshakes_total` with one zone label. Each exists from its first handshake on; only then is
-/// it looked up by its labels.
+/// The series of `wsguard_handshakes_total` with one zone label. A series is looked up by its labels, and thereby made, when
+/// it is first needed.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     all: IntCounterVec,
@@ -16,14 +16,14 @@ pub(crate) struct Handshakes {
     counters: EnumMap<Refused, EnumMap<RejectReason, OnceLock<IntCounter>>>,
 }
 
-/// How a handshake ended that was not simply admitted.
+/// The outcome of a handshake that did not end in a plain admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub(crate) enum Refused {
-    /// It got no permit.
+    /// The handshake got no permit.
     Rejected,
-    /// It got a tunnel although a limit was exceeded.
+    /// The handshake exceeded a limit, but got a tunnel.
     Observed,
-    /// It got a permit, but no tunnel.
+    /// The handshake got a permit, but no tunnel.
     Failed,
 }
 
@@ -49,7 +49,7 @@ impl Handshakes {
         })
     }
 
-    /// How many were rejected so far, for each reason that has a series.
+    /// How many handshakes were rejected so far, for each reason that has a series.
     pub(super) fn rejected(&self) -> impl Iterator<Item = (RejectReason, u64)> {
         let counters = self.counters[Refused::Rejected].iter();
         counters.filter_map(|(reason, counter)| Some((reason, counter.get()?.get())))

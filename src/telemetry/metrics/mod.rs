@@ -1,7 +1,7 @@
 //! The metrics. Dashboards depend on their names. No label ever comes from traffic.
 //!
-//! Events are counted here as they happen. At each scrape, `admin::scrape` reads the rest from the state: gauges, which
-//! are made for that scrape, and totals.
+//! Events are counted here as they happen. All other metrics are read from the state at each scrape, by `admin::scrape`:
+//! gauges, which are made for that scrape, and totals.
 
 mod gauges;
 mod handshakes;

@@ -42,7 +42,7 @@ pub(super) fn register<T: Collector + Clone + 'static>(registry: &Registry, metr
     metric
 }
 
-/// Seconds as metrics have them.
+/// A duration in seconds, as metrics show it.
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
 }

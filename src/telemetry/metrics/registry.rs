@@ -39,7 +39,7 @@ pub struct Metrics {
     ghosts: IntCounterVec,
     connection_duration: HistogramVec,
     pub(crate) totals: Totals,
-    /// The series of removed zones, listeners and servers that one scrape has shown since.
+    /// The series of removed zones, listeners and servers that a scrape has shown since they were removed.
     shown: Mutex<HashSet<Series>>,
 }
 
@@ -55,7 +55,7 @@ fn series(metric: &str, labels: &[LabelPair]) -> Series {
 
 impl Metrics {
     /// All metrics, at 0.
-    #[allow(clippy::new_without_default)] // A registry is no value that one expects to get by default.
+    #[allow(clippy::new_without_default)] // `default()` would hide that a whole registry is made.
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;
@@ -119,7 +119,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of one zone; its series exist from now on, except those of refusals that come from no limit.
+    /// The handles of one zone. All its series exist from now on, except refusals that are not due to a limit.
     pub fn zone(&self, zone: &str) -> ZoneMetrics {
         let handshakes = Handshakes::new(&self.handshakes, zone);
         for limit in [
@@ -142,7 +142,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a handshake that led to no tunnel, or that passed a limit that is only observed; without a zone if no
+    /// Counts a handshake that led to no tunnel, or that exceeded a limit that is only observed. `zone` is `None` if no
     /// route was known yet. The end of a tunnel is not counted here: see [`ZoneMetrics::closed`].
     pub fn count_handshake(&self, class: Class, zone: Option<&ZoneMetrics>) {
         let handshakes = zone.map_or(&self.unrouted, |zone| &zone.handshakes);
@@ -155,8 +155,8 @@ impl Metrics {
         handshakes.counter(outcome, reason).inc();
     }
 
-    /// Removes the series of removed parts that the last scrape has shown, then reads all metrics. `is_gone` gets the
-    /// labels of a series, each a name and a value.
+    /// Reads all metrics. A series of a removed part is shown once more, and removed at the next scrape. `is_gone` gets the
+    /// labels of a series and says whether they name a removed part.
     pub fn gather(&self, is_gone: impl Fn(&[LabelPair]) -> bool) -> Vec<MetricFamily> {
         let mut shown = self.shown.lock();
         let mut families = self.registry.gather();
@@ -183,8 +183,8 @@ impl Metrics {
         families
     }
 
-    /// Removes all series of former zones with these names, because a reload brings new ones. All zones at once,
-    /// because it reads every metric.
+    /// Removes all series of former zones with these names, because a reload brings new zones with the same names. Takes all
+    /// names at once, because each call reads every metric.
     pub fn forget_zones(&self, names: &HashSet<&str>) {
         if names.is_empty() {
             return;
@@ -213,7 +213,7 @@ impl Metrics {
             &self.ghosts,
         ];
         let is_it = |vec: &dyn Collector| vec.desc().iter().any(|desc| desc.fq_name == *name);
-        // It does not matter if the series is gone already.
+        // It does not matter if the series is already gone.
         for counters in counters.into_iter().chain(self.totals.all()).filter(|vec| is_it(*vec)) {
             let _gone = counters.remove(&labels);
         }
@@ -224,7 +224,7 @@ impl Metrics {
         }
     }
 
-    /// Handshakes that were rejected so far, by reason: those of `zones`, and those without a route.
+    /// The number of handshakes that were rejected so far, by reason: in `zones`, and without a route.
     pub fn rejected<'a>(&self, zones: impl Iterator<Item = &'a ZoneMetrics>) -> BTreeMap<&'static str, u64> {
         let mut sums = BTreeMap::new();
         let handshakes = zones.map(|zone| &zone.handshakes).chain([&self.unrouted]);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_shows_its_limits_from_the_start_and_every_other_refusal_once_it_has_come() {
+    fn a_zone_shows_refusals_by_limits_from_the_start_and_others_once_they_occur() {
         let metrics = Metrics::new();
         assert_eq!(handshakes(&metrics), []);
         let zone = metrics.zone("games");
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_rejected_is_summed_over_zones_and_those_without_a_route() {
+    fn rejections_are_summed_over_all_zones_and_connections_without_a_route() {
         let metrics = Metrics::new();
         let zones = [metrics.zone("games"), metrics.zone("chat")];
         for zone in &zones {

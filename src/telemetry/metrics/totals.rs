@@ -1,11 +1,11 @@
-//! Totals that are counted elsewhere, and that the registry keeps longer than their source.
+//! Totals that are counted elsewhere. The registry keeps them longer than their source exists.
 
 use prometheus::{IntCounterVec, Registry};
 
 use super::register::counters;
 
-/// The traffic of open connections and the dials of servers. Their totals are counted elsewhere, and a scrape updates
-/// the counters from them. The series of a removed zone or server stay until they have been shown once more.
+/// The counters of traffic and of dials. The totals are counted elsewhere, and each scrape updates these counters. The
+/// series of a removed zone or server stay until they have been shown once more.
 #[derive(Debug)]
 pub(crate) struct Totals {
     pub(crate) bytes: IntCounterVec,
@@ -55,7 +55,7 @@ impl Totals {
 }
 
 impl Totals {
-    /// The counters with labels, all of them.
+    /// All counters that have labels.
     pub(super) fn all(&self) -> [&IntCounterVec; 5] {
         [
             &self.bytes,

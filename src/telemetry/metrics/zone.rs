@@ -16,7 +16,7 @@ use super::register::seconds;
 pub struct ZoneMetrics {
     /// Admissions that led to a tunnel.
     pub admitted: IntCounter,
-    /// From accept to the tunnel.
+    /// The time from accept to tunnel.
     pub handshake_duration: Histogram,
     /// Ghosts that were reaped.
     pub reaped: IntCounter,
@@ -34,7 +34,7 @@ impl ZoneMetrics {
         self.closes.iter().map(|(reason, counter)| (reason, counter.get()))
     }
 
-    /// Counts a tunnel that ended for `reason` and was `open` for this long. `totals` is `None` if it was cut off.
+    /// Counts a tunnel that ended for `reason` and was `open` for this long. `totals` is `None` if the tunnel was cut off.
     pub fn closed(&self, reason: CloseReason, totals: Option<&Totals>, open: Duration) {
         self.closes[reason].inc();
         if reason == CloseReason::Ghost {

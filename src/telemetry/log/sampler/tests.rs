@@ -27,7 +27,7 @@ fn second(n: u64) -> Duration {
 const PER_IP: Class = Class::Rejected(RejectReason::PerIp);
 
 #[test]
-fn a_flood_becomes_one_line_that_names_the_busiest() {
+fn a_flood_becomes_one_line_that_names_the_busiest_client() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     let zone: Arc<str> = "games".into();
@@ -62,7 +62,7 @@ fn a_flood_becomes_one_line_that_names_the_busiest() {
 }
 
 #[test]
-fn the_first_line_of_each_client_in_a_second_is_written_however_many_others_come_before() {
+fn the_first_line_of_each_client_in_a_second_is_written_even_after_many_other_lines() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     for n in 0..3 {
@@ -78,7 +78,7 @@ fn the_first_line_of_each_client_in_a_second_is_written_however_many_others_come
 }
 
 #[test]
-fn of_a_flood_from_everywhere_twice_the_rate_is_written() {
+fn a_flood_from_many_addresses_is_written_up_to_twice_the_rate() {
     let sampler = Sampler::new(Instant::now(), 4);
     let addresses = (0..100_000_u32).map(|n| ClientKey::of(IpAddr::V4(n.into()), Prefixes::default()));
     let passed = addresses.filter(|key| sampler.passes(PER_IP, Some(*key), None, Some(rate(100, 1))));
@@ -86,7 +86,7 @@ fn of_a_flood_from_everywhere_twice_the_rate_is_written() {
 }
 
 #[test]
-fn lines_of_all_reasons_together_have_one_rate_and_each_reason_is_heard_of() {
+fn lines_of_all_reasons_share_one_rate_and_each_reason_gets_a_line() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     let classes: Vec<Class> = RejectReason::ALL
@@ -115,7 +115,7 @@ fn lines_of_all_reasons_together_have_one_rate_and_each_reason_is_heard_of() {
 }
 
 #[test]
-fn below_the_rate_nothing_is_left_out_whoever_sends_it() {
+fn below_the_rate_no_line_is_left_out_even_if_one_client_causes_all() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     assert!((0..100).all(|_| sampler.passes(PER_IP, Some(key(7)), None, Some(rate(100, 1)))));
@@ -137,7 +137,7 @@ fn a_sum_of_several_zones_names_none() {
 }
 
 #[test]
-fn threads_that_log_at_once_have_one_rate_and_no_line_is_lost() {
+fn threads_that_log_at_once_share_one_rate_and_no_line_is_lost() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     let zone: Arc<str> = "games".into();
@@ -161,7 +161,7 @@ fn threads_that_log_at_once_have_one_rate_and_no_line_is_lost() {
 }
 
 #[test]
-fn the_busiest_client_is_named_by_what_it_sent_on_all_threads() {
+fn the_busiest_client_is_found_by_its_lines_on_all_threads() {
     let t0 = Instant::now();
     let sampler = Sampler::new(t0, 4);
     for n in 1..=4 {
