@@ -1,4 +1,4 @@
-//! `wsguard check`: every mistake of a configuration.
+//! `wsguard check`: shows every mistake in a configuration.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub(crate) struct Options {
     deny_warnings: bool,
 }
 
-/// Checks a file, and resolves nothing: it needs no network.
+/// Checks a file. No name is resolved, so no network is needed.
 pub(crate) fn check(options: &Options) -> Exit {
     let path = options.file.as_ref().unwrap_or(&options.config.path);
     let in_color = std::io::stderr().is_terminal();

@@ -45,7 +45,7 @@ pub(super) enum Command {
     Completions(completions::Options),
 }
 
-/// The version and the features of this build, so that a bug report names the program exactly.
+/// The version and the features of this build, so that a bug report identifies the program exactly.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let built_in: Vec<_> = FEATURES
         .iter()
@@ -79,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_of_the_command_line_is_sound() {
+    fn the_definition_of_the_command_line_has_no_contradictions() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_version_tells_what_was_built_in() {
+    fn the_version_names_the_features_of_the_build() {
         let version = Cli::command().render_version();
         let features = FEATURES.iter().filter(|(_, is_in)| *is_in).map(|(name, _)| *name);
         let features = features.collect::<Vec<_>>().join(", ");
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_feature_of_the_manifest_is_told() {
+    fn every_feature_of_the_manifest_is_in_the_version() {
         let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("a manifest");
         let features = manifest["features"].as_table().expect("a table").keys();
         let features: BTreeSet<_> = features.map(String::as_str).filter(|name| *name != "default").collect();

@@ -39,7 +39,7 @@ mod tests {
             for command in commands.get_subcommands() {
                 assert!(script.contains(command.get_name()), "{} in {shell}", command.get_name());
                 for long in command.get_arguments().filter_map(clap::Arg::get_long) {
-                    // fish has them without the hyphens.
+                    // fish writes long options without the hyphens.
                     assert!(script.contains(long), "{} --{long} in {shell}", command.get_name());
                 }
             }
@@ -60,7 +60,7 @@ mod tests {
             ("wsguard probe --i", &["--i-own-this"]),
         ] {
             let words: Vec<_> = line.split(' ').collect();
-            // Like readline: the function gets the last word, and the one before it.
+            // Like readline, this calls the function with the last word and the word before it.
             let ask = format!(
                 ". ./wsguard.bash; COMP_WORDS=({line}); COMP_CWORD={}; _wsguard wsguard '{}' '{}'; \
                  printf '%s\\n' \"${{COMPREPLY[@]}}\"",
@@ -68,7 +68,7 @@ mod tests {
                 words[words.len() - 1],
                 words[words.len() - 2],
             );
-            // Not every machine has this shell.
+            // Not every machine has bash.
             let Ok(done) = Process::new("bash")
                 .args(["--norc", "-c", &ask])
                 .current_dir(dir.path())

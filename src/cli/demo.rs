@@ -1,4 +1,4 @@
-//! `wsguard demo`: see [`crate::demo`].
+//! `wsguard demo`: runs [`crate::demo`].
 
 use crate::config::policy::LogFormat;
 use crate::demo::{self, DemoArgs};

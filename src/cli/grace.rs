@@ -1,4 +1,4 @@
-//! How long this machine waits between asking the process to stop and killing it, and whether that is enough to drain.
+//! How long this machine waits between asking the process to stop and killing it, and whether this time is enough to drain.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -9,12 +9,12 @@ use std::time::Duration;
 use crate::config::notation::units::show_duration;
 use crate::config::policy::ServerPolicy;
 
-/// What will stop the process, as far as this machine shows.
+/// The program that will stop the process, as far as this machine shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Stopper {
-    /// systemd, by an installed unit.
+    /// systemd, with an installed unit.
     Unit {
-        /// The file that sets the time; the unit itself if none does.
+        /// The file that sets the time, or the unit itself if no file does.
         file: PathBuf,
         /// How long systemd waits; `Duration::MAX` means for ever.
         waits: Duration,
@@ -23,12 +23,12 @@ pub(crate) enum Stopper {
     Kubernetes,
     /// Docker, Podman or a similar runtime.
     Container,
-    /// Unknown; the unit that comes with wsguard is assumed.
+    /// An unknown program. The unit that comes with wsguard is assumed.
     Unknown,
 }
 
 impl Stopper {
-    /// What this machine shows.
+    /// Finds the stopper from the files and the environment of this machine.
     pub(crate) fn of_this_machine() -> Self {
         Self::look(Path::new("/"), env::var_os("KUBERNETES_SERVICE_HOST").is_some())
     }
@@ -48,7 +48,7 @@ impl Stopper {
         unit(root).unwrap_or(Self::Unknown)
     }
 
-    /// A note for the user, if a drain may take longer than the stopper waits.
+    /// A note for the user, if a drain may take as long as the stopper waits, or longer.
     pub(crate) fn note(&self, server: &ServerPolicy) -> Option<String> {
         let drain = server.drain_delay + server.drain_timeout;
         let (waits, who) = match self {
@@ -81,13 +81,14 @@ impl Stopper {
     }
 }
 
-/// The time that an installed unit sets, with its drop-ins.
+/// The stopper of an installed unit, with the stop timeout that the unit or a drop-in sets. `None` if there is no unit, or
+/// if the timeout can't be read.
 fn unit(root: &Path) -> Option<Stopper> {
     let main = UNITS
         .iter()
         .map(|units| root.join(units).join(UNIT))
         .find(|file| file.exists())?;
-    // Of two files with one name, the one in the earlier folder counts; drop-ins apply in the order of their names.
+    // If two drop-ins have the same name, the one in the earlier folder counts. Drop-ins apply in the order of their names.
     let mut files = BTreeMap::new();
     for units in UNITS.iter().rev() {
         let folder = fs::read_dir(root.join(units).join(format!("{UNIT}.d")));
@@ -101,7 +102,7 @@ fn unit(root: &Path) -> Option<Stopper> {
     let mut said = (main.clone(), BY_DEFAULT);
     for file in [main].into_iter().chain(files.into_values()) {
         for value in values(&fs::read_to_string(&file).unwrap_or_default()) {
-            // An unknown value: make no statement.
+            // If the value can't be read, nothing is said about the unit.
             said = (file.clone(), timespan(value)?);
         }
     }
@@ -110,7 +111,7 @@ fn unit(root: &Path) -> Option<Stopper> {
     Some(Stopper::Unit { file, waits })
 }
 
-/// The stop timeout in the lines of a unit (systemd.service(5)).
+/// The values of the stop timeout in the lines of a unit (systemd.service(5)).
 fn values(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
@@ -120,7 +121,7 @@ fn values(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// `5min 20s`, `40`, `infinity` (systemd.time(7)); `None` for anything else.
+/// Reads a time such as `5min 20s`, `40` or `infinity` (systemd.time(7)); `None` for any other text.
 fn timespan(text: &str) -> Option<Duration> {
     match text {
         "" => return Some(BY_DEFAULT),
@@ -157,7 +158,7 @@ fn timespan(text: &str) -> Option<Duration> {
 /// Files that exist only in containers of Docker and Podman.
 const MARKS: [&str; 2] = [".dockerenv", "run/.containerenv"];
 const UNIT: &str = "wsguard.service";
-/// The folders of units, the one that wins first (systemd.unit(5)).
+/// The folders of units (systemd.unit(5)). An earlier folder overrides a later one.
 const UNITS: [&str; 5] = [
     "etc/systemd/system",
     "run/systemd/system",
@@ -165,7 +166,7 @@ const UNITS: [&str; 5] = [
     "usr/lib/systemd/system",
     "lib/systemd/system",
 ];
-/// `DefaultTimeoutStopSec`.
+/// systemd's default of `DefaultTimeoutStopSec`.
 const BY_DEFAULT: Duration = Duration::from_secs(90);
 const CONTAINER: Duration = Duration::from_secs(10);
 const KUBERNETES: Duration = Duration::from_secs(30);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_is_longer_than_whoever_stops_it_waits_is_noted_with_both_and_the_way_out() {
+    fn a_drain_longer_than_the_stopper_waits_is_noted_with_both_times_and_a_way_out() {
         let note = |stopper: Stopper, keys: &str| stopper.note(&server(keys)).unwrap();
         assert_eq!(
             note(unit(Some(40)), "drain_timeout = \"2m\""),
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fits_is_not() {
+    fn a_drain_that_fits_is_not_noted() {
         for (stopper, keys) in [
             (unit(Some(40)), ""),
             (unit(Some(41)), "drain_timeout = \"40s\""),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_is_read_with_what_is_written_apart_from_it() {
+    fn a_unit_is_read_with_its_drop_ins() {
         let root = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
             let path = root.path().join(path);
@@ -267,7 +268,7 @@ mod tests {
             look(),
             waits("/etc/systemd/system/wsguard.service.d/override.conf", 130)
         );
-        // The last by name; of one name, the one in /etc.
+        // The last drop-in by name counts. Of two with the same name, the one in /etc counts.
         put(
             "run/systemd/system/wsguard.service.d/50.conf",
             "[Service]\nTimeoutSec=5\n",

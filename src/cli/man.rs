@@ -14,7 +14,8 @@ use super::exit::Exit;
 pub(super) fn write(commands: Command, out: &mut dyn Write) -> io::Result<()> {
     let commands = commands.disable_help_subcommand(true).subcommand_value_name("command");
     let page = Man::new(commands.clone());
-    // An empty page defines the apostrophe. The title has no date, so that the same source makes the same page.
+    // An empty page writes only the definition of the apostrophe. The title has no date, so that the same source makes the
+    // same page.
     Roff::new().to_writer(out)?;
     writeln!(
         out,
@@ -58,13 +59,13 @@ fn write_section(
     out.write_all(&body(render)?)
 }
 
-/// A section without its heading and without the definition of the apostrophe, which the page already has.
+/// The body of a section: without its heading, and without the definition of the apostrophe, which the page already has.
 fn body(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
     let mut section = Vec::new();
     render(&mut section)?;
     let heading = b".SH ";
     let begins = section.windows(heading.len()).position(|four| four == heading);
-    // A command without options has no such section.
+    // A command without options has no section of options.
     let Some(begins) = begins else { return Ok(Vec::new()) };
     let end = section[begins..].iter().position(|byte| *byte == b'\n');
     Ok(section.split_off(begins + end.map_or(0, |end| end + 1)))
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_is_in_it_with_every_option_and_argument() {
+    fn the_page_has_every_command_with_every_option_and_argument() {
         let page = page();
         let mut commands = Cli::command();
         commands.build();
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_programs_that_show_it_have_no_complaints() {
+    fn the_programs_that_show_the_page_report_no_errors() {
         let page = page();
         for program in [
             &["groff", "-ww", "-man", "-Tutf8", "-z"][..],

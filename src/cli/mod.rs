@@ -1,4 +1,4 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 mod check;
 mod commands;
@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // clap returns help and version as errors too; those go to standard output.
+            // clap returns help and version as errors too, and prints these two to standard output.
             let _unwritten = error.print();
             return if error.use_stderr() {
                 Exit::Usage.into()

@@ -62,7 +62,7 @@ second one ends wsguard at once. USR1, USR2, ALRM and similar signals are ignore
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &Options) -> Exit {
     panics::write_at_once(LogFormat::Auto);
-    // Before anything else, while there is only one thread.
+    // This comes first, while the process has only one thread.
     let environment = environment();
     let signals = Signals::catch();
     let file = options.listen.is_empty().then(|| File::of(&options.config.path));
@@ -81,7 +81,7 @@ pub(crate) fn run(options: &Options) -> Exit {
         .unwrap_or_else(|error| fail_in(format, &error))
 }
 
-/// Prints mistakes with line and caret for people; with a JSON log, one log line for each.
+/// Prints mistakes: for people, with line and caret; with a JSON log, as one log line each.
 fn print_mistakes(rejected: &Rejected) {
     if !log::is_json(rejected.log_format) {
         return print_line(rejected.render(io::stderr().is_terminal()));
@@ -92,7 +92,7 @@ fn print_mistakes(rejected: &Rejected) {
     }
 }
 
-/// Prints warnings in the same way, if the log level includes them.
+/// Prints warnings in the same way as mistakes, if the log level includes warnings.
 fn print_warnings(checked: &Checked) {
     let LogPolicy { format, level, .. } = checked.policy.log;
     if checked.warnings.is_empty() || level > LogLevel::Warn {
@@ -118,7 +118,7 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// Must come before the file is read, so that no later change is missed.
+    /// Begins to watch the file. Must come before the file is read, so that no later change is missed.
     fn of(path: &'a Path) -> Self {
         Self {
             path,
@@ -127,7 +127,8 @@ impl<'a> File<'a> {
     }
 }
 
-/// All descriptors that this process may have, and what systemd passed on, if it started this process.
+/// The environment of the guard: all descriptors that this process may have, and, if systemd started it, the sockets that
+/// systemd passed.
 fn environment() -> anyhow::Result<Environment> {
     Ok(Environment {
         descriptors: descriptors::raise_limit(),
@@ -150,8 +151,8 @@ fn configured(options: &Options) -> Result<Checked, Rejected> {
     })
 }
 
-/// The signals that do not end the process, and the runtime that receives them. They are caught before the file is read,
-/// which may take seconds: until they are caught, the kernel would end the process.
+/// The signals that do not end the process, and the runtime that receives them. Before they are caught, they would end the
+/// process. Reading the file may take seconds, so they are caught before that.
 struct Signals {
     runtime: Runtime,
     hangups: Hangups,
@@ -176,7 +177,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
         mut hangups,
         mut ignored,
     } = signals;
-    // Until here TERM ends the process at once, since no connection is open.
+    // Up to this point, TERM ends the process at once, because no connection is open.
     let mut ends = runtime.block_on(async { Ends::new() })?;
     let text = checked.source.text.clone();
     let (guard, _admin) = start(checked, environment)?;
@@ -221,7 +222,7 @@ fn serve(checked: Checked, environment: Environment, signals: Signals, file: Opt
     Ok(exit)
 }
 
-/// Warns about the file's permissions, and starts to watch it for changes.
+/// Warns if the file's permissions are too wide, and starts to watch the file for changes.
 fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     let log = guard.log();
     let path = file.path.display();
@@ -236,7 +237,7 @@ fn look_after(file: File<'_>, guard: &Arc<Guard>) {
     }
 }
 
-/// Reloads for HUP, on a separate thread, so that the next signal is not delayed.
+/// Reloads after HUP. The reload has a thread of its own, so the next signal is not delayed.
 fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
     if let Some(reloader) = reloader {
         return reloader.request();
@@ -251,7 +252,7 @@ fn reload(guard: &Arc<Guard>, reloader: Option<&Reloader>) {
 /// Starts a guard and its admin server, and logs their addresses.
 pub(crate) fn start(checked: Checked, environment: Environment) -> anyhow::Result<(Arc<Guard>, Option<AdminServer>)> {
     let admin = checked.policy.admin.clone();
-    // Bound before anything is served, so that a guard without its metrics does not start.
+    // The admin address is bound first, so a guard never serves without its metrics.
     let listener = admin
         .listen
         .map(|address| {
@@ -288,7 +289,7 @@ mod tests {
     use crate::config::defaults;
 
     #[test]
-    fn its_help_names_the_defaults_that_hold() {
+    fn the_help_of_run_names_the_defaults_that_are_in_force() {
         let zone = defaults::zone("default");
         let mut commands = Cli::command();
         let help = commands.find_subcommand_mut("run").expect("a command").render_help();

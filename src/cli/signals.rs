@@ -1,4 +1,4 @@
-//! The signals that `wsguard run` catches: those that reload, those that end the process, and those that are ignored.
+//! The signals that `wsguard run` catches: to reload, to end the process, or to ignore them.
 
 use std::future::poll_fn;
 use std::io::{self, IsTerminal};
@@ -16,24 +16,24 @@ pub(crate) struct Ends {
     quit: Signal,
 }
 
-/// The signals that other servers use, or that are sent by mistake. By default nearly all of them end the process, with all
-/// its connections.
+/// Signals that are ignored. Other servers use them, or they are sent by mistake. By default, nearly all of them would end
+/// the process with all its connections.
 pub(crate) struct Ignored(Vec<(&'static str, Signal)>);
 
 impl Hangups {
-    /// Catches HUP from here on.
+    /// Catches HUP from now on.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(signal(SignalKind::hangup())?))
     }
 
-    /// The next HUP.
+    /// Waits for the next HUP.
     pub(crate) async fn next(&mut self) {
         self.0.recv().await;
     }
 }
 
 impl Ends {
-    /// Catches TERM, INT and QUIT from here on.
+    /// Catches TERM, INT and QUIT from now on.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -42,7 +42,7 @@ impl Ends {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal that ends the process.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -53,13 +53,14 @@ impl Ends {
 }
 
 impl Ignored {
-    /// Catches them from here on, so that they no longer end the process.
+    /// Catches these signals from now on, so that they no longer end the process.
     pub(crate) fn new() -> io::Result<Self> {
-        // Sent when a file has become too large, for example the log: a line about it would cause the next one.
+        // The kernel sends XFSZ when a file, for example the log, has become too large. A log line about it would cause the
+        // next XFSZ, so there is none.
         let _unsaid = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
         let mut all = SENT.to_vec();
         if !io::stderr().is_terminal() {
-            // On a terminal it comes with every change of the window's size.
+            // On a terminal, WINCH comes with every change of the window's size, so it is not logged there.
             all.push(("WINCH", libc::SIGWINCH));
         }
         let caught = all
@@ -68,7 +69,7 @@ impl Ignored {
         caught.collect::<io::Result<_>>().map(Self)
     }
 
-    /// Waits for the next of them; returns the text for the log.
+    /// Waits for the next ignored signal. Returns the text for the log.
     pub(crate) async fn next(&mut self) -> String {
         poll_fn(|cx| {
             let mut all = self.0.iter_mut();

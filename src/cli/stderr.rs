@@ -8,7 +8,7 @@ use crate::telemetry::log;
 
 use super::exit::Exit;
 
-/// Writes a line to standard error. A failed write, to a full disk for instance, is ignored; `eprintln!` would panic.
+/// Writes a line to standard error. A failed write, for example to a full disk, is ignored; `eprintln!` would panic.
 pub(super) fn print_line(line: impl Display) {
     let _unwritten = writeln!(io::stderr(), "{line}");
 }
@@ -19,7 +19,7 @@ pub(super) fn fail(error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-/// Writes why the guard could not start or go on, in the format of the log.
+/// Writes, in the format of the log, why the guard could not start or go on.
 pub(super) fn fail_in(format: LogFormat, error: &anyhow::Error) -> Exit {
     if !log::is_json(format) {
         return fail(error);

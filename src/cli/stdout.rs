@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::exit::Exit;
 use super::stderr::fail;
 
-/// Prints what `write` writes, all or nothing.
+/// Prints what `write` writes. If `write` fails, nothing is printed.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Exit {
     let mut text = Vec::new();
     write(&mut text)

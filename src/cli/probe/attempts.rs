@@ -1,4 +1,4 @@
-//! The attempts themselves. All of them together open at most 200 sockets and take a minute at most.
+//! The attempts of a probe. All attempts together open at most 200 sockets and take at most a minute.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -17,19 +17,19 @@ pub(super) struct Attempts<'a> {
     patience: Duration,
     sockets: u32,
     ends: Instant,
-    /// Connections that were admitted and are held, so that the limit stays reached.
+    /// Admitted connections that are kept open, so that the limit stays reached.
     held: Vec<TcpStream>,
-    /// What was found so far.
+    /// The findings so far.
     pub(super) findings: Vec<Finding>,
 }
 
 /// What happened to a request above the limit.
 enum Past {
-    /// It was admitted, while a plain one was not.
+    /// The request was admitted, while a plain request was not.
     Through,
-    /// It was refused.
+    /// The request was refused.
     Refused,
-    /// Unclear, with the reason.
+    /// The result is unclear, for this reason.
     Unclear(&'static str),
 }
 
@@ -50,7 +50,7 @@ impl<'a> Attempts<'a> {
     ///
     /// # Errors
     ///
-    /// If not even a proper client is admitted, so that nothing can be found out.
+    /// Not even a proper client is admitted, so nothing can be found out.
     pub(super) fn all(&mut self, most: usize, exempt: &[String]) -> anyhow::Result<()> {
         match self.plain() {
             Answer::Open(_) => {}
@@ -64,7 +64,7 @@ impl<'a> Attempts<'a> {
             Answer::Garbled => bail!("a proper upgrade is answered by something other than HTTP"),
             Answer::Nothing => bail!("a proper upgrade is not answered"),
         }
-        // First, while the limit leaves room: a fake that is refused because of the limit shows nothing.
+        // The fakes come first, before the limit is reached: a fake that is refused because of the limit shows nothing.
         self.fake_upgrades();
         let answered = self.smuggled();
         if self.limit(most) {
@@ -88,10 +88,10 @@ impl<'a> Attempts<'a> {
         Ok(())
     }
 
-    /// Opens one connection after the other until one is refused; returns whether one was.
+    /// Opens connections, one after the other, until one is refused. Returns whether the limit was reached.
     fn limit(&mut self, most: usize) -> bool {
         const CHECK: &str = "limit";
-        // The slots of earlier attempts may take a moment to come back.
+        // The slots of earlier attempts may take a moment to become free.
         thread::sleep(SETTLES);
         let opened = Instant::now();
         while self.held.len() < most {
@@ -119,7 +119,7 @@ impl<'a> Attempts<'a> {
                 }
                 Answer::Refused { .. } | Answer::Ended => {
                     let n = self.held.len();
-                    // If the count is wrong, some later ones are admitted.
+                    // If the guard counts wrongly, some later connections are admitted.
                     let let_in = (0..AGAIN).filter(|_| matches!(self.plain(), Answer::Open(_))).count();
                     if let_in == 0 {
                         self.note(Verdict::Ok, CHECK, format!("N = {n} from one address, exactly"));
@@ -187,7 +187,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Closes one of the held connections: its slot must be free soon.
+    /// Closes one of the held connections. Its slot must soon be free.
     fn slot(&mut self) {
         drop(self.held.pop());
         let closed = Instant::now();
@@ -213,7 +213,7 @@ impl<'a> Attempts<'a> {
         self.note(verdict, "slot", says);
     }
 
-    /// All at the same time, because each takes as long as the guard allows.
+    /// Tries slow clients, all at the same time, because each takes as long as the guard allows.
     fn slow_ones(&mut self) {
         let half = self.target.upgrade(&self.target.path, "");
         let half = &half[..half.len() / 2];
@@ -257,8 +257,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// Sends a request while the limit is reached. If it is admitted, a plain one must not be: otherwise the limit is no
-    /// longer reached.
+    /// Sends a request while the limit is reached. If the request is admitted, a plain one is sent too: if that one is also
+    /// admitted, the limit is no longer reached.
     fn past(&mut self, request: &str) -> Past {
         for _ in 0..AGAIN {
             match self.ask(request) {
@@ -290,7 +290,7 @@ impl<'a> Attempts<'a> {
             .map_or(Answer::Nothing, |stream| Answer::asked(stream, request))
     }
 
-    /// A socket, if there is one left, and time for it.
+    /// Opens a socket, if sockets and time are left.
     pub(super) fn dial(&mut self) -> Option<TcpStream> {
         if self.is_over() {
             return None;
@@ -308,7 +308,7 @@ impl<'a> Attempts<'a> {
     }
 }
 
-/// After how long the other side closed it, if it did.
+/// How long the other side took to close the connection; `None` if it did not within `patience`.
 fn ends_within(mut stream: TcpStream, begins: &str, drips: bool, patience: Duration) -> Option<Duration> {
     let start = Instant::now();
     let _gone = stream.write_all(begins.as_bytes());
@@ -324,7 +324,8 @@ fn ends_within(mut stream: TcpStream, begins: &str, drips: bool, patience: Durat
     }
 }
 
-/// Spellings that a lax reader takes for `exempt`, or a strict one for another path.
+/// Unusual spellings. Some begin with `exempt`, but a server may read them as `path`. The others are not `exempt`, but a
+/// lenient reader takes them for it.
 fn spellings(exempt: &str, path: &str) -> Vec<String> {
     let first = exempt.as_bytes().get(1).copied().unwrap_or(b'/');
     let mut spellings = vec![
@@ -355,11 +356,13 @@ const FORGED: [(&str, &str); 4] = [
     ("CF-Connecting-IP", "203.0.113.10"),
 ];
 
-/// 200 with the first one, which finds out whether there is a target, and the three slow ones.
+/// The most sockets of all attempts but the slow ones. With the three slow ones, and the first socket, which finds out
+/// whether there is a target, there are 200.
 const SOCKETS: u32 = 196;
-/// When the last attempt begins at the latest, without the patience, since an answer may take its time too.
+/// The time for all attempts to begin, and for the patience of the slow ones. The rest of the minute is for the last
+/// answers.
 const LASTS: Duration = Duration::from_secs(50);
-/// How often to try what one attempt can't show.
+/// How often to repeat a request if one attempt proves nothing.
 const AGAIN: u32 = 3;
 const SETTLES: Duration = Duration::from_millis(300);
 const SLOT_BACK: Duration = Duration::from_secs(2);

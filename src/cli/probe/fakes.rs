@@ -8,13 +8,13 @@ use super::attempts::{Attempts, OVER};
 use super::finding::Verdict;
 use super::target::{Answer, More, read};
 
-/// Its name, a part of a proper upgrade, and what replaces that part.
+/// A fake: its name, a part of a proper upgrade, and the text that replaces this part.
 pub(super) struct Fake(&'static str, &'static str, &'static str);
 
 /// The answers on one connection.
 struct Answers {
     statuses: Vec<u16>,
-    /// Whether the first says that the connection ends after it.
+    /// Whether the first answer says that the connection ends after it.
     ends: bool,
 }
 
@@ -46,8 +46,10 @@ impl Attempts<'_> {
         }
     }
 
-    /// A second request behind a refused one must not reach a server that took the first for an upgrade. A proxy that keeps
-    /// the connection may answer it; then the limit shows whether it was checked. Returns the fake before it.
+    /// Sends a proper upgrade behind each fake. If the guard refuses the fake, but the server takes it for an upgrade, the
+    /// second request must not reach the server. A proxy that keeps the connection may answer the second request; whether
+    /// the guard checked it shows only when the limit is reached. Returns the first fake behind which a request was answered
+    /// in this way.
     pub(super) fn smuggled(&mut self) -> Option<&'static Fake> {
         let mut answered = None;
         for fake in &FAKES {
@@ -72,7 +74,7 @@ impl Attempts<'_> {
         answered
     }
 
-    /// The same while the limit is reached: a guard that checks each request refuses this one.
+    /// Sends a proper upgrade behind `fake` while the limit is reached. A guard that checks each request refuses it.
     pub(super) fn smuggled_past(&mut self, fake: &Fake) {
         let statuses = self.answers(fake).map_or_else(Vec::new, |answers| answers.statuses);
         let (verdict, says) = match statuses[..] {
@@ -132,7 +134,7 @@ impl Answers {
             .first()
             .map_or("", |head| head.split("\r\n\r\n").next().unwrap_or(head));
         Self {
-            // For example of "1 400 Bad Request".
+            // A head begins like "1 400 Bad Request".
             statuses: heads
                 .iter()
                 .map(|head| head.get(2..5).and_then(|status| status.parse().ok()).unwrap_or(0))
@@ -143,7 +145,7 @@ impl Answers {
 }
 
 const FAKES: [Fake; 6] = [
-    // A header line with another name does not count as this one.
+    // A changed name has the same effect as leaving the header out.
     Fake("a request without Sec-WebSocket-Key", "Sec-WebSocket-Key:", "X-No-Key:"),
     Fake("a request of version 12", "Version: 13", "Version: 12"),
     Fake("a request in HTTP/1.0", " HTTP/1.1\r\n", " HTTP/1.0\r\n"),

@@ -20,7 +20,7 @@ pub(super) enum Verdict {
 }
 
 impl Finding {
-    /// As a line of text.
+    /// The finding as a line of text.
     pub(super) fn line(&self) -> String {
         match self.verdict {
             Verdict::Bad => format!("BAD {}: {}\n", self.check, self.says),

@@ -71,7 +71,7 @@ fn print_findings(findings: &[Finding], json: bool) -> Exit {
         let lines: String = findings.iter().map(Finding::line).collect();
         format!("{lines}{ok} ok, {bad} bad, {unknown} unclear\n")
     };
-    // Even with a closed stdout the exit code counts.
+    // If stdout is closed, the exit code still tells the result.
     let _unread = io::stdout().lock().write_all(text.as_bytes());
     if bad == 0 { Exit::Done } else { Exit::Failed }
 }

@@ -1,4 +1,4 @@
-//! The target of a probe, and its answers.
+//! The target of a probe, and the target's answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -34,7 +34,7 @@ pub(super) enum Wrong {
 pub(super) enum Answer {
     /// A 101: the socket is open as long as the value lives.
     Open(TcpStream),
-    /// A refusal: its status (or close code), and the reason, if it is a wsguard.
+    /// A refusal: its status (or close code), and, if the target is a wsguard, the reason.
     Refused { status: u16, reason: String },
     /// The end of the connection.
     Ended,
@@ -45,7 +45,7 @@ pub(super) enum Answer {
 }
 
 impl Target {
-    /// Reads the URL, resolves it and dials it once.
+    /// Reads the URL, resolves its host, and dials it once.
     pub(super) fn parse(url: &str, owned: bool) -> Result<Self, Wrong> {
         let (scheme, rest) = url
             .split_once("://")
@@ -104,7 +104,7 @@ impl Target {
         Err(Wrong::Unreachable(last))
     }
 
-    /// One more socket.
+    /// Opens one more socket.
     pub(super) fn dial(&self) -> std::io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.address, ANSWER)?;
         stream.set_nodelay(true)?;
@@ -112,7 +112,7 @@ impl Target {
         Ok(stream)
     }
 
-    /// The upgrade that a browser would send to this path, with further header lines.
+    /// The upgrade request that a browser would send to this path, with the further header `lines`.
     pub(super) fn upgrade(&self, path: &str, lines: &str) -> String {
         format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -125,7 +125,7 @@ impl Target {
 impl Answer {
     /// Sends a request and reads the answer.
     pub(super) fn asked(mut stream: TcpStream, request: &str) -> Self {
-        // A peer that has closed may have sent the reason first.
+        // A failed write is ignored: a peer that has closed may have sent its reason before.
         let _gone = stream.write_all(request.as_bytes());
         let (mut scan, mut bytes, until) = (ReplyScan::default(), Vec::new(), Instant::now() + ANSWER);
         let accept = accept_for(KEY.as_bytes());
@@ -169,7 +169,7 @@ impl Answer {
         }
     }
 
-    /// A close frame right after a 101 is a refusal, too: `reject_with = "close"`.
+    /// The answer after a 101. A close frame right behind it is a refusal too: `reject_with = "close"`.
     fn switched(mut stream: TcpStream, mut tail: Vec<u8>) -> Self {
         while tail.len() < 4 {
             match read(&mut stream, AT_ONCE) {
@@ -198,7 +198,7 @@ pub(super) enum More {
 
 /// Reads once, with this timeout.
 pub(super) fn read(stream: &mut TcpStream, within: Duration) -> More {
-    // A timeout of zero would mean none.
+    // A timeout of zero would be an error, so it is at least a millisecond.
     let _set = stream.set_read_timeout(Some(within.max(Duration::from_millis(1))));
     let mut buffer = vec![0; 16 * 1024];
     match stream.read(&mut buffer) {
@@ -219,7 +219,7 @@ pub(super) fn read(stream: &mut TcpStream, within: Duration) -> More {
     }
 }
 
-/// Whether it can be part of a request line: a blank or line break would make another request of it.
+/// Whether `path` can be part of a request line. A blank or a line break in it would change the request.
 pub(super) fn is_path(path: &str) -> bool {
     path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')
 }
@@ -237,5 +237,5 @@ fn reason_in(head: &[u8]) -> String {
 const KEY: &str = "d3NndWFyZCBwcm9iZXMgeQ==";
 /// How long a dial or an answer may take.
 const ANSWER: Duration = Duration::from_secs(3);
-/// What a guard sends at once arrives within this time.
+/// The time in which bytes arrive that a guard sends at once.
 const AT_ONCE: Duration = Duration::from_millis(30);
