@@ -1,4 +1,4 @@
-//! The clients of a flood.
+//! The attacking clients of a flood.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(super) struct Attacker {
     scoreboard: Arc<Scoreboard>,
 }
 
-/// An open tunnel, which is counted as open until it is dropped.
+/// An open tunnel. It counts as open until this is dropped.
 struct Open<'a> {
     socket: WebSocketStream<TcpStream>,
     attacker: &'a Attacker,
@@ -39,7 +39,7 @@ impl Attacker {
         }
     }
 
-    /// What the `nth` task of its shape does.
+    /// Runs the `nth` task of the shape.
     pub(super) async fn run(self, nth: u8) {
         match self.shape {
             Shape::Burst => {
@@ -47,7 +47,7 @@ impl Attacker {
                 self.stay().await;
             }
             Shape::Silent => {
-                // Spread in time, so that the page shows them come.
+                // The sockets are spread in time, so that the page shows how they come.
                 sleep(SILENT_WITHIN * nth.into() / SILENT.into()).await;
                 tokio::join!(self.connect_only(), self.stay());
             }
@@ -82,7 +82,7 @@ impl Attacker {
         }
     }
 
-    /// Opens a tunnel and keeps it until the guard ends it: it reads, and answers nothing, not even a ping.
+    /// Opens a tunnel and keeps it until the guard ends it. The task reads, but answers nothing, not even a ping.
     async fn stay(&self) {
         let Some(mut open) = self.open().await else { return };
         let mut bytes = [0; 512];
@@ -153,7 +153,7 @@ impl Attacker {
 }
 
 impl Open<'_> {
-    /// Joins a room of its own, so that the people who chat do not see its messages.
+    /// Joins a room for its shape alone, so that its messages are not shown to people who chat.
     async fn join_room(&mut self) {
         let room = self.attacker.shape.word();
         self.send(&format!(r#"{{"join":{{"room":"{room}","nick":"{room}"}}}}"#))
@@ -165,7 +165,7 @@ impl Open<'_> {
         let _ = timeout(PATIENCE, self.socket.send(Message::text(text))).await;
     }
 
-    /// Reads to the end, and records how it came.
+    /// Reads until the tunnel ends, and records how it ended.
     async fn read_to_end(&mut self) {
         let end = async {
             while let Some(Ok(message)) = self.socket.next().await {
@@ -189,7 +189,7 @@ impl Drop for Open<'_> {
     }
 }
 
-/// The code and the reason, if the last bytes are a close frame.
+/// How a tunnel ended: the code and the reason, if the last bytes are a close frame.
 fn closing(last: &[u8]) -> String {
     match last {
         [0x88, length, high, low, reason @ ..] if usize::from(*length) == reason.len() + 2 => {
@@ -200,7 +200,7 @@ fn closing(last: &[u8]) -> String {
     }
 }
 
-// The page describes these in words.
+// The page describes these numbers in words.
 const BURST_WITHIN: Duration = Duration::from_millis(800);
 const SILENT_WITHIN: Duration = Duration::from_secs(2);
 const DIALS: u32 = 250;
@@ -208,9 +208,9 @@ const DIAL_PACE: Duration = Duration::from_millis(40);
 const VISITS: u32 = 5;
 const VISIT_PAUSE: Duration = Duration::from_millis(1200);
 const MESSAGES: u32 = 40;
-/// More than the demo's guard passes in one message.
+/// The length of a message that is longer than the demo's guard allows.
 const FAR_TOO_LONG: usize = 8 * 1024;
-/// A little slower than the rate of messages of the demo's guard.
+/// The time between two messages: a little slower than the rate that the demo's guard allows.
 const BEAT: Duration = Duration::from_millis(600);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A dial or an upgrade without an answer.

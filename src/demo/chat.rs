@@ -1,4 +1,4 @@
-//! The demo's backend: an ordinary WebSocket chat server, which knows nothing of the guard in front of it.
+//! The demo's backend: an ordinary WebSocket chat server that knows nothing of the guard in front of it.
 //!
 //! In: `{"join":{"room":"lobby","nick":"ada"}}`, `{"say":"hello"}`. Out: see [`Event`]. A second `join` changes rooms.
 
@@ -16,7 +16,7 @@ use tokio_tungstenite::{WebSocketStream, accept_async_with_config};
 
 use super::rooms::{Event, Rooms, Seat};
 
-/// Serves for good: 256 connections at once; further ones wait in the accept queue.
+/// Serves for ever, at most 256 connections at once. Further connections wait in the accept queue.
 pub(crate) async fn serve(listener: TcpListener) {
     let rooms = Arc::new(Rooms::default());
     let sockets = Arc::new(Semaphore::new(SOCKETS));
@@ -67,7 +67,7 @@ async fn chat(socket: TcpStream, rooms: Arc<Rooms>) {
                     None => continue,
                 },
                 Some(Ok(Message::Binary(_))) => Event::Error { text: NOT_UNDERSTOOD }.line(),
-                // Pings and closes are answered by the library.
+                // The library answers pings and closes.
                 Some(Ok(_)) => continue,
                 Some(Err(_)) | None => break,
             },
@@ -76,7 +76,7 @@ async fn chat(socket: TcpStream, rooms: Arc<Rooms>) {
             break;
         }
     }
-    // The others get the leave line first: the close may take a while.
+    // The other people get the leave line first, because the close may take a while.
     drop(seat);
     let _ = timeout(CLOSE, socket.close(None)).await;
 }
@@ -88,11 +88,11 @@ async fn next_line(seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
     }
 }
 
-/// Carries out a request. The answer is for its sender alone; lines for the room go out by its seats.
+/// Carries out a request. Returns the answer for the sender alone. Lines for everyone go through the seats of the room.
 fn handle(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf8Bytes> {
     let fault = match serde_json::from_str(text) {
         Ok(Request::Join { room, nick }) => {
-            // Leaves before it joins, so that its own nickname is free.
+            // The client leaves the old room before it joins, so that its own nickname is free.
             *seat = None;
             match rooms.join(&room, &nick) {
                 Ok((taken, welcome)) => {
@@ -112,7 +112,7 @@ fn handle(text: &str, rooms: &Arc<Rooms>, seat: &mut Option<Seat>) -> Option<Utf
     Some(Event::Error { text: &fault }.line())
 }
 
-/// Sends a line. Whether the client took it in time.
+/// Sends a line. Returns whether the client took it in time.
 async fn send_line(socket: &mut WebSocketStream<TcpStream>, line: Utf8Bytes) -> bool {
     matches!(timeout(SEND, socket.send(Message::Text(line))).await, Ok(Ok(())))
 }
@@ -123,10 +123,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CLOSE: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const MESSAGE_MAX: usize = 4 * 1024;
-/// Connections at once: well above the limit of the demo's guard.
+/// The most connections at once: well above the limit of the demo's guard.
 const SOCKETS: usize = 256;
 const SEND: Duration = Duration::from_secs(10);
-/// Bytes that are buffered for one client at most, apart from the lines of its room.
+/// The most bytes that are buffered for one client, apart from the lines of its room.
 const WAITING_MAX: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! A small flood to look at: real sockets from other loopback addresses, in the shapes that chat servers are attacked in.
-//! It is bounded in count and in time: after [`LASTS`] its tasks end, and their sockets with them, whatever the guard does.
+//! A small flood to look at: real sockets from other loopback addresses, in the shapes in which chat servers are attacked.
+//! The flood is bounded in count and in time: after [`LASTS`] its tasks end, with their sockets, even if the guard does
+//! nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Floods of the guard at this address, each of which lasts this long. None is running yet.
+    /// Prepares floods of the guard at this address. Each flood lasts for `lasts`. None is running yet.
     pub(crate) fn new(guard: SocketAddr, lasts: Duration) -> Self {
         Self {
             guard: reachable(guard),
@@ -30,7 +31,7 @@ impl Flood {
         }
     }
 
-    /// Starts a flood; the handle ends with it. `None`: one is running.
+    /// Starts a flood. The task of the handle ends when the flood does. `None` if a flood is running.
     pub(crate) fn start(&self) -> Option<JoinHandle<()>> {
         if !self.scoreboard.begin(Instant::now() + self.lasts) {
             return None;
@@ -61,7 +62,7 @@ fn reachable(guard: SocketAddr) -> SocketAddr {
     guard
 }
 
-/// Long enough for the demo's ping and pong timeout, with some to spare.
+/// How long a flood lasts: long enough for the demo's ping and pong timeout, with some time to spare.
 pub(crate) const LASTS: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// A guard that refuses every client, and records where each came from.
+    /// A guard that refuses every client, and records each client's address.
     async fn refuses_all(listener: TcpListener, came: Arc<Mutex<Vec<IpAddr>>>) {
         let mut tasks = JoinSet::new();
         loop {
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_bounded_in_count_and_time_and_comes_from_loopback_addresses_of_its_own() {
+    async fn a_flood_is_bounded_in_count_and_time_and_comes_from_its_own_loopback_addresses() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let lasts = Duration::from_secs(4);
         let flood = Flood::new(listener.local_addr().unwrap(), lasts);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_guard_that_is_gone_is_no_refusal() {
+    async fn dials_of_a_guard_that_is_gone_do_not_count_as_refusals() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let flood = Flood::new(listener.local_addr().unwrap(), LASTS);
         drop(listener);

@@ -1,4 +1,4 @@
-//! The last minute, second by second: what the page's charts are drawn from.
+//! The last minute, second by second. The page's charts are drawn from it.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,30 +6,30 @@ use serde::Serialize;
 
 use super::numbers::{Numbers, Traffic};
 
-/// What was read off once a second; [`SECONDS`] of them at most.
+/// The seconds of the last minute, at most [`SECONDS`].
 #[derive(Debug, Default)]
 pub(crate) struct Minute {
     before: Option<Numbers>,
     seconds: VecDeque<Second>,
 }
 
-/// One second.
+/// The numbers of one second.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Second {
-    /// Open at its end, and their clients have spoken.
+    /// Connections that are open at the end of the second, and whose clients have sent something.
     pub speaking: u64,
-    /// Open at its end, and their clients have not.
+    /// Connections that are open at the end of the second, and whose clients have sent nothing.
     pub silent: u64,
-    /// Not let in at its end.
+    /// Sockets that are still pending at the end of the second.
     pub pending: u64,
-    /// Refused or ended by the guard within it, by reason.
+    /// Connections that the guard refused or ended within the second, by reason.
     pub turned_away: BTreeMap<&'static str, u64>,
-    /// Messages within it.
+    /// Messages within the second.
     pub messages: Traffic,
 }
 
 impl Minute {
-    /// A second is over, and these are the guard's numbers now.
+    /// Records that a second is over. `now` has the guard's numbers at its end.
     pub(crate) fn note(&mut self, now: Numbers) {
         if let Some(before) = self.before.as_ref() {
             if self.seconds.len() == SECONDS {
@@ -40,7 +40,7 @@ impl Minute {
         self.before = Some(now);
     }
 
-    /// The oldest first.
+    /// All recorded seconds, the oldest first.
     pub(crate) fn seconds(&self) -> Vec<Second> {
         self.seconds.iter().cloned().collect()
     }
@@ -48,7 +48,7 @@ impl Minute {
 
 impl Second {
     fn between(before: &Numbers, now: &Numbers) -> Self {
-        // `panic` apart, no word is a reason for both.
+        // No word but `panic` is both a reason to refuse and a reason to end.
         let turned_away = news(&before.reasons, &now.reasons)
             .chain(news(&before.ended, &now.ended))
             .collect();
@@ -75,7 +75,7 @@ fn news<'n>(
     })
 }
 
-/// As many as the charts show.
+/// The most seconds that are kept: as many as the charts show.
 pub(crate) const SECONDS: usize = 60;
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_says_what_is_open_and_what_was_turned_away_within_it() {
+    fn a_second_has_the_open_connections_and_those_turned_away_within_it() {
         let mut minute = Minute::default();
         minute.note(numbers(5, 7, 0));
         assert!(minute.seconds().is_empty(), "totals alone say nothing about a second");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minute_is_kept_and_no_more() {
+    fn only_the_last_minute_is_kept() {
         let mut minute = Minute::default();
         for n in 0..=100 {
             minute.note(numbers(n, 0, 0));

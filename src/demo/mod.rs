@@ -1,5 +1,5 @@
-//! `wsguard demo`: the real guard before an embedded chat server, with a page to chat on and
-//! to flood it from. Needs no file and no network.
+//! `wsguard demo`: the real guard in front of an embedded chat server, with a page for chatting and for starting a flood.
+//! The demo needs no file and no network.
 
 mod attacker;
 mod chat;
@@ -46,11 +46,11 @@ pub struct DemoArgs {
     pub flood: bool,
 }
 
-/// Runs until INT or TERM, which end it at once. The first line on stdout is `page http://ADDR/`, written when
-/// everything is up. Fails when an address can't be bound: a default one that is taken gives way to a free one, a
-/// written one doesn't.
+/// Runs until INT or TERM, which end the demo at once. The first line on stdout is `page http://ADDR/`, written when
+/// everything is up. Fails if an address on the command line can't be bound. A default address that is taken is replaced by
+/// a free one.
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
-    // Written addresses first: a default or free one must not sit on them.
+    // Addresses from the command line are bound first, so that a default or free address does not take one of them.
     let written = args
         .listen
         .map(|address| bind_written("--listen", address))
@@ -65,7 +65,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     let (chat_at, admin_at) = (chat_socket.local_addr()?, admin_socket.local_addr()?);
 
     start_chat(chat_socket)?;
-    // The guard binds for itself, as it does for everyone; this one only found out whether it can.
+    // The guard binds the address itself, as always. This socket only checked that the address is free.
     drop(guard_socket);
     let guard = start_guard(&config_text(guard_at, page_at, chat_at, admin_at))?;
     let _admin = admin::start(admin_socket, Vec::new(), Arc::clone(&guard)).context("starting the admin server")?;
@@ -124,14 +124,14 @@ fn start_chat(socket: TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The demo's configuration, as a user would write it.
+/// The text of the demo's configuration, as a user would write it.
 fn config_text(guard: SocketAddr, page: SocketAddr, chat: SocketAddr, admin: SocketAddr) -> String {
-    // A page elsewhere on the web may dial loopback addresses too: it is not admitted to the chat. For a wildcard
-    // address, the names by which it is reached are not known here.
+    // Pages of other sites can dial loopback addresses too, so only the demo's own page is admitted to the chat. If the
+    // page's address is a wildcard, its names are not known here, so every origin is admitted.
     let origins = if page.ip().is_unspecified() {
         String::new()
     } else {
-        // Browsers leave the default port out.
+        // Browsers leave the default port out of an Origin.
         let (page, port) = match page.port() {
             80 => (page.ip().to_string(), String::new()),
             port => (page.to_string(), format!(":{port}")),
@@ -188,7 +188,7 @@ fn greet(page: SocketAddr, guard: SocketAddr, admin: SocketAddr) {
     ));
 }
 
-/// One flood, and in the end what came of it.
+/// Runs one flood, and prints its result.
 async fn flood_and_tell(page: &Page) {
     let Some(flood) = page.flood.start() else { return };
     say(&format!("\nflood begins, for {} s\n", flood::LASTS.as_secs()));
@@ -211,7 +211,7 @@ async fn flood_and_tell(page: &Page) {
     ));
 }
 
-/// Whoever closed stdout didn't want to read it; the demo goes on.
+/// Prints lines. If stdout is closed, the demo goes on.
 fn say(lines: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(lines.as_bytes()).and_then(|()| out.flush());
@@ -240,10 +240,11 @@ fn runtime() -> io::Result<Runtime> {
 
 const CONNECTIONS: u32 = 100;
 const GUARD_PORT: u16 = 9181;
-/// A rate that a fast typist can just exceed, to see what happens.
+/// The rate of messages. A fast typist can just exceed it, to see what happens.
 const MESSAGES_A_SECOND: u32 = 2;
 const MESSAGES_AT_ONCE: u32 = 5;
 const PAGE_PORT: u16 = 9180;
-/// Small enough for any descriptor limit, so that the demo does not begin with a line about one.
+/// `max_pending`: small enough for any descriptor limit, so that the demo does not begin with a log line about a lowered
+/// number.
 const PENDING: u32 = 200;
 const PER_IP: u32 = 5;

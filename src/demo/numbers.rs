@@ -13,11 +13,11 @@ use crate::reason::close::CloseReason;
 /// The page's numbers. Everything but `connections`, `silent`, `pending` and `mine` is a total since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Numbers {
-    /// Zone `default`.
+    /// The connections of zone `default`.
     pub connections: Share,
-    /// Those of the client key that asks, in all zones.
+    /// The connections of the client key that asks, in all zones.
     pub mine: Share,
-    /// Those of zone `default` whose client has not sent anything yet.
+    /// The connections of zone `default` whose client has not sent anything yet.
     pub silent: u64,
     /// Sockets without a decision yet.
     pub pending: u64,
@@ -25,9 +25,9 @@ pub(crate) struct Numbers {
     pub admitted: u64,
     /// Handshakes that got no permit.
     pub refused: u64,
-    /// The same by reason; only those that occurred.
+    /// The same handshakes by reason. Only reasons that occurred are listed.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// Connections that the guard ended, by reason; only those that occurred.
+    /// Connections that the guard ended, by reason. Only reasons that occurred are listed.
     pub ended: BTreeMap<&'static str, u64>,
     /// Messages beyond a limit, by what was done about it.
     pub limit_hits: BTreeMap<&'static str, u64>,
@@ -39,29 +39,29 @@ pub(crate) struct Numbers {
     pub messages: Traffic,
     /// Bytes from and to clients.
     pub bytes: Traffic,
-    /// By how much the guard's counts of open connections disagree: 0.
+    /// By how much the guard's counts of open connections differ. It should be 0.
     pub drift: u64,
 }
 
-/// Ghosts.
+/// Ghosts: connections whose client did not answer a ping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Ghosts {
-    /// Those that were closed.
+    /// Ghosts that were closed.
     pub reaped: u64,
-    /// Those that were closed to let a new connection of the same client in.
+    /// Ghosts that were closed to let a new connection of the same client in.
     pub replaced: u64,
 }
 
 /// How much of a limit is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Share {
-    /// Open now.
+    /// How many connections are open now.
     pub open: u64,
-    /// At most.
+    /// How many connections may be open at most.
     pub limit: u64,
 }
 
-/// Both directions.
+/// A count in both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Traffic {
     /// From clients.
@@ -135,7 +135,7 @@ impl Numbers {
     }
 }
 
-/// Reasons to close that are not the guard's doing.
+/// Reasons of closes that the guard did not cause.
 const OF_THE_PEERS: [CloseReason; 4] = [
     CloseReason::Client,
     CloseReason::HalfClose,

@@ -1,4 +1,4 @@
-//! The HTTP server of the demo's page: the document, the numbers that it polls, and the flood of its button.
+//! The HTTP server of the demo's page: the document, the numbers that the page polls, and the flood that its button starts.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub(crate) struct Page {
     pub per_ip: u32,
     /// Messages that the guard passes at once.
     pub burst: u32,
-    /// Messages that it passes per second after that.
+    /// Messages that the guard passes per second after that.
     pub rate: u32,
     /// The flood that the button starts.
     pub flood: Flood,
     /// The data of the charts.
     pub minute: Mutex<Minute>,
-    /// What nonces are made of.
+    /// The source of nonces.
     pub random: Random,
 }
 
@@ -51,7 +51,7 @@ struct Polled {
     flood: Progress,
 }
 
-/// Serves the page for good, with the bounds and the allowed Hosts of the admin server.
+/// Serves the page for ever. The bounds and the allowed Hosts are those of the admin server.
 pub(crate) async fn serve(listener: TcpListener, page: Arc<Page>) {
     let asked_of = Arc::clone(&page);
     let answers = serve::serve(listener, move |asked| {
@@ -112,8 +112,8 @@ impl Page {
         response
     }
 
-    /// The guard's address as the browser can reach it. `host` is one of ours: the verdict on the request came first, so no
-    /// foreign text gets into the page.
+    /// The guard's URL as the browser can reach it. `host` was already checked to be a name of this server, so no foreign
+    /// text gets into the page.
     fn guard_url(&self, host: &str) -> String {
         match name_of(host) {
             Some(name) if self.guard_at.ip().is_unspecified() => format!("ws://{name}:{}/chat", self.guard_at.port()),
@@ -130,13 +130,13 @@ impl Page {
         json(StatusCode::OK, &polled)
     }
 
-    /// The guard's numbers now. `asker` is the browser's address, which is the same on the guard's port.
+    /// The guard's numbers now. `asker` is the browser's address. The guard sees the browser under the same address.
     pub(crate) fn numbers(&self, asker: IpAddr) -> Numbers {
         let asker = ClientKey::of(asker, Prefixes::default());
         Numbers::of(&self.guard.in_force(), asker, self.per_ip)
     }
 
-    /// Records each second, also while no page is open, so that a page shows the minute before it was opened.
+    /// Records each second, even while no page is open, so that a new page shows the minute before it was opened.
     async fn watch(&self) {
         let mut seconds = interval(Duration::from_secs(1));
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! The rooms of the chat: their people, and the lines that these get. No sockets.
+//! The rooms of the chat: the people in them, and the lines that people get. No sockets are involved.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-/// All rooms that are not empty; [`ROOMS_MAX`] at most.
+/// All rooms that are not empty, at most [`ROOMS_MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     inner: Mutex<Inner>,
 }
 
-/// A place in a room. Dropping it leaves the room, and the others get [`Event::Left`].
+/// A place in a room. Dropping the seat leaves the room, and the other people get [`Event::Left`].
 #[derive(Debug)]
 pub(crate) struct Seat {
     rooms: Arc<Rooms>,
@@ -30,15 +30,15 @@ pub(crate) struct Seat {
 pub(crate) enum Fault {
     /// The nickname is empty, longer than [`NICK_MAX`], or has control characters.
     Nick,
-    /// The same of the room's name and [`ROOM_MAX`].
+    /// The room's name is empty, longer than [`ROOM_MAX`], or has control characters.
     Room,
-    /// The same of what is said and [`TEXT_MAX`].
+    /// The message is empty, longer than [`TEXT_MAX`], or has control characters.
     Text,
     /// There are [`ROOMS_MAX`] rooms already.
     TooManyRooms,
 }
 
-/// What clients get.
+/// A message from the chat server to a client.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event<'a> {
@@ -46,9 +46,9 @@ pub(crate) enum Event<'a> {
     Welcome {
         /// The room.
         room: &'a str,
-        /// Its nickname, with a number if the room has that nickname already.
+        /// The client's nickname. It has a number if the room already has that nickname.
         nick: &'a str,
-        /// The nicknames of everyone in the room, its own included, in order of arrival.
+        /// The nicknames of everyone in the room, with the client's own, in order of arrival.
         people: Vec<&'a str>,
     },
     /// Somebody else has joined.
@@ -89,7 +89,7 @@ struct Person {
 }
 
 impl Rooms {
-    /// Joins `room`, which is created if it is new. The line is [`Event::Welcome`], for the client itself.
+    /// Joins `room`, which is created if it is new. The result has an [`Event::Welcome`] line for the client itself.
     pub(crate) fn join(self: &Arc<Self>, room: &str, nick: &str) -> Result<(Seat, Utf8Bytes), Fault> {
         let room = bounded(room, ROOM_MAX).ok_or(Fault::Room)?;
         let nick = bounded(nick, NICK_MAX).ok_or(Fault::Nick)?;
@@ -130,7 +130,7 @@ impl Rooms {
         ))
     }
 
-    /// Rooms with someone in them.
+    /// The number of rooms with people in them.
     #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.inner.lock().rooms.len()
@@ -149,7 +149,7 @@ impl Seat {
         Ok(())
     }
 
-    /// The next line of the room. `None`: [`LINES_MAX`] lines were waiting, so the room has dropped this seat.
+    /// The next line of the room. `None` if [`LINES_MAX`] lines were waiting and the room has dropped this seat.
     pub(crate) async fn next_line(&mut self) -> Option<Utf8Bytes> {
         self.lines.recv().await
     }
@@ -172,7 +172,7 @@ impl Drop for Seat {
 }
 
 impl Event<'_> {
-    /// As it is sent.
+    /// The event as the text that is sent.
     pub(crate) fn line(&self) -> Utf8Bytes {
         serde_json::to_string(self)
             .expect("strings and lists of strings can always be written as JSON")
@@ -191,7 +191,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Queues a line for everyone. People whose queue is full are dropped, and the others get [`Event::Left`].
+/// Queues a line for everyone. People whose queue is full are dropped, and the other people get [`Event::Left`].
 fn broadcast(people: &mut Vec<Person>, line: &Utf8Bytes) {
     let mut dropped = Vec::new();
     people.retain(|person| {
@@ -221,15 +221,15 @@ fn bounded(text: &str, max: usize) -> Option<&str> {
     fits.then_some(text)
 }
 
-/// Characters of a nickname at most, before its number.
+/// The most characters of a nickname, without its number.
 pub(crate) const NICK_MAX: usize = 24;
-/// Characters of a room's name at most.
+/// The most characters of a room's name.
 pub(crate) const ROOM_MAX: usize = 32;
-/// Characters of a message at most.
+/// The most characters of a message.
 pub(crate) const TEXT_MAX: usize = 500;
-/// Rooms at once.
+/// The most rooms at once.
 pub(crate) const ROOMS_MAX: usize = 64;
-/// Lines that are queued for one client at most.
+/// The most lines that are queued for one client.
 pub(crate) const LINES_MAX: usize = 64;
 
 #[cfg(test)]
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn people_hear_who_comes_speaks_and_goes_in_their_own_room_only() {
+    fn people_get_joins_messages_and_leaves_of_their_own_room_only() {
         let rooms = Arc::new(Rooms::default());
         let (mut ada, welcome) = rooms.join("lobby", " ada ").unwrap();
         assert_eq!(
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_is_let_go_and_the_others_hear_it() {
+    fn a_person_who_does_not_read_is_dropped_and_the_others_are_told() {
         let rooms = Arc::new(Rooms::default());
         let (mut slow, _) = rooms.join("lobby", "slow").unwrap();
         let (mut quick, _) = rooms.join("lobby", "quick").unwrap();

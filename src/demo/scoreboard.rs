@@ -1,4 +1,4 @@
-//! What the sockets of a flood have come to.
+//! The results of a flood's sockets.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::shape::Shape;
 
-/// The results of the flood that is running, or of the last one; shared by its tasks.
+/// The results of the running flood, or of the last one. The tasks of a flood share them.
 #[derive(Debug, Default)]
 pub(crate) struct Scoreboard {
     inner: Mutex<Inner>,
@@ -25,13 +25,13 @@ struct Inner {
 /// How far a flood has come.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Progress {
-    /// Milliseconds until it is over; 0 when none is running.
+    /// Milliseconds until the flood is over; 0 if none is running.
     pub left_ms: u64,
-    /// One for each shape; none before the first flood.
+    /// One result for each shape; empty before the first flood.
     pub shapes: Vec<ShapeResult>,
 }
 
-/// What the sockets of one shape have come to.
+/// The results of the sockets of one shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ShapeResult {
     /// The shape's word.
@@ -44,12 +44,13 @@ pub(crate) struct ShapeResult {
     pub admitted: u32,
     /// Tunnels that are open now.
     pub open: u32,
-    /// How sockets were refused or ended, and how many of each: the status with its reason, or the close code with its own.
+    /// How sockets were refused or ended, and how many in each way. A refusal is a status with its reason; an end is a close
+    /// code with its reason.
     pub heard: BTreeMap<String, u32>,
 }
 
 impl Scoreboard {
-    /// Begins a flood that ends then. `false`: one is running.
+    /// Begins a flood that ends at `ends`. Returns `false`, and does nothing, if a flood is running.
     pub(crate) fn begin(&self, ends: Instant) -> bool {
         let mut inner = self.inner.lock();
         if inner.ends.is_some() {
@@ -60,7 +61,7 @@ impl Scoreboard {
         true
     }
 
-    /// The running flood is over.
+    /// Records that the running flood is over.
     pub(crate) fn end(&self) {
         self.inner.lock().ends = None;
     }
@@ -78,7 +79,7 @@ impl Scoreboard {
             .map_or(Duration::ZERO, |ends| ends.saturating_duration_since(now));
         Progress {
             left_ms: match inner.ends {
-                // At its end it still has to close its sockets.
+                // A flood whose time is over still has to close its sockets, so it counts as running.
                 Some(_) => u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1),
                 None => 0,
             },
@@ -104,7 +105,7 @@ impl ShapeResult {
         }
     }
 
-    /// As a line of text.
+    /// The result as a line of text.
     pub(crate) fn line(&self) -> String {
         let heard: Vec<_> = self
             .heard

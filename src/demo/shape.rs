@@ -2,27 +2,28 @@
 
 use std::net::Ipv4Addr;
 
-/// The shapes that floods of chat servers have in the field.
+/// The shapes of real floods of chat servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// Twelve within 800 ms from one address, which then stay.
+    /// Twelve connections from one address, opened within 800 ms, which then stay.
     Burst,
-    /// Many addresses with two sockets each: one connects and sends nothing, the other one is upgraded and then sends
+    /// Many addresses with two sockets each. One socket connects and sends nothing. The other one is upgraded and then sends
     /// nothing, not even a pong.
     Silent,
     /// One address that dials, is admitted, closes and dials again.
     Dialler,
-    /// One address that sends far too many messages, comes back when it is closed, and in the end sends one far too long.
+    /// One address that sends far too many messages and comes back after each close. At the end it sends a message that is
+    /// far too long.
     Talker,
     /// One address that sends the same message at a steady pace, within the limit.
     Metronome,
 }
 
 impl Shape {
-    /// All of them, in the order of declaration.
+    /// All shapes, in the order of declaration.
     pub(super) const ALL: [Self; 5] = [Self::Burst, Self::Silent, Self::Dialler, Self::Talker, Self::Metronome];
 
-    /// The word for it, in the page's JSON.
+    /// The word for the shape in the page's JSON.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Burst => "burst",
@@ -33,7 +34,7 @@ impl Shape {
         }
     }
 
-    /// Its tasks, each with its address and its number. No address is the page's own.
+    /// The tasks of the shape, each with its address and its number. No task has the page's own address.
     pub(super) fn sockets(self) -> impl Iterator<Item = (Self, Ipv4Addr, u8)> {
         let tasks = match self {
             Self::Burst => BURST,
@@ -53,7 +54,7 @@ impl Shape {
     }
 }
 
-/// Sockets of a burst.
+/// The number of sockets of a burst.
 pub(super) const BURST: u8 = 12;
-/// Addresses of silent sockets, each of which has two.
+/// The number of addresses with silent sockets. Each address has two sockets.
 pub(super) const SILENT: u8 = 30;

@@ -52,7 +52,7 @@ async fn start() -> SocketAddr {
 }
 
 #[tokio::test]
-async fn two_people_talk() {
+async fn two_people_get_each_others_messages() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
     let mut bob = Person::join(chat, "lobby", "bob").await;
@@ -64,7 +64,7 @@ async fn two_people_talk() {
 }
 
 #[tokio::test]
-async fn the_leave_line_comes_however_a_socket_ends() {
+async fn the_leave_line_comes_after_a_close_a_fin_and_a_reset() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
     for how in ["close", "fin", "reset"] {
@@ -81,7 +81,7 @@ async fn the_leave_line_comes_however_a_socket_ends() {
 }
 
 #[tokio::test]
-async fn who_joins_again_changes_rooms() {
+async fn a_second_join_changes_rooms() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
     let mut bob = Person::join(chat, "lobby", "bob").await;
@@ -95,7 +95,7 @@ async fn who_joins_again_changes_rooms() {
 }
 
 #[tokio::test]
-async fn what_is_not_understood_is_answered_and_changes_nothing() {
+async fn a_message_that_is_not_understood_is_answered_and_changes_nothing() {
     let chat = start().await;
     let mut ada = Person::connect(chat).await;
     for message in [
@@ -115,7 +115,7 @@ async fn what_is_not_understood_is_answered_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_oversized_message_ends_its_sender_only() {
+async fn an_oversized_message_ends_only_the_senders_connection() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
     let mut bob = Person::join(chat, "lobby", "bob").await;
@@ -128,13 +128,13 @@ async fn an_oversized_message_ends_its_sender_only() {
 async fn a_reader_that_never_reads_is_dropped() {
     let chat = start().await;
     let mut ada = Person::join(chat, "lobby", "ada").await;
-    // Its kernel takes little, so that it doesn't take megabytes until the chat server has to wait.
+    // The receive buffer is small, so that the chat server soon has to wait, and not only after megabytes.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let slow = Person::upgrade(socket.connect(chat).await.unwrap(), chat).await;
     let slow = slow.joined("lobby", "slow").await;
     ada.hears().await;
-    // Far more than the kernel buffers for one socket.
+    // In total, this is far more than the kernel buffers for one socket.
     let text = "x".repeat(super::super::rooms::TEXT_MAX);
     for _ in 0..40_000 {
         ada.send(&json!({"say": text})).await;
