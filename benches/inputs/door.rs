@@ -1,4 +1,4 @@
-//! A zone with an admission of its own, where clients by number ask to be let in.
+//! A zone with an admission of its own. Numbered clients ask to be admitted.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -9,7 +9,7 @@ use wsguard::limit::admission::{Admission, Full, Granted, Request, ZoneCounts};
 use wsguard::limit::key::{ClientKey, Prefixes};
 use wsguard::limit::rules::{ClientRules, Rate, ZoneRules};
 
-/// The zone, empty at first.
+/// The zone. No client is in it at first.
 pub struct Door {
     admission: Arc<Admission>,
     zone: Arc<ZoneCounts>,
@@ -18,7 +18,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Remembers so many clients. The zone and the process take whoever comes.
+    /// A zone whose client table has room for this many clients. The zone and the process have no limit of their own.
     pub fn new(table_size: u32, client: ClientRules) -> Self {
         let opened = Instant::now();
         let admission = Admission::new(table_size, opened);
@@ -30,7 +30,7 @@ impl Door {
         }
     }
 
-    /// Client `number` asks, so long after the door was opened.
+    /// Asks for client `number`, at the time `after` since the door was opened.
     pub fn ask(&self, number: u32, after: Duration) -> Result<Granted, Full> {
         let request = Request {
             zone: &self.zone,
@@ -47,15 +47,17 @@ impl Door {
         self.admission.admit(request, self.opened + after)
     }
 
-    /// Every client below `count` comes once and goes, and is remembered where the rules have a rate.
+    /// Admits every client below `count` once and lets it leave. If the rules have a rate, the table remembers each of
+    /// them.
     pub fn know(&self, count: u32) {
         for number in 0..count {
-            drop(self.ask(number, Duration::ZERO).expect("nobody came before"));
+            drop(self.ask(number, Duration::ZERO).expect("this is its first visit"));
         }
     }
 }
 
-/// What a client may by default: entries outlive their last connection, because its token has to come back.
+/// The default limits of a client. Entries outlive their last connection, because the client's token has to come back
+/// first.
 pub const BY_DEFAULT: ClientRules = ClientRules {
     per_ip: Some(50),
     rate: Some(Rate {

@@ -1,6 +1,6 @@
 //! Frames as a client sends them.
 
-/// So many text frames of 32 bytes.
+/// This many text frames of 32 bytes.
 pub fn small(count: usize) -> Vec<u8> {
     let mut frame = vec![0x81, 0x80 | 32];
     frame.extend([0x5a; 4 + 32]);

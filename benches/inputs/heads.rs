@@ -30,7 +30,7 @@ pub const BROWSER: &[u8] = b"GET /chat/rooms/general?token=4f9d0c3a7be14d0e9a5b&
     Sec-WebSocket-Protocol: chat.v2, chat.v1\r\n\
     \r\n";
 
-/// An upgrade with so many headers, at least five, as one behind several proxies has them.
+/// An upgrade with this many headers, at least five, like one that came through several proxies.
 pub fn with_headers(count: usize) -> Vec<u8> {
     let mut head = String::from(
         "GET /chat HTTP/1.1\r\n\

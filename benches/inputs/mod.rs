@@ -1,4 +1,4 @@
-//! What the benches of the parts are given.
+//! The inputs of the benches of the parts.
 
 pub mod door;
 pub mod frames;

@@ -1,9 +1,9 @@
 //! Admission, and with it the client table.
 //!
-//! The table hashes by a seed that differs in every process, so where clients fall, and what they cost, differs too: many
-//! of them are counted as one. [`CLIENTS`] bring each of its 64 shards to 320 entries, give or take 18, far from the 224
-//! and the 448 at which it grows: under nearly every seed it grows equally often. Twenty runs lay within 0.1 % of one
-//! another, those into a full table within 1 %.
+//! The table hashes by a seed that differs in every process. So the places of the clients, and their costs, differ too,
+//! and many clients are counted as one. [`CLIENTS`] bring each of its 64 shards to 320 entries, give or take 18. That
+//! is far from the 224 and the 448 at which it grows: under nearly every seed it grows equally often. Twenty runs lay
+//! within 0.1 % of one another, and those into a full table within 1 %.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::inputs::door::{BY_DEFAULT, Door};
 
 const CLIENTS: u32 = 20_480;
 
-// Each asks once, is let in and goes.
+// Each client asks once, is admitted and leaves.
 #[library_benchmark]
 #[bench::new_clients(Door::new(CLIENTS, BY_DEFAULT))]
 #[bench::new_clients_without_rate(Door::new(CLIENTS, WITHOUT_RATE))]
@@ -28,7 +28,7 @@ fn admit_and_close(door: Door) -> Door {
     door
 }
 
-// Each makes the table forget another.
+// Each client makes the table forget another one.
 #[library_benchmark]
 #[bench::new_clients(known(CLIENTS))]
 fn admit_into_full_table(door: Door) -> Door {

@@ -1,4 +1,4 @@
-//! Token buckets. A thousand calls each: of one alone the call would be the greater part.
+//! Token buckets. Each benchmark makes a thousand calls: if it made one, the call itself would be most of the cost.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;

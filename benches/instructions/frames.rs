@@ -1,4 +1,4 @@
-//! Following frames.
+//! The frame scanner.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! From the bytes of a request to the bytes for the server.
+//! From the bytes of a client's request to the bytes of the request for the server.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,4 +1,5 @@
-//! How many instructions the pure parts take, counted by valgrind: the same on a busy machine as on an idle one.
+//! How many instructions the pure parts take, counted by valgrind. The count is the same on a busy machine as on an
+//! idle one.
 //!
 //! ```sh
 //! python3 benches/instructions/check.py           # counts, and compares with baseline.json
@@ -6,10 +7,11 @@
 //! cargo bench --bench instructions                # counts, and compares with the last time on this machine
 //! ```
 //!
-//! Needs valgrind and, on the PATH, the `gungraun-runner` of the version that `Cargo.lock` has of gungraun; `.ci/run install
-//! instructions` brings both and checks. Does nothing under `cargo test --benches`, which is to need neither.
+//! The benches need valgrind and, on the PATH, `gungraun-runner` in the version that `Cargo.lock` has of gungraun.
+//! `.ci/run install instructions` installs both and checks them. Under `cargo test --benches`, which must need neither,
+//! nothing is done.
 //!
-//! What is asserted within a benchmark keeps a part that does nothing from passing for a fast one.
+//! The assertions within a benchmark make sure that a part that does nothing is not taken for a fast one.
 
 mod admissions;
 mod buckets;
@@ -18,7 +20,7 @@ mod heads;
 #[path = "../inputs/mod.rs"]
 mod inputs;
 
-/// gungraun's own main, which is private to where it stands.
+/// This module has gungraun's own main, which is private to it.
 mod counting {
     use crate::admissions::admission;
     use crate::buckets::bucket;
@@ -33,7 +35,7 @@ mod counting {
 }
 
 fn main() {
-    // Given by cargo, or by gungraun when it runs one benchmark.
+    // cargo passes the first argument. gungraun passes the second one when it runs one benchmark.
     if std::env::args().any(|arg| arg == "--bench" || arg == "--gungraun-run") {
         counting::run();
     } else {

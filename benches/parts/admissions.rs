@@ -11,7 +11,7 @@ use crate::dice::Dice;
 use crate::inputs::door::Door;
 use crate::threads::both_at_once;
 
-/// Tables of each size in turn.
+/// Measures tables of each size in turn.
 pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
     let mut group = criterion.benchmark_group("admission");
     for &size in sizes {
@@ -22,7 +22,7 @@ pub fn measure(criterion: &mut Criterion, sizes: &[u32]) {
             let [dice, _] = &mut dice;
             bencher.iter(|| visit(&door, pick(dice, size)));
         });
-        // What each thread takes for one of its own while the other is at it too.
+        // The time that each thread takes for one visit while the other thread makes visits too.
         group.bench_function(BenchmarkId::new("known client, two threads", size), |bencher| {
             bencher.iter_custom(|rounds| both_at_once(&mut dice, rounds, |dice| visit(&door, pick(dice, size))));
         });
@@ -54,7 +54,7 @@ fn pick(dice: &mut Dice, of: u32) -> u32 {
     dice.between(0, of - 1)
 }
 
-/// Entries stay, as under the defaults, but time may stand still: nobody runs out of tokens.
+/// Entries stay, as under the defaults. No client runs out of tokens, although the time stands still.
 const TIRELESS: ClientRules = ClientRules {
     per_ip: Some(50),
     rate: Some(Rate {

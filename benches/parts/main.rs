@@ -1,4 +1,4 @@
-//! How long the pure parts take, and the client table up to a million clients.
+//! How long the pure parts take. The client table is measured with up to a million clients.
 //!
 //! ```sh
 //! cargo bench --bench parts                       # minutes
@@ -6,8 +6,8 @@
 //! cargo bench --bench parts -- admission/known    # those whose name has it
 //! ```
 //!
-//! Times are of this machine and of this hour; what must not become slower is held by `benches/instructions`. Under
-//! `cargo test --benches` each is done once and nothing is measured.
+//! The times hold for this machine at this hour. `benches/instructions` makes sure that nothing becomes slower. Under
+//! `cargo test --benches` each part runs once and nothing is measured.
 
 mod admissions;
 mod buckets;
@@ -33,8 +33,8 @@ fn main() -> io::Result<()> {
     } else {
         &[1_000]
     };
-    // First, because what others have freed would be used again and not be seen.
-    memory::tell(clients.last().copied().unwrap_or_default())?;
+    // This comes first: memory that other benches have freed would be used again, and would not be measured.
+    memory::print_bytes_per_client(clients.last().copied().unwrap_or_default())?;
 
     let mut criterion = Criterion::default().configure_from_args();
     heads::measure(&mut criterion);

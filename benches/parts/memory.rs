@@ -1,12 +1,12 @@
-//! What a client costs that is gone and not yet forgotten.
+//! The memory that the table holds for a client that has left and is not forgotten yet.
 
 use std::{fs, io};
 
 use crate::inputs::door::{BY_DEFAULT, Door};
 
-/// Prints the bytes an idle client takes where there are so many: of all that the table and the allocator have by then,
-/// with what they keep in reserve. So it depends on how full the table just is.
-pub fn tell(clients: u32) -> io::Result<()> {
+/// Prints the bytes that an idle client takes in a table of this many clients. It divides all memory that the table and
+/// the allocator hold by then, with their reserves. So the result depends on how full the table is at that moment.
+pub fn print_bytes_per_client(clients: u32) -> io::Result<()> {
     let door = Door::new(clients, BY_DEFAULT);
     let before = pss()?;
     door.know(clients);

@@ -1,4 +1,4 @@
-//! The pending room: each measure is one newcomer that takes a seat, and the end of a seat.
+//! The pending room. Each measure is one newcomer that takes a seat, and the end of a seat.
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -34,7 +34,7 @@ pub fn measure(criterion: &mut Criterion) {
     });
 }
 
-/// The seats that one thread holds in a room, from the one that has waited longest on.
+/// The seats that one thread holds in a room. The one that has waited longest is first.
 struct Waiting {
     room: Arc<PendingRoom>,
     seats: VecDeque<Pending>,
@@ -43,7 +43,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// A room of `max` seats, of which silent clients hold so many.
+    /// A room of `max` seats, `held` of which silent clients hold.
     fn new(max: u32, held: u32, now: Instant) -> Self {
         let rules = PendingRules {
             max,
@@ -63,7 +63,7 @@ impl Waiting {
         waiting
     }
 
-    /// The same room with the same seats, of which each thread holds every other one.
+    /// Splits the seats of the room between two threads: each holds every other one.
     fn shared_by_two(self) -> [Self; 2] {
         let mut halves = [1, 2].map(|seed| Self {
             room: Arc::clone(&self.room),
@@ -84,7 +84,7 @@ impl Waiting {
     fn give_way_to_newcomer(&mut self) {
         let newcomer = self.newcomer();
         self.seats.push_back(newcomer);
-        // Where two threads come at once, the seat that has ended may be the other's.
+        // If two threads come at once, the seat that has ended may be the other thread's.
         while self.seats.front().is_some_and(|seat| seat.ended().is_some()) {
             self.seats.pop_front();
         }
@@ -99,8 +99,8 @@ impl Waiting {
     }
 }
 
-/// `max_pending` by default.
+/// The default of `max_pending`.
 const SEATS: u32 = 10_000;
 
-/// Most of them have one seat, as in a flood from many addresses.
+/// Most clients have one seat, as in a flood from many addresses.
 const CLIENTS: u32 = 1_000_000;

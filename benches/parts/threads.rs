@@ -1,10 +1,11 @@
-//! Threads that contend.
+//! Two threads that contend for the same data.
 
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Two threads `act` so often each, at the same time, each with a state of its own. Returns how long the slower one took.
+/// Runs `act` on two threads at the same time, `rounds` times on each, and each with a state of its own. Returns how
+/// long the slower thread took.
 pub fn both_at_once<S: Send>(states: &mut [S; 2], rounds: u64, act: impl Fn(&mut S) + Sync) -> Duration {
     let start = Barrier::new(states.len());
     thread::scope(|scope| {

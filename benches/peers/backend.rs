@@ -1,6 +1,6 @@
-//! The server behind a proxy, in a process of its own. What it does on a connection stands in the request's target:
-//! `/echo` says every message again, `/up/N` takes N bytes and says so, `/down/N` gives N bytes once it is asked to,
-//! `/refuse` is answered 429.
+//! The server behind a proxy, in a process of its own. The target of a request says what happens on the connection:
+//! `/echo` echoes every message, `/up/N` takes N bytes and then sends [`DONE`], `/down/N` sends N bytes after the
+//! client has sent something, and `/refuse` is answered 429.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -51,10 +51,10 @@ pub fn serve(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// What all connections share.
+/// The buffers that all connections share.
 struct Kit {
     buffer: Vec<u8>,
-    /// By the size of the payload.
+    /// Answers by the size of their payload.
     answers: HashMap<u64, Vec<u8>>,
     block: Block,
 }
@@ -76,7 +76,7 @@ enum Stage {
         sent: usize,
         asked: bool,
     },
-    /// Our FIN is sent.
+    /// Our FIN has been sent.
     Ended,
 }
 
@@ -89,7 +89,7 @@ impl Talk {
         }
     }
 
-    /// False when it is over.
+    /// Handles an event. Returns false if the connection is over.
     fn step(&mut self, event: Event, kit: &mut Kit) -> io::Result<bool> {
         if event.writable {
             self.flush()?;
@@ -183,15 +183,15 @@ impl Talk {
         self.send(answer.as_bytes())
     }
 
-    fn repeat(&mut self, said: Frame, answers: &mut HashMap<u64, Vec<u8>>) -> io::Result<()> {
-        if said.opcode == CLOSE {
+    fn repeat(&mut self, message: Frame, answers: &mut HashMap<u64, Vec<u8>>) -> io::Result<()> {
+        if message.opcode == CLOSE {
             self.send(&frame(CLOSE, &1000_u16.to_be_bytes()))?;
             self.stage = Stage::Ended;
             return self.stream.shutdown(Shutdown::Write);
         }
-        let size = usize::try_from(said.size).map_err(io::Error::other)?;
+        let size = usize::try_from(message.size).map_err(io::Error::other)?;
         let answer = answers
-            .entry(said.size)
+            .entry(message.size)
             .or_insert_with(|| frame(BINARY, &vec![b'a'; size]));
         self.send(answer)
     }
@@ -241,6 +241,6 @@ fn write_now(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<Option<usize>> 
     }
 }
 
-/// What follows `/up/N`: a message of a size that no other scenario uses.
+/// The message that follows the bytes of `/up/N`. No other scenario uses a message of this size.
 pub const DONE: &[u8] = b"done";
 const LISTENER: usize = usize::MAX;

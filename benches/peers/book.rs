@@ -1,4 +1,4 @@
-//! What was measured.
+//! The results of the measurements.
 
 use std::collections::BTreeMap;
 
@@ -6,15 +6,15 @@ use crate::contender::Contender;
 use crate::meter::Cost;
 use crate::scenario::Scenario;
 
-/// All of it, in the order in which it came.
+/// All results, in the order in which they came.
 #[derive(Debug, Default)]
 pub struct Book {
     pub rows: Vec<Row>,
-    /// What could not be measured, and why.
+    /// The measurements that failed, and why.
     pub faults: Vec<String>,
 }
 
-/// One figure, of everybody who has it.
+/// One figure, for each contender that has it.
 #[derive(Debug)]
 pub struct Row {
     pub name: String,
@@ -22,15 +22,15 @@ pub struct Row {
     pub cells: BTreeMap<Contender, Cell>,
 }
 
-/// By round. Rounds are missing where something broke.
+/// The values of one contender by round. Rounds are missing if something broke.
 #[derive(Debug, Default)]
 pub struct Cell {
     pub values: BTreeMap<usize, f64>,
-    /// The CPU of the whole machine.
+    /// The CPU time of the whole machine.
     pub machine: BTreeMap<usize, f64>,
 }
 
-/// What one measurement came to.
+/// The result of one measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
     what: &'static str,
@@ -65,7 +65,8 @@ impl Book {
 }
 
 impl Row {
-    /// What stands for all rounds. Whatever disturbs a handshake makes it dearer, so that its lowest round is the truest.
+    /// The value that stands for all rounds. Any disturbance makes a handshake more expensive, so the lowest round is
+    /// the most accurate one for it.
     pub fn value(&self, of: Contender) -> Option<f64> {
         let cell = self.cells.get(&of)?;
         if self.is_by_lowest() {
@@ -75,8 +76,8 @@ impl Row {
         }
     }
 
-    /// How many times as dear as another it is: the median of the rounds' ratios, since only what was measured side by
-    /// side can be compared. Where nearly nothing was used, or less than before, there is none.
+    /// The cost of one contender relative to another: the median of the ratios of the rounds, since only values that
+    /// were measured side by side can be compared. `None` if nearly nothing was used, or if less was used than before.
     pub fn ratio(&self, of: Contender, to: Contender) -> Option<f64> {
         if self.is_by_lowest() {
             return divided(self.value(of)?, self.value(to)?);
@@ -90,7 +91,7 @@ impl Row {
         median(&ratios)
     }
 
-    /// The cheapest of those that are no floor.
+    /// The peer with the lowest cost. The relay is no peer.
     pub fn best_peer(&self) -> Option<Contender> {
         let peers = self.cells.keys().copied().filter(|contender| contender.is_peer());
         peers
@@ -114,7 +115,7 @@ impl Cell {
 }
 
 impl Figure {
-    /// A plain number.
+    /// A figure that is a plain number.
     pub fn of(what: &'static str, unit: &'static str, value: f64) -> Self {
         Self {
             what,
@@ -154,7 +155,7 @@ fn divided(one: f64, other: f64) -> Option<f64> {
     (one > NOTHING && other > NOTHING).then(|| one / other)
 }
 
-/// The middle one, or between the two that are.
+/// The median: the middle value, or the mean of the two middle ones.
 pub fn median<'a>(values: impl IntoIterator<Item = &'a f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().copied().collect();
     values.sort_by(f64::total_cmp);
@@ -162,5 +163,5 @@ pub fn median<'a>(values: impl IntoIterator<Item = &'a f64>) -> Option<f64> {
     Some(f64::midpoint(values[low], values[high]))
 }
 
-/// Less than any figure that stands for something.
+/// Below this value a figure means nothing.
 const NOTHING: f64 = 0.05;

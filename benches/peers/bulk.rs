@@ -1,4 +1,4 @@
-//! Large messages one way, on a few connections, as fast as they go through.
+//! Large messages in one direction, on a few connections, as fast as they go through.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use crate::frames::{BINARY, frame, masked};
 use crate::poller::Poller;
 use crate::socket::{reset, swallow, waits};
 
-/// Which way.
+/// The direction of the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Up,
@@ -22,7 +22,7 @@ pub enum Way {
 pub struct Bulk {
     way: Way,
     lanes: Vec<Lane>,
-    /// Of each.
+    /// The bytes that each connection moves.
     total: usize,
     block: Block,
 }
@@ -35,7 +35,7 @@ struct Lane {
 }
 
 impl Bulk {
-    /// Opens them; some `bytes` are to go over all together.
+    /// Opens the connections. Together they will move about `bytes` bytes.
     pub fn open(way: Way, to: SocketAddr, bytes: usize) -> anyhow::Result<Self> {
         let block = match way {
             Way::Up => Block::new(|payload| masked(BINARY, payload)),
@@ -59,7 +59,7 @@ impl Bulk {
         })
     }
 
-    /// Moves all of it; how many bytes there were.
+    /// Moves all bytes, and returns their number.
     pub fn run(mut self) -> anyhow::Result<usize> {
         let (done, go) = (frame(BINARY, DONE).len(), masked(BINARY, b"go"));
         let (to_send, to_get) = match self.way {
@@ -93,7 +93,7 @@ impl Bulk {
         for lane in self.lanes {
             reset(lane.stream);
         }
-        // The other side has to see it before it is at rest.
+        // The other side has to see the reset before it is at rest.
         std::thread::sleep(Duration::from_millis(10));
         Ok(moved)
     }
@@ -133,23 +133,23 @@ impl From<TcpStream> for Lane {
     }
 }
 
-/// A few equal frames, of which any part of a long stream of them can be taken.
+/// A few equal frames. Any part of a long stream of such frames can be taken from them.
 #[derive(Debug)]
 pub struct Block(Vec<u8>);
 
 impl Block {
-    /// Messages of 64 KiB, as `frame` makes one.
+    /// A block of messages of 64 KiB. `frame` makes a frame of a payload.
     pub fn new(frame: impl Fn(&[u8]) -> Vec<u8>) -> Self {
         Self(frame(&vec![b'b'; MESSAGE]).repeat(FRAMES))
     }
 
-    /// What comes next, where `sent` bytes of `total` are gone: as much as can be had in one piece.
+    /// The bytes that follow when `sent` bytes of `total` have been sent: as many as there are in one piece.
     pub fn rest(&self, sent: usize, total: usize) -> &[u8] {
         let at = sent % self.0.len();
         &self.0[at..self.0.len().min(at + total - sent)]
     }
 
-    /// About so many bytes, without a broken frame at the end.
+    /// A length of at least `bytes` that ends at the end of a frame.
     fn whole_frames(&self, bytes: usize) -> usize {
         let frame = self.0.len() / FRAMES;
         bytes.div_ceil(frame) * frame

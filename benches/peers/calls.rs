@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::meter::Meter;
 
-/// Counts while it lives.
+/// A count of system calls under way. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Counting {
     strace: Child,
@@ -20,7 +20,7 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Counting when it returns.
+    /// Begins to count. The count has begun when this returns.
     pub fn begin(strace: &Path, meter: &Meter) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut command = Command::new(strace);
@@ -44,12 +44,12 @@ impl Counting {
         Ok(counting)
     }
 
-    /// All that were made meanwhile.
+    /// Ends the count. Returns the number of system calls that were made.
     pub fn end(mut self) -> anyhow::Result<f64> {
         kill_process(Pid::from_child(&self.strace), Signal::INT)?;
         self.strace.wait()?;
         let text = fs::read_to_string(table(&self.folder)).context("strace left no table")?;
-        // % time, seconds, usecs/call, calls, perhaps errors, and the name.
+        // The fields of a line: % time, seconds, usecs/call, calls, perhaps errors, and the name.
         text.lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
             .find(|fields| fields.last() == Some(&"total"))
@@ -60,7 +60,7 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        // Asked to end, it lets go of what it holds. It has most likely ended by itself.
+        // strace detaches from the processes when it is asked to end. It has most likely ended already.
         if matches!(self.strace.try_wait(), Ok(None)) {
             let _gone = kill_process(Pid::from_child(&self.strace), Signal::INT);
         }

@@ -1,4 +1,4 @@
-//! The figures as a picture: bars, with wsguard as the measure.
+//! The figures as a picture: bars relative to wsguard's.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::machine::Machine;
 use crate::table::number;
 use crate::target::Target;
 
-/// An SVG of all figures that have a target and somebody to compare with.
+/// An SVG of all figures that have a target and a peer to compare with.
 pub fn text(machine: &Machine, book: &Book) -> String {
     let rows: Vec<&Row> = book.rows.iter().filter(|row| is_drawn(row)).collect();
     let bars: u32 = rows.iter().map(|row| count(row)).sum();
@@ -70,7 +70,7 @@ fn bar(contender: Contender, ratio: f64, value: f64, y: u32) -> String {
     let is_cut = ratio > MOST;
     let length = (ratio.clamp(0.0, MOST) * f64::from(UNIT)).max(1.0);
     let more = if is_cut { " \u{2192}" } else { "" };
-    // Beyond the line, which would else go through it.
+    // The label stands beyond the line, which would otherwise go through it.
     let label = f64::from(LEFT) + length.max(f64::from(UNIT)) + 6.0;
     let (middle, thick) = (y + BAR - 4, BAR - 3);
     format!(
@@ -84,7 +84,7 @@ fn bar(contender: Contender, ratio: f64, value: f64, y: u32) -> String {
     )
 }
 
-/// Where nothing is left over, or nearly so, a ratio means nothing.
+/// Whether the row gets bars. A ratio means nothing if wsguard's figure is zero.
 fn is_drawn(row: &Row) -> bool {
     let ours = row.value(Contender::Wsguard);
     Target::of(&row.name).is_some() && count(row) > 1 && ours.is_some_and(|value| value > 0.0)
@@ -100,16 +100,16 @@ fn escaped(text: &str) -> String {
 }
 
 fn add(svg: &mut String, line: &str) {
-    // A String takes all of it.
+    // Writing to a String can't fail.
     let _ = writeln!(svg, "{line}");
 }
 
 const WIDTH: u32 = 760;
 const TOP: u32 = 60;
 const LEFT: u32 = 120;
-/// As long as wsguard's bar.
+/// The length of wsguard's bar.
 const UNIT: u32 = 120;
-/// Longer ones are cut.
+/// Longer bars are cut.
 const MOST: f64 = 4.2;
 const BAR: u32 = 15;
 const TITLE: u32 = 24;

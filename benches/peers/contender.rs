@@ -1,32 +1,33 @@
-//! Who is compared, and with which settings.
+//! The programs that are compared, and their settings.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
-/// One of them.
+/// A program with its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contender {
-    /// The floor.
+    /// A bare relay: the least that any proxy costs.
     Relay,
     Wsguard,
-    /// With every limit on messages, and pings, none of which is ever reached.
+    /// wsguard with every limit on messages, and pings. None of the limits is ever reached.
     WsguardLimits,
     Nginx,
-    /// With buffers that hold a large message.
+    /// nginx with buffers that hold a large message.
     NginxLarge,
     Haproxy,
     HaproxySplice,
 }
 
-/// What a scenario needs of a configuration beyond the usual.
+/// The settings that a scenario needs beyond the usual ones.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Need {
-    /// One address may have [`LIMIT`] connections, and hears 429 above that. It is what wsguard does anyway.
+    /// One address may have [`LIMIT`] connections, and gets 429 above that. wsguard does that by default.
     pub limit: bool,
-    /// A head may take a minute.
+    /// A client may take a minute to send a head.
     pub patience: bool,
-    /// Some thousand connections stay open; there must be descriptors for them, which wsguard else keeps for pending ones.
+    /// Some thousand connections stay open, and there must be descriptors for them. Otherwise wsguard would reserve
+    /// these for pending connections.
     pub crowd: bool,
 }
 
@@ -53,12 +54,12 @@ impl Contender {
         }
     }
 
-    /// Whether wsguard is measured against it.
+    /// Whether wsguard is measured against this contender.
     pub fn is_peer(self) -> bool {
         !matches!(self, Self::Relay | Self::Wsguard | Self::WsguardLimits)
     }
 
-    /// Its configuration file; the relay has none.
+    /// The configuration file of this contender. The relay has none.
     pub fn text(self, need: Need, front: SocketAddr, back: SocketAddr, folder: &Path) -> String {
         match self {
             Self::Relay => String::new(),
@@ -67,13 +68,13 @@ impl Contender {
             Self::Nginx => nginx(need, front, back, folder, ""),
             Self::NginxLarge => nginx(need, front, back, folder, NGINX_LARGE),
             Self::Haproxy => haproxy(need, front, back, 9500, ""),
-            // Pipes take descriptors too, and as many connections as else would leave none for them.
+            // Pipes take descriptors too. With the usual number of connections there would be none left for them.
             Self::HaproxySplice => haproxy(need, front, back, 4000, HAPROXY_SPLICE),
         }
     }
 }
 
-/// Its limits for a client stand at their defaults, in every scenario.
+/// The configuration of wsguard. Its limits for a client have their defaults in every scenario.
 fn wsguard(need: Need, front: SocketAddr, back: SocketAddr) -> String {
     let patience = if need.patience {
         "handshake_timeout = \"1m\"\n"
@@ -100,7 +101,7 @@ fn nginx(need: Need, front: SocketAddr, back: SocketAddr, folder: &Path, buffers
     };
     let mut temporary = String::new();
     for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
-        // A String takes all of it.
+        // Writing to a String can't fail.
         let _ = write!(temporary, "{kind}_temp_path {folder}/{kind}; ");
     }
     format!(
@@ -188,7 +189,7 @@ out_bytes_rate = "1GiB/s"
 strict_frames = true
 ping = "1h"
 "#;
-/// Open at once for one address: wsguard's default.
+/// The most connections that one address may have open at once: wsguard's default.
 pub const LIMIT: usize = 50;
 const NGINX_LARGE: &str = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;";
 const HAPROXY_SPLICE: &str = "option splice-auto\n    option splice-request\n    option splice-response";

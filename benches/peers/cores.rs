@@ -1,4 +1,4 @@
-//! Who runs where: the proxy has a core to itself, and whoever loads it never takes any of that.
+//! The core that each process runs on. The proxy has a core to itself, which the processes that load it never use.
 
 use anyhow::Context as _;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -9,12 +9,13 @@ pub struct Cores {
     pub proxy: usize,
     pub backend: usize,
     pub clients: usize,
-    /// How many there are for this process.
+    /// The number of cores that this process may use.
     pub count: usize,
 }
 
 impl Cores {
-    /// The last for the proxy, the first for the clients, and one for the backend if there are three.
+    /// The last core is for the proxy and the first one for the clients. If there are three, another one is for the
+    /// backend.
     pub fn find() -> anyhow::Result<Self> {
         let set = sched_getaffinity(None)?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect();
@@ -28,7 +29,7 @@ impl Cores {
     }
 }
 
-/// From here on the calling thread, and all that it starts, run there.
+/// Pins the calling thread, and everything that it starts from now on, to this core.
 pub fn pin_to(core: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);

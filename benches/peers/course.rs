@@ -1,5 +1,5 @@
-//! The runs, one after the other: a scenario's rounds are A B C D A B C D, so that whatever else the machine does hits
-//! everybody alike.
+//! The runs, one after the other. The rounds of a scenario go A B C D A B C D, so that whatever else the machine does
+//! affects all contenders alike.
 
 use std::net::SocketAddr;
 use std::thread::sleep;
@@ -21,7 +21,7 @@ use crate::scenario::{Counted, Scenario};
 use crate::storm::{Kind, Storm, occupy};
 use crate::tools::Tools;
 
-/// Everything that a run needs, and what has come of it.
+/// All that a run needs, and its results so far.
 #[derive(Debug)]
 pub struct Course<'a> {
     pub tools: &'a Tools,
@@ -31,7 +31,7 @@ pub struct Course<'a> {
 }
 
 impl Course<'_> {
-    /// All rounds of a scenario.
+    /// Runs all rounds of a scenario.
     pub fn run(&mut self, scenario: Scenario) {
         if matches!(scenario, Scenario::Calls(_)) && self.tools.strace.is_none() {
             return;
@@ -108,9 +108,10 @@ impl Course<'_> {
         Ok(Figure::seconds_a_gigabyte(proxy.meter.since(before)?, bytes))
     }
 
-    /// What it takes, and what is left for the moment when all has gone.
+    /// Measures the memory of `count` idle connections. Also returns the proxy without connections, so that the memory
+    /// that it keeps can be measured later.
     fn idle(&self, count: usize, proxy: Proxy) -> anyhow::Result<(Vec<Figure>, Rest)> {
-        // Pages of the program, and what it allocates once, belong to nobody's connection.
+        // Memory that the program takes once, at its first connections, is no connection's cost.
         let mut first = Crowd::open(proxy.front, 20)?;
         first.one_each(SMALL)?;
         first.one_each(LARGE)?;
@@ -134,7 +135,7 @@ impl Course<'_> {
         {
             sleep(rests);
             note("at rest")?;
-            // The first message of each ends the rest, the second comes at once.
+            // The first message ends each connection's rest. The second one follows at once.
             for what in ["message after it", "message after that"] {
                 let before = proxy.meter.read()?;
                 crowd.one_each(SMALL)?;
@@ -241,5 +242,5 @@ const SMALL: usize = 125;
 const LARGE: usize = 64 * 1024;
 const BUSY: usize = 100;
 const SETTLES: Duration = Duration::from_millis(300);
-/// Allocators give memory back with a delay, jemalloc within ten seconds.
+/// The wait before the memory is measured: allocators give memory back with a delay, jemalloc within ten seconds.
 const GIVES_BACK: Duration = Duration::from_secs(12);

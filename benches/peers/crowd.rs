@@ -1,4 +1,4 @@
-//! Many open connections, from as many addresses as it takes to stay under every limit for one.
+//! Many open connections. They come from many addresses, so that each address stays under every limit.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -12,7 +12,7 @@ use crate::poller::Poller;
 use crate::request::{head_size, status, upgrade};
 use crate::socket::{address, connect, read_now, waits};
 
-/// All of them, open.
+/// Many open connections.
 pub struct Crowd {
     members: Vec<Member>,
     poller: Poller,
@@ -23,12 +23,12 @@ struct Member {
     stream: TcpStream,
     sent: usize,
     got: usize,
-    /// It waits for the rest of an answer.
+    /// It waits for the rest of an echo.
     waits: bool,
 }
 
 impl Crowd {
-    /// So many open connections whose messages are said again.
+    /// Opens `count` connections whose messages are echoed.
     pub fn open(to: SocketAddr, count: usize) -> anyhow::Result<Self> {
         let mut crowd = Self {
             members: Vec::new(),
@@ -38,7 +38,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// So many now.
+    /// Opens more connections, until there are `count`.
     pub fn grow(&mut self, to: SocketAddr, count: usize) -> anyhow::Result<()> {
         for stream in open(to, self.members.len()..count, "/echo", resident)? {
             stream.set_nonblocking(true)?;
@@ -53,13 +53,13 @@ impl Crowd {
         Ok(())
     }
 
-    /// The first `count` of them send a message, wait for its echo, send the next, and so on for a while; each sends at
-    /// least one. Returns the number of echoes when all have come.
+    /// The first `count` connections send a message, wait for its echo, send the next one, and so on until `lasts` has
+    /// passed; each sends at least one. Returns the number of echoes when all have come.
     pub fn echo(&mut self, count: usize, size: usize, lasts: Duration) -> anyhow::Result<u64> {
         self.turn(0..count, &Message::new(size), lasts)
     }
 
-    /// Each of them sends one message, few at a time.
+    /// Each connection sends one message, a few connections at a time.
     pub fn one_each(&mut self, size: usize) -> anyhow::Result<()> {
         let message = Message::new(size);
         for begin in (0..self.members.len()).step_by(AT_ONCE) {
@@ -116,7 +116,7 @@ impl Member {
         Ok(())
     }
 
-    /// True when the echo is complete.
+    /// Reads what has come. Returns true when the echo is complete.
     fn hears(&mut self, message: &Message, buffer: &mut [u8], to_the_end: bool) -> anyhow::Result<bool> {
         let answer = &message.answer;
         loop {
@@ -141,7 +141,7 @@ impl Member {
     }
 }
 
-/// What is sent, and what comes back.
+/// A message, and its echo.
 #[derive(Debug)]
 pub struct Message {
     pub asked: Vec<u8>,
@@ -149,7 +149,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// With a payload of so many bytes.
+    /// A message with a payload of this many bytes.
     pub fn new(size: usize) -> Self {
         let payload = vec![b'a'; size];
         Self {
@@ -159,7 +159,8 @@ impl Message {
     }
 }
 
-/// Opens connections, numbered so, from whom `who` says; they are ones that wait.
+/// Opens a connection for each of `numbers`, from the address that `who` returns for the number. The sockets are
+/// blocking.
 pub fn open(
     to: SocketAddr,
     numbers: Range<usize>,
@@ -168,7 +169,7 @@ pub fn open(
 ) -> anyhow::Result<Vec<TcpStream>> {
     let numbers: Vec<usize> = numbers.collect();
     let mut streams = Vec::with_capacity(numbers.len());
-    // Not one by one, which takes a switch of process each; nor all, which no queue of a listener holds.
+    // One by one, each connection would take a switch of processes. All at once would not fit into a listener's queue.
     for some in numbers.chunks(AT_ONCE) {
         let begin = streams.len();
         for nth in some {
@@ -184,12 +185,12 @@ pub fn open(
     Ok(streams)
 }
 
-/// The address of the `nth` connection that stays: few come from each.
+/// The address of the `nth` connection that stays. Few connections come from each address.
 pub fn resident(nth: usize) -> Ipv4Addr {
     address(NET, nth / TO_AN_ADDRESS)
 }
 
-/// Waits for the 101 and nothing behind it.
+/// Waits for the 101. No bytes may follow it.
 pub fn opened(stream: &mut TcpStream) -> anyhow::Result<()> {
     let mut bytes = [0; 2048];
     let mut has = 0;
@@ -206,7 +207,7 @@ pub fn opened(stream: &mut TcpStream) -> anyhow::Result<()> {
     }
 }
 
-/// Longer than anything takes that works.
+/// Nothing that works takes longer than this.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 const AT_ONCE: usize = 50;
 const TO_AN_ADDRESS: usize = 20;

@@ -1,35 +1,35 @@
-//! How much of it is done.
+//! How many rounds are measured, and for how long.
 
 use std::time::Duration;
 
-/// How long a run takes, and how sure its figures are.
+/// How long a run takes, and how reliable its figures are.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     pub rounds: usize,
-    /// Of what is the same each time, nearly: memory.
+    /// The rounds of figures that hardly differ between rounds: memory.
     pub steady_rounds: usize,
-    /// Of one measurement.
+    /// The length of one measurement.
     pub lasts: Duration,
-    /// Before it, unmeasured.
+    /// The time before a measurement that is not measured.
     pub warm_up: Duration,
-    /// Of each half of the flood: rare events are what it is about.
+    /// The length of each half of the flood. It is longer because the flood is about rare events.
     pub flood_lasts: Duration,
-    /// While system calls are counted.
+    /// The time for which system calls are counted.
     pub count_lasts: Duration,
-    /// Payload and connections.
+    /// The payload size and the number of connections of each echo scenario.
     pub echoes: &'static [(usize, usize)],
     pub bulk_bytes: usize,
-    /// Numbers of idle connections.
+    /// The numbers of idle connections.
     pub idle: &'static [usize],
-    /// How long the most of them are left alone at the end: what wsguard keeps of one is less after five seconds of silence,
-    /// and its allocator gives the pages back within ten more.
+    /// How long the largest number of idle connections is left alone at the end. wsguard keeps less for a connection
+    /// after five seconds of silence, and its allocator gives the pages back within ten more.
     pub rests: Option<Duration>,
     pub pending: usize,
     pub beside: usize,
 }
 
 impl Effort {
-    /// To see whether it works, and large differences: under three minutes.
+    /// For a check that everything works, and for large differences. Takes less than three minutes.
     pub const QUICK: Self = Self {
         rounds: 2,
         steady_rounds: 1,
@@ -44,7 +44,7 @@ impl Effort {
         pending: 2000,
         beside: 2000,
     };
-    /// To compare: some forty minutes.
+    /// For comparable figures. Takes some forty minutes.
     pub const FULL: Self = Self {
         rounds: 5,
         steady_rounds: 5,
@@ -73,7 +73,8 @@ impl Effort {
         beside: 8000,
     };
 
-    /// What a proxy needs of them: two for each connection, and what wsguard keeps for sockets that are none yet.
+    /// The descriptors that a proxy needs: two for each connection, and those that wsguard reserves for pending
+    /// sockets.
     pub fn descriptors(&self) -> u64 {
         let most = self.idle.iter().copied().max().unwrap_or(0).max(self.beside);
         2 * most as u64 + 1000

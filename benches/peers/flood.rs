@@ -1,4 +1,4 @@
-//! What honest clients wait for their echoes, first in quiet, then while many others are refused.
+//! How long honest clients wait for their echoes, first in quiet, then while many other clients are refused.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -13,28 +13,29 @@ use rustix::thread::gettid;
 use crate::crowd::{Message, open, resident};
 use crate::storm::{Kind, Storm};
 
-/// p50 and p99, in microseconds.
+/// The waits of honest clients: p50 and p99, in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Heard {
     pub quiet: (f64, f64),
     pub flooded: (f64, f64),
-    /// So many a second have had their refusal meanwhile.
+    /// How many clients a second were refused during the flood.
     pub refused: f64,
 }
 
-/// Listens through `front`, while the flood goes to `flooded`.
+/// Measures the waits of clients at `front`, first in quiet and then while the flood goes to `flooded`.
 pub fn hear(front: SocketAddr, flooded: SocketAddr, target: &'static str, lasts: Duration) -> anyhow::Result<Heard> {
     let mut honest = open(front, 0..HONEST, "/echo", resident)?;
     let message = Message::new(125);
     listen(&mut honest, &message, lasts / 4)?;
     let quiet = listen(&mut honest, &message, lasts)?;
     let ends = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&ends);
+    let flood_ends = Arc::clone(&ends);
     let begin = Instant::now();
     let flooding = thread::spawn(move || {
-        // It shares a core with the honest clients, who must not wait for it there: it is the proxy that is measured.
+        // The flood shares a core with the honest clients. Its priority is the lowest, so that they do not wait for it
+        // there: only the proxy is to be measured.
         setpriority_process(Some(gettid()), LEAST)?;
-        Storm::new(Kind::Refusal, flooded, target)?.run_paced(A_SECOND, &told)
+        Storm::new(Kind::Refusal, flooded, target)?.run_paced(A_SECOND, &flood_ends)
     });
     let heard = listen(&mut honest, &message, lasts / 4).and_then(|_| listen(&mut honest, &message, lasts));
     let took = begin.elapsed();
@@ -47,7 +48,7 @@ pub fn hear(front: SocketAddr, flooded: SocketAddr, target: &'static str, lasts:
     })
 }
 
-/// A message each millisecond, from one after the other.
+/// Sends a message each millisecond, from one client after the other. Returns p50 and p99 of the waits for the echo.
 fn listen(honest: &mut [TcpStream], message: &Message, lasts: Duration) -> anyhow::Result<(f64, f64)> {
     let begin = Instant::now();
     let mut answer = vec![0; message.answer.len()];

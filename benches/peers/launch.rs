@@ -1,5 +1,5 @@
-//! A child process that is pinned before its first instruction, and ends with the bench whatever becomes of it. The bench
-//! runs itself again for that: what has to be set in the child would need unsafe code between fork and exec.
+//! A child process that is pinned before its first instruction, and ends with the bench in any case. For that the bench
+//! runs itself again: setting these things in the child would need unsafe code between fork and exec.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,7 +11,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 
 use crate::cores::pin_to;
 
-/// A command that will run `program` on that core.
+/// A command that runs `program` on this core.
 pub fn on_core(core: usize, ends_by: Ending, program: &Path) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -22,7 +22,7 @@ pub fn on_core(core: usize, ends_by: Ending, program: &Path) -> io::Result<Comma
     Ok(command)
 }
 
-/// Becomes the program that stands in the arguments behind `--as-launcher`.
+/// Becomes the program that is named in the arguments behind `--as-launcher`.
 pub fn launch(arguments: &[OsString]) -> anyhow::Result<()> {
     let [core, ends_by, program, arguments @ ..] = arguments else {
         anyhow::bail!("{AS_LAUNCHER} core signal program")
@@ -38,10 +38,10 @@ pub fn launch(arguments: &[OsString]) -> anyhow::Result<()> {
     Err(Command::new(program).args(arguments).exec().into())
 }
 
-/// How it ends when the bench is gone.
+/// How the child is ended when the bench is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It has children of its own to end.
+    /// By TERM, since it has children of its own to end.
     Asked,
     Killed,
 }
@@ -55,5 +55,5 @@ impl Ending {
     }
 }
 
-/// How the bench asks itself to become another program.
+/// The argument by which the bench asks itself to become another program.
 pub const AS_LAUNCHER: &str = "--as-launcher";

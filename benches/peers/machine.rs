@@ -1,4 +1,4 @@
-//! Where and with whom it was measured.
+//! The machine and the programs of the measurement.
 
 use std::fs;
 
@@ -8,14 +8,14 @@ use crate::cores::Cores;
 use crate::effort::Effort;
 use crate::tools::Tools;
 
-/// What stands above the figures.
+/// The facts that stand above the figures.
 #[derive(Debug, Serialize)]
 pub struct Machine {
     pub date: String,
     pub kernel: String,
     pub processor: String,
     pub cores: usize,
-    /// Who ran where.
+    /// The core that each process ran on.
     pub pinned: String,
     pub versions: Vec<String>,
     pub rounds: String,

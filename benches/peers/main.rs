@@ -1,5 +1,6 @@
-//! wsguard beside the peers: what a handshake, a message, an idle connection and a refusal cost, on this machine, in one
-//! interleaved run with nginx, `HAProxy` and a bare relay, which is the floor.
+//! Compares wsguard with its peers: what a handshake, a message, an idle connection and a refusal cost on this machine.
+//! All contenders run in one interleaved run: wsguard, nginx, `HAProxy`, and a bare relay that shows the least that any
+//! proxy costs.
 //!
 //! ```sh
 //! cargo bench --bench peers -- --quick                        # under three minutes: does it work, large differences
@@ -7,18 +8,18 @@
 //! cargo bench --bench peers -- --quick --only echo --only bulk
 //! ```
 //!
-//! Without `--quick` or `--full` it does nothing, so that `cargo test --benches` stays short. Peers are looked for in PATH
-//! and /usr/sbin (`apt-get install nginx haproxy strace`); who is missing is left out. All of it stays on this machine's
-//! loopback: clients have addresses of 127.0.0.0/8. It needs two cores, of which nothing else should take a share, and for
-//! `--full` 17 000 descriptors a process (`ulimit -n`).
+//! Without `--quick` or `--full` nothing is done, so that `cargo test --benches` stays short. Peers are looked for in
+//! PATH and /usr/sbin (`apt-get install nginx haproxy strace`), and those that are missing are left out. All traffic
+//! stays on the loopback of this machine: clients have addresses of 127.0.0.0/8. The run needs two cores that nothing
+//! else uses, and for `--full` 17 000 descriptors a process (`ulimit -n`).
 //!
-//! The proxy has a core to itself, the clients (this process) and the backend (this program again) have another. Time is
-//! the proxy's own CPU as the kernel counts it, and begins and ends while it sleeps. wsguard runs with its limits at their
-//! defaults and one worker, the peers with one worker or thread, logs off and long timeouts; their limits are on where a
-//! limit is what is measured.
+//! The proxy has a core to itself. The clients (this process) and the backend (this program again) have another core.
+//! The measured time is the proxy's own CPU time, as the kernel counts it. It is read while the proxy sleeps, before
+//! and after. wsguard runs with its limits at their defaults and one worker. The peers run with one worker or thread,
+//! logs off and long timeouts. Their limits are on only if a limit is measured.
 //!
-//! A table of Markdown is written to stdout, and with `--out` also as `peers.md`, `peers.json` and `peers.svg`. The last
-//! line is `peers: N passed, N failed`, of wsguard's targets. The exit code is 0 unless something broke, or, with
+//! A table of Markdown is written to stdout, and with `--out` also `peers.md`, `peers.json` and `peers.svg`. The last
+//! line is `peers: N passed, N failed`; it counts wsguard's targets. The exit code is 0 unless something broke or, with
 //! `--deny-missed`, a target was missed.
 
 #![allow(clippy::cast_precision_loss)] // Figures are rounded to three digits.
@@ -125,7 +126,7 @@ fn main() -> anyhow::Result<ExitCode> {
     {
         return compare(&Options::parse());
     } else {
-        // Who runs all tests or benches at once may give arguments that are not ours.
+        // A run of all tests or benches may pass arguments that are not for this one.
         println!("peers: nothing is done without --quick or --full");
     }
     Ok(ExitCode::SUCCESS)
@@ -149,7 +150,7 @@ fn compare(options: &Options) -> anyhow::Result<ExitCode> {
     for (name, value) in machine.lines() {
         eprintln!("{name}: {value}");
     }
-    // Whatever is started from here on runs there too, unless it is told otherwise.
+    // All processes that are started from here on run on this core too, unless they are pinned elsewhere.
     pin_to(cores.clients)?;
     let mut course = Course {
         tools: &tools,
@@ -198,7 +199,7 @@ fn judge(book: &Book, deny_missed: bool) -> ExitCode {
     }
 }
 
-/// As far as it goes without asking anybody. Children inherit it.
+/// Raises the limit of descriptors as far as that needs no privilege. Children inherit it.
 fn raise_descriptors(effort: &Effort) -> anyhow::Result<()> {
     let limit = getrlimit(Resource::Nofile);
     let needed = effort.descriptors();

@@ -1,4 +1,4 @@
-//! What a proxy costs, as the kernel counts it.
+//! The CPU time and the memory of a proxy, as the kernel counts them.
 
 use std::fs;
 use std::io;
@@ -13,15 +13,15 @@ pub struct Meter {
     pub pids: Vec<u32>,
 }
 
-/// CPU that was used up to some moment.
+/// The CPU time that was used up to a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     proxy: Duration,
     machine: Duration,
 }
 
-/// CPU that was used meanwhile, by the proxy and by the whole machine: work that moves into the kernel's own threads is
-/// not saved.
+/// The CPU time that was used between two readings, by the proxy and by the whole machine. The machine is measured too,
+/// because work that moves into the kernel's own threads is not saved.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     pub proxy: Duration,
@@ -29,18 +29,18 @@ pub struct Cost {
 }
 
 impl Meter {
-    /// Of a process and all that descend from it.
+    /// The meter of a process and all its descendants.
     pub fn of(root: u32) -> anyhow::Result<Self> {
         let mut parents = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            // It may have ended since.
+            // The process may have ended in the meantime.
             let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
                 continue;
             };
-            // The name before it may hold anything, a closing bracket included.
+            // The name that comes before may contain anything, even a closing bracket.
             let parent = stat
                 .rsplit_once(')')
                 .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
@@ -55,7 +55,7 @@ impl Meter {
         Ok(Self { pids })
     }
 
-    /// Reads the meter when the proxy has come to rest: what a task has used is only sure once it sleeps.
+    /// Reads the meter after the proxy has come to rest: the CPU time of a task is exact only once it sleeps.
     pub fn read(&self) -> anyhow::Result<Reading> {
         thread::sleep(Duration::from_millis(20));
         let mut nanos = 0;
@@ -74,7 +74,7 @@ impl Meter {
         })
     }
 
-    /// What was used since.
+    /// The CPU time that was used since `before`.
     pub fn since(&self, before: Reading) -> anyhow::Result<Cost> {
         let now = self.read()?;
         Ok(Cost {
@@ -83,12 +83,13 @@ impl Meter {
         })
     }
 
-    /// Its share of memory, in KiB, files left out: what a page of a program counts depends on who else runs it just now.
+    /// The proxy's share of memory in KiB, without files. The share of a program's pages depends on how many other
+    /// processes run it at the moment.
     pub fn pss(&self) -> anyhow::Result<f64> {
         Ok(self.share("Pss_Anon:")? + self.share("Pss_Shmem:")?)
     }
 
-    /// Its share of all memory, in KiB.
+    /// The proxy's share of all memory, in KiB.
     pub fn pss_in_all(&self) -> anyhow::Result<f64> {
         self.share("Pss:")
     }
@@ -106,7 +107,7 @@ impl Meter {
         Ok(sum)
     }
 
-    /// Every thread, as a folder of /proc.
+    /// The folders of all threads in /proc.
     pub fn tasks(&self) -> io::Result<Vec<String>> {
         let mut tasks = Vec::new();
         for pid in &self.pids {
@@ -118,7 +119,8 @@ impl Meter {
     }
 }
 
-/// Everything but idle, waiting for a disk, and what the host took away.
+/// The CPU time of the machine, without the time that it was idle or waited for a disk, and without the time that the
+/// host took away.
 fn machine() -> anyhow::Result<Duration> {
     let text = fs::read_to_string("/proc/stat")?;
     let ticks: Vec<u64> = text

@@ -1,4 +1,4 @@
-//! Sockets that have connected and ask for nothing, or not for all of it yet.
+//! Sockets that have connected and have sent no request, or only a part of it.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
@@ -9,18 +9,18 @@ use crate::crowd::resident;
 use crate::request::upgrade;
 use crate::socket::{connect, read_now};
 
-/// All of them.
+/// The open sockets.
 #[derive(Debug)]
 pub struct Pending(Vec<TcpStream>);
 
 impl Pending {
-    /// So many that say nothing.
+    /// Opens `count` sockets that send nothing.
     pub fn open(to: SocketAddr, count: usize) -> anyhow::Result<Self> {
         let open = |nth| connect(resident(nth), to).context("connecting");
         Ok(Self((0..count).map(open).collect::<anyhow::Result<_>>()?))
     }
 
-    /// Each sends the first half of a head.
+    /// Sends the first half of a head on each socket.
     pub fn begin_to_ask(&mut self) -> anyhow::Result<()> {
         let head = upgrade("/echo");
         for stream in &mut self.0 {
@@ -29,7 +29,7 @@ impl Pending {
         Ok(())
     }
 
-    /// Nobody was sent away, which would have cost less.
+    /// Checks that no client was refused, which would have cost less.
     pub fn ensure_all_wait(&self) -> anyhow::Result<()> {
         for stream in &self.0 {
             ensure!(

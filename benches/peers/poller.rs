@@ -1,4 +1,4 @@
-//! epoll, edge-triggered: what the floor, the backend and the clients wait with.
+//! Edge-triggered epoll. The relay, the backend and the clients wait with it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,14 +14,14 @@ pub struct Poller {
     events: Vec<epoll::Event>,
 }
 
-/// What happened to one of them.
+/// An event of one socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Event {
     pub token: usize,
     /// There may be bytes, or an end.
     pub readable: bool,
     pub writable: bool,
-    /// The other side has ended or is gone: a short read does not mean that nothing is left to be read.
+    /// The other side has ended or is gone. A short read then does not mean that nothing is left to read.
     pub ended: bool,
 }
 
@@ -33,25 +33,25 @@ impl Poller {
         })
     }
 
-    /// Tells once of each change, for as long as the socket is open.
+    /// Reports each change of a socket once, for as long as the socket is open.
     pub fn add(&self, socket: impl AsFd, token: usize) -> io::Result<()> {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         Ok(epoll::add(&self.epoll, socket, data(token), flags)?)
     }
 
-    /// Tells as long as somebody waits to be accepted.
+    /// Reports a listener for as long as a client waits to be accepted.
     pub fn add_listener(&self, listener: impl AsFd, token: usize) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, listener, data(token), epoll::EventFlags::IN)?)
     }
 
-    /// Puts what has happened into `into`; nothing where `patience` is over, or a signal came.
+    /// Fills `into` with the next events. It stays empty if `patience` has passed, or if a signal came.
     pub fn wait(&mut self, patience: Option<Duration>, into: &mut Vec<Event>) -> io::Result<()> {
         into.clear();
         self.events.clear();
         let patience = patience.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), patience.as_ref()) {
             Ok(_) => {}
-            // Who counts system calls from outside interrupts this one.
+            // strace interrupts this call when it begins to count system calls.
             Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }

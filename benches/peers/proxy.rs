@@ -1,4 +1,4 @@
-//! A running proxy, whichever it is.
+//! A running proxy of any kind.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -22,13 +22,13 @@ use crate::request::upgrade;
 use crate::socket::{address, connect};
 use crate::tools::Tools;
 
-/// Ends when it is dropped, and its backend after it.
+/// A running proxy. When it is dropped, it ends, and then its backend.
 #[derive(Debug)]
 pub struct Proxy {
     pub contender: Contender,
     pub front: SocketAddr,
-    /// Behind it. Each has its own, at a port of its own: what is left of ended connections takes up the ports from which a
-    /// proxy can connect to one address.
+    /// The server behind the proxy. Each proxy has its own, at a port of its own: ended connections occupy the ports
+    /// from which a proxy can connect to one address.
     pub backend: SocketAddr,
     pub meter: Meter,
     child: Child,
@@ -37,12 +37,12 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Runs it before a backend; returns when an upgrade goes through.
+    /// Starts a proxy before a backend. Returns once an upgrade goes through.
     pub fn start(contender: Contender, need: Need, tools: &Tools, cores: Cores) -> anyhow::Result<Self> {
         let behind = Backend::start(cores.backend)?;
         let back = behind.address;
         let folder = tempfile::tempdir()?;
-        // nginx's worker is another user, and looks there.
+        // nginx's worker runs as another user, and reads this folder.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
         let front = free_address()?;
         let file = folder.path().join("configuration");
@@ -69,10 +69,10 @@ impl Proxy {
         loop {
             let Err(error) = self.serves() else { return Ok(()) };
             if let Some(status) = self.child.try_wait()? {
-                bail!("it ended ({status}): {}", self.said());
+                bail!("it ended ({status}): {}", self.last_output());
             }
             if begin.elapsed() > Duration::from_secs(10) {
-                return Err(error.context(format!("it does not serve; it said: {}", self.said())));
+                return Err(error.context(format!("it does not serve; it said: {}", self.last_output())));
             }
             sleep(Duration::from_millis(20));
         }
@@ -85,8 +85,8 @@ impl Proxy {
         opened(&mut stream)
     }
 
-    /// The last lines of what it wrote.
-    fn said(&self) -> String {
+    /// The last lines that the proxy wrote.
+    fn last_output(&self) -> String {
         let text = fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
@@ -96,7 +96,7 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         if matches!(self.contender, Contender::Nginx | Contender::NginxLarge) {
-            // Killed, its master would leave the worker behind.
+            // If nginx's master were killed, it would leave the worker behind.
             let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
             let begin = Instant::now();
             while begin.elapsed() < Duration::from_secs(5) && matches!(self.child.try_wait(), Ok(None)) {
@@ -126,7 +126,7 @@ fn command(
         Contender::Relay => command.args([AS_RELAY, &front.to_string(), &back.to_string()]),
         Contender::Wsguard | Contender::WsguardLimits => command.arg("run").arg("-c").arg(file),
         Contender::Nginx | Contender::NginxLarge => {
-            // Else it first says into a file of the system's that it could not write there.
+            // Without this option, nginx first tries to write to a log file of the system.
             let log = file.with_file_name("error.log");
             command.arg("-e").arg(log).arg("-c").arg(file)
         }
@@ -135,7 +135,7 @@ fn command(
     Ok(command)
 }
 
-/// The server behind it; killed when dropped.
+/// The server behind the proxy. It is killed when this is dropped.
 #[derive(Debug)]
 struct Backend {
     child: Child,
@@ -143,7 +143,7 @@ struct Backend {
 }
 
 impl Backend {
-    /// Running when it accepts.
+    /// Starts a server. Returns once it accepts.
     fn start(core: usize) -> anyhow::Result<Self> {
         let address = free_address()?;
         let bench: PathBuf = std::env::current_exe()?;
@@ -168,8 +168,8 @@ impl Drop for Backend {
     }
 }
 
-/// One below those that the kernel deals out, so that no outgoing socket takes it before its owner does; another each
-/// time, so that none waits for what is left of the last one's connections.
+/// A free address whose port lies below those that the kernel assigns, so that no outgoing socket takes it first. Each
+/// call returns another one, so that no proxy has to wait for the ended connections of the last one.
 fn free_address() -> io::Result<SocketAddr> {
     use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -186,7 +186,7 @@ fn free_address() -> io::Result<SocketAddr> {
     }
 }
 
-/// How the bench asks itself to be one of them.
+/// The arguments by which the bench asks itself to be a backend or the relay.
 pub const AS_BACKEND: &str = "--as-backend";
 pub const AS_RELAY: &str = "--as-relay";
 const LOWEST: u16 = 20_000;

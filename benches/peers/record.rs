@@ -1,4 +1,4 @@
-//! The figures as JSON, every round of them.
+//! The figures as JSON, with every round.
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,7 @@ fn row(row: &Row) -> Value {
         .iter()
         .map(|(contender, cell)| {
             let spread = cell.spread();
-            let told = json!({
+            let figures = json!({
                 "value": row.value(*contender),
                 "lowest": spread.map(|(lowest, _)| lowest),
                 "highest": spread.map(|(_, highest)| highest),
@@ -30,10 +30,10 @@ fn row(row: &Row) -> Value {
                 "to_floor": row.ratio(*contender, Contender::Relay),
                 "to_best_peer": best.and_then(|best| row.ratio(*contender, best)),
             });
-            (contender.name().to_owned(), told)
+            (contender.name().to_owned(), figures)
         })
         .collect();
-    let told = |verdict: Verdict| {
+    let described = |verdict: Verdict| {
         json!({
             "target": verdict.target.text(row.unit),
             "reached": verdict.reached,
@@ -46,7 +46,7 @@ fn row(row: &Row) -> Value {
         "by": if row.is_by_lowest() { "lowest" } else { "median" },
         "best_peer": best.map(Contender::name),
         "contenders": cells,
-        "wsguard": Verdict::on(row).map(told),
-        "wsguard_with_limits": Verdict::with_limits(row).map(told),
+        "wsguard": Verdict::on(row).map(described),
+        "wsguard_with_limits": Verdict::with_limits(row).map(described),
     })
 }

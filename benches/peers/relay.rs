@@ -1,5 +1,6 @@
-//! The floor: moves bytes both ways, knows nothing of what they mean, and limits nobody. One thread, one shared buffer,
-//! each descriptor registered once; whoever parses, counts or guards can only cost more.
+//! The bare relay, which costs the least. It moves bytes both ways, does not parse them, and limits nothing. It has one
+//! thread and one shared buffer, and registers each descriptor once. A program that parses, counts or guards can only
+//! cost more.
 
 use std::io::{self, Read, Write};
 use std::mem;
@@ -30,7 +31,7 @@ pub fn serve(front: SocketAddr, to: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// All that is open. A pair's two sockets have the tokens 2 i and 2 i + 1.
+/// All open connections. The two sockets of a pair have the tokens 2 i and 2 i + 1.
 #[derive(Default)]
 struct Pairs {
     open: Vec<Option<Box<Pair>>>,
@@ -55,7 +56,8 @@ impl Pairs {
 
     fn step(&mut self, event: Event, buffer: &mut [u8]) {
         let place = event.token / 2;
-        // A token may be of one that has ended since; for its successor the event means nothing and does no harm.
+        // The token may be of a pair that has ended in the meantime. The event then does no harm to the pair that has
+        // the token now.
         let Some(pair) = &mut self.open[place] else { return };
         if !matches!(pair.step(event, buffer), Ok(true)) {
             self.open[place] = None;
@@ -68,18 +70,18 @@ struct Pair([End; 2]);
 
 struct End {
     stream: TcpStream,
-    /// What it did not take at once; while there is some, the other end is not read.
+    /// The bytes that the socket did not take at once. While there are any, the other end is not read.
     unsent: Vec<u8>,
-    /// It has sent its last byte.
+    /// The peer has sent its last byte.
     has_ended: bool,
 }
 
 impl Pair {
-    /// False when it is over.
+    /// Handles an event. Returns false if the pair is over.
     fn step(&mut self, event: Event, buffer: &mut [u8]) -> io::Result<bool> {
         let side = event.token % 2;
         if event.writable && !self.0[side].unsent.is_empty() && self.flush(side)? {
-            // It was not read meanwhile, and has told already that there is something.
+            // The other end was not read in the meantime, and its bytes have been reported already.
             self.pump(1 - side, true, buffer)?;
         }
         if event.readable {
@@ -88,7 +90,7 @@ impl Pair {
         Ok(self.0.iter().any(|end| !end.has_ended || !end.unsent.is_empty()))
     }
 
-    /// True when it has taken all.
+    /// Writes the unsent bytes. Returns true if the socket has taken all of them.
     fn flush(&mut self, side: usize) -> io::Result<bool> {
         let end = &mut self.0[side];
         let sent = write_now(&mut end.stream, &end.unsent)?;
@@ -116,7 +118,7 @@ impl Pair {
             if sent < n {
                 to.unsent = buffer[sent..n].to_vec();
             }
-            // The next bytes are told of again, which saves the read that finds nothing.
+            // The next bytes will be reported again. That saves a read that finds nothing.
             if n < buffer.len() && !to_the_end {
                 return Ok(());
             }

@@ -1,6 +1,6 @@
-//! The one request that all clients send, and what can be told of its answer.
+//! The one request that all clients send, and the parts of its answer that are needed.
 
-/// An upgrade as a browser asks for it.
+/// An upgrade like a browser's.
 pub fn upgrade(target: &str) -> Vec<u8> {
     format!(
         "GET {target} HTTP/1.1\r\n\
@@ -19,7 +19,7 @@ pub fn upgrade(target: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// How long the head is, blank line included, if all of it is there.
+/// The length of the head, including the blank line, if the head is complete.
 pub fn head_size(bytes: &[u8]) -> Option<usize> {
     Some(bytes.windows(4).position(|at| at == b"\r\n\r\n")? + 4)
 }
@@ -37,6 +37,6 @@ pub fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.trim())
 }
 
-/// Always the same, so that the backend needs no SHA-1 (both from RFC 6455, 1.3).
+/// All requests have this key, so that the backend needs no SHA-1. The key and its answer are from RFC 6455, 1.3.
 pub const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 pub const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

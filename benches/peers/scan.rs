@@ -1,16 +1,16 @@
-//! Where WebSocket frames of a client begin and end in a stream of bytes.
+//! Finds where the WebSocket frames of a client begin and end in a stream of bytes.
 
-/// What is known of the frame that comes in.
+/// The state of the frame that is coming in.
 #[derive(Debug, Default)]
 pub struct Scan {
     header: [u8; 14],
     has: usize,
-    /// Of the payload, once the header is complete.
+    /// The bytes of the payload that are still to come, once the header is complete.
     left: Option<u64>,
     size: u64,
 }
 
-/// A frame that came in whole.
+/// A frame that has come in completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: u8,
@@ -18,7 +18,7 @@ pub struct Frame {
 }
 
 impl Scan {
-    /// Takes bytes up to the end of a frame; which frame, if it is complete, and how many bytes it took.
+    /// Takes bytes up to the end of a frame. Returns the frame, if it is complete, and how many bytes were taken.
     pub fn feed(&mut self, bytes: &[u8]) -> (Option<Frame>, usize) {
         let mut used = 0;
         loop {
@@ -46,7 +46,7 @@ impl Scan {
         }
     }
 
-    /// Knows the size once the header is complete, the mask included.
+    /// Sets the size of the payload once the header is complete, including the mask.
     fn look(&mut self) {
         let header = &self.header;
         let (length, size) = match header[1] & 0x7f {

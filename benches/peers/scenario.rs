@@ -1,4 +1,4 @@
-//! What is measured, and on whom.
+//! The scenarios that are measured, and the contenders of each.
 
 use crate::bulk::Way;
 use crate::contender::{Contender, Need};
@@ -7,27 +7,27 @@ use crate::effort::{Effort, KIB};
 /// One kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// Open, 101, a WebSocket close.
+    /// A handshake: open, 101, a WebSocket close.
     Upgrade,
-    /// A message in flight on each connection.
+    /// Echoes, with a message in flight on each connection.
     Echo { size: usize, connections: usize },
-    /// Messages of 64 KiB, one way.
+    /// Messages of 64 KiB, in one direction.
     Bulk(Way),
-    /// Memory of so many connections.
+    /// The memory of this many idle connections.
     Idle(usize),
-    /// 429.
+    /// Refusals with 429.
     Refusal,
-    /// What an honest client waits while others are refused.
+    /// How long an honest client waits for its echo while others are refused.
     Flood,
-    /// Memory of sockets that have said nothing yet, or half of it.
+    /// The memory of sockets that have sent nothing yet, or half a head.
     Pending,
-    /// What a message costs beside many idle connections.
+    /// The cost of a message beside many idle connections, relative to its cost without them.
     Beside,
-    /// System calls.
+    /// The number of system calls.
     Calls(Counted),
 }
 
-/// What system calls are counted of.
+/// The operations whose system calls are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counted {
     Echo,
@@ -36,7 +36,7 @@ pub enum Counted {
 }
 
 impl Scenario {
-    /// All, in the order of the report.
+    /// All scenarios, in the order of the report.
     pub fn all(effort: &Effort) -> Vec<Self> {
         let mut all = vec![Self::Upgrade];
         all.extend(
@@ -52,7 +52,7 @@ impl Scenario {
         all
     }
 
-    /// As it is asked for, alone or with all whose names begin alike.
+    /// The name of the scenario. `--only` selects a scenario by its name or by the beginning of its name.
     pub fn name(self) -> String {
         match self {
             Self::Upgrade => "upgrade".to_owned(),
@@ -71,8 +71,8 @@ impl Scenario {
         }
     }
 
-    /// Who takes part, in this order. The relay refuses nobody; in the flood it is there with none of it, which tells how
-    /// much of a difference is the bench's own.
+    /// The contenders, in this order. The relay refuses no client. In the flood it therefore has no refusals to make:
+    /// its figures show how much of a difference comes from the bench itself.
     pub fn contenders(self) -> Vec<Contender> {
         Contender::ALL
             .into_iter()
@@ -86,7 +86,7 @@ impl Scenario {
             .collect()
     }
 
-    /// Buffers and splice make a difference.
+    /// Whether buffers and splice make a difference.
     fn is_large(self) -> bool {
         matches!(self, Self::Bulk(_)) || matches!(self, Self::Echo { size, .. } if size >= 16 * KIB)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// A listener with a queue as long as the kernel allows; accepting does not wait.
+/// A non-blocking listener with a queue as long as the kernel allows.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -18,7 +18,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Who waits, if anybody does.
+/// Accepts a waiting client, if there is one.
 pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(socket) => Ok(Some(socket.into())),
@@ -26,7 +26,7 @@ pub fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
     }
 }
 
-/// From that address. On the loopback it does not wait, unless the queue over there is full.
+/// Connects from this address. On the loopback that does not block, unless the queue of the listener is full.
 pub fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((from, 0)).into())?;
@@ -35,7 +35,7 @@ pub fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket.into())
 }
 
-/// What is there, whether or not the socket is one that waits.
+/// Reads the bytes that are there, even if the socket is a blocking one.
 pub fn read_now(stream: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>> {
     match recv(stream.as_fd(), into, RecvFlags::DONTWAIT) {
         Ok((_, n)) => Ok(Some(n)),
@@ -43,7 +43,7 @@ pub fn read_now(stream: &TcpStream, into: &mut [u8]) -> io::Result<Option<usize>
     }
 }
 
-/// Takes up to so many bytes and does not look at them, which saves the copy.
+/// Takes at most this many bytes without copying them out.
 pub fn swallow(stream: &TcpStream, at_most: &mut [u8]) -> io::Result<Option<usize>> {
     match recv(stream.as_fd(), at_most, RecvFlags::DONTWAIT | RecvFlags::TRUNC) {
         Ok((_, n)) => Ok(Some(n)),
@@ -51,7 +51,7 @@ pub fn swallow(stream: &TcpStream, at_most: &mut [u8]) -> io::Result<Option<usiz
     }
 }
 
-/// `None` for what only has to wait.
+/// Turns `WouldBlock` into `None`.
 pub fn waits<T>(error: io::Error) -> io::Result<Option<T>> {
     if error.kind() == io::ErrorKind::WouldBlock {
         Ok(None)
@@ -60,9 +60,9 @@ pub fn waits<T>(error: io::Error) -> io::Result<Option<T>> {
     }
 }
 
-/// Closes with a reset, which leaves nothing behind.
+/// Closes with a reset, so that the connection leaves no state behind.
 pub fn reset(stream: TcpStream) {
-    // A socket that is reset already needs none.
+    // A socket that has been reset already needs no reset.
     let _gone = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     drop(stream);
 }

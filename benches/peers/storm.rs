@@ -1,4 +1,4 @@
-//! Connections that come, get their answer, and go.
+//! Clients that connect, get their answer, and leave.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,16 +14,16 @@ use crate::poller::{Event, Poller};
 use crate::request::{head_size, header, status, upgrade};
 use crate::socket::{address, connect, read_now};
 
-/// What they come for.
+/// The answer that the clients get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 101, a close frame from each side, a FIN from each side.
+    /// 101, then a close frame and a FIN from each side.
     Upgrade,
     /// 429.
     Refusal,
 }
 
-/// A machine that sends them.
+/// A state machine that makes these connections.
 pub struct Storm {
     kind: Kind,
     to: SocketAddr,
@@ -34,7 +34,7 @@ pub struct Storm {
     events: Vec<Event>,
     visits: Vec<Option<Visit>>,
     free: Vec<usize>,
-    /// All that have begun.
+    /// The number of connections that have begun.
     begun: usize,
     done: u64,
 }
@@ -47,7 +47,7 @@ struct Visit {
 }
 
 impl Storm {
-    /// The next one to that address.
+    /// A storm that goes to this address.
     pub fn new(kind: Kind, to: SocketAddr, target: &str) -> anyhow::Result<Self> {
         Ok(Self {
             kind,
@@ -64,7 +64,7 @@ impl Storm {
         })
     }
 
-    /// Always a few at once, for a while; how many there were.
+    /// Keeps a few connections open at once until `lasts` has passed. Returns how many got their answer.
     pub fn run(&mut self, lasts: Duration) -> anyhow::Result<u64> {
         let (begin, before) = (Instant::now(), self.done);
         for _ in 0..AT_ONCE {
@@ -82,12 +82,14 @@ impl Storm {
         Ok(self.done - before)
     }
 
-    /// So many a second, whatever becomes of them, until it is told to end; how many have got their answer.
+    /// Begins `a_second` connections a second, whatever becomes of them, until `ends` is set. Returns how many got
+    /// their answer.
     pub fn run_paced(&mut self, a_second: u32, ends: &AtomicBool) -> anyhow::Result<u64> {
         let begin = Instant::now();
         let mut due = 0;
         while !ends.load(Relaxed) {
-            // Bounded, so that a proxy that stands still is not asked for all of it at once.
+            // The number of open connections is bounded, so that a proxy that stops for a while does not get all of
+            // them at once.
             let now = (begin.elapsed().as_secs_f64() * f64::from(a_second)).round();
             while f64::from(due) < now {
                 due += 1;
@@ -122,7 +124,7 @@ impl Storm {
         self.visits.len() > self.free.len()
     }
 
-    /// Hears what there is; how many are done with it.
+    /// Handles the events that have come. Returns how many connections are done.
     fn turn(&mut self, patience: Duration) -> anyhow::Result<usize> {
         let mut ended = 0;
         self.poller.wait(Some(patience), &mut self.events)?;
@@ -176,7 +178,7 @@ impl Visit {
         }
     }
 
-    /// Where the proxy keeps the connection, it is the client who ends it.
+    /// Whether the client has its refusal. If the proxy keeps the connection open, the client ends it.
     fn is_refused(&mut self, to_the_end: bool) -> anyhow::Result<bool> {
         let mut bytes = [0; 4096];
         loop {
@@ -209,7 +211,8 @@ impl Visit {
 }
 
 impl Kind {
-    /// Of the `nth` who comes. Those who are let in are many, and each of them comes seldom; the others are few.
+    /// The address of the `nth` client. Admitted clients have many addresses, so that each comes seldom. Refused
+    /// clients have few.
     fn address(self, nth: usize) -> Ipv4Addr {
         match self {
             Self::Upgrade => address(NET, nth % VISITORS),
@@ -218,7 +221,7 @@ impl Kind {
     }
 }
 
-/// Takes up all that those may have who are refused then.
+/// Opens all the connections that the addresses of the refused clients may have.
 pub fn occupy(to: SocketAddr) -> anyhow::Result<Vec<TcpStream>> {
     open(to, 0..OFFENDERS * LIMIT, "/echo", offender)
 }

@@ -52,7 +52,7 @@ fn costs(text: &mut String, book: &Book) {
     }
 }
 
-/// What it costs to have messages looked at.
+/// Adds the table with the costs of policing messages.
 fn with_limits(text: &mut String, book: &Book) {
     let rows = || {
         book.rows
@@ -140,7 +140,7 @@ fn header(text: &mut String, names: &[&str]) {
     line(text, &format!("|{}|", rules.join("|")));
 }
 
-/// Three digits that mean something.
+/// A number with three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
@@ -158,7 +158,7 @@ fn none() -> String {
 }
 
 fn line(text: &mut String, line: &str) {
-    // A String takes all of it.
+    // Writing to a String can't fail.
     let _ = writeln!(text, "{line}");
 }
 

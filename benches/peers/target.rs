@@ -1,31 +1,31 @@
-//! What wsguard has to reach.
+//! The targets of wsguard.
 
 use crate::book::Row;
 use crate::contender::Contender;
 
-/// What is asked of one figure.
+/// The target for one figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
-    /// At most so many times what that one takes.
+    /// At most this many times the figure of this contender.
     Of(Contender, f64),
-    /// At most so many times what the best peer takes.
+    /// At most this many times the figure of the best peer.
     OfBest(f64),
-    /// At most so much.
+    /// At most this much.
     Most(f64),
 }
 
-/// What became of a target.
+/// Whether a target was reached.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
     pub target: Target,
-    /// The ratio, or the figure itself; nothing where it or its peer was not measured.
+    /// The ratio, or the figure itself. `None` if wsguard or the peer was not measured.
     pub reached: Option<f64>,
-    /// By how much two measurements of the same may differ on a machine that is shared, as a part of them.
+    /// The relative difference that two measurements of the same thing may have on a shared machine.
     noise: f64,
 }
 
 impl Target {
-    /// The one for a row of that name, if there is any.
+    /// The target for the row of this name, if it has one.
     pub fn of(name: &str) -> Option<Self> {
         let what = name.split_once(' ').map_or("", |(_, what)| what);
         Some(match name {
@@ -46,7 +46,7 @@ impl Target {
         })
     }
 
-    /// The one for a row of that name, of wsguard with limits on messages.
+    /// The target for the row of this name, for wsguard with limits on messages.
     fn with_limits(name: &str) -> Option<Self> {
         if name.starts_with("echo-") {
             return Some(Self::Of(Contender::Wsguard, 1.05));
@@ -56,7 +56,7 @@ impl Target {
         is_memory.then_some(Self::Most(1.2))
     }
 
-    /// In words.
+    /// The target in words.
     pub fn text(self, unit: &str) -> String {
         match self {
             Self::Of(peer, most) => format!("<= {most} x {}", peer.name()),
@@ -68,12 +68,12 @@ impl Target {
 }
 
 impl Verdict {
-    /// On that row.
+    /// The verdict on this row, if it has a target.
     pub fn on(row: &Row) -> Option<Self> {
         Some(Self::of(Contender::Wsguard, Target::of(&row.name)?, row))
     }
 
-    /// On that row, of wsguard with limits on messages.
+    /// The verdict on this row for wsguard with limits on messages.
     pub fn with_limits(row: &Row) -> Option<Self> {
         let verdict = Self::of(Contender::WsguardLimits, Target::with_limits(&row.name)?, row);
         verdict.reached.is_some().then_some(verdict)
@@ -94,7 +94,7 @@ impl Verdict {
         Self { target, reached, noise }
     }
 
-    /// Nothing where it can't be told.
+    /// Whether the target is met. `None` if it was not measured.
     pub fn is_met(&self) -> Option<bool> {
         Some(self.reached? <= self.most())
     }
@@ -104,7 +104,7 @@ impl Verdict {
         most
     }
 
-    /// In a word.
+    /// The verdict in a word.
     pub fn word(&self) -> &'static str {
         match self.is_met() {
             Some(true) => "met",

@@ -1,11 +1,11 @@
-//! The programs that are there, and which versions they are.
+//! The programs that are installed, and their versions.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::contender::Contender;
 
-/// All of them.
+/// The programs that are needed.
 #[derive(Debug)]
 pub struct Tools {
     bench: PathBuf,
@@ -16,12 +16,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Looks into the folders of PATH, and into the one for servers, which is not in everybody's.
+    /// Looks in the folders of PATH, and in /usr/sbin, which is not in every PATH.
     pub fn find(wsguard: &Path) -> anyhow::Result<Self> {
         anyhow::ensure!(wsguard.is_file(), "there is no {}", wsguard.display());
         Ok(Self {
             bench: std::env::current_exe()?,
-            // The child looks for a name without a folder elsewhere.
+            // The path is made absolute. For a name without a folder, the child would look elsewhere.
             wsguard: wsguard.canonicalize()?,
             nginx: look_for("nginx"),
             haproxy: look_for("haproxy"),
@@ -29,7 +29,7 @@ impl Tools {
         })
     }
 
-    /// What runs as that contender.
+    /// The program that runs as this contender.
     pub fn program(&self, contender: Contender) -> Option<&Path> {
         match contender {
             Contender::Relay => Some(&self.bench),
@@ -39,7 +39,7 @@ impl Tools {
         }
     }
 
-    /// A line for each, those left out included.
+    /// A line for each program, including those that are left out.
     pub fn versions(&self) -> Vec<String> {
         let peer = |name: &str, path: Option<&PathBuf>, flag| match path {
             Some(path) => {
@@ -67,9 +67,9 @@ fn look_for(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// nginx tells it on stderr.
+/// The first line of the program's output. nginx writes its version to stderr.
 fn first_line(program: &Path, flag: &str) -> Option<String> {
-    let told = Command::new(program).arg(flag).output().ok()?;
-    let all = [told.stdout, told.stderr].concat();
+    let output = Command::new(program).arg(flag).output().ok()?;
+    let all = [output.stdout, output.stderr].concat();
     Some(String::from_utf8_lossy(&all).lines().next()?.to_owned())
 }

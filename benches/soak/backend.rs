@@ -1,4 +1,4 @@
-//! A server behind the guard: a child process, so that it can be killed and stopped like any other.
+//! A server behind the guard. It is a child process, so that it can be killed and stopped like any other.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Runs when it accepts.
+    /// Starts a server. Returns once it accepts.
     pub async fn start(address: SocketAddr) -> io::Result<Self> {
         let child = Command::new(std::env::current_exe()?)
             .arg(format!("{}={address}", crate::AS_BACKEND))
@@ -27,26 +27,26 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Dies as processes die that nobody asked.
+    /// Kills the process, without a chance for it to close its connections.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait().map(drop)
     }
 
-    /// Another process in its place.
+    /// Replaces the killed process by a new one.
     pub async fn restart(&mut self) -> io::Result<()> {
         let mut next = Self::start(self.address).await?;
-        // What is dropped is the one that is dead.
+        // After the swap `next` is the dead process, which is dropped.
         std::mem::swap(self, &mut next);
         Ok(())
     }
 
-    /// Its sockets stay, and nobody answers on them.
+    /// Stops the process. Its sockets stay open, and it does not answer on them.
     pub fn freeze(&self) -> io::Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// It goes on where it stood.
+    /// Lets the stopped process continue.
     pub fn thaw(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }
@@ -70,7 +70,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may have ended already.
         let _gone = self.kill();
     }
 }

@@ -1,11 +1,11 @@
-//! What happened, and what should not have.
+//! Counts of what happened, and of the faults.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Everything that the run counts; written by all of its tasks.
+/// Everything that the run counts. All tasks of the run write to it.
 #[derive(Debug, Default)]
 pub struct Book(Mutex<Pages>);
 
@@ -13,41 +13,41 @@ pub struct Book(Mutex<Pages>);
 struct Pages {
     counts: BTreeMap<String, u64>,
     faults: BTreeMap<Fault, u64>,
-    /// When the server that is restarted was killed.
+    /// The times at which the server that is restarted was killed.
     kills: Vec<Instant>,
 }
 
-/// What must not happen.
+/// An event that must not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// `wsguard_counter_drift` was not 0.
     Drift,
-    /// A byte came back other than it was sent.
+    /// A byte came back different from the one that was sent.
     Bytes,
-    /// A connection ended, and nothing that we did explains it.
+    /// A connection ended, and nothing that the bench did explains it.
     Lost,
-    /// Nothing came where something had to.
+    /// No bytes came although some had to come.
     Late,
-    /// An answer that nothing we did explains.
+    /// An answer came that nothing that the bench did explains.
     Answer,
-    /// A file was not taken, or was taken and should not have been.
+    /// A good file was refused, or a broken one was accepted.
     Reload,
-    /// The guard does not run, or tells nothing any more.
+    /// The guard does not run, or does not answer.
     Guard,
 }
 
 impl Book {
-    /// One more of `what`.
+    /// Counts one more of `what`.
     pub fn count(&self, what: impl Into<String>) {
         *self.pages().counts.entry(what.into()).or_default() += 1;
     }
 
-    /// So many counted.
+    /// The count of `what`.
     pub fn counted(&self, what: &str) -> u64 {
         self.pages().counts.get(what).copied().unwrap_or_default()
     }
 
-    /// All counts whose name begins so.
+    /// The sum of all counts whose names begin with `prefix`.
     pub fn counted_all(&self, prefix: &str) -> u64 {
         self.counts()
             .iter()
@@ -56,40 +56,40 @@ impl Book {
             .sum()
     }
 
-    /// Every count.
+    /// All counts.
     pub fn counts(&self) -> BTreeMap<String, u64> {
         self.pages().counts.clone()
     }
 
-    /// Something that must not happen did; the first few of each kind are told at once.
+    /// Counts a fault. The first few of each kind are also printed.
     pub fn fault(&self, fault: Fault, story: impl fmt::Display) {
         let mut pages = self.pages();
-        let told = pages.faults.entry(fault).or_default();
-        *told += 1;
-        if *told <= TOLD {
+        let count = pages.faults.entry(fault).or_default();
+        *count += 1;
+        if *count <= PRINTED {
             println!("  FAULT {fault:?}: {story}");
         }
     }
 
-    /// How often it did.
+    /// The number of faults of this kind.
     pub fn faults(&self, fault: Fault) -> u64 {
         self.pages().faults.get(&fault).copied().unwrap_or_default()
     }
 
-    /// The server that is restarted is killed now.
+    /// Notes that the server that is restarted is killed now.
     pub fn killed(&self) {
         self.pages().kills.push(Instant::now());
     }
 
-    /// Whether it was killed since.
+    /// Whether that server was killed since then.
     pub fn was_killed_since(&self, since: Instant) -> bool {
         self.pages().kills.iter().any(|at| *at >= since)
     }
 
-    /// Whoever panicked with the book in hand has left it whole.
+    /// A task that panicked while it held the lock has left the data complete.
     fn pages(&self) -> MutexGuard<'_, Pages> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-const TOLD: u64 = 20;
+const PRINTED: u64 = 20;

@@ -1,11 +1,11 @@
-//! What must hold at the end.
+//! The checks at the end of a run.
 
 use std::io;
 
 use crate::book::{Book, Fault};
 use crate::guard::Sample;
 
-/// How many held, and how many did not.
+/// The numbers of checks that passed and failed.
 #[derive(Debug, Default)]
 pub struct Checks {
     pub passed: u32,
@@ -13,7 +13,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// One of them.
+    /// Makes one check, and prints its result.
     pub fn that(&mut self, promise: &str, holds: bool, found: impl std::fmt::Display) {
         if holds {
             self.passed += 1;
@@ -24,13 +24,13 @@ impl Checks {
         }
     }
 
-    /// What nobody saw happen, and what somebody must have seen.
+    /// Checks that no fault was counted, and that everything happened that had to happen.
     pub fn of_the_book(&mut self, book: &Book) {
         for (fault, promise) in [
             (Fault::Drift, "the counts never drift"),
             (Fault::Lost, "no connection ends for a reason that is not known"),
             (Fault::Bytes, "every byte comes back as it was sent"),
-            (Fault::Late, "nobody waits in vain"),
+            (Fault::Late, "no client waits in vain"),
             (Fault::Answer, "every answer is one that is to be expected"),
             (Fault::Reload, "good files are taken and broken ones are not"),
             (Fault::Guard, "the guard always answers, and nothing panics"),
@@ -53,7 +53,7 @@ impl Checks {
         );
     }
 
-    /// Nothing is open once everybody is gone.
+    /// Checks that nothing is open after all clients have left.
     pub fn of_gauges(&mut self, when: &str, open: &[(String, String)]) {
         self.that(
             &format!("every gauge is 0 {when}"),
@@ -62,7 +62,7 @@ impl Checks {
         );
     }
 
-    /// The process is at the end what it was after its first minutes.
+    /// Checks that the process is the same at the end as after its first minutes.
     pub fn of_samples(&mut self, reference: io::Result<Sample>, last: io::Result<Sample>) {
         let (Ok(first), Ok(last)) = (reference, last) else {
             return self.that("the guard can be measured at rest", false, "no sample");

@@ -1,4 +1,4 @@
-//! One client's socket: from its own address through the upgrade to its end.
+//! The socket of one client, from its own address through the upgrade to the end.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -19,42 +19,42 @@ pub struct Client {
     stream: TcpStream,
 }
 
-/// What became of an attempt to upgrade.
+/// The outcome of an attempt to upgrade.
 #[derive(Debug)]
 pub enum Answer {
-    /// A tunnel.
+    /// A tunnel is open.
     Open(Client),
-    /// A status other than 101.
+    /// The answer had a status other than 101.
     Refused(u16),
-    /// An end before the first byte.
+    /// The connection ended before the first byte.
     Cut(String),
-    /// Nobody listens there.
+    /// The address has no listener.
     Unreachable,
-    /// Nothing came in time.
+    /// No answer came in time.
     Late,
-    /// Bytes that are no answer.
+    /// The bytes that came are no answer.
     Odd(String),
 }
 
 /// Why a tunnel can't go on.
 #[derive(Debug)]
 pub enum Loss {
-    /// The other side ended, so.
+    /// The other side ended the connection in this way.
     Ended(String),
-    /// It sent what it should not.
+    /// The other side sent bytes that it should not have sent.
     Wrong(String),
-    /// It sent nothing where it should have.
+    /// The other side sent no bytes although it had to.
     Late,
 }
 
-/// How a client goes.
+/// How a client leaves.
 #[derive(Clone, Copy, Debug)]
 pub enum Exit {
-    /// With a close frame, which it waits to see answered.
+    /// By a close frame. It waits for the answer.
     Close,
-    /// With a FIN, and waits for the other one.
+    /// By a FIN. It waits for the FIN of the other side.
     Fin,
-    /// With a reset.
+    /// By a reset.
     Reset,
 }
 
@@ -69,7 +69,7 @@ pub async fn upgrade(from: Ipv4Addr, to: SocketAddr, target: &str) -> Answer {
     answer(stream).await
 }
 
-/// The answer to a request that was sent.
+/// Reads the answer to a request that was sent.
 pub async fn answer(mut stream: TcpStream) -> Answer {
     let Ok(head) = timeout(PATIENCE, head(&mut stream)).await else {
         return Answer::Late;
@@ -87,7 +87,7 @@ pub async fn answer(mut stream: TcpStream) -> Answer {
     }
 }
 
-/// A socket of that client's, with a small receive buffer where one is named.
+/// Connects from this address. `buffer` sets the size of the receive buffer.
 pub async fn connect(from: Ipv4Addr, to: SocketAddr, buffer: Option<u32>) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
@@ -107,7 +107,7 @@ pub fn request(target: &str) -> String {
     )
 }
 
-/// Byte by byte, for nothing behind the head is ours to take.
+/// Reads a head byte by byte, because the bytes behind it must stay in the socket.
 async fn head(stream: &mut TcpStream) -> Result<Vec<u8>, (io::Error, Vec<u8>)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -120,7 +120,7 @@ async fn head(stream: &mut TcpStream) -> Result<Vec<u8>, (io::Error, Vec<u8>)> {
 }
 
 impl Client {
-    /// Sends a message and takes it back, byte for byte; a big one is read while it is written.
+    /// Sends a message and checks its echo byte for byte. A large message is read while it is written.
     pub async fn echo(&mut self, dice: &mut Dice, size: usize) -> Result<(), Loss> {
         let payload = dice.bytes(size);
         let (sent, expected) = (masked(BINARY, &payload), frame(BINARY, &payload));
@@ -151,7 +151,8 @@ impl Client {
             }
             Ok(())
         };
-        // What comes says better than a failed write why nothing goes any more.
+        // The error of the reading side is returned first: it says better why the connection is lost than a failed
+        // write does.
         let both = async {
             let (written, read) = tokio::join!(writing, reading);
             read?;
@@ -160,7 +161,7 @@ impl Client {
         timeout(PATIENCE, both).await.unwrap_or(Err(Loss::Late))
     }
 
-    /// Exactly these bytes, at most `pace` of them in a step of 20 ms.
+    /// Reads exactly these bytes, at most `pace` of them in a step of 20 ms.
     pub async fn takes_slowly(&mut self, expected: &[u8], pace: usize) -> Result<(), Loss> {
         let mut bytes = vec![0; pace];
         let mut at = 0;
@@ -181,7 +182,7 @@ impl Client {
         Ok(())
     }
 
-    /// For so long nothing comes.
+    /// Checks that no bytes come for this long.
     pub async fn rests(&mut self, lasts: Duration) -> Result<(), Loss> {
         let mut bytes = [0; 256];
         match timeout(lasts, self.stream.read(&mut bytes)).await {
@@ -192,7 +193,7 @@ impl Client {
         }
     }
 
-    /// Reads to the end, whatever comes; the last bytes of it.
+    /// Reads to the end, whatever comes. Returns the bytes of the last read.
     pub async fn outlives(&mut self, patience: Duration) -> Result<Vec<u8>, Loss> {
         let mut last = Vec::new();
         let mut bytes = vec![0; CHUNK];
@@ -211,7 +212,7 @@ impl Client {
             .map(|()| last)
     }
 
-    /// Goes, and sees the other side go.
+    /// Leaves, and checks that the other side ends too.
     pub async fn goes(mut self, exit: Exit) -> Result<(), Loss> {
         match exit {
             Exit::Reset => {
@@ -236,7 +237,7 @@ impl Client {
         }
     }
 
-    /// Part of a message and no more, then a reset.
+    /// Sends only a part of a message, and then resets.
     pub async fn breaks_off(mut self) -> Result<(), Loss> {
         let bytes = masked(BINARY, &[7; 1000]);
         self.stream.write_all(&bytes[..500]).await?;
@@ -248,14 +249,14 @@ impl Client {
 
 /// Closes with a reset.
 pub fn reset(stream: TcpStream) {
-    // A socket that is reset already needs none.
+    // A socket that has been reset already needs no reset.
     let _gone = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     drop(stream);
 }
 
 fn unasked(bytes: &[u8], at: usize) -> Loss {
     match bytes {
-        // At the beginning of a message a close frame is an end; within one it can't stand.
+        // At the beginning of a message, a close frame is an end. Within a message it is wrong.
         [0x88, _, high, low, ..] if at == 0 => {
             Loss::Ended(format!("a close frame {}", u16::from_be_bytes([*high, *low])))
         }
@@ -282,7 +283,7 @@ impl fmt::Display for Answer {
             Self::Open(_) => write!(f, "a tunnel"),
             Self::Refused(status) => write!(f, "refused with {status}"),
             Self::Cut(how) => write!(f, "ended before the first byte: {how}"),
-            Self::Unreachable => write!(f, "nobody listens"),
+            Self::Unreachable => write!(f, "no listener"),
             Self::Late => write!(f, "nothing for {PATIENCE:?}"),
             Self::Odd(what) => write!(f, "no answer: {what:?}"),
         }
@@ -299,6 +300,6 @@ impl fmt::Display for Loss {
     }
 }
 
-/// Beyond every timeout of the guard, and every pause that a server makes.
+/// Longer than every timeout of the guard, and than every pause of a server.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 const CHUNK: usize = 16 * 1024;

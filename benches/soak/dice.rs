@@ -1,23 +1,23 @@
-//! Chance that a seed repeats.
+//! Random numbers that can be repeated from a seed.
 
 use std::time::Duration;
 
-/// `SplitMix64`: small, fast, and even enough to decide who does what next.
+/// `SplitMix64`: small, fast, and even enough to decide which client does what next.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// The same seed throws the same.
+    /// Dice with this seed. The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of their own for somebody who throws apart from us.
+    /// Independent dice for another task.
     pub fn fork(&mut self) -> Self {
         Self(self.throw())
     }
 
-    /// Any number.
+    /// A random number.
     pub fn throw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -26,29 +26,29 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// From `low` to `high`, both included.
+    /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u32, high: u32) -> u32 {
         let span = u64::from(high - low) + 1;
         low + u32::try_from(self.throw() % span).expect("less than a u32 and one")
     }
 
-    /// True once in `n` throws.
+    /// Returns true in one of `n` cases.
     pub fn one_in(&mut self, n: u32) -> bool {
         self.between(1, n) == 1
     }
 
-    /// One of them.
+    /// One of these values.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         let last = u32::try_from(of.len()).expect("a short list") - 1;
         of[self.between(0, last) as usize]
     }
 
-    /// A while.
+    /// A duration from `low` to `high` milliseconds.
     pub fn millis(&mut self, low: u32, high: u32) -> Duration {
         Duration::from_millis(self.between(low, high).into())
     }
 
-    /// So many bytes that repeat nowhere.
+    /// This many random bytes.
     pub fn bytes(&mut self, size: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..size.div_ceil(8)).flat_map(|_| self.throw().to_le_bytes()).collect();
         bytes.truncate(size);

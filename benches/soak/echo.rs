@@ -1,4 +1,4 @@
-//! A WebSocket server that says everything again: what runs in the bench's child processes.
+//! A WebSocket server that echoes every message. It runs in the bench's child processes.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -14,14 +14,14 @@ use tokio::time::timeout;
 
 use crate::frames::{CLOSE, PING, PONG, frame, frame_header};
 
-/// Serves until the process is killed. `/push/N` first sends N bytes, which nobody has asked for by a message.
+/// Serves until the process is killed. On `/push/N` it first sends N bytes without being asked by a message.
 pub async fn serve(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(async move {
-                    // Peers come and go as they like; it is their side that is judged.
+                    // Clients may end in any way here. The soak judges the client's side.
                     let _gone = converse(stream).await;
                 });
             }
@@ -55,7 +55,7 @@ async fn converse(stream: TcpStream) -> io::Result<()> {
         }
     }
     write.shutdown().await?;
-    // Until the peer has closed too: an unread byte would make a reset of our end.
+    // It reads until the client has closed too: an unread byte would turn our end into a reset.
     let mut rest = [0; 1024];
     timeout(LINGER, async {
         while read.read(&mut rest).await.is_ok_and(|n| n > 0) {}
@@ -85,14 +85,14 @@ async fn push(write: &mut OwnedWriteHalf, size: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// What `/push` says from its byte `at` on; both sides know it.
+/// The bytes that `/push` sends from byte `at` on. Both sides compute them.
 pub fn pushed(at: usize, size: usize) -> Vec<u8> {
     (at..at + size)
         .map(|at| u8::try_from((at * 31 + at / 251) % 256).unwrap_or_default())
         .collect()
 }
 
-/// One frame, said again while it comes. `None` where the client has ended between two.
+/// Echoes one frame while it comes in, and returns its opcode. `None` if the client has ended between two frames.
 async fn repeat(read: &mut BufReader<OwnedReadHalf>, write: &mut OwnedWriteHalf) -> io::Result<Option<u8>> {
     let first = match read.read_u8().await {
         Ok(first) => first,
@@ -107,13 +107,13 @@ async fn repeat(read: &mut BufReader<OwnedReadHalf>, write: &mut OwnedWriteHalf)
     let mut mask = [0; 4];
     read.read_exact(&mut mask).await?;
     let opcode = first & 0x0f;
-    let said = if opcode == PING { PONG } else { opcode };
-    let mut out = frame_header(said, left, 0);
+    let reply_opcode = if opcode == PING { PONG } else { opcode };
+    let mut out = frame_header(reply_opcode, left, 0);
     let mut chunk = vec![0; CHUNK.min(left)];
     loop {
         let part = left.min(CHUNK);
         read.read_exact(&mut chunk[..part]).await?;
-        // A chunk is a multiple of the mask's length, so that each begins with its first byte.
+        // A chunk is a multiple of the mask's length, so each chunk begins with the first byte of the mask.
         out.extend(
             chunk[..part]
                 .iter()

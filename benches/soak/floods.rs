@@ -1,4 +1,4 @@
-//! Bursts of what a guard is there for.
+//! Bursts of the traffic that a guard has to stop.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::client::{Answer, connect, reset, upgrade};
 use crate::dice::Dice;
 use crate::scene::Scene;
 
-/// One flood after the other, with a breath between them.
+/// Sends one flood after the other, with a pause between them.
 pub async fn flood(scene: Scene, mut dice: Dice) {
     let mut kinds = Kind::ALL.into_iter().cycle();
     while !scene.waits(dice.millis(3000, 6000)).await {
@@ -25,7 +25,7 @@ pub async fn flood(scene: Scene, mut dice: Dice) {
             let (scene, dice) = (scene.clone(), dice.fork());
             let at_once = Arc::clone(&at_once);
             burst.spawn(async move {
-                // It is closed by nobody.
+                // The semaphore is never closed.
                 let _turn = at_once.acquire().await;
                 kind.attacks(nth, &scene, dice).await;
             });
@@ -37,15 +37,15 @@ pub async fn flood(scene: Scene, mut dice: Dice) {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Upgrades from few addresses: nearly all are refused.
+    /// Upgrades from few addresses. Nearly all of them are refused.
     Upgrades,
-    /// Sockets that say nothing.
+    /// Sockets that send nothing.
     Silence,
-    /// Sockets that say half of what they should.
+    /// Sockets that send half a head.
     HalfHeads,
-    /// Bytes that mean nothing.
+    /// Random bytes.
     Garbage,
-    /// Requests that are no upgrade, or go nowhere.
+    /// Requests that are no upgrade, or that no route matches.
     Requests,
 }
 
@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    /// Who waits for a deadline waits with all others.
+    /// Sockets that wait for a deadline all wait at the same time.
     fn at_once(self) -> usize {
         match self {
             Self::Upgrades => 60,
@@ -88,7 +88,8 @@ impl Kind {
             let to = dice.pick(&[scene.places.main, scene.places.flooded]);
             return storms(from, to, scene, dice).await;
         }
-        // Only there are pending sockets few, so that residents and visitors never give way to a flood.
+        // Only the flooded listener has few pending seats, so that residents and visitors never have to give way to a
+        // flood.
         let bytes = match self {
             Self::Upgrades | Self::Silence => Vec::new(),
             Self::HalfHeads => b"GET /flood HTTP/1.1\r\nHost: soak.exa".to_vec(),
@@ -98,7 +99,7 @@ impl Kind {
         self.sends(from, &bytes, scene, &mut dice).await;
     }
 
-    /// Sends it and reads to the end: whatever the guard says, it comes to one.
+    /// Sends `bytes` and reads to the end. Whatever the guard answers, the connection has to end.
     async fn sends(self, from: Ipv4Addr, bytes: &[u8], scene: &Scene, dice: &mut Dice) {
         let to = scene.places.flooded;
         let Ok(mut stream) = connect(from, to, None).await else {
@@ -106,7 +107,7 @@ impl Kind {
                 .book
                 .fault(Fault::Answer, format!("{self:?}: the flooded listener is not there"));
         };
-        // A socket that gave way takes nothing any more.
+        // A socket whose seat was given away takes no bytes any more.
         let _sent = stream.write_all(bytes).await;
         if self == Self::HalfHeads && dice.one_in(4) {
             return reset(stream);
@@ -132,11 +133,11 @@ impl Kind {
     }
 }
 
-/// One of many upgrades; who comes in stays for a moment.
+/// Makes one of many upgrades. An admitted client stays for a moment.
 async fn storms(from: Ipv4Addr, to: SocketAddr, scene: &Scene, mut dice: Dice) {
     match upgrade(from, to, "/flood").await {
         Answer::Open(mut client) => {
-            // By `reject_with` a refusal may look like a tunnel that is closed at once.
+            // With `reject_with`, a refusal may look like a tunnel that is closed at once.
             let was_let_in = client.rests(dice.millis(20, 400)).await.is_ok();
             scene
                 .book

@@ -14,14 +14,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics::Metrics;
 
-/// The process under test; killed when dropped.
+/// The process under test. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Guard {
     child: Child,
     admin: SocketAddr,
 }
 
-/// What one look at it told.
+/// The measurements of one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub drift: i64,
@@ -30,7 +30,7 @@ pub struct Sample {
     pub panics: i64,
     pub log_lines_dropped: i64,
     pub generation: i64,
-    /// Its share of memory, in KiB: all of it, and what is neither file nor shared.
+    /// The process's share of memory in KiB: all of it, and the part that belongs to no file and is not shared.
     pub pss: u64,
     pub pss_anon: u64,
     pub descriptors: u64,
@@ -38,7 +38,7 @@ pub struct Sample {
 }
 
 impl Guard {
-    /// Runs `binary` on `file`, its log going to `log`; returns when it serves.
+    /// Runs `binary` with the configuration `file`; its log goes to `log`. Returns once the guard serves.
     pub async fn start(binary: &Path, file: &Path, log: File, admin: SocketAddr) -> io::Result<Self> {
         let child = Command::new(binary)
             .arg("run")
@@ -61,7 +61,7 @@ impl Guard {
         Err(io::Error::other("wsguard does not get ready"))
     }
 
-    /// Whoever asks for it needs not hold the guard.
+    /// A handle that looks at the process without owning it.
     pub fn eye(&self) -> Eye {
         Eye {
             admin: self.admin,
@@ -69,7 +69,7 @@ impl Guard {
         }
     }
 
-    /// Ends it by TERM.
+    /// Ends the process by TERM.
     pub async fn end(&mut self) -> io::Result<ExitStatus> {
         kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         for _ in 0..200 {
@@ -86,7 +86,7 @@ impl Guard {
     }
 }
 
-/// Looks at the process.
+/// Looks at the process from outside.
 #[derive(Clone, Copy, Debug)]
 pub struct Eye {
     admin: SocketAddr,
@@ -94,17 +94,17 @@ pub struct Eye {
 }
 
 impl Eye {
-    /// HUP.
+    /// Sends HUP.
     pub fn hang_up(&self) -> io::Result<()> {
         Ok(kill_process(self.pid, Signal::HUP)?)
     }
 
-    /// /metrics.
+    /// Reads /metrics.
     pub async fn metrics(&self) -> io::Result<Metrics> {
         Ok(Metrics::parse(&self.ask("/metrics").await?))
     }
 
-    /// Everything that is watched.
+    /// Takes all measurements.
     pub async fn sample(&self) -> io::Result<Sample> {
         let metrics = self.metrics().await?;
         let process = format!("/proc/{}", self.pid.as_raw_nonzero());
@@ -157,7 +157,7 @@ fn field(text: &str, name: &str) -> io::Result<u64> {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // It has most likely ended by itself.
+        // The process has most likely ended already.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }

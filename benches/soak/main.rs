@@ -1,22 +1,23 @@
-//! A soak: the real binary under everything that months bring, in minutes, and at its end as it was at its beginning.
+//! A soak test: in minutes, the real binary goes through everything that happens in months. At the end it must be as it
+//! was at the beginning.
 //!
 //! ```sh
 //! cargo bench --bench soak -- --minutes 30
 //! cargo bench --bench soak -- --minutes 2 --binary target/release/wsguard --seed 7
 //! ```
 //!
-//! Without `--minutes` it does nothing, so that `cargo test --benches` stays short. All of it stays on this machine's
-//! loopback: clients have addresses of 127.0.0.0/8, servers are child processes of the bench, which runs itself again.
-//! It needs some 3 000 descriptors (`ulimit -n`).
+//! Without `--minutes` nothing is done, so that `cargo test --benches` stays short. All traffic stays on the loopback
+//! of this machine: clients have addresses of 127.0.0.0/8, and servers are child processes in which the bench runs
+//! itself again. The run needs some 3 000 descriptors (`ulimit -n`).
 //!
-//! For the whole time there are clients that stay and check every echoed byte, clients that come and go by FIN, reset and
-//! close frame, readers that are slow or take nothing, and floods; a new file is put in place every few seconds by every
-//! way there is (some are broken and must change nothing), one server is killed and started again, another is
-//! stopped and goes on. Traffic stops after two minutes for a first measure at rest, and again at the end for the second;
-//! a line every ten seconds tells how it stands.
+//! All the time there are clients that stay and check every echoed byte, clients that come and leave by FIN, reset and
+//! close frame, readers that are slow or take nothing, and floods. Every few seconds a new configuration file is put in
+//! place, in every possible way; some files are broken and must change nothing. One server is killed and started again,
+//! and another one is stopped and continues. Traffic stops after two minutes for a first measurement at rest, and again
+//! at the end for the second one. A line every ten seconds shows the state of the run.
 //!
-//! Whatever ends, ends for a reason that is known here, or is a fault. The last line is `soak: N passed, N failed`, and
-//! the exit code is 0 where none failed.
+//! Each end of a connection must have a reason that the bench knows; otherwise it is a fault. The last line is `soak: N
+//! passed, N failed`, and the exit code is 0 if no check failed.
 
 mod backend;
 mod book;
@@ -92,7 +93,7 @@ struct Options {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    // Who runs all tests or benches at once may give arguments that are not ours.
+    // A run of all tests or benches may pass arguments that are not for this one.
     let is_asked = |arg: String| {
         [AS_BACKEND, "--minutes", "--help"]
             .iter()
@@ -111,10 +112,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     let lasts = Duration::try_from_secs_f64(options.minutes * 60.0)?;
     let checks = runtime.block_on(async {
-        // Ended from outside, it still ends what it has started.
+        // If a signal ends the bench, it still ends the processes that it has started.
         tokio::select! {
             checks = soak(&options, lasts) => checks,
-            told = told_to_end() => Err(told.err().unwrap_or_else(|| io::Error::other("ended by a signal"))),
+            ended = end_signal() => Err(ended.err().unwrap_or_else(|| io::Error::other("ended by a signal"))),
         }
     })?;
     println!("soak: {} passed, {} failed", checks.passed, checks.failed);
@@ -177,7 +178,7 @@ async fn soak(options: &Options, lasts: Duration) -> io::Result<Checks> {
     Ok(checks)
 }
 
-async fn told_to_end() -> io::Result<()> {
+async fn end_signal() -> io::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -186,7 +187,7 @@ async fn told_to_end() -> io::Result<()> {
     Ok(())
 }
 
-/// A line every ten seconds, and a fault where it can't be right.
+/// Prints a line every ten seconds, and counts a fault if a measurement can't be right.
 async fn watch_it(scene: Scene) {
     let begin = Instant::now();
     let mut every = interval(SAMPLES);
@@ -196,7 +197,7 @@ async fn watch_it(scene: Scene) {
         every.tick().await;
         match scene.eye.sample().await {
             Ok(sample) => {
-                tell(begin, &sample, &scene.book);
+                print_sample(begin, &sample, &scene.book);
                 if sample.drift != 0 {
                     scene
                         .book
@@ -213,7 +214,7 @@ async fn watch_it(scene: Scene) {
     }
 }
 
-fn tell(begin: Instant, sample: &Sample, book: &Book) {
+fn print_sample(begin: Instant, sample: &Sample, book: &Book) {
     let Sample {
         drift,
         open,
@@ -236,7 +237,7 @@ fn tell(begin: Instant, sample: &Sample, book: &Book) {
     );
 }
 
-/// How the bench asks itself to be a server.
+/// The argument by which the bench asks itself to be a server.
 const AS_BACKEND: &str = "--as-backend";
 const FIRST: Duration = Duration::from_secs(120);
 const SAMPLES: Duration = Duration::from_secs(10);

@@ -1,32 +1,32 @@
-//! Who listens where. All ports lie below those that the kernel deals out, so that no outgoing socket takes one while its
-//! owner is away.
+//! The addresses of all listeners. Their ports lie below those that the kernel assigns, so that no outgoing socket
+//! takes one while its owner is down.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
-/// Every address of a run.
+/// All addresses of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
-    /// The listener that always stands.
+    /// The listener that is always there.
     pub main: SocketAddr,
-    /// The one that is flooded.
+    /// The listener that is flooded.
     pub flooded: SocketAddr,
-    /// The one that comes and goes.
+    /// The listener that is removed and added.
     pub second: SocketAddr,
-    /// /metrics.
+    /// The address of /metrics.
     pub admin: SocketAddr,
     /// A server that never fails.
     pub steady: SocketAddr,
-    /// Another, that is not always asked.
+    /// Another server that never fails. It is not always in the upstream.
     pub spare: SocketAddr,
     /// A server that is killed and started again.
     pub moody: SocketAddr,
-    /// A server that stops for a while.
+    /// A server that is stopped for a while.
     pub sleepy: SocketAddr,
 }
 
 impl Places {
-    /// Eight addresses that are free.
+    /// Finds eight free addresses.
     pub fn find() -> io::Result<Self> {
         let begin = LOWEST + u16::try_from(std::process::id() % 1000).unwrap_or_default() * 8;
         let mut free = (begin..HIGHEST)

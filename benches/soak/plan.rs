@@ -1,14 +1,14 @@
-//! The configuration file: what it says now, and what it may say next.
+//! The configuration file: its present content, and possible next contents.
 
 use crate::dice::Dice;
 use crate::places::Places;
 
-/// What a file says. `number` stands in it as the budget of a zone that nobody uses, so that a scrape tells which file is
-/// in force.
+/// The content of a file. `number` is in it as the limit of a zone that no client uses, so that a scrape shows which
+/// file is in force.
 #[derive(Clone, Debug)]
 #[allow(clippy::struct_excessive_bools)] // Each stands for a part of the file that is there or is not.
 pub struct Plan {
-    /// Counts the files.
+    /// The number of the file.
     pub number: u32,
     /// Whether there is a listener `second`.
     has_second: bool,
@@ -27,7 +27,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Everything is there, and room for all.
+    /// A file that has everything, with room for all clients.
     pub fn calm(number: u32) -> Self {
         Self {
             number,
@@ -46,7 +46,8 @@ impl Plan {
         }
     }
 
-    /// The next one: some of it otherwise. Limits may fall under what is open; most of the time there is room.
+    /// The next file, with some changes. Limits may fall below the number of open connections. Most of the time there
+    /// is room.
     pub fn next(&self, dice: &mut Dice) -> Self {
         let flip = |is: bool, dice: &mut Dice| is != dice.one_in(3);
         Self {
@@ -66,7 +67,7 @@ impl Plan {
         }
     }
 
-    /// As TOML.
+    /// The file as TOML.
     pub fn text(&self, places: &Places) -> String {
         let Self {
             number,
@@ -179,12 +180,12 @@ servers = ["{sleepy}"]
         )
     }
 
-    /// What `wsguard_connections_limit{zone="marker"}` says when it is in force.
+    /// The value of `wsguard_connections_limit{zone="marker"}` while the file is in force.
     pub fn marker(&self) -> u32 {
         1000 + self.number
     }
 
-    /// A file that must be refused, and the name of what is wrong with it.
+    /// A file that must be refused, and the name of its mistake.
     pub fn broken(&self, places: &Places, dice: &mut Dice) -> (&'static str, String) {
         let mut plan = self.clone();
         plan.number += 1;
@@ -215,7 +216,7 @@ servers = ["{sleepy}"]
     }
 }
 
-/// Everything is judged, and nothing is ever too much.
+/// All messages are policed, and none ever exceeds a limit.
 const MESSAGES: &str = r#"[limits.messages]
 rate = "100000/s"
 per_ip_rate = "1000000/s"
@@ -225,7 +226,7 @@ out_rate = "100000/s"
 out_bytes_rate = "1GiB/s"
 "#;
 
-/// A number stands bare in the file, a word does not.
+/// The value in TOML: a number without quotes, a word in quotes.
 fn quoted(value: &str) -> String {
     if value.parse::<u32>().is_ok() {
         value.to_owned()
@@ -234,7 +235,7 @@ fn quoted(value: &str) -> String {
     }
 }
 
-/// The routes that are always there.
+/// The routes that every file has.
 const ROUTES: &str = r#"[[route]]
 name = "moody"
 paths = ["/moody"]

@@ -1,4 +1,4 @@
-//! Clients that take what is sent to them slowly, or not at all.
+//! Clients that take the server's bytes slowly, or not at all.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::echo::{CHUNK, pushed};
 use crate::frames::{BINARY, frame};
 use crate::scene::Scene;
 
-/// Some of either kind.
+/// Starts readers of both kinds.
 pub fn read(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
     for nth in 1..=SLOW {
         let from = Ipv4Addr::new(127, 40, 0, nth);
@@ -28,9 +28,9 @@ pub fn read(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
 
 #[derive(Clone, Copy, Debug)]
 enum Manner {
-    /// Takes little at a time, and must get all of it.
+    /// Takes few bytes at a time, and must get all of them.
     Slow,
-    /// Takes nothing, and must be ended for it.
+    /// Takes nothing, and must be closed for that.
     Stalled,
 }
 
@@ -38,16 +38,16 @@ async fn read_on(from: Ipv4Addr, manner: Manner, scene: Scene, mut dice: Dice) {
     while !scene.waits(dice.millis(500, 3000)).await {
         let size = match manner {
             Manner::Slow => dice.between(500_000, 2_000_000) as usize,
-            // More than all buffers on the way hold.
+            // This is more than all buffers on the way hold.
             Manner::Stalled => 32 << 20,
         };
         let Ok(mut stream) = connect(from, scene.places.main, Some(16 * 1024)).await else {
             scene.book.fault(Fault::Answer, "the main listener is not there");
             continue;
         };
-        // If it fails, so does the answer.
+        // If this fails, reading the answer fails too.
         let _sent = stream.write_all(request(&format!("/push/{size}")).as_bytes()).await;
-        let told = match answer(stream).await {
+        let outcome = match answer(stream).await {
             Answer::Open(client) => manner.reads(client, size, &mut dice).await,
             Answer::Refused(status @ (429 | 503)) => {
                 scene.book.count(format!("reader: refused with {status}"));
@@ -59,7 +59,7 @@ async fn read_on(from: Ipv4Addr, manner: Manner, scene: Scene, mut dice: Dice) {
             }
         };
         let story = |loss: &Loss| format!("{manner:?} reader of {size}: {loss}");
-        match told {
+        match outcome {
             Ok(()) => scene.book.count(format!("reader: {manner:?}")),
             Err(loss @ Loss::Ended(_)) => scene.book.fault(Fault::Lost, story(&loss)),
             Err(loss @ Loss::Wrong(_)) => scene.book.fault(Fault::Bytes, story(&loss)),

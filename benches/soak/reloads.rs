@@ -1,4 +1,4 @@
-//! A new file every few seconds, each awaited.
+//! Puts a new file in place every few seconds, and waits for its effect.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::plan::Plan;
 use crate::scene::Scene;
 use crate::way::Way;
 
-/// Who writes the files.
+/// The task that writes the files.
 #[derive(Debug)]
 pub struct Reloads {
     pub path: PathBuf,
@@ -19,11 +19,11 @@ pub struct Reloads {
 }
 
 impl Reloads {
-    /// Until the season ends; then the calm file is in force again.
+    /// Writes files until the season ends. Then it puts the calm file in force again.
     pub async fn go_on(mut self, scene: Scene, mut dice: Dice) -> Self {
         let mut is_broken = false;
         while !scene.waits(dice.millis(1500, 4500)).await {
-            // Never twice: a file that is what it was is not looked at again.
+            // Two broken files never follow each other: the guard does not read an unchanged file again.
             is_broken = !is_broken && dice.one_in(3);
             if is_broken {
                 self.breaks(&scene, &mut dice).await;
@@ -35,7 +35,7 @@ impl Reloads {
         self
     }
 
-    /// A good file, which is in force soon.
+    /// Writes a good file, and checks that it comes into force soon.
     async fn changes(&mut self, plan: Plan, scene: &Scene, dice: &mut Dice) {
         let way = dice.pick(&Way::ALL);
         self.plan = plan;
@@ -51,7 +51,7 @@ impl Reloads {
         }
     }
 
-    /// One that must change nothing.
+    /// Writes a broken file, and checks that it changes nothing.
     async fn breaks(&mut self, scene: &Scene, dice: &mut Dice) {
         let Ok(before) = scene.eye.metrics().await else {
             return scene.book.fault(Fault::Guard, "no metrics before a reload");
@@ -82,18 +82,18 @@ impl Reloads {
 
     async fn puts(&self, way: Way, text: &str, scene: &Scene) -> bool {
         let put = way.put(text, &self.path).await;
-        let told = match way {
+        let put = match way {
             Way::Hup => put.and_then(|()| scene.eye.hang_up()),
             _ => put,
         };
-        if let Err(error) = &told {
+        if let Err(error) = &put {
             scene.book.fault(Fault::Reload, format!("{way:?}: {error}"));
         }
-        told.is_ok()
+        put.is_ok()
     }
 }
 
-/// Whether a metric gets there in time.
+/// Whether a metric reaches such a value in time.
 async fn comes(scene: &Scene, name: &str, is_it: impl Fn(i64) -> bool) -> bool {
     let late = Instant::now() + PATIENCE;
     while Instant::now() < late {

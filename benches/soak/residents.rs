@@ -1,4 +1,5 @@
-//! Clients that stay: they say something now and then, check what comes back, and account for every end that is not theirs.
+//! Clients that stay. They send a message now and then, check the echo, and account for every end that is not their
+//! own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use crate::client::{Answer, Client, Exit, Loss, upgrade};
 use crate::dice::Dice;
 use crate::scene::Scene;
 
-/// One who stays.
+/// A client that stays.
 #[derive(Clone, Copy, Debug)]
 struct Resident {
     from: Ipv4Addr,
@@ -18,22 +19,22 @@ struct Resident {
     quarter: Quarter,
 }
 
-/// Where they live: what may happen to them there.
+/// The place of a resident. It decides what may happen to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quarter {
-    /// Nothing: they stay whatever is reloaded.
+    /// Nothing happens to it, whatever is reloaded.
     Steady,
-    /// Nothing either, on a listener that is removed and added.
+    /// Nothing happens to it, although its listener is removed and added.
     Second,
-    /// Nothing either, by a route, in a zone and on an upstream that are removed and added.
+    /// Nothing happens to it, although its route, its zone and its upstream are removed and added.
     Passing,
-    /// Their server stops for a while, and goes on.
+    /// Its server stops for a while and then continues.
     Sleepy,
-    /// Their server is killed.
+    /// Its server is killed.
     Moody,
 }
 
-/// Hundreds, two from an address.
+/// Starts hundreds of residents, two from each address.
 pub fn settle(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
     let mut nth = 0_u16;
     for (quarter, count) in POPULATION {
@@ -56,9 +57,9 @@ pub fn settle(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
 
 impl Resident {
     async fn lives(self, scene: Scene, mut dice: Dice) {
-        // They move in over two seconds, and come back as slowly.
+        // The residents arrive over two seconds, and come back at the same pace.
         while !scene.waits(dice.millis(50, 2000)).await {
-            // Its server may be killed between its 101 and our reading it.
+            // The time is taken before the upgrade: the server may be killed between its 101 and our reading it.
             let since = Instant::now();
             match upgrade(self.from, self.to, self.quarter.target()).await {
                 Answer::Open(client) => self.stays(client, since, &scene, &mut dice).await,
@@ -76,7 +77,7 @@ impl Resident {
                 Err(loss) => return self.accounts(&loss, since, scene),
             }
         }
-        // The last word was answered: it was alive to its end.
+        // Its last message was answered, so the connection was alive to its end.
         let exit = dice.pick(&[Exit::Close, Exit::Fin, Exit::Reset]);
         match client.goes(exit).await {
             Ok(()) => scene.book.count("resident: went by itself"),
@@ -84,7 +85,7 @@ impl Resident {
         }
     }
 
-    /// A pause and a message; whether it was the last.
+    /// Makes a pause and sends a message. Returns whether it was the last one.
     async fn talks(self, client: &mut Client, scene: &Scene, dice: &mut Dice) -> Result<bool, Loss> {
         let mut ends = scene.ends.clone();
         let pause = dice.millis(200, 4000);
@@ -105,7 +106,7 @@ impl Resident {
         Ok(is_last)
     }
 
-    /// Each end that was not its own has a cause, or is a fault.
+    /// Accounts for an end that was not the resident's own. Without a known cause it is a fault.
     fn accounts(self, loss: &Loss, since: Instant, scene: &Scene) {
         let quarter = self.quarter;
         let lasted = since.elapsed();

@@ -1,4 +1,4 @@
-//! What every part of the run has at hand, and the word that ends it.
+//! The values that every part of the run shares, and the signal that ends a season.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::book::Book;
 use crate::guard::Eye;
 use crate::places::Places;
 
-/// Shared by all tasks of a season.
+/// The values that all tasks of a season share.
 #[derive(Clone, Debug)]
 pub struct Scene {
     pub book: Arc<Book>,
@@ -25,7 +25,7 @@ impl Scene {
         *self.ends.borrow()
     }
 
-    /// Waits so long, or until the season is over, which `true` says.
+    /// Waits this long, or until the season is over. Returns whether it is over.
     pub async fn waits(&self, lasts: Duration) -> bool {
         let mut ends = self.ends.clone();
         timeout(lasts, ends.wait_for(|over| *over)).await.is_ok()

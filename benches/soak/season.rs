@@ -1,4 +1,4 @@
-//! A stretch of traffic from nothing to nothing, and the rest after it.
+//! A season of traffic, which begins and ends with no connection, and the rest after it.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::scene::Scene;
 use crate::servers::Servers;
 use crate::{floods, readers, residents, visitors};
 
-/// Who acts in every season.
+/// The parts that act in every season.
 #[derive(Debug)]
 pub struct Cast {
     pub servers: Servers,
@@ -22,7 +22,7 @@ pub struct Cast {
     pub dice: Dice,
 }
 
-/// Traffic of every kind for so long; back when all of it has come to its end.
+/// Runs traffic of every kind for this long. Returns when all of it has ended.
 pub async fn pass(lasts: Duration, cast: Cast, scene: &Scene) -> Cast {
     let (end, ends) = watch::channel(false);
     let scene = Scene { ends, ..scene.clone() };
@@ -39,8 +39,8 @@ pub async fn pass(lasts: Duration, cast: Cast, scene: &Scene) -> Cast {
     readers::read(&scene, &mut dice, &mut season);
     season.spawn(floods::flood(scene.clone(), dice.fork()));
     sleep(lasts).await;
-    // Everybody holds a receiver.
-    let _told = end.send(true);
+    // Sending can't fail: all tasks hold a receiver.
+    let _sent = end.send(true);
     let all_gone = async { while season.join_next().await.is_some_and(|ended| ended.is_ok()) {} };
     if timeout(PATIENCE, all_gone).await.is_err() || !season.is_empty() {
         scene.book.fault(
@@ -56,7 +56,7 @@ pub async fn pass(lasts: Duration, cast: Cast, scene: &Scene) -> Cast {
     }
 }
 
-/// Waits until nothing is open, and a little longer; the gauges that never came to 0, and the sample.
+/// Waits until nothing is open, and a little longer. Returns the gauges that did not come to 0, and a sample.
 pub async fn rest(scene: &Scene) -> (Vec<(String, String)>, std::io::Result<Sample>) {
     let late = Instant::now() + PATIENCE;
     let mut open = scene
@@ -74,10 +74,10 @@ pub async fn rest(scene: &Scene) -> (Vec<(String, String)>, std::io::Result<Samp
             .map(|metrics| metrics.open_counts())
             .unwrap_or_default();
     }
-    // What lingers, what is freed in the background, and what the sweeps do is done by then.
+    // By then all lingering, all freeing in the background and all sweeps are done.
     sleep(Duration::from_secs(10)).await;
     (open, scene.eye.sample().await)
 }
 
-/// Longer than anything that somebody in a season waits for.
+/// Longer than any wait in a season.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,4 +1,4 @@
-//! The servers behind the guard, and what becomes of them.
+//! The servers behind the guard: one of them is killed, and another one is stopped.
 
 use std::io;
 
@@ -10,17 +10,17 @@ use crate::dice::Dice;
 use crate::places::Places;
 use crate::scene::Scene;
 
-/// All of them.
+/// All servers.
 #[derive(Debug)]
 pub struct Servers {
     moody: Backend,
     sleepy: Backend,
-    /// Only there to be dropped at the end.
+    /// Held only so that they are dropped at the end.
     _others: [Backend; 2],
 }
 
 impl Servers {
-    /// Running when they accept.
+    /// Starts the servers. Returns once they accept.
     pub async fn start(places: &Places) -> io::Result<Self> {
         Ok(Self {
             moody: Backend::start(places.moody).await?,
@@ -32,7 +32,8 @@ impl Servers {
         })
     }
 
-    /// One is killed and comes back, one stops and goes on, until the season ends; then all run.
+    /// Until the season ends, kills and restarts one server, and stops another one and lets it continue. In the end all
+    /// servers run.
     pub async fn suffer(mut self, scene: Scene, mut dice: Dice) -> Self {
         while !scene.waits(dice.millis(6000, 14_000)).await {
             let done = if dice.one_in(2) {

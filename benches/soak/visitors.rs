@@ -1,4 +1,4 @@
-//! Clients that come, say a word or none, and go in every way there is.
+//! Clients that come, send a message or none, and leave in every possible way.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::dice::Dice;
 use crate::frames::{CLOSE, frame};
 use crate::scene::Scene;
 
-/// So many at once, each from another address every time.
+/// Starts `AT_ONCE` visitors. Each one comes from another address every time.
 pub fn visit(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
     for _ in 0..AT_ONCE {
         season.spawn(come_and_go(scene.clone(), dice.fork()));
@@ -22,19 +22,19 @@ pub fn visit(scene: &Scene, dice: &mut Dice, season: &mut JoinSet<()>) {
 /// What a visitor does.
 #[derive(Clone, Copy, Debug)]
 enum Errand {
-    /// Says something, and goes so.
+    /// Sends a message, and leaves in this way.
     Talk(Exit),
     /// Leaves in the middle of a message.
     BreakOff,
-    /// Resets before it has heard an answer.
+    /// Resets before it has read an answer.
     LeaveEarly,
-    /// Says nothing until the guard ends it for that.
+    /// Sends nothing until the guard closes the connection for that.
     Idle,
-    /// Stays until the guard ends it for that.
+    /// Stays until the guard closes the connection for that.
     Overstay,
-    /// Talks to the server that is killed.
+    /// Sends a message to the server that is killed.
     TalkToMoody,
-    /// Talks to the server that stops.
+    /// Sends a message to the server that is stopped.
     TalkToSleepy,
 }
 
@@ -57,7 +57,7 @@ async fn come_and_go(scene: Scene, mut dice: Dice) {
     }
 }
 
-/// A FIN of the client's or a reset before the 101 ends the walk wherever it stands.
+/// A client's FIN or reset before the 101 ends the walk at any stage.
 async fn leave_early(from: Ipv4Addr, scene: &Scene, dice: &mut Dice) {
     let target = dice.pick(&["/echo", "/sleepy", "/moody"]);
     let Ok(mut stream) = connect(from, scene.places.main, None).await else {
@@ -69,7 +69,7 @@ async fn leave_early(from: Ipv4Addr, scene: &Scene, dice: &mut Dice) {
     } else {
         request.len() / 2
     };
-    // Whether it arrives is not asked.
+    // It does not matter whether the request arrives.
     let _sent = stream.write_all(&request.as_bytes()[..part]).await;
     if dice.one_in(2) {
         tokio::time::sleep(dice.millis(0, 20)).await;
@@ -139,7 +139,7 @@ impl Errand {
     }
 }
 
-/// The guard ends it: with 1001, which a client answers by closing.
+/// The guard closes the connection with 1001, and the client answers by closing.
 async fn is_sent_away(mut client: Client) -> Result<(), Loss> {
     let last = client.outlives(Duration::from_secs(20)).await?;
     if last.ends_with(&frame(CLOSE, &1001_u16.to_be_bytes())) {

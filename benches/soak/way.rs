@@ -1,4 +1,4 @@
-//! The ways a file gets where the guard looks.
+//! The ways in which a file comes to the path that the guard reads.
 
 use std::fs;
 use std::io::{self, Write};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-/// How a file comes to stand where the guard looks.
+/// How a file comes to the path that the guard reads.
 #[derive(Clone, Copy, Debug)]
 pub enum Way {
-    /// Written over the old one.
+    /// Written over the old file.
     InPlace,
-    /// The same, with a pause in the middle.
+    /// Written over the old file, with a pause in the middle.
     Slowly,
-    /// Written beside it and renamed.
+    /// Written beside the old file and renamed.
     Rename,
     /// Written elsewhere, and a link to it renamed into place.
     Link,
-    /// Renamed, and the guard is told by HUP.
+    /// Renamed, and then HUP is sent to the guard.
     Hup,
 }
 
@@ -43,7 +43,7 @@ impl Way {
                 fs::rename(&beside, path)
             }
             Self::Link => {
-                // Never the one that the path leads to now.
+                // The link never leads to the file that the path leads to now.
                 let first = path.with_extension("first");
                 let leads_to = fs::read_link(path).ok();
                 let target = if leads_to.as_ref() == Some(&first) {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{SOURCES, Source};
 
-/// Each file is a node, and each path that leads into another file an edge. None of the files of a circle can be read
-/// without the others.
+/// Each file is a node, and each path from it into another file is an edge. A file in a circle can't be read without
+/// the others.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let circles: Vec<String> = circles(&SOURCES).into_iter().map(|circle| circle.join(" ")).collect();
@@ -48,7 +48,7 @@ fn a_circle_is_found_and_a_chain_is_none() {
     );
 }
 
-/// The files that lead back to themselves, each group sorted.
+/// The groups of files that lead back to themselves. Each group is sorted.
 fn circles(sources: &[Source]) -> Vec<Vec<String>> {
     let modules: BTreeMap<Vec<String>, &str> = sources
         .iter()
@@ -83,7 +83,7 @@ fn circles(sources: &[Source]) -> Vec<Vec<String>> {
     groups.into_iter().collect()
 }
 
-/// The other files that its paths lead into, tests aside.
+/// The other files that the paths of `source` lead into, except the paths in tests.
 fn imports<'a>(source: &Source, modules: &BTreeMap<Vec<String>, &'a str>) -> BTreeSet<&'a str> {
     let body = Source {
         name: source.name.clone(),

@@ -1,4 +1,4 @@
-//! No file names a folder that its own may not use.
+//! No file names a folder that its own folder may not use.
 
 use crate::source::{SOURCES, Source};
 use crate::table::{is_floor, may_use};

@@ -1,5 +1,6 @@
-//! The architecture as a test: folders are floors, and only the edges of a table exist; no circles, no crowded folders, and
-//! the world is touched only where it is said to be. It reads the sources, and its own checks are tried with planted faults.
+//! The architecture as a test. Folders are floors, and only the edges of a table exist. There are no circles and no
+//! crowded folders, and only the named places use sockets, clocks and locks. The test reads the sources. Its own checks
+//! are tested with planted faults.
 #![allow(clippy::unwrap_used)]
 
 mod circles;

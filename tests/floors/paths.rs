@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::source::Source;
 
-/// Every path in the file of this module that begins at the crate's root, at `self`, at `super` or (in the binary) at the
-/// library, as from the root. Of a group, each member.
+/// Every path in the file of this module that begins at the crate's root, at `self`, at `super` or (in the binary) at
+/// the library. Paths are returned as seen from the root. For a group, each member is returned.
 pub fn paths(tokens: &[String], module: Vec<String>) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut modules = Inner {
@@ -16,7 +16,7 @@ pub fn paths(tokens: &[String], module: Vec<String>) -> Vec<Vec<String>> {
     while at < tokens.len() {
         modules.step(tokens, at);
         let is_behind = |before: &[&str]| at >= before.len() && tokens[at - before.len()..at] == *before;
-        // `pub(super)` says who may use an item; it uses nothing.
+        // `pub(super)` says where an item may be used. It uses nothing itself.
         if is_behind(&["pub", "("]) {
             at += 1;
             continue;
@@ -40,7 +40,7 @@ pub fn paths(tokens: &[String], module: Vec<String>) -> Vec<Vec<String>> {
     paths
 }
 
-/// Which module a token stands in: `mod tests {` opens one more.
+/// The module that a token stands in. `mod tests {` opens an inner one.
 #[derive(Default)]
 struct Inner {
     module: Vec<String>,
@@ -70,7 +70,7 @@ impl Inner {
     }
 }
 
-/// Follows `::name`, `::super`, `::*` and `::{…}` behind a base; says where it ended.
+/// Follows `::name`, `::super`, `::*` and `::{…}` behind a base. Returns the position behind the path.
 fn collect(tokens: &[String], mut at: usize, mut base: Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
     while tokens.get(at).is_some_and(|t| t == ":") && tokens.get(at + 1).is_some_and(|t| t == ":") {
         match tokens.get(at + 2).map(String::as_str) {
@@ -84,7 +84,7 @@ fn collect(tokens: &[String], mut at: usize, mut base: Vec<String>, paths: &mut 
                     let mut member = base.clone();
                     member.push(tokens[at].clone());
                     at = collect(tokens, at + 1, member, paths);
-                    // `as name`
+                    // This skips `as name`.
                     while tokens.get(at).is_some_and(|token| token != "," && token != "}") {
                         at += 1;
                     }

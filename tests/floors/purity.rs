@@ -1,4 +1,4 @@
-//! What may touch the world, and where: unsafe code, clocks, sockets, locks.
+//! The places that may use unsafe code, clocks, sockets and locks.
 
 use crate::source::SOURCES;
 
@@ -16,7 +16,7 @@ fn unsafe_code_lives_in_one_file() {
     }
 }
 
-/// The parsers are pure: no clock, socket, lock or log; and admission has no clock of its own.
+/// The parsers are pure: they use no clock, socket, lock or log. Admission has no clock of its own.
 #[test]
 fn what_is_said_to_be_pure_is_pure() {
     let of_the_world: &[&str] = &[
@@ -48,7 +48,8 @@ fn what_is_said_to_be_pure_is_pure() {
     }
 }
 
-/// The draws of that source can't be guessed, and a test can seed it. A hasher of the standard library promises neither.
+/// The numbers of that source can't be guessed, and a test can set its seed. A hasher of the standard library promises
+/// neither.
 #[test]
 fn random_numbers_come_from_one_source() {
     let hasher_as_source = ["RandomState", ":", ":", "new", "(", ")", ".", "hash_one"];
@@ -78,7 +79,7 @@ fn a_relay_reads_no_clock_but_its_own() {
     }
 }
 
-/// The wall clock may jump, so nothing is timed by it: it stamps lines and says when something happened.
+/// The wall clock may jump, so no time is measured with it. It only stamps lines and shows when something happened.
 #[test]
 fn the_wall_clock_is_shown_and_never_reckoned_with() {
     let shows = [

@@ -1,4 +1,4 @@
-//! No folder and no file is larger than a reader takes in.
+//! No folder and no file is too large for a reader.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The sources: each file of `src/`, read once.
+//! The source files of `src/`, each read once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use crate::paths::paths;
 use crate::table::ROOF;
 use crate::tokens::tokens;
 
-/// A file.
+/// A source file.
 pub struct Source {
-    /// Below `src/`.
+    /// The path below `src/`.
     pub name: String,
     pub lines: usize,
     pub tokens: Vec<String>,
@@ -25,7 +25,7 @@ impl Source {
         }
     }
 
-    /// The folder, or nothing for a file right in `src/`.
+    /// The name of its floor's folder; empty for a file right in `src/`.
     pub fn floor(&self) -> String {
         self.name
             .split_once('/')
@@ -58,7 +58,7 @@ impl Source {
         module
     }
 
-    /// Up to the first module of tests.
+    /// The tokens up to the first module of tests.
     pub fn without_tests(&self) -> &[String] {
         let begins = self
             .tokens
@@ -67,7 +67,7 @@ impl Source {
         &self.tokens[..begins.unwrap_or(self.tokens.len())]
     }
 
-    /// The paths in it that begin at the crate's root, at `self` or at `super`, as from the root.
+    /// The paths in the file that begin at the crate's root, at `self` or at `super`, as seen from the root.
     pub fn paths(&self) -> Vec<Vec<String>> {
         paths(&self.tokens, self.module())
     }
@@ -77,7 +77,7 @@ pub fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Read once for all tests.
+/// All source files, read once for all tests.
 pub static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(sources);
 
 fn sources() -> Vec<Source> {

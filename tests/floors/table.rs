@@ -1,10 +1,10 @@
-//! The table of floors, and that it is the one in `src/lib.rs`.
+//! The table of floors, and a check that `src/lib.rs` has the same table.
 
 use std::fs;
 
 use crate::source::{SOURCES, source_dir};
 
-/// Floor, folder, and the folders it may use. The same table stands in `src/lib.rs`.
+/// Each row has a floor, its folder, and the folders that this one may use. The same table stands in `src/lib.rs`.
 pub const FLOORS: &[(u8, &str, &str)] = &[
     (
         11,

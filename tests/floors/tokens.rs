@@ -1,6 +1,6 @@
-//! Rust source to tokens, as far as the other checks need it.
+//! Splits Rust source into tokens, as far as the other checks need it.
 
-/// Words and single signs. Comments, strings and characters are left out, and of a lifetime the sign.
+/// Words and single signs. Comments, strings and characters are left out. Of a lifetime only the name is kept.
 pub fn tokens(text: &str) -> Vec<String> {
     let bytes = text.as_bytes();
     let (mut tokens, mut at) = (Vec::new(), 0);
@@ -51,7 +51,7 @@ fn block_comment(rest: &[u8]) -> usize {
     rest.len()
 }
 
-/// From one `"` to the next that is not escaped.
+/// The length of a string from one `"` to the next unescaped one.
 fn quoted(rest: &[u8]) -> usize {
     let mut at = 1;
     while at < rest.len() && rest[at] != b'"' {
@@ -60,7 +60,7 @@ fn quoted(rest: &[u8]) -> usize {
     at + 1
 }
 
-/// `b"…"`, `c"…"`, `r"…"`, `br#"…"#`, `b'…'`.
+/// The length of a string that begins like `b"…"`, `c"…"`, `r"…"`, `br#"…"#` or `b'…'`.
 fn prefixed_string(rest: &[u8]) -> Option<usize> {
     let word = rest.iter().position(|byte| !is_word(*byte))?;
     let prefix = &rest[..word];

@@ -1,7 +1,9 @@
-//! What the limits on messages let pass, read plainly off their manual, and the real relay between real sockets held to it.
+//! A plain model of the limits on messages, written from the manual, and a check that the real relay between real
+//! sockets behaves like the model.
 //!
-//! Rates are so slow that nothing comes back while it runs: of every bucket exactly its burst passes, at any split and with
-//! any lengths declared. Shared by `tests/parsers/messages.rs` and by the fuzz target `messages`.
+//! The rates are so slow that no token comes back during a run. So exactly the burst of every bucket passes, however
+//! the stream is split and whatever lengths are declared. `tests/parsers/messages.rs` and the fuzz target `messages`
+//! share this file.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -25,7 +27,7 @@ use wsguard::relay::rules::{MessageRules, OnExceed, Timeouts};
 use wsguard::wire::ws::extensions::Extensions;
 use wsguard::wire::ws::header::Sender;
 
-/// One side that speaks, and what it is held to. `None` is "off".
+/// The side that sends, and its limits. `None` is "off".
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     sender: Sender,
@@ -42,10 +44,10 @@ pub struct Case {
     piece: usize,
 }
 
-/// What becomes of a stream.
+/// How a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// All that can be told of has passed.
+    /// Everything that can be decided on has passed.
     Open,
     /// The rest waits for tokens.
     Waits,
@@ -53,7 +55,7 @@ enum End {
     Closed(u16),
 }
 
-/// Holds the relay to the model with what these bytes say: a case, and a stream behind it.
+/// Checks the relay against the model. `data` describes a case, followed by a stream.
 pub fn check(data: &[u8]) {
     let Some((head, stream)) = data.split_first_chunk() else {
         return;
@@ -87,7 +89,7 @@ impl Case {
             shared: number(shared, 1),
             bytes: number(bytes, 257),
             max_size: number(max_size, 100).filter(|_| !bit(0)),
-            // Each piece takes room in the kernel that is many times its own.
+            // Pieces are not too small: each piece takes much more room in the kernel than its own size.
             piece: (1 + usize::from(piece) * 37).max(len / 64),
         }
     }
@@ -134,13 +136,13 @@ impl Case {
         self.sender == Sender::Client
     }
 
-    /// Whether frames are looked at before they pass.
+    /// Whether frames are policed before they pass.
     fn looks(&self) -> bool {
         let limits = [self.messages, self.shared, self.bytes, self.max_size];
         self.strict && self.is_client() || limits.iter().any(Option::is_some)
     }
 
-    /// How much of `stream` passes, and what becomes of it then.
+    /// How much of `stream` passes, and how the stream ends then.
     fn outcome(&self, stream: &[u8]) -> (usize, End) {
         let is_enforced = !self.observes;
         let held = |limit: Option<u32>| limit.map(u64::from).filter(|_| is_enforced);
@@ -149,7 +151,7 @@ impl Case {
         let mut frames = match (messages, shared, bytes, max_size) {
             (Some(messages), ..) => Some(10 * messages),
             (None, None, Some(bytes), _) => Some((bytes / 8).max(100)),
-            // 10 000 where sizes are limited: more than there are.
+            // If only sizes are limited, the limit of 10 000 frames is more than a stream can have.
             (None, Some(_), ..) | (None, None, None, _) => None,
         };
         let mut shared_frames = shared.map(|shared| 10 * shared);
@@ -170,7 +172,7 @@ impl Case {
                 Ok(None) => return (at, End::Open),
                 Err(_) if strict => return (at, End::Closed(1002)),
                 Err(seen) => {
-                    // From here on they are bytes.
+                    // From here on the stream is plain bytes.
                     let rest = rest.len() - seen;
                     let passes = bytes.map_or(rest, |bytes| rest.min(usize::try_from(bytes).unwrap_or(rest)));
                     let end = if passes < rest { too_much } else { End::Open };
@@ -239,19 +241,20 @@ impl Case {
     }
 }
 
-/// RFC 6455, 5.2, bit by bit.
+/// A frame header, read bit by bit as in RFC 6455, 5.2.
 struct Header {
     len: usize,
     opcode: u8,
     is_last: bool,
     reserved: u8,
     payload: u64,
-    /// Its length is written with more bytes than it takes.
+    /// The length is written with more bytes than it needs.
     is_too_long: bool,
 }
 
 impl Header {
-    /// `None` where it is not whole, and where it can't be how many bytes tell so.
+    /// Reads a header; `None` if it is incomplete. The error means that it can't be valid, and says how many bytes show
+    /// that.
     fn read(bytes: &[u8], is_client: bool) -> Result<Option<Self>, usize> {
         let Some(first) = bytes.first() else { return Ok(None) };
         let (opcode, is_last) = (first & 0x0f, first & 0x80 != 0);
@@ -320,7 +323,7 @@ async fn drive(case: &Case, stream: &[u8]) {
     };
     let (mut passed, mut sent) = (Vec::new(), 0);
     for piece in stream.chunks(case.piece) {
-        // One that is closed takes nothing more.
+        // A source that is closed takes no more bytes.
         let _closed = timeout(PATIENCE, source.write_all(piece))
             .await
             .expect("room for all of it");
@@ -354,7 +357,7 @@ async fn drive(case: &Case, stream: &[u8]) {
     task.abort();
 }
 
-/// The sink hears a close frame of ours or none, and nothing else; the source hears why.
+/// Checks that the sink gets a close frame of wsguard's or nothing, and that the source gets a close frame with `code`.
 async fn is_closed(source: &mut UnixStream, sink: &mut UnixStream, code: u16, case: &Case) {
     let mut last = Vec::new();
     timeout(PATIENCE, sink.read_to_end(&mut last))
@@ -375,6 +378,6 @@ async fn is_closed(source: &mut UnixStream, sink: &mut UnixStream, code: u16, ca
     );
 }
 
-/// Fewer bytes than 10 000 frames have.
+/// A stream of this length has fewer than 10 000 frames.
 const MOST: usize = 59_999;
 const PATIENCE: Duration = Duration::from_secs(10);

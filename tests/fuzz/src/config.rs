@@ -1,5 +1,5 @@
-//! Any text is compiled or refused with words; a comment before it changes nothing but the places; and what compiles routes
-//! any request without a panic.
+//! Any text is compiled or refused with a message. A comment before the text changes nothing but the positions of
+//! findings. A text that compiles routes any request without a panic.
 
 #![no_main]
 
@@ -13,33 +13,33 @@ fuzz_target!(|data: &[u8]| {
     let read = compile(text, "fuzz.toml");
     match &read {
         Ok(checked) => {
-            let told = checked.render_warnings(false);
-            assert_eq!(told.is_empty(), checked.warnings.is_empty());
-            assert!(checked.render_warnings(true).len() >= told.len());
-            each_is_told(&checked.warnings, &told, text);
+            let shown = checked.render_warnings(false);
+            assert_eq!(shown.is_empty(), checked.warnings.is_empty());
+            assert!(checked.render_warnings(true).len() >= shown.len());
+            each_is_shown(&checked.warnings, &shown, text);
             routes(checked);
         }
         Err(rejected) => {
-            let told = rejected.render(false);
-            assert!(!rejected.mistakes.is_empty() && !told.is_empty());
-            assert!(rejected.render(true).len() >= told.len());
-            each_is_told(&rejected.mistakes, &told, text);
+            let shown = rejected.render(false);
+            assert!(!rejected.mistakes.is_empty() && !shown.is_empty());
+            assert!(rejected.render(true).len() >= shown.len());
+            each_is_shown(&rejected.mistakes, &shown, text);
         }
     }
     a_comment_changes_nothing(text, &read);
 });
 
-/// Each finding lies within the text, between characters, and is shown.
-fn each_is_told(findings: &[Finding], told: &str, text: &str) {
+/// Checks that each finding lies within the text, begins and ends between characters, and is shown.
+fn each_is_shown(findings: &[Finding], shown: &str, text: &str) {
     for finding in findings {
         assert!(!finding.title.is_empty() && !finding.title.contains('\n'));
         let beside = finding.beside.iter().map(|(span, _)| span);
         for span in finding.span.iter().chain(beside) {
             assert!(text.get(span.clone()).is_some(), "{finding:?} lies outside of the text");
         }
-        // Control bytes are shown as something else.
+        // Control bytes are shown in another form.
         if finding.title.chars().all(|char| char.is_ascii_graphic() || char == ' ') {
-            assert!(told.contains(&finding.title), "{finding:?} is not in {told}");
+            assert!(shown.contains(&finding.title), "{finding:?} is not in {shown}");
         }
     }
 }

@@ -48,7 +48,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// As who judges frames goes on, and as splice does: a header is read as a whole, and its payload is not looked at.
+/// Counts as the policer and splice do: each header is read as a whole, and its payload is skipped.
 fn header_by_header(data: &[u8], sender: Sender) -> Outcome {
     let mut scanner = FrameScanner::new(sender);
     let mut sequence = MessageSequence::default();
@@ -98,7 +98,7 @@ fn outcome(scanner: &FrameScanner, messages: u32) -> Outcome {
     }
 }
 
-/// All bytes at once, frame by frame, in numbers that can't overflow.
+/// The plain reading: all bytes at once, frame by frame, in numbers that can't overflow.
 fn plain(data: &[u8], sender: Sender) -> Outcome {
     let mut seen = Outcome {
         messages: 0,
@@ -145,7 +145,7 @@ fn plain(data: &[u8], sender: Sender) -> Outcome {
     seen
 }
 
-/// A close frame of ours is one frame, and says what it was told to say.
+/// Checks that a close frame of wsguard's is one frame with the given code and text.
 fn closes(data: &[u8], sender: Sender) {
     let mut dice = Dice::of(data);
     let code = u16::try_from(dice.below(5000)).expect("a small number");
@@ -160,6 +160,6 @@ fn closes(data: &[u8], sender: Sender) {
     let keys = mask.unwrap_or_default().into_iter().cycle();
     let payload: Vec<u8> = frame[begin..].iter().zip(keys).map(|(byte, key)| byte ^ key).collect();
     assert_eq!(payload[..2], code.to_be_bytes());
-    let told = str::from_utf8(&payload[2..]).expect("it is cut between characters");
-    assert!(reason.starts_with(told) && (told.len() == reason.len() || told.len() > 119));
+    let text = str::from_utf8(&payload[2..]).expect("it is cut between characters");
+    assert!(reason.starts_with(text) && (text.len() == reason.len() || text.len() > 119));
 }

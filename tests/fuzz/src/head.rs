@@ -1,5 +1,5 @@
-//! A request head has one outcome however it comes, is what httparse reads, and reaches the server as one request, with the
-//! same target and with nobody's address but the true ones.
+//! A request head has the same outcome however it is split, and httparse reads it in the same way. It reaches the
+//! server as one request with the same target, and with no addresses but the true ones.
 
 #![no_main]
 
@@ -18,10 +18,10 @@ fuzz_target!(|data: &[u8]| {
     let mut dice = Dice::of(data);
     for caps in [USUAL, narrow(&mut dice)] {
         let whole = HeadScan::default().parse(data, caps);
-        assert_eq!(in_pieces(data, caps), whole, "it depends on how it came: {caps:?}");
+        assert_eq!(in_pieces(data, caps), whole, "the outcome depends on how it was split: {caps:?}");
         if let Ok(Step::Done { value: head, used }) = whole.clone() {
             assert!(used <= data.len() && used <= caps.max_size && head.headers.len() <= caps.max_headers);
-            // What stands behind the head says nothing, and no shorter one is whole.
+            // Bytes behind the head have no influence, and no shorter head is complete.
             assert_eq!(HeadScan::default().parse(&data[..used], caps), whole);
             assert_eq!(HeadScan::default().parse(&data[..used - 1], caps), Ok(Step::More));
             httparse_reads(&data[..used], &head);
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The scan keeps its place from look to look; the first answer counts.
+/// Parses the pieces one after the other, as the scan keeps its position. Returns the first answer.
 fn in_pieces(data: &[u8], caps: HeadCaps) -> Result<Step<Head<'_>>, HeadFault> {
     let mut scan = HeadScan::default();
     looks(data)
@@ -44,7 +44,7 @@ fn in_pieces(data: &[u8], caps: HeadCaps) -> Result<Step<Head<'_>>, HeadFault> {
 }
 
 fn httparse_reads(bytes: &[u8], head: &Head<'_>) {
-    // It refuses targets that are not UTF-8.
+    // httparse refuses targets that are not UTF-8.
     if str::from_utf8(head.target).is_err() {
         return;
     }
@@ -103,14 +103,15 @@ fn composes(head: &Head<'_>, upgrade: Option<Upgrade<'_>>) {
         let request = request_for_server(head, &forwarding);
         let composed = match HeadScan::default().parse(&request, WIDE) {
             Ok(Step::Done { value, used }) if used == request.len() => value,
-            // The authority of a URL takes the place of a Host line that must be there.
+            // Every head has a Host line. If its target is a URL, the authority of the URL replaces the value of that
+            // line.
             other => panic!("composed as {}: {other:?}", request.escape_ascii()),
         };
         let origin_form = [if head.target.starts_with(b"/") { &b""[..] } else { b"/" }, head.target].concat();
         assert_eq!((composed.method, composed.target), (head.method, &*origin_form));
         assert_eq!((composed.authority, composed.path()), (head.authority, head.path()));
         assert_eq!((composed.version, composed.absolute_form), (Version::Http11, false));
-        assert_eq!(others(&composed), others(head), "what names nobody goes on as it came");
+        assert_eq!(others(&composed), others(head), "headers that do not name the client pass unchanged");
         if let Some(upgrade) = upgrade {
             assert_eq!(check_upgrade(&composed), Ok(upgrade));
         }
@@ -132,7 +133,7 @@ fn names_the_true_client(head: &Head<'_>, composed: &Head<'_>, forwarding: &Forw
     };
     let (hop, client) = (HOP.to_string(), forwarding.client.map(|client| client.to_string()));
     if !forwarding.hop_trusted {
-        // Nothing of what the client says about itself, and each of these once.
+        // Nothing that the client said about itself is left, and each of these headers is there once.
         assert_eq!(naming.len(), 3, "{naming:?}");
         assert_eq!(values("x-forwarded-for"), [hop.as_bytes()]);
         assert_eq!(values("x-real-ip"), [hop.as_bytes()]);
@@ -150,7 +151,7 @@ fn names_the_true_client(head: &Head<'_>, composed: &Head<'_>, forwarding: &Forw
     assert_eq!(values("x-forwarded-for"), expected);
 }
 
-/// Names and values of the headers that say nothing of the client or the connection.
+/// The names and values of the headers that do not name the client and do not concern the connection.
 fn others<'b>(head: &Head<'b>) -> Vec<(&'b str, &'b [u8])> {
     let passes =
         |name: &str| !names_client(name.as_bytes()) && !["connection", "host"].contains(&&*name.to_ascii_lowercase());
@@ -169,7 +170,7 @@ const USUAL: HeadCaps = HeadCaps {
     max_size: 16 * 1024,
     max_headers: 64,
 };
-/// For what is composed: it has more than what was sent.
+/// Limits for the request to the server, which is larger than the client's request.
 const WIDE: HeadCaps = HeadCaps {
     max_size: 64 * 1024,
     max_headers: 128,

@@ -1,5 +1,6 @@
-//! A frame's header reads alike however it comes, and as a scanner follows it, also over payload that nobody saw; messages are
-//! summed as a plain sum does; and frames of ours read as what they were told to be.
+//! A frame header reads alike however it is split, and a scanner follows it in the same way, even over payload that it
+//! has not seen. The sizes of messages are summed as a plain sum does it. Frames of wsguard's read as the frames that
+//! were asked for.
 
 #![no_main]
 
@@ -19,27 +20,27 @@ fuzz_target!(|data: &[u8]| {
             follow(data, sender, way);
         }
     }
-    speaks(data);
+    writes_whole_frames(data);
 });
 
-/// What becomes of a payload on the way to the next header.
+/// How the payload is passed on the way to the next header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Payload {
     Scanned,
     Skipped,
-    /// It is not even in the data: the next header stands right behind, so that lengths may be of any size.
+    /// The payload is not in the data: the next header follows at once. So lengths may be of any size.
     Unseen,
 }
 
 fn reads_alike_in_pieces(data: &[u8], sender: Sender) {
     let whole = FrameHeader::parse(data, sender);
-    let told = |end: &usize| FrameHeader::parse(&data[..*end], sender) != Ok(Step::More);
+    let has_result = |end: &usize| FrameHeader::parse(&data[..*end], sender) != Ok(Step::More);
     let in_pieces = looks(data)
-        .find(told)
+        .find(has_result)
         .map(|end| FrameHeader::parse(&data[..end], sender));
     assert_eq!(in_pieces.unwrap_or(Ok(Step::More)), whole);
-    // The first prefix that says something has exactly what it takes to say it.
-    match (0..=data.len().min(LONGEST_HEADER)).find(told) {
+    // The shortest prefix with a result has exactly the bytes that the result needs.
+    match (0..=data.len().min(LONGEST_HEADER)).find(has_result) {
         None => assert_eq!(whole, Ok(Step::More)),
         Some(end) => match whole {
             Ok(Step::Done { used, .. }) => assert_eq!(used, end),
@@ -49,7 +50,7 @@ fn reads_alike_in_pieces(data: &[u8], sender: Sender) {
     }
 }
 
-/// The last of `bytes` breaks this rule of RFC 6455.
+/// Checks that the last of `bytes` breaks this rule of RFC 6455.
 fn breaks(fault: FrameFault, bytes: &[u8], sender: Sender) {
     let (first, second) = (bytes[0], bytes.get(1).copied().unwrap_or_default());
     let is_broken = match fault {
@@ -68,7 +69,7 @@ fn breaks(fault: FrameFault, bytes: &[u8], sender: Sender) {
     assert!(is_broken, "{fault:?} is not what {bytes:x?} breaks");
 }
 
-/// From header to header, a scanner beside.
+/// Goes from header to header, and checks a scanner against them.
 fn follow(data: &[u8], sender: Sender, way: Payload) {
     let mut dice = Dice::of(data);
     let mut scanner = FrameScanner::new(sender);
@@ -154,7 +155,7 @@ fn is_as_written(header: FrameHeader, bytes: &[u8], sender: Sender) {
     assert!(header.payload < 1 << 63 && bytes.len() >= shortest);
 }
 
-/// Bytes of the message with this frame, of which `sum` came before.
+/// The size of the message up to this frame. `sum` is the size of the frames before it.
 fn plain_size(sum: Option<u128>, header: FrameHeader) -> Result<u64, FrameFault> {
     if header.kind.is_control() {
         return Ok(0);
@@ -174,7 +175,7 @@ fn plain_sum(sum: Option<u128>, header: FrameHeader) -> Option<u128> {
         return sum;
     }
     let before = sum.filter(|_| header.kind == FrameKind::Continuation).unwrap_or(0);
-    // One less than what can be told, from where it stays.
+    // The sum stays one below the largest size that can be returned.
     let sum = (before + u128::from(header.payload)).min(u128::from(u64::MAX) - 1);
     (!header.is_last).then_some(sum)
 }
@@ -188,8 +189,9 @@ fn skip_in_two(scanner: &mut FrameScanner, count: u64, dice: &mut Dice) {
     assert_eq!(scanner.at_boundary(), left == count);
 }
 
-/// A frame of ours is one whole frame of the kind and the payload that it was told, or of as much as fits.
-fn speaks(data: &[u8]) {
+/// Checks that a frame of wsguard's is one complete frame of this kind with this payload, or with as much of it as
+/// fits.
+fn writes_whole_frames(data: &[u8]) {
     for kind in [
         FrameKind::Text,
         FrameKind::Binary,

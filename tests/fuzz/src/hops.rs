@@ -1,5 +1,5 @@
-//! The client that forwarding headers name is one that stands in them, or the hop; and nothing further left than what a proxy
-//! appended changes whom it names. The input's lines are the header's values.
+//! The client that forwarding headers name is an address in these headers, or the hop. What stands to the left of the
+//! part that a proxy appended never changes which client is named. The lines of the input are the values of the header.
 
 #![no_main]
 
@@ -34,12 +34,12 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// A proxy writes behind what came, in a line of its own or in the last one.
+/// A proxy appends its part to the header, in a line of its own or at the end of the last line.
 fn what_was_appended_counts(header: ForwardHeader, lines: &[&[u8]]) {
     let appended = match header {
         ForwardHeader::XForwardedFor => b"203.0.113.9".to_vec(),
         ForwardHeader::Forwarded => b"for=203.0.113.9;proto=http".to_vec(),
-        // One address, or none.
+        // These headers have one address, or none.
         ForwardHeader::CfConnectingIp | ForwardHeader::XRealIp => return,
     };
     let expected: IpAddr = IpAddr::from([203, 0, 113, 9]);
@@ -53,7 +53,7 @@ fn what_was_appended_counts(header: ForwardHeader, lines: &[&[u8]]) {
     assert_eq!(client_from(header, &same_line, HOP, is_ours), expected);
 }
 
-/// `X-Forwarded-For`, as a list of everything that is walked from its end.
+/// `X-Forwarded-For` by the rules: all lines are one list, which is walked from its end.
 fn by_the_rules(lines: &[&[u8]], trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     let mut client = HOP;
     for (walked, item) in lines.join(&b',').rsplit(|byte| *byte == b',').enumerate() {
@@ -68,7 +68,7 @@ fn by_the_rules(lines: &[&[u8]], trusts: impl Fn(IpAddr) -> bool) -> IpAddr {
     client
 }
 
-/// A hop by what std reads as an address, with or without a port.
+/// A hop by the rules: std reads it as an address, with or without a port.
 fn hop_by_the_rules(item: &[u8]) -> Option<IpAddr> {
     let text = str::from_utf8(item).ok().filter(|text| text.len() <= 64)?;
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|number| number.to_string() == port);
@@ -85,7 +85,8 @@ fn hop_by_the_rules(item: &[u8]) -> Option<IpAddr> {
     v4.parse().ok().map(IpAddr::V4).filter(|_| is_port(port))
 }
 
-/// Every address that stands in the lines between bytes that no address has. A backslash may stand before any byte.
+/// Every address in the lines. It stands between bytes that can't be part of an address. A backslash may stand before
+/// any byte.
 fn written(lines: &[&[u8]]) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for line in lines {

@@ -1,5 +1,6 @@
-//! The relay lets pass of any stream what a plain model of the limits on messages does: no more payload and no more frames
-//! than the buckets hold, at any split and any declared length, and nothing that is forbidden.
+//! Of any stream, the relay lets the same bytes pass as a plain model of the limits on messages. That is no more
+//! payload and no more frames than the buckets hold, at any split and any declared length, and nothing that is
+//! forbidden.
 
 #![no_main]
 

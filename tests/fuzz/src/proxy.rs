@@ -1,4 +1,5 @@
-//! A PROXY header has one outcome however it comes, and passes only where a plain reading of the specification says so.
+//! A PROXY header has the same outcome however it is split. It passes only if it passes by a plain reading of the
+//! specification.
 
 #![no_main]
 
@@ -12,12 +13,12 @@ use wsguard_fuzz::looks;
 
 fuzz_target!(|data: &[u8]| {
     let whole = parse_proxy(data);
-    // Every beginning of it, while they are short.
+    // These are all short prefixes of the data, and then the looks.
     let ends = (0..data.len().min(128)).chain(looks(data));
     let dripped = ends
         .map(|end| parse_proxy(&data[..end]))
         .find(|read| *read != Ok(Step::More));
-    assert_eq!(dripped.unwrap_or(Ok(Step::More)), whole, "it depends on how it came");
+    assert_eq!(dripped.unwrap_or(Ok(Step::More)), whole, "the outcome depends on how it was split");
     match (announces(data), whole) {
         (Announces::No, Err(ProxyFault::Missing)) | (Announces::Maybe, Ok(Step::More)) => {}
         (Announces::Yes, read) => assert_ne!(read, Err(ProxyFault::Missing)),
@@ -26,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
     let passed = match whole {
         Ok(Step::Done { value, used }) => {
             assert!(used <= data.len() && used <= MAX_PROXY_HEADER);
-            assert_eq!(parse_proxy(&data[..used]), whole, "what stands behind it says nothing");
+            assert_eq!(parse_proxy(&data[..used]), whole, "bytes behind it have no influence");
             assert_eq!(
                 parse_proxy(&data[..used - 1]),
                 Ok(Step::More),
@@ -43,7 +44,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(passed, line(data).or_else(|| block(data)));
 });
 
-/// Section 2.1, on whole lines.
+/// Reads section 2.1 of the specification, on whole lines.
 fn line(data: &[u8]) -> Option<(Source, usize)> {
     let used = data.windows(2).position(|pair| pair == b"\r\n")? + 2;
     let text = &data[..used - 2];
@@ -72,11 +73,11 @@ fn address<A: FromStr + Into<IpAddr>>(text: &str) -> Option<IpAddr> {
 }
 
 fn port(text: &str) -> Option<u16> {
-    // As it would be written: without sign and leading zeros.
+    // The port must be written in the usual way: without sign and leading zeros.
     text.parse::<u16>().ok().filter(|port| port.to_string() == text)
 }
 
-/// Section 2.2, on whole headers.
+/// Reads section 2.2 of the specification, on whole headers.
 fn block(data: &[u8]) -> Option<(Source, usize)> {
     let rest = data.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n")?;
     let [command, family, high, low, rest @ ..] = rest else {
@@ -91,7 +92,7 @@ fn block(data: &[u8]) -> Option<(Source, usize)> {
         return Some((Source::Socket, used));
     }
     let addresses = match (*command, *family) {
-        // UNSPEC: nobody knows where its addresses end.
+        // For UNSPEC it is not known where the addresses end.
         (0x21, 0x00 | 0x01 | 0x10 | 0x20 | 0x30) => return Some((Source::Socket, used)),
         (0x21, 0x11) => 12,
         (0x21, 0x21) => 36,

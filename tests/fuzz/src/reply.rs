@@ -1,5 +1,5 @@
-//! A server's reply has one outcome however it comes, its body too; what goes on to the client is one reply that says
-//! nothing of the server's connection; and a body in chunks is what a plain reading of RFC 9112, section 7.1, makes of it.
+//! A server's reply has the same outcome however it is split, and so has its body. The client gets one reply without
+//! anything about the server's connection. A chunked body reads as in a plain reading of RFC 9112, section 7.1.
 
 #![no_main]
 
@@ -10,12 +10,12 @@ use wsguard::wire::http::server_reply::{Reply, ReplyFault, ReplyScan};
 use wsguard_fuzz::{Dice, looks, pieces};
 
 fuzz_target!(|data: &[u8]| {
-    // The whole input as a body, and then as a reply with its body.
+    // The whole input is read as a body, and then as a reply with its body.
     bodies(data);
     let mut rest = data;
     loop {
         let whole = ReplyScan::default().parse(rest, ACCEPT);
-        assert_eq!(in_pieces(rest), whole, "it depends on how it came");
+        assert_eq!(in_pieces(rest), whole, "the outcome depends on how it was split");
         let Ok(Step::Done { value, used }) = whole else { break };
         assert!(used <= rest.len() && used <= 32 * 1024 && rest[..used].ends_with(b"\r\n\r\n"));
         assert_eq!(ReplyScan::default().parse(&rest[..used - 1], ACCEPT), Ok(Step::More));
@@ -40,7 +40,7 @@ fn in_pieces(data: &[u8]) -> Result<Step<Reply>, ReplyFault> {
         .unwrap_or(Ok(Step::More))
 }
 
-/// As it goes to the client, a length put behind it.
+/// Checks the head as it goes to the client, with a length behind it.
 fn is_one_reply(status: u16, head: &[u8]) {
     let sent = [head, b"Content-Length: 7\r\n\r\n"].concat();
     let mut headers = [httparse::EMPTY_HEADER; 160];
@@ -60,7 +60,7 @@ fn is_one_reply(status: u16, head: &[u8]) {
         .map(|header| (header.name, header.value))
         .filter(|(name, _)| OF_CONNECTION.iter().any(|listed| name.eq_ignore_ascii_case(listed)))
         .collect();
-    // A 426 alone has Upgrade, and then names it.
+    // Only a 426 has Upgrade, and its Connection names it.
     let (upgrades, others): (Vec<_>, Vec<_>) = of_connection
         .into_iter()
         .partition(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
@@ -71,7 +71,7 @@ fn is_one_reply(status: u16, head: &[u8]) {
         b"close, Upgrade"
     };
     assert_eq!(others, [("Connection", connection), ("Content-Length", b"7")]);
-    // Every line ends as it must, so that nobody sees another one.
+    // Every line ends in CRLF, so that no receiver sees other lines.
     for (at, byte) in sent.iter().enumerate() {
         match byte {
             b'\r' => assert_eq!(sent[at + 1], b'\n'),
@@ -98,7 +98,7 @@ fn bodies(data: &[u8]) {
     {
         assert_eq!((read, whole), (text, ended));
     } else {
-        // One of them found a fault, so both must.
+        // One of them found a fault, so both must have found it.
         assert!(dechunked(data).is_none() && read(&BodyRead::chunked(), [data], usize::MAX).is_err());
     }
     let (text, _, whole) = read(&BodyRead::length(length as u64), [data], max).expect("any byte may be in it");
@@ -106,11 +106,11 @@ fn bodies(data: &[u8]) {
     assert_eq!(whole, text.len() == length);
 }
 
-/// In one piece, in many, and byte by byte.
+/// Checks that a body reads alike in one piece, in many, and byte by byte.
 fn read_alike(body: &BodyRead, data: &[u8], max: usize) {
     let whole = read(body, [data], max);
-    assert_eq!(read(body, pieces(data), max), whole, "it depends on how it came");
-    assert_eq!(read(body, data.chunks(1), max), whole, "it depends on how it came");
+    assert_eq!(read(body, pieces(data), max), whole, "the outcome depends on how it was split");
+    assert_eq!(read(body, data.chunks(1), max), whole, "the outcome depends on how it was split");
     if let Ok((text, state, is_whole)) = whole {
         assert!(text.len() <= max);
         assert!(state == BodyState::Done || text.len() < max);
@@ -118,7 +118,7 @@ fn read_alike(body: &BodyRead, data: &[u8], max: usize) {
     }
 }
 
-/// The text, what was said last, and whether it is whole if the stream ends here.
+/// The text, the last state, and whether the body is complete if the stream ends here.
 fn read<'d>(
     body: &BodyRead,
     pieces: impl IntoIterator<Item = &'d [u8]>,
@@ -135,7 +135,7 @@ fn read<'d>(
     Ok((text, state, body.at_end_of_stream()))
 }
 
-/// The text in chunks, as far as it goes, and whether it came to its end; `None` for what is none.
+/// The text of the chunks that have come, and whether the body has come to its end. `None` if the body is malformed.
 fn dechunked(data: &[u8]) -> Option<(Vec<u8>, bool)> {
     let mut text = Vec::new();
     let mut rest = data;
@@ -176,7 +176,8 @@ fn dechunked(data: &[u8]) -> Option<(Vec<u8>, bool)> {
     }
 }
 
-/// A line without its CRLF and what follows, `Some(None)` for the beginning of one; `None` where a CR or LF stands alone.
+/// A line without its CRLF, and the bytes behind it. `Some(None)` if the line is unfinished, `None` if a CR or LF
+/// stands alone.
 #[allow(clippy::option_option, reason = "broken, unfinished and whole are three")]
 fn line_of(bytes: &[u8]) -> Option<Option<(&[u8], &[u8])>> {
     match bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
@@ -189,7 +190,8 @@ fn line_of(bytes: &[u8]) -> Option<Option<(&[u8], &[u8])>> {
     }
 }
 
-/// The size that a line begins with; `None` for a malformed one. Of an unfinished one any is good.
+/// The size at the beginning of a line, or `None` if the line is malformed. For an unfinished line the number has no
+/// meaning.
 fn size_of(line: &[u8], is_whole: bool) -> Option<u64> {
     let (line, has_cr) = line.strip_suffix(b"\r").map_or((line, false), |line| (line, true));
     if line.len() + if is_whole { 2 } else { usize::from(has_cr) } > 8192 {
@@ -228,7 +230,8 @@ fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)
 }
 
-/// Not the list of `src/wire/http/server_reply.rs`, though it reads the same: a name that is lost there must be missed here.
+/// This list is written apart from the one in `src/wire/http/server_reply.rs`: if a name gets lost there, this one
+/// finds it.
 const OF_CONNECTION: [&str; 8] = [
     "connection",
     "content-length",
@@ -239,5 +242,5 @@ const OF_CONNECTION: [&str; 8] = [
     "transfer-encoding",
     "upgrade",
 ];
-/// For the key of RFC 6455, section 1.3.
+/// The answer to the key of RFC 6455, section 1.3.
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";

@@ -1,14 +1,14 @@
-//! The code of `src/limit/`, and what else several threads share, the same files, with loom's atomics and locks in place of
-//! std's (`src/limit/sync.rs`):
+//! The code of `src/limit/` and other code that several threads share. The files are the same, with loom's atomics and
+//! locks in place of std's (`src/limit/sync.rs`):
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --manifest-path tests/loom/Cargo.toml --locked
 //! ```
 //!
-//! A package of its own, because tokio has no sockets under `cfg(loom)`, so that the whole of wsguard can't be built; and
-//! because this takes seconds instead of minutes.
+//! This is a package of its own for two reasons. tokio has no sockets under `cfg(loom)`, so the whole of wsguard can't
+//! be built. And this package takes seconds instead of minutes to build.
 
-// The tests in those files are wsguard's own.
+// The tests in those files are run by wsguard itself.
 #![cfg(all(loom, not(test)))]
 
 use std::sync::Arc;
@@ -21,7 +21,8 @@ pub mod limit;
 pub mod reason;
 pub mod relay;
 
-/// Runs `run` in every order of its threads' steps; where there are too many, in those with at most so many preemptions.
+/// Runs `run` in every order of its threads' steps. If there are too many, `preemptions` bounds them: only orders with
+/// at most that many preemptions are run.
 pub fn model(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -29,10 +30,11 @@ pub fn model(preemptions: Option<usize>, run: impl Fn() + Send + Sync + 'static)
     builder.check(run);
 }
 
-/// What each of `threads` makes of what they share; the last of them is this one.
+/// Runs `act` on `threads` threads with the shared value, and returns the results. The calling thread is the last of
+/// them.
 ///
 /// # Panics
-/// Where one of them does.
+/// If one of the threads panics.
 pub fn of_all<S, T>(threads: usize, shared: &Arc<S>, act: impl Fn(usize, &Arc<S>) -> T + Clone + 'static) -> Vec<T>
 where
     S: 'static,

@@ -1,4 +1,4 @@
-//! What a handle is told.
+//! The reasons for which a handle closes its connection.
 
 #[path = "../../../src/reason/close.rs"]
 pub mod close;

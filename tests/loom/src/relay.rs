@@ -1,4 +1,4 @@
-//! What a relay does with its handle, for the models: those methods are the relay's alone.
+//! What a relay does with its handle, for the models. Outside of wsguard's relay these methods can't be called.
 
 use std::task::Waker;
 
@@ -11,7 +11,7 @@ pub mod traffic;
 
 use handle::{Command, ConnHandle};
 
-/// A relay names the waker of its task, or of the set of parked connections.
+/// Sets the waker of a relay's task, or of the set of parked connections.
 pub fn set_waker(handle: &ConnHandle, waker: &Waker) {
     handle.set_waker(waker);
 }
@@ -21,34 +21,34 @@ pub fn has_request(handle: &ConnHandle) -> bool {
     handle.has_request()
 }
 
-/// What a relay does with its requests in one poll: whether it was to probe and to ping, and the command.
+/// Takes the requests as a relay does in one poll. Returns whether it was asked to probe and to ping, and the command.
 pub fn take_requests(handle: &ConnHandle) -> (bool, bool, Option<Command>) {
     let command = handle.command();
     (handle.take_probe(), handle.take_ping(), command)
 }
 
-/// Whether the relay parks, as it was to.
+/// Whether the relay was asked to park. It parks then.
 pub fn take_park(handle: &ConnHandle) -> bool {
     handle.wants_park() && handle.take_park()
 }
 
-/// A relay writes a ping.
+/// Writes a ping, as a relay does.
 pub fn write_ping(handle: &ConnHandle) {
     handle.mark_unacked();
     handle.mark_pinged();
 }
 
-/// A relay finds that the client's host has acknowledged so many bytes, and whether some are left.
+/// Notes how many bytes the client's host has acknowledged, and whether more are unacknowledged.
 pub fn record_acked(handle: &ConnHandle, acked: u64, has_unacked: bool) {
     handle.record_acked(acked, has_unacked);
 }
 
-/// Something came from the client.
+/// Notes that something came from the client.
 pub fn mark_client_activity(handle: &ConnHandle) {
     handle.mark_client_activity();
 }
 
-/// The relay ends.
+/// Notes that the relay has ended.
 pub fn mark_closed(handle: &ConnHandle) {
     handle.mark_closed();
 }

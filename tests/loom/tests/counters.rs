@@ -1,5 +1,5 @@
-//! Never above the limit, never leaked, and who loses a race gives back what it took: in every order in which two or three
-//! threads can come, as far as loom tells them apart.
+//! The counters never go above their limit and never leak, and a thread that loses a race gives back what it took. The
+//! tests run every order in which two or three threads can come, as far as loom distinguishes them.
 
 #![cfg(loom)]
 
@@ -30,9 +30,9 @@ mod budget {
         comes_and_goes(Some(3), 3, 2);
     }
 
-    /// Nobody is refused for a place that nobody got.
+    /// No thread is refused because of a place that no other thread got.
     #[test]
-    fn as_many_get_in_as_there_are_places() {
+    fn as_many_are_admitted_as_there_are_places() {
         for (threads, limit) in [(2, 1), (3, 1), (3, 2)] {
             model(Some(3), move || {
                 let budget = Arc::new(Budget::new(Some(limit)));
@@ -43,7 +43,7 @@ mod budget {
     }
 
     #[test]
-    fn whoever_comes_anyway_is_counted_and_lets_nobody_else_in() {
+    fn a_place_taken_above_the_limit_is_counted_and_keeps_others_out() {
         model(None, || {
             let budget = Arc::new(Budget::new(Some(1)));
             let taken = of_all(2, &budget, |thread, budget| {
@@ -61,7 +61,7 @@ mod budget {
     }
 
     #[test]
-    fn a_limit_that_is_lowered_meanwhile_ends_nobody_and_loses_nothing() {
+    fn lowering_the_limit_during_a_race_ends_no_connection_and_loses_no_place() {
         model(None, || {
             let budget = Arc::new(Budget::new(Some(2)));
             assert!(budget.try_take());
@@ -103,22 +103,22 @@ mod bucket {
     use super::*;
 
     #[test]
-    fn there_are_never_more_tokens_than_there_are() {
+    fn never_are_more_tokens_taken_than_the_bucket_has() {
         for (threads, burst) in [(2, 1), (3, 1), (3, 2)] {
             tokens_are_taken(threads, burst, false);
         }
     }
 
     #[test]
-    fn to_look_first_makes_no_tokens() {
+    fn looking_before_taking_makes_no_tokens() {
         for (threads, burst) in [(2, 1), (3, 2)] {
             tokens_are_taken(threads, burst, true);
         }
     }
 
-    /// The debt of a slower rate is forgiven once: the bucket is empty then, not full.
+    /// The debt of a slower rate is forgiven once. Then the bucket is empty, and not full.
     #[test]
-    fn what_is_forgiven_by_two_at_once_gives_no_token_early() {
+    fn a_debt_forgiven_by_two_threads_at_once_gives_no_token_early() {
         model(None, || {
             let bucket = Arc::new(SharedBucket::default());
             let epoch = Instant::now();
@@ -138,11 +138,11 @@ mod bucket {
             let bucket = Arc::new(SharedBucket::default());
             let (meter, epoch) = (Meter::from(rate(1, 3600, burst)), Instant::now());
             let taken = of_all(threads, &bucket, move |_, bucket| {
-                // Three clocks of three threads, a little apart.
+                // The clocks of the three threads are a little apart.
                 (!looks || bucket.has_token(meter, at(epoch, 5))) && bucket.take(meter, at(epoch, 5))
             });
             let count = taken.iter().filter(|taken| **taken).count();
-            assert_eq!(count, burst as usize, "one too many, or one that was lost");
+            assert_eq!(count, burst as usize, "a token too many, or a lost one");
             assert!(!bucket.take(meter, at(epoch, 5)));
         });
     }
@@ -158,9 +158,9 @@ mod admission {
         }
     }
 
-    /// Both take a place in the zone, and one finds the process full.
+    /// Both threads take a place in the zone, and one finds the process full.
     #[test]
-    fn whoever_finds_the_process_full_gives_its_place_in_the_zone_back() {
+    fn a_client_that_finds_the_process_full_gives_back_its_place_in_the_zone() {
         for (threads, limit, preemptions) in [(2, 1, 3), (3, 2, 2)] {
             stay(
                 preemptions,
@@ -175,9 +175,9 @@ mod admission {
         }
     }
 
-    /// All take a place in the zone and in the process, and find too few tokens.
+    /// All threads take a place in the zone and in the process, and find too few tokens.
     #[test]
-    fn whoever_finds_no_token_gives_both_places_back() {
+    fn a_client_without_a_token_gives_back_both_places() {
         for (threads, burst, preemptions) in [(2, 1, 3), (3, 2, 2)] {
             let mut plan = OPEN;
             plan.rules.rate = Some(rate(1, 3600, burst));
@@ -195,7 +195,7 @@ mod admission {
     }
 
     #[test]
-    fn what_is_observed_is_let_in_and_counted() {
+    fn an_observed_excess_is_admitted_and_counted() {
         model(Some(3), || {
             let mut plan = OPEN.zone(1);
             plan.rules.observe = true;
@@ -214,7 +214,7 @@ mod admission {
     }
 
     #[test]
-    fn comings_and_goings_leave_nothing_behind() {
+    fn admissions_and_ends_leave_no_counts_behind() {
         for (threads, preemptions) in [(2, 3), (3, 2)] {
             model(Some(preemptions), move || {
                 let plan = Plan {
@@ -238,16 +238,16 @@ mod admission {
         }
     }
 
-    /// A newcomer, while the one that has the only place leaves it.
+    /// A newcomer asks while the holder of the only place gives it back.
     #[test]
-    fn a_place_that_is_left_is_had_by_one_at_most() {
+    fn a_place_that_becomes_free_goes_to_one_newcomer_at_most() {
         model(Some(3), || {
             let rig = Rig::of(OPEN.zone(1));
             let leaves = std::sync::Mutex::new(Some(rig.admit(0).expect("it is empty").permit));
             let shared = Arc::new((Arc::clone(&rig), leaves));
             let came: Vec<Option<Permit>> = of_all(2, &shared, |thread, shared| {
                 if thread == 0 {
-                    drop(shared.1.lock().expect("held by nobody").take());
+                    drop(shared.1.lock().expect("no holder has panicked").take());
                     return None;
                 }
                 shared.0.admit(0).ok().map(|granted| granted.permit)
@@ -258,7 +258,7 @@ mod admission {
         });
     }
 
-    /// Idle clients beyond the table's size are evicted by whoever comes: as many as are too many, under any race.
+    /// Newcomers evict idle clients beyond the table's size: exactly as many as are too many, in any race.
     #[test]
     fn the_table_counts_its_clients_exactly() {
         model(Some(2), || {
@@ -274,15 +274,15 @@ mod admission {
         });
     }
 
-    /// Two that find the table too full by one evict one.
+    /// Two threads that find one client too many in the table evict one.
     #[test]
-    fn two_at_once_evict_no_more_than_there_is_too_much() {
+    fn two_threads_at_once_evict_only_the_excess() {
         model(Some(2), || {
             let mut plan = Plan { table: 3, ..OPEN };
             plan.client.rate = Some(rate(1, 3600, 9));
             let rig = Rig::of(plan);
             (1..4).for_each(|idle| drop(rig.admit(idle)));
-            // The newcomer, and the one that has idled least.
+            // One is a newcomer, and the other one is the client with the shortest idle time.
             let granted = of_all(2, &rig, |thread, rig| rig.admit([0, 3][thread]));
             assert_eq!((rig.admission.remembered(), rig.admission.evictions()), (3, 1));
             drop(granted);
@@ -290,13 +290,14 @@ mod admission {
         });
     }
 
-    /// All come and nobody goes: as many get in as there are places, the others hear of `limit`; then all go.
+    /// All threads ask at once and keep their places. As many are admitted as there are places, and the others are
+    /// refused by `limit`. Then all leave.
     fn stay(preemptions: usize, threads: usize, places: u32, plan: Plan, limit: Limit) {
         model(Some(preemptions), move || {
             let rig = Rig::of(plan);
             let outcomes = of_all(threads, &rig, |thread, rig| rig.admit(thread));
             let (granted, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
-            assert_eq!(granted.len(), places as usize, "one too many, or a place that was lost");
+            assert_eq!(granted.len(), places as usize, "a place too many, or a lost one");
             for outcome in refused {
                 assert_eq!(outcome.map(|_| ()).map_err(|full| full.limit), Err(limit));
             }
@@ -306,7 +307,7 @@ mod admission {
         });
     }
 
-    /// What a rig is built by: loom's atomics live in one run only, so that every run has a rig of its own.
+    /// The values that a rig is built from. loom's atomics live in one run only, so every run builds a rig of its own.
     #[derive(Clone, Copy)]
     struct Plan {
         table: u32,
@@ -356,7 +357,7 @@ mod admission {
             })
         }
 
-        /// Asks for this client, or for the first one where all are one.
+        /// Asks for this client. If clients are limited one by one, it asks for client 0.
         fn admit(&self, client: usize) -> Result<Granted, Full> {
             let client = if self.plan.client.per_ip.is_some() { 0 } else { client };
             let ip = IpAddr::from([192, 0, 2, u8::try_from(client).expect("a few clients")]);
@@ -371,7 +372,7 @@ mod admission {
             self.admission.admit(request, self.epoch + Duration::from_secs(5))
         }
 
-        /// Every count says so.
+        /// Checks that every count is `open`.
         fn holds(&self, open: u32) {
             let counts = (
                 self.zone.budget.used(),

@@ -1,4 +1,4 @@
-//! The control block of a connection: no request is lost, whenever the relay changes hands or looks.
+//! The control block of a connection: no request is lost, whenever the relay changes its waker or reads the requests.
 
 #![cfg(loom)]
 
@@ -13,7 +13,7 @@ use wsguard_loom::relay::{
 };
 use wsguard_loom::{model, of_all};
 
-/// A relay is parked while another thread wants something of it: it sees that in time, or is woken.
+/// A relay is parked while another thread sends it a request. The relay sees the request in time, or is woken.
 #[test]
 fn a_request_that_meets_a_relay_on_its_way_to_be_parked_wakes_it_or_is_seen() {
     let requests: [fn(&ConnHandle); 3] = [ConnHandle::probe, ConnHandle::ping, |handle| {
@@ -31,12 +31,12 @@ fn a_request_that_meets_a_relay_on_its_way_to_be_parked_wakes_it_or_is_seen() {
                 set_waker(handle, &Waker::from(Arc::clone(woken)));
                 has_request(handle)
             });
-            assert!(seen[1] || shared.1.count() == 1, "nobody knows of the request");
+            assert!(seen[1] || shared.1.count() == 1, "no thread knows of the request");
         });
     }
 }
 
-/// The relay takes its requests when it is woken, and again as long as somebody asks meanwhile.
+/// The relay takes its requests when it is woken, and again for requests that came in the meantime.
 #[test]
 fn each_request_is_followed_by_a_poll_that_takes_it() {
     model(Some(3), || {
@@ -62,7 +62,7 @@ fn each_request_is_followed_by_a_poll_that_takes_it() {
     });
 }
 
-/// Two want to close it for different reasons: one of them counts, for everybody and for good.
+/// Two threads close the connection for different reasons. One reason counts, for all threads and for good.
 #[test]
 fn at_most_one_reason_to_close_counts() {
     model(None, || {
@@ -83,7 +83,7 @@ fn at_most_one_reason_to_close_counts() {
         assert_eq!(
             (seen[0], seen[1]),
             (last, last),
-            "who has sent one sees the one that counts"
+            "a thread that has sent a command sees the one that counts"
         );
         assert!(seen[2].is_none() || seen[2] == last);
     });
@@ -101,7 +101,8 @@ fn a_cut_is_always_obeyed() {
     });
 }
 
-/// A ping counts as acknowledged only once its bytes are: a ghost search must not spare a dead client, nor end a live one.
+/// A ping counts as acknowledged only once its bytes are acknowledged. A ghost search must not spare a dead client, nor
+/// close a live one.
 #[test]
 fn a_ping_is_never_taken_for_acknowledged_before_it_is() {
     model(None, || {
@@ -119,7 +120,7 @@ fn a_ping_is_never_taken_for_acknowledged_before_it_is() {
     });
 }
 
-/// Whoever sees that the client was active does not see its ping unanswered any more.
+/// A thread that sees activity of the client does not see its ping as unanswered any more.
 #[test]
 fn what_comes_from_a_client_answers_its_ping() {
     model(None, || {
@@ -137,7 +138,7 @@ fn what_comes_from_a_client_answers_its_ping() {
     });
 }
 
-/// A request to be parked is taken once, and is not taken back by one that comes beside it.
+/// A request to park is taken once. A request that comes at the same time does not bring it back.
 #[test]
 fn a_relay_is_parked_once_for_a_request() {
     model(None, || {
@@ -154,9 +155,9 @@ fn a_relay_is_parked_once_for_a_request() {
     });
 }
 
-/// A relay that has ended is woken no more, and whoever holds its handle sees it in the end.
+/// A relay that has ended is not woken any more, and every holder of its handle sees the end.
 #[test]
-fn one_that_is_closed_says_so_and_keeps_no_waker() {
+fn a_closed_handle_says_so_and_keeps_no_waker() {
     model(None, || {
         let shared = Arc::new((ConnHandle::default(), Arc::new(Woken::default())));
         set_waker(&shared.0, &Waker::from(Arc::clone(&shared.1)));
@@ -172,7 +173,7 @@ fn one_that_is_closed_says_so_and_keeps_no_waker() {
     });
 }
 
-/// How often a waker was woken. Not loom's: only the handle's own steps are in question.
+/// How often a waker was woken. The counter is not loom's, because only the steps of the handle are tested.
 #[derive(Default)]
 struct Woken(AtomicU32);
 

@@ -1,5 +1,5 @@
-//! The pending room: nobody keeps a seat that he has left, nobody waits to be told what was told already, and who loses a
-//! race for the last seat of a key has none.
+//! The pending room: a client that has left keeps no seat, no task waits for an end that has come already, and a client
+//! that loses the race for the last seat of a key gets none.
 
 #![cfg(loom)]
 
@@ -27,7 +27,7 @@ fn a_key_never_has_more_seats_than_it_may() {
     }
 }
 
-/// As many are ended as are too many, and never the last to come.
+/// As many seats are ended as are too many, and never the last one to come.
 #[test]
 fn whoever_finds_the_room_full_has_one_give_way() {
     for threads in [2, 3] {
@@ -43,7 +43,7 @@ fn whoever_finds_the_room_full_has_one_give_way() {
     }
 }
 
-/// One asks to be woken while another ends its seat: it hears of it by its own look or by its waker.
+/// One thread asks to be woken while another one ends its seat. It notices the end by its own look or by its waker.
 #[test]
 fn an_end_is_never_missed() {
     for by_newcomer in [true, false] {
@@ -54,12 +54,12 @@ fn an_end_is_never_missed() {
             let mut newcomers = of_all(2, &shared, move |thread, shared| {
                 let (rig, waits) = &**shared;
                 if thread == 0 {
-                    let seat = waits.lock().expect("held by nobody").take().expect("its own");
-                    let told = Arc::new(Told::default());
-                    let waker = Waker::from(Arc::clone(&told));
+                    let seat = waits.lock().expect("no holder has panicked").take().expect("its own");
+                    let wakes = Arc::new(WakeCount::default());
+                    let waker = Waker::from(Arc::clone(&wakes));
                     seat.is_silent();
                     let looked = seat.poll_ended(&mut Context::from_waker(&waker));
-                    return (Some(seat), Some((looked, told)));
+                    return (Some(seat), Some((looked, wakes)));
                 }
                 if by_newcomer {
                     return (rig.enter(1), None);
@@ -69,17 +69,17 @@ fn an_end_is_never_missed() {
             });
             let (seat, looked) = newcomers.swap_remove(0);
             let how = if by_newcomer { Ended::GaveWay } else { Ended::Late };
-            let (looked, told) = looked.expect("it has looked");
+            let (looked, wakes) = looked.expect("it has looked");
             assert_eq!(seat.as_ref().and_then(Pending::ended), Some(how));
-            let times = told.0.load(Ordering::Relaxed);
-            assert_eq!(times, u32::from(looked == Poll::Pending), "told once, by one way");
+            let times = wakes.0.load(Ordering::Relaxed);
+            assert_eq!(times, u32::from(looked == Poll::Pending), "woken once, or the end seen by its own look");
             drop((seat, newcomers));
             rig.is_empty(1);
         });
     }
 }
 
-/// A PROXY header moves a seat to another key, while others come under both and one goes.
+/// A PROXY header moves a seat to another key, while other clients enter under both keys.
 #[test]
 fn a_seat_that_is_moved_is_counted_once() {
     model(Some(3), || {
@@ -91,11 +91,11 @@ fn a_seat_that_is_moved_is_counted_once() {
             if thread > 0 {
                 return rig.enter(thread - 1);
             }
-            let mut seat = moves.lock().expect("held by nobody").take().expect("its own");
+            let mut seat = moves.lock().expect("no holder has panicked").take().expect("its own");
             let _full = seat.rekey(Some(key(1)));
             Some(seat)
         });
-        // Of both keys together there can be two: the one that was there, and one newcomer where it is not.
+        // Both keys together can have two seats: the one that was there, and one newcomer under the other key.
         assert_eq!(rig.room.taken() as usize, seats.iter().flatten().count());
         assert!(rig.enter(0).is_none() || rig.enter(1).is_none());
         drop(seats);
@@ -121,7 +121,7 @@ impl Rig {
         })
     }
 
-    /// A seat of this client, if it may have one.
+    /// Takes a seat for this client, if the client may have one.
     fn enter(&self, client: usize) -> Option<Pending> {
         self.room.enter(Some(key(client)), self.now).ok()
     }
@@ -130,7 +130,7 @@ impl Rig {
         rig.enter(client).expect("no key has a cap")
     }
 
-    /// Nobody is counted, and a key has all its seats again.
+    /// Checks that no seat is counted, and that each key can have all its seats again.
     fn is_empty(&self, cap: u32) {
         assert_eq!(self.room.taken(), 0);
         for client in [0, 1] {
@@ -140,11 +140,11 @@ impl Rig {
     }
 }
 
-/// How often somebody was woken.
+/// How often a waker was woken.
 #[derive(Default)]
-struct Told(AtomicU32);
+struct WakeCount(AtomicU32);
 
-impl Wake for Told {
+impl Wake for WakeCount {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

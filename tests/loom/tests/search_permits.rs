@@ -1,4 +1,4 @@
-//! Ghost searches: at most one for a client at a time, and every place of a zone comes back.
+//! Ghost searches: a client has at most one at a time, and every permit of a zone comes back.
 
 #![cfg(loom)]
 
@@ -13,9 +13,9 @@ use wsguard_loom::{model, of_all};
 const A: ZoneClient = ZoneClient::of_hash(1);
 const B: ZoneClient = ZoneClient::of_hash(2);
 
-/// Three arrive at the same client's cap at once.
+/// Three connections of one client arrive at its cap at once.
 #[test]
-fn a_client_is_searched_for_once_at_a_time() {
+fn a_client_has_one_search_at_a_time() {
     let now = Instant::now();
     model(Some(3), move || {
         let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(100)))));
@@ -27,15 +27,16 @@ fn a_client_is_searched_for_once_at_a_time() {
     });
 }
 
-/// A search ends while another newcomer asks: it begins beside none, and no earlier than it may.
+/// A search ends while another newcomer asks for one. The next search does not overlap with it, and does not begin too
+/// early.
 #[test]
-fn a_search_that_ends_leaves_its_client_to_the_next_and_not_at_once() {
+fn after_a_search_the_next_one_may_begin_but_not_at_once() {
     let now = Instant::now();
     model(Some(3), move || {
         let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(100)))));
         let held = of_all(2, &shared, move |thread, shared| {
             let permit = shared.0.acquire(A, &shared.1, now);
-            // The first one's search is over at once.
+            // The first thread's search ends at once.
             permit.filter(|_| thread == 1)
         });
         drop(held);
@@ -46,9 +47,9 @@ fn a_search_that_ends_leaves_its_client_to_the_next_and_not_at_once() {
     });
 }
 
-/// Two clients of a zone that has one place for a search.
+/// Two clients of a zone that has one permit for a search.
 #[test]
-fn a_zone_has_no_more_searches_than_it_may_and_none_is_counted_for_ever() {
+fn a_zone_never_has_too_many_searches_and_each_permit_comes_back() {
     let now = Instant::now();
     model(Some(3), move || {
         let shared = Arc::new((Arc::new(SearchPermits::default()), Arc::new(Budget::new(Some(1)))));

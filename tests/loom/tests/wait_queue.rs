@@ -1,4 +1,4 @@
-//! The queue before a shared bucket: whoever waits in it hears of its turn, however those before it go.
+//! The queue before a shared bucket: a connection that waits in it learns of its turn, however those before it leave.
 
 #![cfg(loom)]
 
@@ -13,7 +13,8 @@ use wsguard_loom::limit::rules::Rate;
 use wsguard_loom::limit::wait_queue::{Place, WaitQueue};
 use wsguard_loom::{model, of_all};
 
-/// Two before it go, each on a thread of its own, while it asks: it is first by its own look, or is woken.
+/// Two connections leave the queue before a third one, each on its own thread, while the third one asks. It finds
+/// itself first, or is woken.
 #[test]
 fn a_turn_is_never_lost() {
     model(Some(3), || {
@@ -21,30 +22,30 @@ fn a_turn_is_never_lost() {
         let places: Vec<Mutex<Option<Place>>> = (0..3).map(|_| Mutex::new(Some(queue.join(price())))).collect();
         let shared = Arc::new((queue, places));
         let mut left = of_all(3, &shared, |thread, shared| {
-            let place = shared.1[thread].lock().expect("held by nobody").take();
+            let place = shared.1[thread].lock().expect("no holder has panicked").take();
             if thread < 2 {
                 drop(place);
                 return None;
             }
-            let told = Arc::new(Told::default());
-            let waker = Waker::from(Arc::clone(&told));
+            let wakes = Arc::new(WakeCount::default());
+            let waker = Waker::from(Arc::clone(&wakes));
             let place = place.expect("its own");
             let looked = place.poll_first(&mut Context::from_waker(&waker));
-            Some((place, looked, told))
+            Some((place, looked, wakes))
         });
-        let (place, looked, told) = left.swap_remove(2).expect("it has looked");
-        let times = told.0.load(Ordering::Relaxed);
-        assert_eq!(times, u32::from(looked == Poll::Pending), "told once, by one way");
-        let waker = Waker::from(told);
+        let (place, looked, wakes) = left.swap_remove(2).expect("it has looked");
+        let times = wakes.0.load(Ordering::Relaxed);
+        assert_eq!(times, u32::from(looked == Poll::Pending), "woken once, or first by its own look");
+        let waker = Waker::from(wakes);
         assert_eq!(place.poll_first(&mut Context::from_waker(&waker)), Poll::Ready(()));
         drop(place);
         assert!(shared.0.is_empty(price()));
     });
 }
 
-/// Some join and go while others do: nobody is left behind in the queue.
+/// Some connections join and leave while others do. In the end none is left in the queue.
 #[test]
-fn nobody_stays_in_the_line_who_has_left() {
+fn a_connection_that_leaves_the_queue_is_gone_from_it() {
     model(Some(3), || {
         let queue = Arc::new(WaitQueue::default());
         of_all(3, &queue, |_, queue| drop(queue.join(price())));
@@ -52,7 +53,7 @@ fn nobody_stays_in_the_line_who_has_left() {
     });
 }
 
-/// What all of them pay.
+/// The price that all of them pay.
 fn price() -> Charge {
     let one = NonZeroU32::MIN;
     Meter::from(Rate {
@@ -63,11 +64,11 @@ fn price() -> Charge {
     .one()
 }
 
-/// How often somebody was woken.
+/// How often a waker was woken.
 #[derive(Default)]
-struct Told(AtomicU32);
+struct WakeCount(AtomicU32);
 
-impl Wake for Told {
+impl Wake for WakeCount {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
