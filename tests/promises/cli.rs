@@ -1,4 +1,4 @@
-//! The commands, by what they print and how they end.
+//! The commands: what they print and how they end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -151,7 +151,7 @@ fn check_warns_of_likely_mistakes_and_refuses_them_on_request() {
     }
 }
 
-/// What the machine gives is no mistake of the file: a note, whoever denies warnings.
+/// A limit of the machine is no mistake of the file. It is a note, even under `--deny-warnings`.
 #[test]
 fn check_notes_a_drain_longer_than_the_time_to_stop() {
     let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"2m\"\n"));
@@ -228,7 +228,7 @@ fn check_takes_a_pipe_and_run_does_not() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Who refuses a pipe does not read it.
+        // A command that refuses its standard input does not read it.
         let _unread = std::io::Write::write_all(&mut child.stdin.take().unwrap(), GOOD.as_bytes());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));
@@ -322,7 +322,7 @@ fn an_address_that_is_taken_ends_with_1_and_is_named() {
     assert!(text(&output).contains(&address), "{}", text(&output));
 }
 
-/// What collects the log reads every line of it.
+/// A log collector reads every line of the output.
 #[test]
 fn with_a_json_log_every_line_of_run_is_json() {
     let json = |output: &[u8]| -> Vec<serde_json::Value> {
@@ -376,7 +376,7 @@ fn with_a_json_log_every_line_of_run_is_json() {
     let no_command_line = json(&ended(&["run", "--listen", "x", "--upstream", "127.0.0.1:1"]).stderr);
     assert_eq!(no_command_line[0]["event"], "config_refused");
 
-    // Of a guard that serves.
+    // The numbers of a running guard.
     let backend = Backend::listening();
     for format in ["auto", "json"] {
         let rig = Rig::start(&backend, &format!("[zone.idle]\n[log]\nformat = \"{format}\""));
@@ -447,7 +447,7 @@ fn run_needs_no_file() {
     assert_eq!(backend.visit(0).header("X-Real-IP"), ["203.0.113.7"]);
 }
 
-/// Two guards on one machine, neither with a file: the second one says where it is asked, or that nobody may ask it.
+/// Two guards without a file can run on one machine: the second one gets another admin address, or none.
 #[test]
 fn run_without_a_file_can_switch_admin_off_and_names_a_wrong_address() {
     let backend = Backend::listening();
@@ -462,14 +462,14 @@ fn run_without_a_file_can_switch_admin_off_and_names_a_wrong_address() {
         assert_eq!(output.status.code(), Some(3), "{}", text(&output));
         assert!(text(&output).contains(&says), "{}", text(&output));
     }
-    // Of a file it is not taken: there the file says it.
+    // Together with a file the option is refused: the file has the setting.
     let output = ended(&["run", "-c", "/nowhere/wsguard.toml", "--admin", "off"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
 }
 
 #[test]
 fn with_too_few_descriptors_it_says_how_many_it_needs() {
-    // The usual admin port may be another test's just now.
+    // Another test may be using the usual admin port at the moment.
     let (_dir, file) = written(&format!("{}[admin]\nlisten = \"off\"\n", GOOD.replace("8080", "0")));
     let output = Command::new("sh")
         .args([

@@ -1,5 +1,5 @@
-//! Combinations of which side ends how, under which limits, and what each side reads. In all of them a side that has
-//! ended gives back everything that it held, in time.
+//! Combinations of which side ends and how, under which limits, and how much each side reads. In all of them, a side
+//! that has ended gives back everything that it held, in time.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -57,18 +57,18 @@ struct Case {
     zone: usize,
     client: Party,
     server: Party,
-    /// The client's kernel takes little.
+    /// The receive buffer of the client's kernel is small.
     is_narrow: bool,
     client_ends_first: bool,
     how: How,
-    /// Of the first end, from the opening on.
+    /// The time from the opening to the first end.
     after: Duration,
-    /// The other side ends too, once it reads of the end.
+    /// The other side ends too, once it has read the first end.
     answers: bool,
     ends: Mutex<Ends>,
 }
 
-/// When a side ended, and when the client read of its server's end.
+/// When each side ended, and when the client read its server's end.
 #[derive(Debug, Default)]
 struct Ends {
     client: Option<SystemTime>,
@@ -86,11 +86,12 @@ struct Party {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Says {
     Nothing,
-    /// Forty, with nothing in them.
+    /// Forty empty messages.
     Messages,
-    /// More than kernels keep of a peer that does not read, and less than would keep an end from arriving behind it.
+    /// More bytes than kernels buffer for a peer that does not read, but few enough that an end behind them still
+    /// arrives.
     Frame,
-    /// More than is taken where nobody reads: what stands behind it has not left its sender's host.
+    /// More bytes than are taken if the peer does not read. What follows them does not leave the sender's host.
     Flood,
 }
 
@@ -106,7 +107,7 @@ enum How {
     Fin,
     CloseFrame,
     Reset,
-    /// As when a process is killed: an end, or a reset where bytes were not read.
+    /// As if the process was killed: an end, or a reset if bytes were not read.
     Killed,
 }
 
@@ -121,7 +122,7 @@ impl Case {
         let server = party(&[Says::Nothing, Says::Messages, Says::Frame]);
         let client_ends_first = one_of(2) == 0;
         let how = match client.says {
-            // An end behind a flood is one that no kernel of ours knows of.
+            // An orderly end behind a flood never reaches the guard's kernel.
             Says::Flood if client_ends_first => How::Reset,
             _ => [How::Fin, How::CloseFrame, How::Reset, How::Killed][one_of(4)],
         };
@@ -138,7 +139,7 @@ impl Case {
         }
     }
 
-    /// What its line in the log says that may not be.
+    /// What the connection's line in the log shows that must not happen.
     fn complaint(&self, line: Option<&Value>) -> Option<String> {
         let Some(line) = line else {
             return Some(format!("still open: {self:?}"));
@@ -147,7 +148,7 @@ impl Case {
         let over = SystemTime::from(over);
         let ends = self.ends.lock().unwrap();
         let client_had = match self.how {
-            // Its server's host may not even acknowledge what it had sent.
+            // The host of its server may not even acknowledge the bytes that the client had sent.
             How::Reset if self.server.reads != Reads::All && matches!(self.client.says, Says::Frame | Says::Flood) => {
                 ANSWER
             }
@@ -180,7 +181,7 @@ fn serve(guest: &mut Guest, cases: &[Case], over: &AtomicBool) {
     if ends || heard_end && case.answers {
         side.ends(if ends { case.how } else { How::Fin });
         case.ends.lock().unwrap().server = Some(SystemTime::now());
-        // The script has the stream as well, so that only this closes it.
+        // The script holds the stream too. It is closed only when both are dropped.
         if ends && matches!(case.how, How::Reset | How::Killed) {
             drop(side);
             SockRef::from(&guest.stream)
@@ -224,7 +225,7 @@ fn visit(rig: &Rig, nth: u16, case: &Case, over: &AtomicBool) {
 struct Side<'t> {
     stream: TcpStream,
     frame: fn(u8, &[u8]) -> Vec<u8>,
-    /// The test is.
+    /// Whether the test is over.
     is_over: &'t AtomicBool,
 }
 
@@ -245,7 +246,7 @@ impl<'t> Side<'t> {
         let _as_far_as_it_is_taken = self.stream.write_all(&bytes);
     }
 
-    /// Holds on to its socket, and does nothing.
+    /// Keeps the socket open, and does nothing.
     fn stays(&self) {
         let begin = Instant::now();
         while begin.elapsed() < LONG && !self.is_over.load(Relaxed) {
@@ -253,13 +254,13 @@ impl<'t> Side<'t> {
         }
     }
 
-    /// Reads for so long; says whether it came to the other side's end.
+    /// Reads for this long. Returns whether it has read the other side's end.
     fn reads(&mut self, reads: Reads, lasts: Duration) -> bool {
         let begin = Instant::now();
         let mut some = vec![0; if reads == Reads::Slowly { 500 } else { 1 << 16 }];
         while begin.elapsed() < lasts && !self.is_over.load(Relaxed) {
             if reads == Reads::Nothing {
-                // Of nothing that it does not read does it come to know but of a reset.
+                // A side that does not read notices nothing of its peer except a reset.
                 thread::sleep(Duration::from_millis(50));
                 if self.stream.take_error().unwrap().is_some() {
                     return true;
@@ -292,7 +293,8 @@ impl<'t> Side<'t> {
     }
 }
 
-/// Looks at the numbers until each connection has left its line, and gives these, but for those that are far too late.
+/// Reads the metrics again and again until each connection has its line in the log. Returns these lines, without those
+/// that are far too late.
 fn watch(rig: &Rig, backend: &Backend, cases: &[Case]) -> Vec<Option<Value>> {
     let begin = Instant::now();
     loop {
@@ -324,7 +326,8 @@ fn watch(rig: &Rig, backend: &Backend, cases: &[Case]) -> Vec<Option<Value>> {
     }
 }
 
-/// A worker that is paused between the two steps of one end shows a difference for as long; what is a fault stays.
+/// A worker that is paused between the two steps of one end shows a difference during the pause. A real difference
+/// stays.
 fn assert_no_drift(rig: &Rig, metrics: &Metrics) {
     let drift = "wsguard_counter_drift";
     if metrics.count(drift) != 0 {
@@ -333,7 +336,7 @@ fn assert_no_drift(rig: &Rig, metrics: &Metrics) {
     }
 }
 
-/// A zone for each combination of what messages may be held to.
+/// A zone for each combination of limits on messages.
 fn zones() -> String {
     let mut text =
         String::from("[log]\nsample = \"off\"\n[limits.timeouts]\nhalf_close = \"1500ms\"\nstalled = \"1500ms\"\n");
@@ -355,8 +358,8 @@ const HALF_CLOSE: Duration = Duration::from_millis(1500);
 const STALLED: Duration = Duration::from_millis(1500);
 const ANSWER: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(500);
-/// For a machine that does something else as well.
+/// Extra time for a busy machine.
 const SLACK: Duration = Duration::from_millis(1500);
 const LEASE_SLACK: Duration = Duration::from_millis(1500);
-/// By then everything is over.
+/// After this time every connection is over.
 const LONG: Duration = Duration::from_secs(14);

@@ -1,5 +1,5 @@
-//! A corpus in the manner of Autobahn's test suite: whatever RFC 6455 lets a client and a server say passes through limits,
-//! strict frames and pings exactly as it does without them, and as it does without wsguard.
+//! A corpus in the manner of Autobahn's test suite. All that RFC 6455 allows a client and a server to send passes
+//! through limits, strict frames and pings exactly as it passes without them, and as it passes without wsguard.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -32,14 +32,14 @@ notice = "{retry_ms}"
 first_message = "1m"
 "#;
 
-/// What one side says: frames, and in which pieces they are written.
+/// The frames that one side sends, and the size of the pieces in which they are written.
 struct Case {
     name: String,
     frames: Vec<(u8, u8, Vec<u8>)>,
     pieces: usize,
 }
 
-/// FIN, or FIN and all reserved bits, or neither.
+/// The first bits of a frame: FIN, FIN and all reserved bits, or none.
 const WHOLE: u8 = 0x80;
 const EXTENDED: u8 = 0xf0;
 const PART: u8 = 0;
@@ -61,7 +61,7 @@ fn corpus() -> Vec<Case> {
         case("text that is not ASCII", vec![text(WHOLE, "größer, 更大, 🙂")]),
         case("text that is not UTF-8", vec![(WHOLE, TEXT, vec![0xff, 0xc0, 0x80])]),
         case("reserved bits", vec![(EXTENDED, TEXT, b"compressed, say".to_vec())]),
-        // The first frame of a compressed message alone tells so.
+        // Only the first frame of a compressed message shows that it is compressed.
         case(
             "one reserved bit at a time",
             vec![
@@ -128,7 +128,7 @@ fn corpus() -> Vec<Case> {
             vec![control(CLOSE, &code.to_be_bytes())],
         ));
     }
-    // What is short comes in all sorts of pieces as well.
+    // Short cases also come in pieces of several sizes.
     for pieces in [1, 2, 3, 7] {
         corpus.push(Case {
             name: format!("in pieces of {pieces}"),
@@ -159,7 +159,7 @@ impl Case {
     fn write(&self, bytes: &[u8], to: &mut impl Write) {
         for piece in bytes.chunks(self.pieces.min(bytes.len()).max(1)) {
             if self.pieces != usize::MAX {
-                // So that they travel one by one.
+                // The pause makes the pieces travel one by one.
                 thread::sleep(Duration::from_millis(1));
             }
             to.write_all(piece).unwrap();
@@ -167,7 +167,7 @@ impl Case {
     }
 }
 
-/// What the client heard of it, and what the server.
+/// The bytes and the ends that the client and the server read.
 #[derive(PartialEq)]
 struct Heard {
     client: (Vec<u8>, End),
@@ -177,9 +177,9 @@ struct Heard {
 #[test]
 fn what_the_rfc_allows_passes_limits_as_it_passes_without_them_and_without_wsguard() {
     let cases: &'static [Case] = corpus().leak();
-    // The client says the case of the number in its path, and the server says it back, each in its own kind of frames.
+    // The path of a request has the number of its case. Both sides send the frames of this case, each in its own form.
     let backend = Backend::start(move |guest| {
-        // Of one that nobody knows, which may use all reserved bits.
+        // The extension is unknown to wsguard, so its frames may use all reserved bits.
         let reply = String::from_utf8(guest.switching()).unwrap();
         guest.say(
             reply

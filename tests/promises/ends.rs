@@ -1,4 +1,4 @@
-//! How long a side that has ended holds what it had: its server's lease, its client's slot.
+//! How long a side that has ended holds its resources: its server's lease, or its client's slot.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -11,7 +11,8 @@ use crate::rig::{
 
 const OPEN: &str = r#"wsguard_connections{zone="default"}"#;
 
-/// However the server ends, and with the `half_close` of 30 s that nobody has changed: that is for the other case.
+/// This holds however the server ends. `half_close` has its default of 30 s here: that timeout is for a client that
+/// ends first.
 #[test]
 fn the_slot_of_a_client_that_stays_is_free_two_seconds_after_its_servers_end_and_the_lease_at_once() {
     let gate = Gate::default();
@@ -20,7 +21,7 @@ fn the_slot_of_a_client_that_stays_is_free_two_seconds_after_its_servers_end_and
         guest.open();
         ends.wait();
         match guest.place() {
-            // A close frame and the end, an end and an open ear, and a process that is killed.
+            // The server sends a close frame and ends, ends and still reads, or is killed.
             0 => {
                 guest.say(&frame(8, &1000_u16.to_be_bytes()));
                 guest.fin();
@@ -69,7 +70,7 @@ fn a_client_that_has_stopped_reading_holds_its_slot_no_longer_than_stalled_after
     drop(unread);
 }
 
-/// A byte now and then is progress, and so it was never `stalled`.
+/// A byte now and then is progress, so `stalled` never closed such a client.
 #[test]
 fn a_client_that_takes_the_last_bytes_one_by_one_holds_its_slot_no_longer_either() {
     let backend = Backend::start(|guest| {
@@ -111,7 +112,7 @@ fn messages_delayed_by_a_rate_are_delivered_for_a_bounded_time_after_the_servers
     rig.expect(r#"wsguard_closes_total{zone="default",reason="stalled"}"#, 1);
 }
 
-/// A server that has ended may still be told the last of its client: a close frame, and what was under way.
+/// A server that has ended may still get its client's last bytes: a close frame, and bytes that were on their way.
 #[test]
 fn bytes_that_a_client_sends_within_two_seconds_of_its_servers_end_arrive() {
     let backend = Backend::start(|guest| {
@@ -133,7 +134,7 @@ fn bytes_that_a_client_sends_within_two_seconds_of_its_servers_end_arrive() {
     rig.expect(r#"wsguard_closes_total{zone="default",reason="upstream"}"#, 1);
 }
 
-/// Forty messages where one a second may pass: they are read, and wait.
+/// Forty messages come where one a second may pass. They are read, and wait.
 #[test]
 fn a_client_that_resets_while_its_messages_are_delayed_gives_its_slot_back_at_once() {
     let backend = Backend::listening();
@@ -187,7 +188,7 @@ fn a_server_that_resets_while_its_client_is_not_read_gives_its_lease_back_and_th
     reset.assert_took(Duration::ZERO..Duration::from_secs(5));
 }
 
-/// In memory and in a pipe, and while a goodbye waits for the server to take what stands before it.
+/// The bytes wait in memory, in a pipe, or in front of a close frame that wsguard has to write.
 #[test]
 fn a_client_that_resets_behind_bytes_its_server_does_not_take_gives_its_slot_back_at_once() {
     let gate = Gate::default();
@@ -218,7 +219,8 @@ fn a_client_that_resets_behind_bytes_its_server_does_not_take_gives_its_slot_bac
                 _ => masked(2, &vec![b'x'; 1 << 20]),
             };
             if is_refused {
-                // Less than its kernel and ours keep, so that the guard comes to read what is refused.
+                // This is less than the two kernels buffer, so that the guard reads as far as the message that it
+                // refuses.
                 let _ = stream.write_all(&frames.repeat(20));
                 let _ = stream.write_all(&masked(2, &vec![b'x'; 3 << 20]));
             }
@@ -250,7 +252,7 @@ fn a_client_that_resets_after_its_end_gives_its_slot_back_at_once() {
     rig.expect(r#"wsguard_closes_total{zone="default",reason="client"}"#, 1);
 }
 
-/// An open WebSocket of a client whose kernel takes little, and that reads nothing more of it.
+/// Opens a WebSocket for a client with a small receive buffer. The client reads nothing more after the 101.
 fn hard_of_hearing(rig: &Rig) -> Socket {
     let mut socket = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
     socket.send(Request::to("/ws").as_ref());
@@ -266,5 +268,5 @@ fn leases(rig: &Rig, backend: &Backend) -> i64 {
 }
 
 const DELAY: &str = "[limits.timeouts]\nhalf_close = \"2s\"\n[limits.messages]\nrate = \"1/s\"\non_exceed = \"delay\"";
-/// Half a second by our own clock, and as much for a machine that does something else as well.
+/// Half a second by wsguard's own clock, and as much again for a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The files of conf/examples, as they are in the repository but for their addresses: each does what its head says.
+//! The files of conf/examples, unchanged except for their addresses. Each one does what its head says.
 
 use std::fs;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_a_second_for_all_of_them_a
     let mut open: Vec<Socket> = (0..100).map(|_| ask("203.0.113.1").ok().unwrap()).collect();
     refused_by(ask("203.0.113.1")).assert_refusal("429 Too Many Requests", "per_ip", TOO_MANY);
     let allowed: Vec<Socket> = (0..101).map(|_| ask("198.51.100.1").ok().unwrap()).collect();
-    // Twenty tabs that reload together, each as Socket.IO begins: 40 of the 50 that may come at once.
+    // Twenty tabs reload together, and each begins as Socket.IO does: 40 messages of the 50 that may come at once.
     let begins = [masked(TEXT, b"2probe"), masked(TEXT, b"5")].concat();
     let start = Instant::now();
     for tab in &mut open[..20] {
@@ -74,7 +74,7 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_a_second_for_all_of_them_a
     }
     open[20].send(&masked(TEXT, b"x").repeat(60));
     let (_, notice) = open[20].read_frame();
-    // A token comes back every 200 ms, if the machine is as slow as that.
+    // A token comes back every 200 ms. A slow machine may see some.
     let back = u64::try_from(start.elapsed().as_millis() / 200).unwrap();
     let notice = String::from_utf8(notice).unwrap();
     let number = notice
@@ -104,7 +104,8 @@ fn etherpad_may_send_500_messages_a_second_to_an_address_and_a_mebibyte_a_second
     let rig = started(&text_of("c-etherpad"), &backend);
     let addresses = ["203.0.113.1", "203.0.113.2"];
     let mut sockets = addresses.map(|address| Began::with(|| rig.try_open(ip(1), &client("/", address)).ok().unwrap()));
-    // 500 at once and as many in the second after; a mebibyte at once and two in two seconds.
+    // 500 messages pass at once, and 500 more in the next second. One mebibyte passes at once, and two more in two
+    // seconds.
     for ((began, socket), (said, seconds)) in sockets.iter_mut().zip(said.iter().zip([1, 2])) {
         assert!(socket.read_exactly(said.len()) == *said);
         let due = Duration::from_secs(seconds);
@@ -323,7 +324,7 @@ fn a_misspelt_key_in_any_example_is_reported_with_its_place_and_the_right_key() 
     }
 }
 
-/// So many of one address get in and no more, while another address still does.
+/// Checks that exactly `limit` connections of one address are admitted, while another address still gets in.
 fn so_many_and_no_more(rig: &Rig, limit: usize) {
     let ask = |address: &str| rig.try_open(ip(1), &client("/", address));
     let open: Vec<Socket> = (0..limit).map(|_| ask("203.0.113.1").ok().unwrap()).collect();
@@ -356,7 +357,7 @@ fn text_of(example: &str) -> String {
     fs::read_to_string(path_of(example)).unwrap()
 }
 
-/// Starts what stands in the file, with this test's addresses in place of its own.
+/// Starts a guard with this file, with this test's addresses in place of the ones in the file.
 fn started(text: &str, backend: &Backend) -> Rig {
     let bind = text.lines().find(|line| line.starts_with("bind = ")).expect("a bind");
     let text = replaced(text, bind, "bind = [\"127.0.0.1:0\"]");

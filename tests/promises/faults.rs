@@ -1,12 +1,12 @@
-//! A panic of our own, raised at every stage of the walk and in the loops around it: one connection ends, everything is
-//! given back, and no other connection notices. Needs the feature `faults`: `cargo test --features faults --test
-//! promises faults::`.
+//! A planted panic at every stage of the walk and in the loops around it. One connection ends, everything is given
+//! back, and no other connection notices. Needs the feature `faults`: `cargo test --features faults --test promises
+//! faults::`.
 
 use std::time::Duration;
 
 use crate::rig::{Backend, End, Metrics, PATIENCE, Request, Rig, Setup, Socket, ip, masked, until};
 
-/// What a fault is counted as, beside `wsguard_panics_total`.
+/// The count of such a fault, beside `wsguard_panics_total`.
 const REJECTED: &str = r#"wsguard_handshakes_total{zone="-",outcome="rejected",reason="panic"}"#;
 const FAILED: &str = r#"wsguard_handshakes_total{zone="default",outcome="failed",reason="panic"}"#;
 const CLOSED: &str = r#"wsguard_closes_total{zone="default",reason="panic"}"#;
@@ -52,7 +52,7 @@ fn in_a_pending_socket_it_ends_that_one_and_others_are_served() {
 
 #[test]
 fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
-    // Each echo passes twice: the bystander's is one and two.
+    // Each echo passes the stage twice. The bystander's echo is the first and the second pass.
     for (nth, direction) in [(3, "in"), (4, "out")] {
         let backend = Backend::echo();
         let rig = faulty(&format!("relay:{nth}"), &backend, "").start();
@@ -166,7 +166,7 @@ fn a_hundred_connections_and_a_transfer_live_through_one() {
     )
     .start();
     let mut others: Vec<Socket> = (0..100).map(|_| rig.try_open_announced(2)).collect();
-    // 200 passings: one of them is the fault, and takes one connection with it.
+    // The messages make 200 passes. One of these panics, and ends one connection.
     let message = masked(1, b"still here");
     let mut lost = 0;
     for socket in &mut others {
@@ -181,12 +181,12 @@ fn a_hundred_connections_and_a_transfer_live_through_one() {
     assert_eq!(rig.settled_within(PATIENCE).count(CLOSED), 1);
 }
 
-/// A guard in which the second connection that passes this stage panics there.
+/// A guard in which the second connection that reaches this stage panics there.
 fn on_the_second(stage: &str, backend: &Backend) -> Rig {
     faulty(&format!("{stage}:2"), backend, "").start()
 }
 
-/// One worker, so that later connections are served by the worker that panicked.
+/// A guard with one worker, so that the worker that panicked serves the later connections.
 fn faulty(fault: &str, backend: &Backend, config: &str) -> Setup {
     let common = "[server]\nworkers = 1\n[client_ip]\ntrusted_proxies = [\"loopback\"]\n";
     Rig::before(backend)
@@ -217,7 +217,7 @@ impl Announced for Rig {
     }
 }
 
-/// A connection that is open and has echoed once.
+/// Opens a connection, and makes one echo on it.
 fn opened(rig: &Rig, n: u8) -> Socket {
     let mut socket = rig.try_open_announced(n);
     echoes(&mut socket);
@@ -230,8 +230,8 @@ fn echoes(socket: &mut Socket) {
     assert_eq!(socket.read_exactly(message.len()), message);
 }
 
-/// Asserts that the panic was counted once and logged once, nothing is held for it, an open connection continues, and
-/// the next one is served.
+/// Asserts that the panic was counted once and logged once, that nothing is held for it, that an open connection
+/// continues, and that the next one is served.
 fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     rig.expect(counted, 1);
     echoes(bystander);
@@ -267,7 +267,7 @@ fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     assert!(upstream.iter().all(|(_, number)| *number == "0"), "{upstream:?}");
 }
 
-/// One line says where it was, and nothing but lines is written.
+/// Asserts that one line of the log says where the panic was, and that the log has only lines of JSON.
 fn told(rig: &Rig) {
     let line = rig.line("a line about the panic", |line| line["event"] == "panic");
     assert_eq!(line["level"], "error");

@@ -1,11 +1,11 @@
-//! The client of a connection. What a trusted proxy says counts; what anyone else says changes neither the limits nor
-//! what the server gets.
+//! The client of a connection. Forwarding headers count if a trusted proxy sends them. If anyone else sends them, they
+//! change neither the limits nor what the server gets.
 
 use std::net::IpAddr;
 
 use crate::rig::{Backend, Request, Rig, ip};
 
-/// 127.0.1.x are our proxies; 127.0.0.x is anyone.
+/// Our proxies have the addresses 127.0.1.x. Other clients have 127.0.0.x.
 const TRUSTED: &str = "[client_ip]\ntrusted_proxies = [\"127.0.1.0/24\"]\n";
 
 #[test]
@@ -303,7 +303,7 @@ fn the_server_gets_the_headers_that_send_says() {
         .add("Forwarded", "for=203.0.113.7")
         .add("True-Client-IP", "203.0.113.7")
         .add("X_Real_IP", "8.8.8.8");
-    // From the proxy, and from anyone.
+    // The header comes from the proxy, and from an untrusted client.
     for (send, of_proxy, of_anyone) in [
         (
             "",
@@ -577,10 +577,11 @@ fn a_unix_peer_is_one_client_unless_it_is_trusted() {
     assert_eq!(backend.dials(), 2);
 }
 
-/// Name and value, in order.
+/// Names and values of headers, in order.
 type Headers<'a> = &'a [(&'a str, &'a str)];
 
-/// What each of these headers, from a trusted hop, makes of the client; and from a stranger nothing.
+/// Checks which client each of these headers names if a trusted hop sends it. From an untrusted client the header has
+/// no effect.
 fn client_is(config: &str, cases: &[(&str, Headers<'_>, &str)]) {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, config);

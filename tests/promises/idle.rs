@@ -40,7 +40,7 @@ fn both_sides_can_still_send_after_parking() {
     assert_eq!(other.read_frame(), (0x81, b"the server first".to_vec()));
     cut.send(&message[9..]);
     assert_eq!(cut.read_exactly(message.len() - 9), &message[9..]);
-    // And again.
+    // The connections are parked a second time.
     rig.rests(6);
     let large = masked(2, &vec![b'x'; 300_000]);
     thread::scope(|scope| {
@@ -135,7 +135,7 @@ fn a_parked_connection_is_pinged_and_parked_again() {
     assert_eq!((opcode, payload.len()), (0x89, 16));
     lives.send(&masked(10, &payload));
     assert_eq!(ghost.read_frame().0, 0x89);
-    // The ghost is waited for, so it can't rest: the other one does while it is still there.
+    // The ghost can't be parked while its pong is awaited. The other connection is parked in the meantime.
     rig.rests(2);
     assert!(ghost.is_silent());
     let (heard, _) = ghost.read_to_end();
@@ -164,7 +164,7 @@ fn a_connection_with_unacknowledged_bytes_is_parked_once_they_are_acknowledged()
     let mut phone = rig.open();
     phone.vanish();
     speaks.open();
-    // By then it was told to rest, and could not.
+    // By then the relay was asked to park, and could not.
     thread::sleep(Duration::from_secs(6));
     phone.come_back();
     rig.rests(2);
@@ -186,7 +186,7 @@ fn parking_refills_a_bucket_as_time_does_and_no_more() {
         }
         if rests {
             rig.rests(2);
-            // All of it may be refilled by now, and more than that may not.
+            // By now the whole burst may have come back, but no more than that.
             thread::sleep(Duration::from_secs(3));
         }
     }
@@ -249,7 +249,7 @@ fn a_phone_that_reconnects_gets_the_slot_of_its_own_dead_parked_connection() {
     let dead = rig.open();
     dead.vanish();
     rig.rests(4);
-    // No client is pinged before it has been silent for `ping`.
+    // The client is pinged only after a silence of `ping`.
     let newcomer = until("the dead one makes room", || {
         rig.try_open(ip(1), &Request::to("/")).ok()
     });

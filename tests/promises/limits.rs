@@ -90,7 +90,8 @@ fn close_opens_the_websocket_and_ends_it_with_1013_and_the_text() {
     rig.quiet();
 }
 
-/// Many clients come back at once from a WebSocket that had opened: their wait begins anew with every open.
+/// Many clients reconnect immediately when a WebSocket that was open is closed: their back-off starts again with every
+/// open.
 #[test]
 fn a_refusal_by_close_frame_waits_a_second_or_two_with_a_seat_but_no_slot() {
     let backend = Backend::listening();
@@ -99,7 +100,7 @@ fn a_refusal_by_close_frame_waits_a_second_or_two_with_a_seat_but_no_slot() {
     let _open = rig.open();
     let (asked, mut refused) = Began::with(|| rig.send(Request::to("/ws")));
     assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
-    // All that is told of it is told at once.
+    // The refusal is counted and logged at once.
     rig.expect(
         r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
         1,
@@ -108,7 +109,7 @@ fn a_refusal_by_close_frame_waits_a_second_or_two_with_a_seat_but_no_slot() {
     assert_eq!(rig.count(r#"wsguard_pending{listener="front"}"#), 1);
     assert_eq!(rig.count("wsguard_process_connections"), 1);
     assert!(refused.is_silent(), "the close frame is still to come");
-    // Nothing that it says makes it come sooner.
+    // No message from the client makes the close frame come sooner.
     refused.send(&masked(1, b"hello"));
     let (heard, end) = refused.read_to_end();
     asked.assert_took(Duration::from_millis(950)..Duration::from_millis(3500));
@@ -116,7 +117,7 @@ fn a_refusal_by_close_frame_waits_a_second_or_two_with_a_seat_but_no_slot() {
     drop(refused);
     rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
 
-    // A client that leaves ends the wait.
+    // A client that leaves ends the hold.
     for goodbye in [&masked(8, &1000_u16.to_be_bytes())[..], b""] {
         let (asked, mut refused) = Began::with(|| rig.send(Request::to("/ws")));
         assert!(refused.read_head().starts_with(b"HTTP/1.1 101 "));
@@ -140,7 +141,7 @@ fn a_client_whose_refusal_waits_gets_1013_when_its_seat_is_needed() {
         .config("[limits]\nper_ip = 1\nreject_with = \"close\"")
         .start();
     let _open = rig.open();
-    // Those that are still to be decided on came first, and stay.
+    // Sockets without a decision came first, and keep their seats.
     let mut begun = [(); 2].map(|()| rig.send_from(ip(2), "GET /ws HTTP/1.1\r\n"));
     rig.expect(r#"wsguard_pending{listener="front"}"#, 2);
     let (asked, mut held) = Began::with(|| {
@@ -550,7 +551,7 @@ fn an_address_may_hold_its_full_share_in_each_zone() {
     assert_eq!(rig.count(r#"wsguard_connections{zone="games"}"#), 0);
 }
 
-/// Sends one upgrade on each, all at once, from four threads.
+/// Sends one upgrade on each socket, all at once, from four threads.
 fn race(sockets: Vec<Socket>) -> (Vec<Socket>, Vec<Answer>) {
     let mut lanes: Vec<Vec<Socket>> = (0..4).map(|_| Vec::new()).collect();
     for (n, socket) in sockets.into_iter().enumerate() {

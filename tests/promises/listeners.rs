@@ -1,4 +1,4 @@
-//! Where the guard listens: each address once, and only where it was told to.
+//! Where the guard listens: at each address once, and only at the addresses that are configured.
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
@@ -42,7 +42,7 @@ fn a_unix_socket_is_bound_over_one_left_behind_and_removed_at_the_end() {
     let backend = Backend::listening();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("in.sock");
-    // What a guard that was killed leaves.
+    // A guard that was killed leaves such a socket file.
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
     let mut rig = at_unix(&backend, &path);
@@ -83,7 +83,7 @@ fn a_unix_socket_with_a_listener_is_not_taken_over() {
     assert!(String::from_utf8(second.stderr).unwrap().contains("in use"));
     assert!(UnixStream::connect(&path).is_ok(), "the first still listens there");
     assert_eq!(first.count("wsguard_panics_total"), 0);
-    // Nor is anything else that lies there.
+    // Other files at the path are not removed either.
     let other = dir.path().join("notes.txt");
     std::fs::write(&other, "mine").unwrap();
     std::fs::write(
@@ -132,13 +132,13 @@ fn a_listener_may_have_several_addresses_and_counts_them_together() {
 #[test]
 fn an_ipv6_address_takes_ipv6_only() {
     let Ok(probe) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
-        // A machine without IPv6 has nothing to prove here.
+        // On a machine without IPv6 there is nothing to test.
         return;
     };
     drop(probe);
     let backend = Backend::listening();
     let front = || Rig::start(&backend, "[[listener]]\nname = \"front\"\nbind = [\"[::]:0\"]");
-    // Every IPv4 address of that port is still to be had; but for once another test may have it.
+    // The port must be free on every IPv4 address. Another test may have taken it in this round.
     let is_free = |rig: &Rig| TcpListener::bind(("0.0.0.0", rig.front().port())).is_ok();
     let rig = (0..20)
         .map(|_| front())

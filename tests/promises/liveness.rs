@@ -1,4 +1,4 @@
-//! Whether clients are still there: questions of ours, their answers, and what becomes of who does not answer.
+//! Whether clients are still there: wsguard's pings, their answers, and what happens to clients that do not answer.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ const PONG: u8 = 10;
 fn a_silent_client_is_pinged_and_its_pong_is_not_passed_on() {
     let backend = Backend::start(|guest| {
         guest.open();
-        // A ping of the server's own is answered to the server.
+        // The pong to a ping of the server's own goes to the server.
         guest.say(&frame(9, b"the server's own"));
         guest.listen();
     });
@@ -54,7 +54,7 @@ fn a_client_that_does_not_answer_a_ping_is_closed_and_others_stay() {
     let (heard, _) = ghost.read_to_end();
     silent.assert_took(Duration::from_millis(1900)..Duration::from_secs(5));
     assert_eq!(close_code(&heard), Some(1001), "{heard:?}");
-    // The server gets a real close, so that its own end of the connection is told.
+    // The server gets a real close frame, so that it learns why the connection ends.
     let visit = backend.visit(0);
     visit.ended();
     assert_eq!(unmasked(&visit.tail()), b"\x03\xe9no pong");
@@ -167,7 +167,7 @@ fn heartbeats_are_counted_and_have_no_effect() {
     let rig = Rig::start(&backend, "[limits.messages]\nrate = \"300/min\"");
     let mut socket = rig.open();
     let shown = || rig.count(r#"wsguard_suspected_heartbeats_total{zone="default"}"#);
-    // A busy machine may make a beat come late, so that it takes a few more until they count as steady.
+    // On a busy machine a beat may come late. Then it takes a few more until they count as steady.
     let mut sent = 0;
     loop {
         let beat = Instant::now();
@@ -209,7 +209,7 @@ fn a_client_whose_dead_sockets_fill_its_cap_gets_the_slot_of_one_of_them() {
     assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 6);
     rig.expect(r#"wsguard_ghosts_total{zone="default",outcome="replaced"}"#, 1);
     assert_eq!(rig.access("ghost")["status"], 101);
-    // One of the five, and its server is told in due form.
+    // One of the five is closed, and its server gets a close frame.
     let ended: Vec<usize> = (0..5).filter(|nth| backend.visit(*nth).end().is_some()).collect();
     assert_eq!(ended.len(), 1, "{ended:?}");
     assert_eq!(unmasked(&backend.visit(ended[0]).tail()), b"\x03\xe9no pong");
@@ -224,7 +224,7 @@ fn a_client_whose_sockets_are_alive_gets_429_and_keeps_them() {
     let mut alive: Vec<Socket> = (0..5).map(|_| rig.open()).collect();
     thread::sleep(Duration::from_millis(1500));
     let start = Instant::now();
-    // Nobody of theirs answers a ping: it is enough that their machine takes it.
+    // None of these clients answers a ping, but their machine acknowledges it. That is enough.
     let refused = rig.ask(Request::to("/"));
     let took = start.elapsed();
     refused.assert_refusal("429 Too Many Requests", "per_ip", "Too many connections from this IP");
@@ -248,7 +248,7 @@ fn only_dead_connections_make_room_each_for_one_new_one() {
     sockets[3].vanish();
     thread::sleep(Duration::from_millis(1500));
     let newcomer = rig.open();
-    // A second one finds nobody dead any more.
+    // A second newcomer finds no dead connection any more.
     thread::sleep(Duration::from_millis(1100));
     assert_eq!(rig.ask(Request::to("/")).status(), 429);
     sockets.remove(3);
@@ -282,7 +282,7 @@ fn a_listener_on_a_thin_line_that_always_has_something_on_its_way_is_alive() {
         &backend,
         "[limits]\nper_ip = 1\n[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"",
     );
-    // It takes as much as comes, and is 100 KB behind all the time.
+    // The client reads all that comes, and is 100 KB behind all the time.
     let mut listener = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
     listener.send(Request::to("/").as_ref());
     let start = Instant::now();
@@ -360,7 +360,7 @@ fn answer_one(socket: &mut Socket) {
     socket.send(&masked(PONG, &payload));
 }
 
-/// What a client sends waits in the kernel for as long as the server takes nothing, and its answers behind it.
+/// While the server takes nothing, the client's bytes wait in the kernel, and its pongs wait behind them.
 #[test]
 fn a_client_that_is_not_read_because_the_server_takes_nothing_is_neither_a_ghost_nor_idle() {
     let listens = Gate::default();
@@ -386,7 +386,7 @@ fn a_client_that_is_not_read_because_the_server_takes_nothing_is_neither_a_ghost
     });
     thread::sleep(Duration::from_millis(3500));
     assert!(!sends.is_finished(), "the kernel took it all");
-    // Nor is its slot anybody's.
+    // No other connection gets its slot either.
     assert_eq!(rig.ask(Request::to("/")).status(), 429);
     listens.open();
     sends.join().unwrap();
@@ -442,7 +442,7 @@ fn a_client_that_does_not_read_and_whose_host_answers_keeps_its_slot() {
         assert_eq!(rig.ask(Request::to("/")).status(), 429);
         thread::sleep(Duration::from_millis(1100));
     }
-    // Nothing of the stream is missing.
+    // No byte of the stream is missing.
     for _ in 0..6 {
         assert_eq!(busy.read_exactly(10_004), frame(2, &[b'm'; 10_000]));
     }
@@ -454,7 +454,7 @@ fn a_client_that_does_not_read_and_whose_host_answers_keeps_its_slot() {
     rig.quiet();
 }
 
-/// It fell silent in the middle of what it was sent, and then its host was gone.
+/// The client stopped reading in the middle of a message, and then its host was gone.
 #[test]
 fn a_client_that_did_not_read_and_then_vanished_makes_room() {
     let backend = Backend::start(|guest| {
@@ -482,7 +482,7 @@ fn a_client_that_did_not_read_and_then_vanished_makes_room() {
     rig.quiet();
 }
 
-/// A program that is alive, and has not read for a while.
+/// The client's program is alive, but has not read for a while.
 #[test]
 fn with_pong_tcp_a_client_that_does_not_read_stays_and_one_that_is_gone_is_closed() {
     let backend = Backend::listening();
@@ -497,7 +497,7 @@ fn with_pong_tcp_a_client_that_does_not_read_stays_and_one_that_is_gone_is_close
     rig.expect(r#"wsguard_closes_total{zone="default",reason="stalled"}"#, 1);
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(rig.ask(Request::to("/")).status(), 429);
-    // It was asked more than once, and reads all of it when it comes to it.
+    // It was pinged more than once, and reads all pings when it reads again.
     for _ in 0..3 {
         answer_one(&mut busy);
     }

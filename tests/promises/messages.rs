@@ -18,7 +18,7 @@ fn of_six_messages_at_once_under_5_a_second_five_pass_and_the_sixth_ends_the_con
     socket.send(&messages.concat());
     let reason = [b"\x03\xf0".as_slice(), b"message rate exceeded"].concat();
     assert_eq!(socket.read_to_end(), (frame(8, &reason), End::Fin));
-    // Nothing of the sixth, and a close of our own on a frame boundary.
+    // The server gets nothing of the sixth message, and a close frame of wsguard's at a frame boundary.
     let visit = backend.visit(0);
     assert_eq!(visit.ended(), End::Fin);
     let (five, close) = split_at(visit.tail(), messages[..5].concat().len());
@@ -143,7 +143,8 @@ fn a_message_that_would_be_too_large_is_refused_by_its_header_alone() {
     let fits = masked(TEXT, &[b'x'; 100]);
     socket.send(&fits);
     backend.visit(0).tail_of(fits.len());
-    // A first fragment that fits, a ping between, and the header of one that does not, payload still to come.
+    // The client sends a first fragment that fits, a ping, and the header of a fragment that does not fit; its payload
+    // is still to come.
     let mut fragment = masked(TEXT, &[b'y'; 60]);
     fragment[0] = TEXT;
     let mut last = masked(0, &[b'z'; 41]);
@@ -238,7 +239,7 @@ fn delay_loses_nothing_and_holds_the_rate() {
         }
     }
     assert_eq!(echoes, (0..13).collect::<Vec<u8>>());
-    // Ten that had to wait, a tenth of a second each.
+    // Ten messages had to wait, a tenth of a second each.
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(990), "{took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
@@ -353,7 +354,7 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
     let limits = |on_exceed| {
         format!("[limits.messages]\nrate = \"60/min\"\nburst = 1\non_exceed = \"{on_exceed}\"\nnotice = \"slower\"")
     };
-    // A delayed client gets it after the message.
+    // A delayed client gets the notice after the message.
     let rig = Rig::start(&backend, &limits("delay"));
     let mut socket = rig.open();
     assert_eq!(socket.read_exactly(first.len()), first);
@@ -370,7 +371,7 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
     drop(socket);
     rig.quiet();
 
-    // A closed client gets only the close, which may come there.
+    // A client that is closed gets only the close frame, which may stand within a message.
     let backend = Backend::start({
         let first = first.clone();
         move |guest| {
@@ -473,7 +474,7 @@ fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
     for _ in 0..4 {
         assert_eq!(socket.read_frame(), (0x82, vec![b'x'; 50_000]));
     }
-    // 200 000 bytes less a burst of 65 536, at 102 400 a second.
+    // This is 200 000 bytes less a burst of 65 536, at 102 400 a second.
     let took = start.elapsed();
     assert!(
         (Duration::from_millis(1280)..Duration::from_secs(5)).contains(&took),
@@ -501,8 +502,8 @@ fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
     rig.quiet();
 }
 
-/// Those that are open are held to what was in force when they came, and wait for it; those that come later do not wait for
-/// them, nor for what they have spent.
+/// Open connections keep the limits of their admission, and wait for them. Later connections wait neither for them nor
+/// for the tokens that they have spent.
 #[test]
 fn a_rate_of_a_client_key_that_a_reload_raises_holds_at_once() {
     let backend = Backend::start(|guest| {
@@ -585,7 +586,7 @@ fn large_messages_go_through_limits_intact() {
     let mut socket = rig.open();
     for size in [0, 125, 126, 65_535, 65_536, 1 << 20, 16 << 20] {
         let message = masked(2, &vec![b'x'; size]);
-        // It is no frame that a server may send, so its way back is not looked at.
+        // A server may not send such a frame, so the frames on the way back are not followed.
         let mut writer = socket.stream().try_clone().unwrap();
         let sent = message.clone();
         let sender = thread::spawn(move || std::io::Write::write_all(&mut writer, &sent));
@@ -601,7 +602,7 @@ fn split_at(mut bytes: Vec<u8>, at: usize) -> (Vec<u8>, Vec<u8>) {
     (bytes, rest)
 }
 
-/// Each token wakes one waiting connection, and not all.
+/// Each token wakes one waiting connection, and not all of them.
 #[test]
 fn many_connections_that_wait_for_a_shared_bucket_are_served_in_turn_at_the_cost_of_one() {
     let backend = Backend::start(|guest| {
@@ -615,13 +616,13 @@ fn many_connections_that_wait_for_a_shared_bucket_are_served_in_turn_at_the_cost
             "[server]\nworkers = 1\n[limits.messages]\nout_per_ip_rate = \"600/s\"\nout_per_ip_burst = 1",
         );
         let mut sockets: Vec<Socket> = (0..crowd).map(|_| rig.open()).collect();
-        // What came while the others were still to be opened is nobody's turn.
+        // Bytes that came before all connections were open do not count.
         for socket in &mut sockets {
             received(socket);
         }
         let before = cpu_ticks(rig.pid());
         let mut got = vec![0; crowd];
-        // At 600 a second; a busy machine takes its time.
+        // The rate is 600 a second, but a busy machine takes its time.
         let came = reaches(Duration::from_secs(40), || {
             for (got, socket) in got.iter_mut().zip(&mut sockets) {
                 *got += received(socket).len();
@@ -648,7 +649,7 @@ fn received(socket: &mut Socket) -> Vec<u8> {
     got
 }
 
-/// User and system time of a process.
+/// The user and system time of a process.
 fn cpu_ticks(pid: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();

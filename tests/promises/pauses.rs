@@ -1,5 +1,5 @@
-//! wsguard itself is stopped for a while (`SIGSTOP`, a paused virtual machine) and continues. No client is closed for
-//! that.
+//! wsguard itself is stopped for a while (`SIGSTOP`, a paused virtual machine) and continues. No client is closed
+//! because of that.
 
 use std::net::IpAddr;
 use std::thread;
@@ -9,9 +9,10 @@ use rustix::process::Signal;
 
 use crate::rig::{Backend, Began, Gate, PATIENCE, Request, Rig, Socket, frame, masked, nth_ip, until};
 
-/// 70 connections, and a pause that is longer than every timeout there is.
+/// 70 connections, and a pause that is longer than every timeout.
 ///
-/// By hand for more, best with a release build and nothing else on the machine (a descriptor limit of 10 000 is needed):
+/// More connections can be tested by hand, best with a release build on a machine that does nothing else. The test then
+/// needs a descriptor limit of 10 000:
 ///
 /// ```text
 /// WSGUARD_PAUSE=90 WSGUARD_PAUSE_CONNECTIONS=2000 cargo test --release --test promises -- pauses --nocapture
@@ -19,7 +20,7 @@ use crate::rig::{Backend, Began, Gate, PATIENCE, Request, Rig, Socket, frame, ma
 #[test]
 fn a_pause_of_our_own_ends_no_connection_that_is_alive() {
     let each = asked_for("WSGUARD_PAUSE_CONNECTIONS", 70) / KINDS;
-    // All have to be there before the first of them is due.
+    // All connections must be open before the first of them reaches its timeout.
     let limit = Duration::from_secs(3) + Duration::from_millis(10) * u32::try_from(each * KINDS).unwrap();
     let shortest = usize::try_from(limit.as_secs() + 2).unwrap();
     let pause = Duration::from_secs(asked_for("WSGUARD_PAUSE", shortest).try_into().unwrap());
@@ -43,7 +44,8 @@ fn a_pause_of_our_own_ends_no_connection_that_is_alive() {
     rig.signal(Signal::STOP);
     until("it is stopped", || is_stopped(rig.pid()).then_some(()));
     let stopped = Instant::now();
-    // What comes meanwhile is in the kernel; of half of each kind it comes only when all go on.
+    // In each kind, half of the clients send during the pause: their bytes wait in the kernel. The other half send
+    // after it.
     (0..each).step_by(2).for_each(|n| crowd.speak(n));
     paused.open();
     thread::sleep(pause.saturating_sub(stopped.elapsed()));
@@ -63,7 +65,7 @@ fn a_pause_of_our_own_ends_no_connection_that_is_alive() {
             "{series} {count}"
         );
     }
-    // It was a pause, and not the end of all timeouts.
+    // The timeouts still work: it was only a pause.
     let due = Some(limit + PATIENCE);
     crowd.idle[0].stream().set_read_timeout(due).unwrap();
     crowd.idle[0].read_to_end();
@@ -74,18 +76,18 @@ fn a_pause_of_our_own_ends_no_connection_that_is_alive() {
 
 /// Clients in every state that has a timeout.
 struct Crowd {
-    /// Were asked whether they are there.
+    /// They were pinged.
     asked: Vec<Socket>,
-    /// Have ended, and are owed an answer.
+    /// They have sent a FIN, and wait for the server's answer.
     leaving: Vec<Socket>,
-    /// Whose server takes its time.
+    /// Their server answers the upgrade late.
     dialled: Vec<Socket>,
-    /// Have not said anything.
+    /// They have sent nothing.
     silent: Vec<Socket>,
     /// Have sent half a head.
     half: Vec<Socket>,
     idle: Vec<Socket>,
-    /// Are in the middle of a message, and were written to a moment ago.
+    /// They are in the middle of a message, and the guard wrote to them a moment ago.
     written: Vec<Socket>,
 }
 
@@ -119,7 +121,7 @@ impl Crowd {
         all
     }
 
-    /// The n-th of each kind says what is expected of it.
+    /// The n-th client of each kind sends what it owes.
     fn speak(&mut self, n: usize) {
         let head = head();
         self.asked[n].send(&masked(10, b"here"));
@@ -151,7 +153,7 @@ impl Crowd {
     }
 }
 
-/// Echoes, but for those paths that wait until the pause has begun.
+/// A server that echoes. On some paths it waits until the pause has begun.
 fn server(paused: Gate) -> Backend {
     Backend::start(move |guest| {
         let head = guest.hear_head();
@@ -178,7 +180,7 @@ fn message() -> Vec<u8> {
     masked(1, b"a message of some length")
 }
 
-/// What stands in the environment, for the runs by hand.
+/// A number from the environment, for the runs by hand.
 fn asked_for(name: &str, usual: usize) -> usize {
     std::env::var(name).map_or(usual, |value| value.parse().expect("a number"))
 }
@@ -192,7 +194,8 @@ fn is_stopped(pid: u32) -> bool {
     status.contains("State:\tT")
 }
 
-/// Silent and asked, ended and answered late, dialling, without a byte, with half a head, idle, and in a message's middle.
+/// The kinds: silent and pinged, ended and answered late, dialling, without a byte, with half a head, idle, and in the
+/// middle of a message.
 const KINDS: usize = 7;
 const CONFIG: &str = "[limits]\nper_ip = \"off\"\nper_ip_rate = \"off\"\n\
     [[route]]\npaths = [\"/asked\"]\nzone = \"asked\"\n[[route]]\npaths = [\"/leaving\"]\nzone = \"leaving\"\n\

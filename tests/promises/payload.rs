@@ -1,5 +1,5 @@
-//! Limits on bytes and on frames of every kind hold whatever lengths are declared, however long one pours, and whichever way
-//! the bytes take; and frames that RFC 6455 forbids reach nobody.
+//! Limits on bytes and on frames of every kind hold for any declared length, for any duration, and in whichever way the
+//! bytes are moved. Frames that RFC 6455 forbids reach no peer.
 
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn a_frame_without_end_passes_at_the_rate_of_bytes_and_no_faster() {
     for (header, relay, (rate, burst)) in [
         (ENDLESS[0], "auto", (16 * KIB, 16 * KIB)),
         (ENDLESS[1], "copy", (16 * KIB, 16 * KIB)),
-        // Fast enough for pipes.
+        // This rate is high enough for pipes.
         (ENDLESS[1], "auto", (512 * KIB, 256 * KIB)),
     ] {
         let backend = Backend::listening();
@@ -106,7 +106,7 @@ fn a_large_frame_that_is_paced_arrives_whole() {
             assert_eq!(socket.read_frame(), (0x81, b"behind".to_vec()));
         });
         assert!(backend.visit(0).tail_of(sent.len()) == sent, "{relay}");
-        // 700 000 bytes less the burst of 102 400, at 512 000 a second.
+        // This is 700 000 bytes less the burst of 102 400, at 512 000 a second.
         assert!(begin.elapsed() >= Duration::from_millis(1160), "{:?}", begin.elapsed());
         drop((socket, writer));
         rig.quiet();
@@ -368,13 +368,13 @@ fn neither_a_byte_nor_half_a_header_is_a_first_message() {
     }
 }
 
-/// The file's tables with one upstream that is relayed so.
+/// A configuration with one upstream that is relayed in this way.
 fn with(backend: &Backend, relay: &str, limits: &str) -> String {
     let address = backend.address();
     format!("[upstream.b]\nservers = [\"{address}\"]\nrelay = \"{relay}\"\n[limits.messages]\n{limits}\n")
 }
 
-/// Writes for so long what is taken.
+/// Writes all that the socket takes for this long.
 fn pour(mut stream: &TcpStream, time: Duration) {
     let (begin, zeroes) = (Instant::now(), vec![0; 64 * KIB]);
     stream.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
@@ -396,7 +396,7 @@ fn open_with(guest: &mut Guest, line: &str) {
     );
 }
 
-/// So many come at this rate from then on until now.
+/// How many come at this rate from `begin` until now.
 fn in_time(rate: usize, begin: Instant) -> usize {
     usize::try_from(rate as u128 * begin.elapsed().as_millis() / 1000).unwrap() + 1
 }

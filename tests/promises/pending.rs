@@ -54,7 +54,7 @@ fn when_all_seats_are_taken_the_silent_one_that_waited_longest_gives_way() {
     rig.quiet();
 }
 
-/// A socket with half a head stays although it came first; it has a second to send the rest.
+/// A socket with half a head keeps its seat although it came first. It has a second to send the rest.
 #[test]
 fn a_socket_that_has_sent_something_gives_way_after_the_silent_ones() {
     let backend = Backend::listening();
@@ -218,13 +218,13 @@ fn a_check_that_only_connects_leaves_no_line_and_is_counted_apart() {
         reset.reset();
     }
     rig.expect(SILENT, 6);
-    // So does one that stays until the deadline.
+    // A socket that stays until the deadline is counted as silent, too.
     let mut stays = [rig.connect(), rig.send(local)];
     for socket in &mut stays {
         assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
     }
     rig.expect(SILENT, 8);
-    // One byte, or a client that the header names, is somebody.
+    // A socket with one byte, or with a client named by a PROXY header, is not silent.
     drop(rig.send("P"));
     drop(rig.send("PROXY TCP4 203.0.113.7 192.0.2.1 50000 443\r\n"));
     drop(rig.send([&local[..], b"G"].concat()));
@@ -244,7 +244,7 @@ fn a_check_that_only_connects_leaves_no_line_and_is_counted_apart() {
     assert_eq!(rig.count(r#"wsguard_accepted_total{listener="front"}"#), 11);
 }
 
-/// The end comes in one piece with the bytes before it: nothing more will ever be told of that socket.
+/// The end comes together with the bytes before it, so the kernel reports the socket only once.
 #[test]
 fn half_a_head_with_the_end_right_behind_it_frees_the_seat_at_once() {
     let backend = Backend::listening();
@@ -262,7 +262,8 @@ fn half_a_head_with_the_end_right_behind_it_frees_the_seat_at_once() {
     rig.quiet();
 }
 
-/// A whole request with the end right behind it is one: it is decided on, and then there is nobody to be served.
+/// A complete request with the end right behind it is a request. It is decided on, and then there is no client left to
+/// serve.
 #[test]
 fn a_request_with_the_end_right_behind_it_is_decided() {
     let backend = Backend::listening();
@@ -278,7 +279,7 @@ fn a_request_with_the_end_right_behind_it_is_decided() {
     rig.quiet();
 }
 
-/// More than one read takes, so that the rest has to be fetched without being told of it again.
+/// The head is larger than one read. The rest has to be read although the kernel does not report it again.
 #[test]
 fn a_large_head_that_comes_after_a_while_is_read_to_its_end() {
     let backend = Backend::listening();
@@ -292,7 +293,7 @@ fn a_large_head_that_comes_after_a_while_is_read_to_its_end() {
     rig.quiet();
 }
 
-/// Refused clients that have not closed yet: their seats are freed with their descriptors, which happens soon.
+/// Refused clients that have not closed yet hold seats and descriptors. Both become free soon.
 #[test]
 fn a_refused_client_that_stays_is_closed_after_a_second() {
     let backend = Backend::listening();
@@ -371,7 +372,7 @@ fn thousands_of_pending_sockets_delay_nobody_and_each_is_served_in_the_end() {
         took.sort_unstable();
         took[3]
     };
-    // On a machine that does something else as well, it takes its time without any crowd.
+    // A busy machine takes some time even without the other sockets.
     let alone = served();
     let served_at_once = |when: &str| {
         let took = served();
@@ -408,7 +409,7 @@ fn newcomer(rig: &Rig, source: IpAddr) -> Duration {
     start.elapsed()
 }
 
-/// As far as that goes without asking anybody: this process holds one end of each.
+/// Raises the descriptor limit as far as that needs no privilege. This process holds one end of each connection.
 fn raise_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {

@@ -230,8 +230,8 @@ fn behind_a_proxy_that_keeps_connections_the_limit_tells_a_checked_request_from_
     });
 }
 
-/// What any proxy of HTTP does: behind an answer that is no 101 it reads the next request. The first on a connection goes to
-/// `guard`, those behind it to `second`.
+/// A proxy that keeps connections open, as any HTTP proxy does: behind an answer other than 101 it reads the next
+/// request. The first request of a connection goes to `guard`, and later ones go to `second`.
 fn keeping_proxy(guard: SocketAddr, second: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -270,7 +270,7 @@ fn serve_and_keep(mut client: TcpStream, guard: SocketAddr, second: SocketAddr) 
     }
 }
 
-/// A message of HTTP with its body; what came behind it stays in `ahead`.
+/// Reads an HTTP message with its body. Bytes that came behind it stay in `ahead`.
 fn head_and_body(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> Option<Vec<u8>> {
     loop {
         if let Some(head) = ahead.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -289,12 +289,12 @@ fn head_and_body(stream: &mut TcpStream, ahead: &mut Vec<u8>) -> Option<Vec<u8>>
     }
 }
 
-/// What many write first: it believes what it is told, forgets what it owes, and waits for ever.
+/// A proxy like many first attempts: it believes every header, never gives a slot back, and waits for ever.
 fn naive_proxy(backend: SocketAddr, per_ip: u32) -> SocketAddr {
     counted_naive_proxy(backend, per_ip, Arc::default())
 }
 
-/// The same, which tells how many sockets it was sent.
+/// The same proxy. It also counts the sockets that it gets.
 fn counted_naive_proxy(backend: SocketAddr, per_ip: u32, dials: Arc<AtomicU32>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -364,5 +364,6 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// More than the attempts before the limit is looked for take, since no slot comes back.
+/// More attempts than the probe makes before it looks for the limit. They use up slots, since this proxy gives none
+/// back.
 const MANY: u32 = 20;

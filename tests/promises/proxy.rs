@@ -352,7 +352,7 @@ fn proxy() -> IpAddr {
     "127.0.1.1".parse().unwrap()
 }
 
-/// The good header of version 2 with one byte changed.
+/// The valid header of version 2 with one byte changed.
 fn v2_with(at: usize, byte: u8) -> Vec<u8> {
     let mut header = V2.to_vec();
     header[at] = byte;

@@ -49,7 +49,7 @@ fn a_client_that_never_stops_trying_gets_exactly_the_rate() {
     while start.elapsed() < Duration::from_millis(1500) {
         admitted += u32::from(rig.try_open(ip(1), &Request::to("/ws")).is_ok());
     }
-    // One more may have come in since the last look at the clock.
+    // One more may have been admitted since the last look at the clock.
     let most = 2 + start.elapsed().as_millis() / 200;
     assert!((8..=most).contains(&admitted.into()), "{admitted} of at most {most}");
     assert_eq!(backend.dials(), admitted as usize);

@@ -1,4 +1,4 @@
-//! An open tunnel: every byte arrives, every way of ending is passed on, and every count comes back.
+//! An open tunnel: every byte arrives, every kind of end is passed on, and every count comes back.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -8,7 +8,7 @@ use crate::rig::{
     Backend, End, Gate, Request, Rig, Socket, accept_for, all_acknowledged, all_read, frame, ip, masked, until,
 };
 
-/// Bytes that no compressor and no luck reproduces, the same for the same seed.
+/// Bytes that are incompressible and can't match by chance. The same seed gives the same bytes.
 pub struct Noise(pub u64);
 
 impl Noise {
@@ -33,7 +33,7 @@ impl Noise {
 
 pub const MIB: usize = 1 << 20;
 
-/// Bytes that need be no frames.
+/// Allows bytes that are no frames.
 const ANY_BYTES: &str = "[limits.messages]\nstrict_frames = false";
 
 #[test]
@@ -126,7 +126,7 @@ fn a_fragmented_message_counts_once() {
     rig.quiet();
 }
 
-/// Plain bytes are no frames: where frames need not be any they pass, and what can't be counted is not.
+/// Plain bytes are no frames. If frames need not be valid, these bytes pass, and only what can be counted is counted.
 #[test]
 fn a_stream_that_is_not_websocket_passes_too() {
     let backend = Backend::echo();
@@ -214,7 +214,8 @@ fn a_reset_of_the_server_is_a_reset_at_the_client_behind_all_it_had_sent() {
     rig.expect(r#"wsguard_closes_total{zone="default",reason="upstream"}"#, 1);
 }
 
-/// The server answers, and ends without having read all: its kernel resets, while the client has read nothing yet.
+/// The server answers, and ends without having read everything. Its kernel sends a reset, while the client has read
+/// nothing yet.
 #[test]
 fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
     let gate = Gate::default();
@@ -232,7 +233,7 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
     socket.send(b"never read by the server");
     all_read([&socket]);
     gate.open();
-    // Keeps writing into what is already gone, so that the guard's writes fail while there is more to deliver.
+    // The client keeps writing although the server is gone. So the guard's writes fail while there is more to deliver.
     for _ in 0..20 {
         socket.send(b"neither is this");
         thread::sleep(Duration::from_millis(5));
@@ -242,7 +243,7 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
     rig.quiet();
 }
 
-/// Neither side is read any more, so no end can be noticed by reading.
+/// Neither side is read any more, so reading can't find an end.
 #[test]
 fn a_reset_is_noticed_even_behind_bytes_that_nobody_reads() {
     let gate = Gate::default();
@@ -292,7 +293,7 @@ fn small_messages_are_not_held_back() {
             start.elapsed()
         })
         .collect();
-    // Where one waits for the other, all but the first few take 40 ms; on a busy machine some do.
+    // If one leg waited for the other, all but the first few echoes would take 40 ms. On a busy machine some do anyway.
     took.sort_unstable();
     assert!(took[25] < Duration::from_millis(20), "small echoes took {took:?}");
     drop(socket);
@@ -357,7 +358,7 @@ fn many_ways_to_end_leave_every_count_at_zero() {
     assert_eq!(closes, 160, "each ended once");
 }
 
-/// A server that neither reads nor writes for a while is not gone; what was sent meanwhile waits for it.
+/// A server that neither reads nor writes for a while is not gone. Bytes that were sent in the meantime wait for it.
 #[test]
 fn a_frozen_and_thawed_server_keeps_its_connections() {
     let server = frozen::Server::start();
@@ -383,7 +384,7 @@ fn a_frozen_and_thawed_server_keeps_its_connections() {
     rig.quiet();
 }
 
-/// A server in a process of its own, so that it can be stopped whole: another guard, before an echo.
+/// A server in a process of its own, so that the whole server can be stopped: another guard, before an echo.
 mod frozen {
     use rustix::process::Signal;
     use std::fs;
@@ -409,7 +410,7 @@ mod frozen {
 
         pub fn stop(&self) {
             self.rig.signal(Signal::STOP);
-            // A thread goes on until the signal has reached it.
+            // A thread continues until the signal has reached it.
             until("the server stands still", || {
                 let threads = fs::read_dir(format!("/proc/{}/task", self.rig.pid())).unwrap();
                 let stopped = |status: String| status.contains("\nState:\tT");
@@ -426,7 +427,7 @@ mod frozen {
     }
 }
 
-/// What one side does not take is not read from the other: memory stays where it is.
+/// If one side takes no bytes, the other side is not read. Memory does not grow.
 #[test]
 fn a_reader_that_pauses_holds_up_the_sender_and_misses_nothing() {
     let backend = Backend::start(|guest| {
@@ -457,7 +458,7 @@ fn write_noise(mut stream: std::net::TcpStream, seed: u64, len: usize) {
         noise.fill(&mut block[..part]);
         let mut rest = &block[..part];
         while !rest.is_empty() {
-            // Mostly large, often tiny.
+            // Most chunks are large, and some are tiny.
             let chunk = 1 + usize::try_from(sizes.next() % if sizes.next() % 8 == 0 { 100 } else { 70_000 }).unwrap();
             let (now, later) = rest.split_at(chunk.min(rest.len()));
             stream.write_all(now).unwrap();
@@ -471,7 +472,7 @@ fn assert_noise(stream: &mut impl Read, seed: u64, len: usize) {
     Expected::new(seed).assert_next(stream, len);
 }
 
-/// The same noise again, compared as it arrives.
+/// The same noise again, to compare it with the bytes that arrive.
 struct Expected {
     noise: Noise,
     seen: usize,

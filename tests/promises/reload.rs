@@ -56,7 +56,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
             assert!(error.contains(why), "round {round}: {error}");
             assert_all_open(&rig, &open, 2008);
         };
-        // A limit that is lowered, off, and on again counts all open connections and ends none.
+        // A limit that is lowered, then off, and then on again counts all open connections and ends none.
         good(&zoned("per_ip = 5"));
         assert_eq!(refusal(&rig, nth_ip(1)), 429);
         good(&zoned("per_ip = \"off\"\nconnections = \"off\""));
@@ -64,7 +64,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
         rig.expect("wsguard_process_connections", 2008);
         good(&zoned("per_ip = \"off\"\nconnections = 1008"));
         assert_eq!(refusal(&rig, nth_ip(200)), 503);
-        // The zone of a thousand goes while they are in it, and comes back with its counts.
+        // The zone of a thousand connections is removed while they are in it, and comes back with its counts.
         good(&unwatched(&backend, "[limits]\nper_ip_rate = \"off\""));
         assert_eq!(rig.count(r#"wsguard_connections{zone="special"}"#), 1000);
         good(&zoned(""));
@@ -83,7 +83,7 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
             }
         }
         bad(&format!("{whole}\n[[listener]]\nbind = [\"{taken}\"]"), "in use");
-        // Everything else that may come and go.
+        // Everything else that a reload may add and remove.
         good(&format!(
             "{whole}\n[[listener]]\nname = \"second\"\nbind = [\"127.0.0.2:0\"]"
         ));
@@ -106,14 +106,14 @@ fn two_thousand_connections_outlive_a_hundred_reloads_and_no_byte_of_a_transfer_
     assert_eq!((rig.attempts(), rig.count("wsguard_config_generation")), (100, 81));
     assert_eq!(backend.dials(), 2018);
 
-    // Each of them still carries a frame each way.
+    // Each connection still carries a frame each way.
     for (n, socket) in open.iter_mut().enumerate() {
         socket.send(&masked(2, &u16::try_from(n).unwrap().to_be_bytes()));
     }
     let mut heard = HashSet::new();
     for stream in kept.lock().unwrap().iter_mut() {
         let mut bytes = [0; 8];
-        // The ten that came and went have ended.
+        // The ten connections that were opened in between have ended.
         if stream.read_exact(&mut bytes).is_ok() {
             assert!(heard.insert(bytes));
             stream.write_all(&frame(2, b"still here")).unwrap();
@@ -146,7 +146,7 @@ fn a_limit_that_is_switched_on_counts_what_is_open_and_lowering_it_ends_no_conne
         assert_eq!(refusal(&rig, ip(1)), status, "{limits}");
         assert_all_open(&rig, &open, 5);
     }
-    // One may come when so many have gone that it fits.
+    // A new one is admitted once enough others have gone.
     assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 3")), Ok(()));
     open.drain(3..).for_each(Socket::reset);
     rig.expect("wsguard_process_connections", 3);
@@ -189,7 +189,7 @@ fn a_change_that_needs_a_restart_is_refused_by_name_and_stays_visible_to_operato
             "[admin]\nlisten = \"127.0.0.1:0\"\nclients = \"hide\"\n",
         ),
     ] {
-        // Another change beside it, which must not come into force either.
+        // The file has another change too, which must not come into force either.
         let text = Rig::before(&backend)
             .config(tables)
             .config("[limits]\nper_ip = 9")
@@ -422,7 +422,7 @@ fn a_zone_that_is_gone_is_shown_until_its_last_end_was_scraped_and_comes_back_at
     assert_eq!(rig.count("wsguard_counter_drift"), 0);
 }
 
-/// A head may be under way while its zone is removed: what it is admitted to must still be counted.
+/// A zone may be removed while a head is under way. The connection must still be counted where it is admitted.
 #[test]
 fn a_head_that_a_reload_overtakes_is_decided_by_the_new_policy_and_leaves_no_drift() {
     let (backend, kept) = keeping();
@@ -464,7 +464,8 @@ fn a_client_that_waits_for_a_dead_connections_slot_is_answered_by_its_own_zone_a
         let other = if style == "drop" { "http" } else { "drop" };
         let other = format!("reject_with = \"{other}\"");
         let b = ("b", &*limits(1));
-        // The zone before it goes; goes, and one of another style comes behind it; or stays, and only the limit changes.
+        // The zone before it is removed; it is removed itself, and one with another `reject_with` comes behind it; or
+        // it stays, and only its limit changes.
         side_by_side([&[b][..], &[b, ("c", &other)], &[("a", ""), b]], |zones| {
             let (backend, kept) = keeping();
             let rig = start(&with_zones(&backend, &[("a", ""), ("b", &limits(3))]));
@@ -549,7 +550,8 @@ fn a_listener_that_goes_resets_none_of_a_hundred_that_are_queued_on_it_and_its_c
     let mut lived = opened_at(rig.address_of("second"));
     for round in 0..5 {
         let second = second_address(&rig, round);
-        // A stopped process accepts nobody: all of them are in the kernel's queue when it learns of the new file.
+        // A stopped process accepts no connection: all of them are in the kernel's queue when it learns of the new
+        // file.
         rig.signal(Signal::STOP);
         let reset = Socket::connect(ip(1), second);
         let mut queued: Vec<Socket> = (0..100).map(|n| Socket::connect(nth_ip(n), second)).collect();
@@ -603,7 +605,7 @@ fn a_listener_that_went_may_come_back_with_the_next_reload() {
     rig.quiet();
 }
 
-/// What is accepted out of a removed listener's queue is held to that listener's deadline, and seen by operators.
+/// Connections that are accepted from a removed listener's queue have that listener's deadline, and operators see them.
 #[test]
 fn a_silent_socket_that_was_queued_on_a_listener_that_goes_is_ended_in_time() {
     let backend = Backend::listening();
@@ -628,8 +630,8 @@ fn a_silent_socket_that_was_queued_on_a_listener_that_goes_is_ended_in_time() {
     rig.quiet();
 }
 
-/// Every client that connects is answered, or was refused by the kernel before. A listener that is removed never resets
-/// a connection that it had accepted.
+/// Every client that connects is answered, unless the kernel has refused it before. A removed listener never resets a
+/// connection that it has accepted.
 #[test]
 fn during_a_storm_of_connects_a_removed_listener_closes_at_once_and_resets_nobody() {
     let backend = Backend::listening();
@@ -703,7 +705,7 @@ fn a_kept_listener_accepts_throughout() {
         answered
     });
     for n in 1..=20 {
-        // Also when the listener at the same address gets another name.
+        // This also holds if the listener at the same address gets another name.
         let name = if n % 3 == 0 { "renamed" } else { "front" };
         assert_eq!(rig.reload(&file(&format!("per_ip = {n}"), name)), Ok(()));
     }
@@ -761,7 +763,7 @@ fn a_server_that_a_reload_removes_during_a_dial_keeps_its_count() {
     rig.expect(&series(stuck), 1);
     assert_eq!(rig.reload(&file(&[other.address()])), Ok(()));
     assert_eq!(backend.dials(), 0, "it is still at the first server");
-    // More than one reload comes before it is at the second.
+    // More than one reload comes before the second server is dialled.
     assert_eq!(rig.reload(&file(&[other.address(), stuck])), Ok(()));
     assert!(on_its_way.read_head().starts_with(b"HTTP/1.1 101 "));
     assert_eq!((backend.dials(), other.dials()), (1, 0));
@@ -779,7 +781,7 @@ fn a_reload_may_bring_and_take_hundreds_of_zones() {
     let names: Vec<String> = (0..400).map(|n| format!("z{n}")).collect();
     let zones: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "per_ip = 1")).collect();
     let rig = start(&unwatched(&backend, ""));
-    // Each within the time that a reload has at most.
+    // Each reload must end within the time that a reload has at most.
     assert_eq!(rig.reload(&with_zones(&backend, &zones)), Ok(()));
     let held = rig.try_open(ip(1), &Request::to("/z399")).ok().unwrap();
     assert_eq!(rig.count(r#"wsguard_connections{zone="z399"}"#), 1);
@@ -832,7 +834,7 @@ fn a_hup_during_the_first_read_of_the_file_does_not_end_the_process() {
     let file = dir.path().join("wsguard.toml");
     let names: Vec<String> = (0..1000).map(|n| format!("z{n}")).collect();
     let zones: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "per_ip = 1")).collect();
-    // It takes a debug build a second to compile.
+    // A debug build needs a second to compile this file.
     fs::write(&file, with_zones(&backend, &zones)).unwrap();
     let mut child = wsguard()
         .args(["run".as_ref(), "-c".as_ref(), file.as_os_str()])
@@ -866,8 +868,8 @@ fn many_hups_are_handled_one_after_the_other_and_the_last_file_wins() {
     }
     rig.put(&file(2));
     rig.signal(Signal::HUP);
-    // Signals of one kind merge while they wait, so how many reloads these are is not known; but each was told of, and
-    // none of them is still to come when the last file's limit holds and the last signal was taken.
+    // Signals of one kind merge while they wait, so the number of reloads is not known. But each reload has been
+    // logged, and none is still to come, once the last file's limit holds and the last signal has been taken.
     until("the last file is in force", || {
         let newcomers: Vec<Option<Socket>> = (0..2).map(|_| rig.try_open(ip(1), &Request::to("/ws")).ok()).collect();
         let let_in = newcomers.iter().flatten().count();
@@ -886,10 +888,10 @@ fn a_slow_writer_is_waited_for_until_it_closes() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
-    // Each pause is longer than it takes two reads to agree.
+    // Each pause is longer than the time after which two equal reads are trusted.
     for (attempt, limit) in [(1, 2), (2, 3)] {
         if limit == 3 {
-            // Also where it writes a file that was not there.
+            // The second time, the writer creates a file that was not there.
             fs::remove_file(rig.file()).unwrap();
         }
         let mut file = File::create(rig.file()).unwrap();
@@ -897,7 +899,7 @@ fn a_slow_writer_is_waited_for_until_it_closes() {
         for piece in text.as_bytes().chunks(text.len() / 4) {
             file.write_all(piece).unwrap();
             thread::sleep(Duration::from_millis(400));
-            // Somebody else is done with something else in the same folder.
+            // Meanwhile another file in the same folder is written and closed.
             fs::write(rig.file().with_file_name("other.txt"), piece).unwrap();
         }
         thread::sleep(Duration::from_millis(400));
@@ -920,7 +922,7 @@ fn a_mere_modification_does_nothing() {
     let mut file = fs::OpenOptions::new().write(true).open(rig.file()).unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file.set_len(text.len() as u64).unwrap();
-    // Four times what it takes two reads to agree, and longer than two looks are apart.
+    // This is four times as long as two equal reads take, and longer than the time between two looks.
     thread::sleep(Duration::from_secs(5));
     assert_eq!(rig.attempts(), 0);
     assert_eq!(refusal(&rig, ip(1)), 429);
@@ -929,7 +931,7 @@ fn a_mere_modification_does_nothing() {
     let _second = rig.open();
 }
 
-/// Nobody tells of these by the name of the file.
+/// The kernel reports these changes under other names than that of the file.
 #[test]
 fn a_folder_that_is_swapped_is_noticed_and_what_is_written_in_the_new_one_too() {
     let (backend, _kept) = keeping();
@@ -942,7 +944,7 @@ fn a_folder_that_is_swapped_is_noticed_and_what_is_written_in_the_new_one_too() 
     fs::write(dir.path().join("wsguard.toml"), file(1)).unwrap();
     let rig = Rig::start_in(dir);
     let open = rig.open();
-    // Its own folder, and then the one above: each is put in the old one's place by two renames.
+    // First its own folder is replaced, then the one above. Each is replaced by two renames.
     for (attempt, swapped) in [(1, current.join(&name)), (3, current.clone())] {
         let limit = u32::try_from(attempt).unwrap() + 1;
         let new = top.path().join(format!("new-{attempt}"));
@@ -1007,7 +1009,7 @@ fn a_writer_may_pause_for_longer_than_two_looks_are_apart() {
 fn an_unreadable_file_is_logged_once_and_applied_when_it_can_be_read() {
     let (backend, _kept) = keeping();
     let rig = start(&watched(&backend, "[limits]\nper_ip = 1"));
-    // Its rights would do as well, but not for a test that root runs.
+    // Removing the file's permissions would do too, but not if root runs the test.
     let pid = Pid::from_raw(rig.pid().try_into().unwrap());
     let limit = |current| {
         let maximum = getrlimit(Resource::Nofile).maximum;
@@ -1020,7 +1022,7 @@ fn an_unreadable_file_is_logged_once_and_applied_when_it_can_be_read() {
     until("it is refused", || {
         (!rig.told("reload_refused").is_empty()).then_some(())
     });
-    // It is tried again meanwhile.
+    // In the meantime the guard tries to read it again.
     thread::sleep(Duration::from_secs(9));
     let refused = rig.told("reload_refused");
     assert!(
@@ -1082,7 +1084,7 @@ fn a_file_that_is_renamed_over_is_applied_once_and_the_same_text_is_not_applied_
     rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
     rig.put("[limits");
     assert!(rig.attempt(2).is_err());
-    // Gone is not changed: what is in force stays in force.
+    // A missing file counts as unchanged: the policy in force stays in force.
     fs::remove_file(rig.file()).unwrap();
     rig.put(&watched(&backend, "[limits]\nper_ip = 3"));
     assert_eq!(rig.attempt(3), Ok(()));
@@ -1105,10 +1107,10 @@ fn a_file_behind_a_link_is_applied_when_the_link_changes_its_target() {
     assert_eq!(refusal(&rig, ip(1)), 429);
     point(&rig.file(), "releases/2.toml");
     assert_eq!(rig.attempt(1), Ok(()));
-    // And where it leads to now is watched too.
+    // The file that the link leads to now is watched too.
     fs::write(releases.join("2.toml"), watched(&backend, "[limits]\nper_ip = 3")).unwrap();
     assert_eq!(rig.attempt(2), Ok(()));
-    // `ln -sfn`, which removes the link before it makes the new one.
+    // This is `ln -sfn`: it removes the link before it makes the new one.
     fs::write(releases.join("3.toml"), watched(&backend, "[limits]\nper_ip = 4")).unwrap();
     fs::remove_file(rig.file()).unwrap();
     symlink("releases/3.toml", rig.file()).unwrap();
@@ -1156,7 +1158,7 @@ fn without_watch_config_only_a_hup_applies_the_file() {
     assert_eq!(rig.attempts(), 0);
     assert_eq!(refusal(&rig, ip(1)), 429);
     assert_eq!(rig.hup(), Ok(()));
-    // From the moment the file says so it is watched, and no longer.
+    // The file is watched as long as the file in force says so.
     assert_eq!(rig.reload(&watched(&backend, "[limits]\nper_ip = 3")), Ok(()));
     rig.put(&unwatched(&backend, "[limits]\nper_ip = 4"));
     until("the watched file is in force", || {
@@ -1170,8 +1172,8 @@ fn without_watch_config_only_a_hup_applies_the_file() {
     assert_eq!(refusal(&rig, ip(1)), 429);
 }
 
-/// A port that is free on every address, and none that the kernel gives to a client: one of another test would stand in the way
-/// of a bind to all addresses.
+/// A port that is free on every address, and that the kernel gives to no client. A client of another test at this port
+/// would prevent a bind to all addresses.
 fn port_of_no_client() -> u16 {
     let first = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap();
     (first..32_000)
@@ -1179,7 +1181,8 @@ fn port_of_no_client() -> u16 {
         .unwrap()
 }
 
-/// Of two that cover each other the kernel gives a connection to the narrower one; the other takes over when that has gone.
+/// If two bound addresses cover each other, the kernel gives a connection to the narrower one. The other one takes over
+/// when the narrower one is closed.
 #[test]
 fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is_lost() {
     let (backend, kept) = keeping();
@@ -1230,7 +1233,7 @@ fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is
             let heard = TcpStream::connect_timeout(&at_another, Duration::from_secs(10)).is_ok();
             (heard == elsewhere).then_some(())
         });
-        // The port still is one guard's alone.
+        // The port still belongs to one guard alone.
         for bind in [&narrow, &wide] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("second.toml");
@@ -1262,7 +1265,7 @@ fn a_reload_that_gives_a_kept_listeners_address_to_another_is_refused_by_name() 
     let rig = start(&unwatched(&backend, "[limits]\nper_ip = 1"));
     let open = rig.open();
     let port = rig.front().port();
-    // `front` asks for any port, has this one, and keeps it.
+    // The file of `front` asks for any port. `front` got this one, and keeps it.
     let (front, bind) = (rig.front(), format!("0.0.0.0:{port}"));
     let more = format!(
         "{}\n[[listener]]\nname = \"more\"\nbind = [\"{bind}\"]",
@@ -1341,7 +1344,7 @@ fn a_socket_file_by_another_path_and_an_address_in_another_listener_are_kept() {
     for (a, b, names) in [
         (tcp, unix(&link.join("in.sock")), ["a", "b"]),
         (tcp, format!("\"unix:{}/./in.sock\"", real.display()), ["a", "b"]),
-        // Renamed, and the one that asks for the address moves from table to table.
+        // The listeners are renamed, and the one that asks for the address moves from table to table.
         (tcp, unix(&path), ["c", "d"]),
         (&explicit, unix(&path), ["a", "b"]),
         (&unix(&link.join("in.sock")), explicit.clone(), ["a", "b"]),
@@ -1350,7 +1353,7 @@ fn a_socket_file_by_another_path_and_an_address_in_another_listener_are_kept() {
         assert_eq!(bound(), 2, "nothing is bound anew for {a} {b}");
         assert!(path.exists());
     }
-    // Each is its new listener's, and whoever was there before still is.
+    // Each address belongs to its new listener, and connections from before are still open.
     drop(rig.open());
     rig.expect(r#"wsguard_accepted_total{listener="b"}"#, 2);
     waits.write_all(Request::to("/ws").as_ref()).unwrap();
@@ -1364,14 +1367,14 @@ fn a_socket_file_by_another_path_and_an_address_in_another_listener_are_kept() {
     rig.quiet();
 }
 
-/// A server that keeps what it opened without a thread each, and echoes on `/echo`.
+/// A server that keeps its connections open without a thread for each. It echoes on `/echo`.
 fn keeping() -> (Backend, Arc<Mutex<Vec<TcpStream>>>) {
     let kept: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let keeps = Arc::clone(&kept);
     let backend = Backend::start(move |guest| {
         let head = guest.hear_head();
         let is_echo = head.starts_with(b"GET /echo ");
-        // Kept before the client hears of it, so that a test that ends can let go of all.
+        // The connection is kept before the client gets its 101, so that a test can close all of them at its end.
         if !is_echo {
             keeps.lock().unwrap().push(guest.stream.try_clone().unwrap());
         }
@@ -1383,7 +1386,7 @@ fn keeping() -> (Backend, Arc<Mutex<Vec<TcpStream>>>) {
     (backend, kept)
 }
 
-/// Sends block after block and compares what comes back, until it is over; gives back how many blocks.
+/// Sends block after block and compares the echo, until `over` is set. Returns the number of blocks.
 fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
     let mut socket = rig.try_open(nth_ip(n), &Request::to("/echo")).ok().unwrap();
     let over = Arc::clone(over);
@@ -1410,7 +1413,7 @@ fn transfer(rig: &Rig, n: u16, over: &Arc<AtomicBool>) -> JoinHandle<u64> {
 
 type Put = fn(&Path);
 
-/// Things that may stand at the path of a configuration, and how each comes there.
+/// Things other than a regular file that may stand at the path of a configuration, and how each one is put there.
 fn not_regular() -> Vec<(&'static str, Put)> {
     vec![
         ("a FIFO", |path| {
@@ -1445,13 +1448,13 @@ fn assert_all_open(rig: &Rig, open: &[Socket], count: i64) {
     assert_eq!(metrics.count("wsguard_counter_drift"), 0);
 }
 
-/// The status that a refused new client gets.
+/// The status with which a new client is refused.
 fn refusal(rig: &Rig, source: std::net::IpAddr) -> u16 {
     let answer: Option<Answer> = rig.try_open(source, &Request::to("/ws")).err();
     answer.expect("a refusal").status()
 }
 
-/// Where the listener `second` is, which is bound for the n-th time, from 0.
+/// The address of the listener `second` after it was bound for the n-th time, from 0.
 fn second_address(rig: &Rig, n: usize) -> std::net::SocketAddr {
     let line = until("the listener is bound", || {
         let lines = rig.lines().into_iter();
@@ -1475,7 +1478,7 @@ fn start(text: &str) -> Rig {
     Rig::start_in(dir)
 }
 
-/// A file that only HUP applies, so that each reload has one cause.
+/// A file without `watch_config`: only HUP applies it, so that each reload has one cause.
 fn unwatched(backend: &Backend, config: &str) -> String {
     let server = if config.contains("[server]") {
         ""
@@ -1485,7 +1488,7 @@ fn unwatched(backend: &Backend, config: &str) -> String {
     Rig::before(backend).config(server).config(config).text()
 }
 
-/// Zones with these limits, each of which has a path of its name.
+/// Zones with these limits. Each zone has a route with a path of its name.
 fn with_zones(backend: &Backend, zones: &[(&str, &str)]) -> String {
     let zones = zones.iter().map(|(name, limits)| {
         format!("[zone.{name}]\n{limits}\n[[route]]\nname = \"{name}\"\npaths = [\"/{name}\"]\nzone = \"{name}\"\n")
@@ -1497,7 +1500,7 @@ fn watched(backend: &Backend, config: &str) -> String {
     Rig::before(backend).config(config).text()
 }
 
-/// Makes a link point elsewhere, in one step.
+/// Changes the target of a link in one step.
 fn point(link: &Path, target: &str) {
     let new = link.with_file_name("new-link");
     symlink(target, &new).unwrap();

@@ -340,12 +340,12 @@ fn a_refusal_is_out_before_a_close_that_has_to_reset() {
     for pause in 0..600_u64 {
         let mut socket = rig.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         let begin = std::time::Instant::now();
-        // About when the guard has read the request and has not closed yet.
+        // The pause ends about when the guard has read the request and has not closed the connection yet.
         while begin.elapsed().as_micros() < u128::from(10 + pause % 90) {}
         socket.send(b"more of it");
         heard += u32::from(socket.read_to_end().0.starts_with(b"HTTP/1.1 426 "));
     }
-    // A reset may still overtake what its peer has not read yet; that is the kernel's, and rare.
+    // A reset may still overtake bytes that its peer has not read yet. The kernel causes that, and it is rare.
     assert!(heard > 590, "{heard} of 600");
     assert_eq!(backend.dials(), 0);
     rig.quiet();
@@ -429,7 +429,7 @@ fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
     let mut socket = rig.send(Request::to("/ws").followed_by(b"early"));
     backend.visit(0).head();
 
-    // What waits is bounded: the guard does not read on, so that the client can't send on.
+    // The guard does not read on, so the client can't send more: the waiting bytes are bounded.
     let stuffing = stuff(&mut socket);
     assert_eq!(backend.visit(0).tail(), b"");
     gate.open();
@@ -551,7 +551,7 @@ fn the_health_path_answers_every_checker_and_nothing_else() {
         let healthy = ask(line);
         assert_eq!((healthy.status(), healthy.end), (200, End::Fin), "{line}: {healthy}");
         assert_eq!(healthy.values("Connection"), ["close"]);
-        // To a HEAD, the length that a GET would have (RFC 9110, 9.3.2).
+        // The answer to a HEAD has the length that the answer to a GET would have (RFC 9110, 9.3.2).
         assert_eq!(healthy.values("Content-Length"), ["4"]);
         assert_eq!(healthy.body_text(), body, "{line}");
     }
@@ -580,7 +580,7 @@ fn without_a_health_path_there_is_none() {
     rig.quiet();
 }
 
-/// Asserts that each of these requests gets 400 with the rule that it broke, and no server is dialled.
+/// Asserts that each of these requests gets 400 with the rule that it broke, and that no server is dialled.
 fn hear_400(broken: &[(&str, Vec<u8>, &str)]) {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");
@@ -603,7 +603,7 @@ fn hear_400(broken: &[(&str, Vec<u8>, &str)]) {
     rig.quiet();
 }
 
-/// Sends until no more is taken, and says how much was.
+/// Sends until the guard takes no more. Returns how many bytes it took.
 fn stuff(socket: &mut Socket) -> usize {
     let mut stream = socket.stream();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();

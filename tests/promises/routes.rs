@@ -70,7 +70,7 @@ fn others_that_fill_the_process_leave_the_exempt_their_share_and_no_more() {
     rig.quiet();
 }
 
-/// Every spelling but the plain one belongs to the default zone, which is full here, or is refused as broken.
+/// Every spelling except the plain one belongs to the default zone, which is full here, or is refused as malformed.
 #[test]
 fn no_spelling_of_an_exempt_path_is_exempt_but_the_plain_one() {
     let backend = Backend::listening();
@@ -95,7 +95,7 @@ fn no_spelling_of_an_exempt_path_is_exempt_but_the_plain_one() {
     rig.quiet();
 }
 
-/// The same with room in the default zone: a spelling that is admitted counts there.
+/// The same test with room in the default zone: there, such a spelling is admitted and counted.
 #[test]
 fn a_spelling_that_is_admitted_counts_in_the_default_zone() {
     let backend = Backend::listening();
@@ -470,7 +470,7 @@ fn open_at(rig: &Rig, target: &str) -> Socket {
     opened.unwrap_or_else(|answer| panic!("{target} was not let in: {answer}"))
 }
 
-/// The target as it goes on.
+/// The target as the server gets it.
 fn origin_form(target: &[u8]) -> &[u8] {
     target.strip_prefix(b"http://chat.example.org").unwrap_or(target)
 }

@@ -381,7 +381,7 @@ fn the_admin_holds_32_connections_and_idle_ones_give_way_to_a_health_check() {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(rig.get(path).status(), 200, "{path}");
     }
-    // A head has five seconds: nobody waited for that.
+    // A head has five seconds. The health checks did not wait for that.
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert!(held[99].is_silent(), "the last ones still have their seats");
     let left = held.iter().filter(|socket| socket.is_silent()).count();

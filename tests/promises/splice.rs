@@ -13,7 +13,7 @@ use crate::rig::{
     Backend, End, Gate, Rig, Socket, all_acknowledged, all_read, close_code, frame, ip, masked, nth_ip, until,
 };
 
-/// As many as a worker lends.
+/// The number of pipes that a worker lends.
 const PIPES: usize = 64;
 
 #[test]
@@ -40,7 +40,7 @@ fn frames_of_random_sizes_arrive_intact_both_ways_through_stalls() {
         let writing = socket.stream().try_clone().unwrap();
         thread::scope(|scope| {
             scope.spawn(|| write_in_pieces(writing, &frames(1, masked), 4));
-            // Not from the stream: what came together with the 101 is read already.
+            // The socket is read, and not its stream: bytes that came with the 101 may be in the socket's buffer.
             read_in_pieces(&mut socket, &frames(2, frame), 5);
         });
         assert_eq!(socket.read_exactly(2), b"\x8a\x00", "the server has read all");
@@ -59,8 +59,8 @@ fn frames_of_random_sizes_arrive_intact_both_ways_through_stalls() {
     }
 }
 
-/// More connections than there are pipes, none of which takes anything: those without one are copied, and the pipes are
-/// given up for memory after a while.
+/// There are more connections than pipes, and none of the clients reads. Connections without a pipe are copied, and
+/// after a while the bytes in the pipes are moved to memory.
 #[test]
 fn when_every_pipe_is_in_use_the_rest_is_copied_and_nothing_is_lost() {
     let gate = Gate::default();
@@ -122,7 +122,7 @@ fn an_end_amid_a_large_frame_is_passed_on_behind_all_that_came() {
     }
 }
 
-/// Where frames are large, the next header is looked at before it is read: that must not take a reset along.
+/// If frames are large, the next header is peeked at before it is read. That must not take a reset from the socket.
 #[test]
 fn a_reset_behind_large_frames_is_a_reset_and_gives_the_slot_back_at_once() {
     let backend = Backend::start(|guest| {
@@ -159,8 +159,8 @@ fn a_reset_behind_large_frames_is_a_reset_and_gives_the_slot_back_at_once() {
     rig.quiet();
 }
 
-/// Where frames are large, the next header is looked at before it is read. When its beginning was read already, what follows may
-/// look like the header of another frame: it is none.
+/// If frames are large, the next header is peeked at before it is read. If the beginning of a header has already been
+/// read, the bytes that follow may look like another header, but they are none.
 #[test]
 fn a_header_in_two_parts_behind_large_frames_is_one_header() {
     let backend = Backend::listening();
@@ -170,7 +170,7 @@ fn a_header_in_two_parts_behind_large_frames_is_one_header() {
     socket.send(&sent);
     all_read([&socket]);
     backend.visit(0).tail_of(sent.len());
-    // A length of 0x82fe, which begins like a frame of a length in two bytes, here 0xffff.
+    // The length is 0x82fe. These bytes look like a frame whose length has two bytes, here 0xffff.
     let split = [
         &[0x82, 0xfe, 0x82, 0xfe, 0xff, 0xff, 0xff, 0xff],
         &vec![b'y'; 0x82fe][..],
@@ -182,7 +182,7 @@ fn a_header_in_two_parts_behind_large_frames_is_one_header() {
     sent.extend(split);
     let tail = backend.visit(0).tail_of(sent.len());
     assert!(tail == sent, "every byte in its place");
-    // Forbidden, as it has no mask.
+    // The frame is forbidden, because it has no mask.
     socket.send(b"\x82\x01z");
     let (heard, _) = socket.read_to_end();
     assert_eq!(close_code(&heard), Some(1002));
@@ -261,7 +261,7 @@ fn a_reset_with_a_full_pipe_gives_every_count_back() {
     rig.quiet();
 }
 
-/// Small ones between large ones, and each edge of what is large.
+/// Small sizes between large ones, and the sizes around each threshold.
 const SIZES: [usize; 16] = [
     100,
     MIB + 77,
@@ -281,7 +281,7 @@ const SIZES: [usize; 16] = [
     70_000,
 ];
 
-/// The frames of one direction, one behind the other.
+/// The frames of one direction, one after the other.
 fn frames(seed: u64, of: impl Fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
     let mut noise = Noise(seed);
     let each = SIZES.iter().map(|size| {
@@ -292,7 +292,7 @@ fn frames(seed: u64, of: impl Fn(u8, &[u8]) -> Vec<u8>) -> Vec<u8> {
     each.collect::<Vec<_>>().concat()
 }
 
-/// One frame of a server's.
+/// One large frame of the server.
 fn large(size: usize, seed: u64) -> Vec<u8> {
     let mut payload = vec![0; size];
     Noise(seed).fill(&mut payload);
@@ -323,13 +323,13 @@ fn read_in_pieces(stream: &mut impl Read, expected: &[u8], seed: u64) {
         stream.read_exact(&mut came).unwrap();
         assert!(came == now, "within {} bytes, {} before the end", now.len(), rest.len());
         rest = later;
-        // Longer than a pipe is left to one that takes nothing, now and then.
+        // Sometimes the pause is longer than a pipe is lent to a sink that takes nothing.
         let pause = if dice.one_in(32) { 1500 } else { dice.next() % 4 };
         thread::sleep(Duration::from_millis(pause));
     }
 }
 
-/// How many ends of pipes the guard has, those that it began with included.
+/// The number of pipe ends that the guard has, including the ones that it started with.
 fn pipes(rig: &Rig) -> usize {
     pipe_ends(rig).len()
 }
@@ -337,17 +337,17 @@ fn pipes(rig: &Rig) -> usize {
 fn pipe_ends(rig: &Rig) -> Vec<std::path::PathBuf> {
     let all = fs::read_dir(format!("/proc/{}/fd", rig.pid())).unwrap();
     let is_pipe = |path: &std::path::PathBuf| {
-        // Standard error is a pipe of the test's.
+        // Standard error is a pipe of the test.
         let number: u32 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
         number > 2 && fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("pipe:"))
     };
     all.flatten().map(|entry| entry.path()).filter(is_pipe).collect()
 }
 
-/// How many pipes hold something.
+/// The number of pipes that hold bytes.
 fn pipes_with_bytes(rig: &Rig) -> usize {
     let holds = |path: &std::path::PathBuf| {
-        // Opened anew through /proc, so that the guard's own ends are left alone.
+        // The pipe is opened again through /proc, so that the guard's own ends are not touched.
         let opened = fs::OpenOptions::new().read(true).open(path);
         opened.is_ok_and(|pipe| rustix::io::ioctl_fionread(&pipe).is_ok_and(|waiting| waiting > 0))
     };

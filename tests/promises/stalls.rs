@@ -1,4 +1,4 @@
-//! When things around the guard run out or stop: descriptors, the log and its disk, admin clients.
+//! Resources around the guard run out or stop: descriptors, the log and its disk, admin clients.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -21,7 +21,7 @@ fn a_thousand_connections_under_a_limit_of_512_cost_nothing_and_new_ones_are_ser
             .config(&format!("[server]\nworkers = 2\n{max_connections}"))
             .under(&["sh", "-c", "ulimit -n 512; exec \"$0\" \"$@\""])
             .start();
-        // Half of them send a request, half of them nothing.
+        // Half of them send a request, and the other half send nothing.
         let thousand: Vec<Socket> = (0..1000_u16)
             .map(|n| {
                 let mut socket = rig.connect_from(nth_ip(n));
@@ -116,7 +116,7 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
     let backend = Backend::echo();
     let mut rigs = [Rig::start(&backend, UNLIMITED), Rig::start(&backend, UNLIMITED)];
     rigs[1].stop_reading();
-    // What the queue and the pipe hold together is some 9 000 lines, in whatever time a busy machine takes for them.
+    // The queue and the pipe hold some 9 000 lines together. A busy machine may take any time for them.
     let stalls = (0..40).any(|_| {
         for _ in 0..500 {
             rigs[1].ask("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -173,7 +173,7 @@ fn without_a_reader_of_standard_error_it_serves_and_stops_as_usual() {
         let text = scrape.answer().body_text();
         assert!(text.contains("wsguard_panics_total 0"), "{text}");
         let is_counted = !text.contains("wsguard_log_lines_dropped_total 0");
-        // A descriptor that is closed from the start is /dev/null to any Rust program.
+        // For a Rust program, a descriptor that is closed from the start is /dev/null.
         assert_eq!(is_counted, redirection != "2>&-", "{redirection}");
         let pid: i32 = fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
         rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
@@ -195,7 +195,7 @@ fn admin_clients_that_never_finish_disturb_nobody_and_are_closed_in_time() {
         deaf
     }));
     let (status, took) = thread::scope(|scope| {
-        // A late scrape is answered as soon as they have had their time, which none can stretch.
+        // A late scrape is answered as soon as the others have used up their time, which they can't extend.
         let scrape = scope.spawn(|| (rigs[1].get("/healthz").status(), begin.elapsed()));
         assert_not_felt(&rigs);
         scrape.join().unwrap()
@@ -208,8 +208,8 @@ fn admin_clients_that_never_finish_disturb_nobody_and_are_closed_in_time() {
     rigs[1].quiet();
 }
 
-/// Asks one guard and the other in turns: handshakes and echoes must take as long at the second, which is in trouble, as at
-/// the first. The true bound is 1.2 times its p99; these are for a machine that does something else as well.
+/// Uses both guards in turn. Handshakes and echoes must take as long at the second guard, which is in trouble, as at
+/// the first. The true bound is 1.2 times its p99. The bounds here leave room for a busy machine.
 fn assert_not_felt(rigs: &[Rig; 2]) {
     let mut open = [rigs[0].open(), rigs[1].open()];
     let mut times = [Vec::new(), Vec::new()];

@@ -1,4 +1,5 @@
-//! Stopping: no new clients, every connection is closed, and exit 0. Or at once, and exit 1.
+//! Stopping: no new clients are accepted, every connection is closed, and the process exits with 0. Or it stops at
+//! once, and exits with 1.
 
 use std::net::TcpStream;
 use std::thread;
@@ -20,8 +21,8 @@ fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_
         "[server]\ndrain_timeout = \"6s\"\n[limits]\nper_ip_rate = \"off\"\n[log]\nsample = \"off\"",
     );
     let mut open: Vec<Socket> = (0..200).map(|n| rig.open_from(nth_ip(n % 20))).collect();
-    // The first to come are the last to send something: silence counts, and not age. The drain looks at silence every
-    // 250 ms.
+    // The first clients to come are the last ones to send something: the drain goes by silence, and not by age. It
+    // looks at silence every 250 ms.
     thread::sleep(Duration::from_millis(700));
     for socket in &mut open[..100] {
         socket.send(&masked(1, b"not silent"));
@@ -43,7 +44,7 @@ fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_
             "{at:?}"
         );
     }
-    // In each fifth of the time some are closed, and never more than half of them.
+    // In each fifth of the time some are closed, but never more than half of them.
     for fifth in 0..5 {
         let from = Duration::from_millis(3000 + fifth * 500);
         let gone = times
@@ -64,7 +65,7 @@ fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_
         "{after_it} that were silent longer went after one that had spoken"
     );
 
-    // The server gets it too, masked like a client's frames.
+    // The server gets the close frame too, masked like a client's frames.
     for n in 0..200 {
         let visit = backend.visit(n);
         assert_eq!(visit.ended(), End::Fin);
@@ -109,7 +110,7 @@ fn a_drain_waits_for_the_end_of_a_frame_and_cuts_without_a_close_frame_if_it_nev
     let later = [(); 4].map(|()| rig.open());
 
     rig.signal(Signal::TERM);
-    // The last one is told when those three have been.
+    // The last one gets its close frame after those three.
     assert_eq!(last.read_to_end(), (frame(8, &1012_u16.to_be_bytes()), End::Fin));
     assert_eq!(finishes.read_exactly(9), half);
     assert!(finishes.is_silent(), "no close frame inside a frame");
@@ -222,7 +223,7 @@ fn signals_that_other_servers_use_end_no_connection_and_are_logged() {
         told.len(),
         "each once, and none of the others"
     );
-    // It does not even disturb a drain.
+    // An ignored signal does not even disturb a drain.
     rig.signal(Signal::TERM);
     refuses(&rig);
     rig.signal(Signal::USR1);
@@ -392,11 +393,11 @@ fn refuses(rig: &Rig) {
     });
 }
 
-/// The close frame of a process that is about to end.
+/// The status code of a process that is about to end.
 const CLOSED: [u8; 2] = 1012_u16.to_be_bytes();
 
-/// Which of these were told to go with 1012, look by look, and when that was after `start`. Of those that one look finds it
-/// can't be said who went first, but whoever went before was found by an earlier one.
+/// Which of these were closed with 1012, by look, and the time of each look after `start`. Connections that one look
+/// finds have no known order, but those found by an earlier look were closed earlier.
 fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
     let mut open: Vec<(usize, Socket)> = open.into_iter().enumerate().collect();
     let mut looks = Vec::new();
@@ -414,7 +415,7 @@ fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
         for (number, mut socket) in open.extract_if(.., |_| is_told.next().unwrap()) {
             let heard = socket.read_exactly(frame(8, &CLOSED).len());
             assert_eq!(heard, frame(8, &CLOSED));
-            // A client that answers need not wait for the end.
+            // A client that answers the close frame is closed at once.
             socket.send(&masked(8, &CLOSED));
             assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
             told.push(number);

@@ -1,4 +1,4 @@
-//! Under systemd: the sockets that it has bound, and the notifications that it gets.
+//! Under systemd: the sockets that systemd has bound, and the notifications that it gets.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, keepalive
 fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
     let backend = Backend::echo();
     let (web, other) = (bound(), bound());
-    // A guard that bound this address itself would fail, since it is taken.
+    // The address is taken. A guard that bound it itself would fail.
     let taken = bound();
     let config = [
         listener("web", &[address(&taken)]),
@@ -26,7 +26,7 @@ fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
     let rig = systemd.start(vec![("other", copy(&other)), ("web", copy(&web))]);
     assert_eq!(rig.fronts(), [address(&other), address(&web)]);
     for socket in [&web, &other] {
-        // More than there are workers: all of them accept from the one queue.
+        // There are more connections than workers: all workers accept from the one queue.
         let open: Vec<Socket> = (1..=20).map(|n| open_at(n, address(socket))).collect();
         drop(open);
     }
@@ -156,13 +156,13 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
     systemd.hears("ready", |message| said(message, "READY") == Some("1"));
     let mut open = open_at(1, address(&web));
 
-    // `extra` is bound by the test: a listener that asks for it is refused whole.
+    // The test has bound `extra`. A listener that asks for it is refused as a whole.
     systemd.configure(&with(&listener("extra", &[address(&extra)])));
     reload(&rig, &systemd);
     assert_eq!(rig.stats()["last_reload"]["successful"], false);
     assert!(UnixStream::connect(&path).is_ok());
 
-    // Nor can an address that covers one of systemd's take its place.
+    // An address that covers one of systemd's addresses can't take its place either.
     let wide = SocketAddr::from(([0, 0, 0, 0], address(&web).port()));
     systemd.configure(&with("").replace(&address(&web).to_string(), &wide.to_string()));
     reload(&rig, &systemd);
@@ -211,7 +211,7 @@ fn clients_that_come_during_a_restart_are_served_by_the_next_process() {
     systemd.hears("stopping", |message| said(message, "STOPPING") == Some("1"));
     let (said, _) = open.read_to_end();
     assert_eq!(crate::rig::close_code(&said), Some(1012));
-    // No process accepts any more, and no client is refused.
+    // No process accepts any more, but no client is refused.
     let mut queued: Vec<Socket> = (1..=10).map(|n| asking_at(n, address(&web))).collect();
     assert_eq!(first.ended().code(), Some(0));
     queued.extend((11..=20).map(|n| asking_at(n, address(&web))));
@@ -269,7 +269,7 @@ fn systemd_is_notified_of_everything_in_order() {
         systemd.hears("a ping", |message| message == "WATCHDOG=1\n");
     }
 
-    // Around every reload, even a refused one.
+    // The notifications come around every reload, even around a refused one.
     for (file, status) in [
         (
             config("[limits]\nper_ip = 3\n"),
@@ -298,7 +298,7 @@ fn systemd_is_notified_of_everything_in_order() {
     drop(open);
 }
 
-/// Makes it reload, and waits for the end of the reload.
+/// Makes systemd reload the guard, and waits for the end of the reload.
 fn reload(rig: &Rig, systemd: &Systemd) {
     reload_from(rig, systemd, monotonic_usec());
 }
@@ -338,7 +338,7 @@ fn behind(backend: &Backend) -> String {
     format!("[admin]\nlisten = \"127.0.0.1:0\"\n[upstream.chat]\nservers = [\"{server}\"]\n")
 }
 
-/// A connection that has asked for a WebSocket.
+/// A connection that has sent an upgrade.
 fn asking_at(source: u8, to: SocketAddr) -> Socket {
     let mut socket = Socket::connect(ip(source), to);
     socket.send(Request::to("/ws").as_ref());

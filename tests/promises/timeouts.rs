@@ -1,4 +1,4 @@
-//! Every timeout of an open connection, and that each gives everything back.
+//! Every timeout of an open connection. Each one gives everything back.
 
 use std::io::Write;
 use std::thread;
@@ -141,7 +141,7 @@ fn after_its_clients_end_a_server_has_half_close_to_finish() {
     gate.open();
 }
 
-/// The cable is pulled while bytes are on their way, so they are not acknowledged.
+/// The cable is pulled while bytes are on their way, so the bytes are not acknowledged.
 #[test]
 fn a_vanished_client_is_closed_after_stalled() {
     let backend = Backend::echo();
@@ -175,7 +175,7 @@ fn a_vanished_server_is_closed_by_idle() {
     rig.quiet_within(Duration::from_secs(6));
 }
 
-/// Waiting for the kernel to give up takes a minute; that it was told to watch both legs shows at once.
+/// It takes the kernel a minute to give up. But its settings show at once that it watches both legs.
 #[test]
 fn both_legs_are_kept_alive_as_configured() {
     for (config, seconds) in [("", 60), ("[limits.timeouts]\nkeepalive = \"20s\"", 20)] {
@@ -210,7 +210,7 @@ fn a_stopped_reader_costs_under_a_mebibyte_and_is_ended_within_twenty_seconds() 
         while guest.stream.write_all(&block).is_ok() {}
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"15s\"");
-    // Whatever a first connection makes the process keep is not this connection's cost.
+    // The first connection makes the process allocate memory that it keeps. That is not this connection's cost.
     let mut warm = rig.open();
     warm.read_exactly(8 << 20);
     drop(warm);
@@ -234,8 +234,8 @@ fn a_stopped_reader_costs_under_a_mebibyte_and_is_ended_within_twenty_seconds() 
     drop(stopped);
 }
 
-/// PSS of a process in KiB, without what it maps of files: that is shared with every other guard that runs here, and
-/// its share changes as they come and go.
+/// The PSS of a process in KiB, without the files that it maps. Those are shared with every other guard on the machine,
+/// and the share changes as guards come and go.
 fn proportional_memory(pid: u32) -> u64 {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();

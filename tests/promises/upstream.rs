@@ -274,14 +274,15 @@ fn a_body_until_the_end_of_the_connection_is_passed_on_too() {
     let rig = Rig::start(&backend, "");
     let answer = rig.ask(Request::to("/ws"));
     assert_eq!((answer.status(), answer.body_text().as_str()), (403, "not you"));
-    // Nobody knows whether that is all of it: it is framed by the end, as the server framed it.
+    // The end of the connection marks the end of the body, as in the server's reply. A length would claim that the body
+    // is complete.
     assert_eq!(answer.values("Content-Length"), [""; 0], "{answer}");
     assert_eq!(answer.values("Transfer-Encoding"), [""; 0], "{answer}");
     assert_eq!(answer.end, End::Fin);
     rig.quiet();
 }
 
-/// RFC 9110, 15.5.22 and 7.8: a 426 must say what to upgrade to, and who sends Upgrade names it in Connection.
+/// RFC 9110, 15.5.22 and 7.8: a 426 must say what to upgrade to, and a message with Upgrade names it in Connection.
 #[test]
 fn the_servers_own_426_says_what_to_upgrade_to() {
     for connection in ["", "Connection: Upgrade\r\n", "Connection: upgrade, keep-alive\r\n"] {
@@ -298,7 +299,7 @@ fn the_servers_own_426_says_what_to_upgrade_to() {
         assert_eq!(answer.end, End::Fin);
         rig.quiet();
     }
-    // What another refusal says about its connection is no business of the client's.
+    // What another refusal says about the server's connection does not concern the client.
     let (_rig, answer) = reply(
         b"HTTP/1.1 401 Who\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
         Ends::Never,
@@ -314,11 +315,11 @@ fn the_servers_own_426_says_what_to_upgrade_to() {
 enum Ends {
     Fin,
     Reset,
-    /// Not before the upgrade timeout.
+    /// The reply does not end before the upgrade timeout.
     Never,
 }
 
-/// A guard before a server that says this and ends so, and what a client hears.
+/// A guard before a server that sends this reply and ends in this way, and the answer that a client gets.
 fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
     let said = said.to_vec();
     let backend = Backend::start(move |guest| {
@@ -326,7 +327,7 @@ fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
         guest.try_say(&said);
         match ends {
             Ends::Fin => {}
-            // What it said is on its way before the reset is.
+            // The reply must be on its way before the reset.
             Ends::Reset => {
                 thread::sleep(Duration::from_millis(200));
                 guest.reset();
@@ -339,7 +340,8 @@ fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
     (rig, answer)
 }
 
-/// What it comes short of, what the server says behind its status line, what ends it, the framing and the body passed on.
+/// What is missing or wrong, the server's bytes behind its status line, how the reply ends, and the framing and the
+/// body that the client gets.
 type Case = (&'static str, Vec<u8>, &'static [Ends], &'static str, Vec<u8>);
 
 #[test]
@@ -598,7 +600,7 @@ fn a_client_that_leaves_while_it_is_dialled_for_ends_the_dial_at_once() {
     }
 }
 
-/// What a client has already sent behind its request must not hide that it left.
+/// Bytes that a client has sent behind its request must not hide that it has left.
 #[test]
 fn a_client_that_sent_more_and_then_left_ends_the_wait_too() {
     for (len, end) in [(1000, End::Fin), (50_000, End::Fin), (50_000, End::Reset)] {
@@ -632,7 +634,7 @@ fn least_conn_dials_the_server_with_the_fewest_open() {
     let mut open: Vec<Socket> = (0..9).map(|n| rig.open_from(nth_ip(n))).collect();
     assert_eq!(backends.each_ref().map(Backend::dials), [3, 3, 3]);
 
-    // Whatever the first one served is over; the next three are its.
+    // The first server's connections have ended, so it gets the next three.
     let first: Vec<usize> = (0..9).filter(|n| is_at(&backends[0], &open[*n])).collect();
     assert_eq!(first.len(), 3);
     for n in first.into_iter().rev() {
@@ -755,7 +757,7 @@ fn an_upstream_that_is_down_can_be_reported_by_close_frame_too() {
     );
     assert_eq!(&answer.body()[4..], b"Service unavailable");
     rig.quiet();
-    // While it is held it has a seat, and no slot any more.
+    // A client that is held has a pending seat, and no slot any more.
     let mut held = rig.send(Request::to("/ws"));
     assert!(held.read_head().starts_with(b"HTTP/1.1 101 "));
     rig.expect(r#"wsguard_pending{listener="front"}"#, 1);
@@ -788,7 +790,7 @@ fn a_client_that_waits_for_the_server_holds_a_slot() {
     let mut waiting = rig.send(Request::to("/ws"));
     backend.visit(0).head();
     assert_eq!(rig.ask(Request::to("/ws")).status(), 429);
-    // No longer pending, but open.
+    // The client is not pending any more, but open.
     rig.expect(r#"wsguard_pending{listener="front"}"#, 0);
     assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 1);
     gate.open();
@@ -807,7 +809,7 @@ fn before_all(backends: &[Backend; 3], balance: &str) -> Rig {
         .start()
 }
 
-/// Whether this client's connection ended up at this server.
+/// Whether the connection of this client went to this server.
 fn is_at(backend: &Backend, socket: &Socket) -> bool {
     let address = socket.local().ip().to_string();
     (0..backend.dials()).any(|n| backend.visit(n).header("X-Real-IP") == [address.clone()])

@@ -62,7 +62,7 @@ fn answers_head_without_a_body_and_no_other_method() {
             "{response}"
         );
     }
-    // Its body is announced, never sent, and nobody waits for it.
+    // The body of the request is announced but never sent. The server does not wait for it.
     let start = Instant::now();
     let post = "POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n";
     assert_eq!(status(&ask(demo.admin, post)), 405);
@@ -117,12 +117,12 @@ fn silent_or_slow_clients_do_not_hold_its_seats() {
     for socket in &mut silent[40..] {
         let _given_way = socket.write_all(b"G");
     }
-    // The next one is answered whoever else hangs there.
+    // The next client is answered, however many others wait there.
     for path in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(status(&get(&demo, path)), 200, "{path}");
     }
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
-    // And where nobody wants their seats they are ended all the same, however they drip.
+    // Clients whose seats no other client needs are closed too, however slowly they send.
     drop(silent);
     let start = Instant::now();
     let mut dripping = dial(demo.admin);

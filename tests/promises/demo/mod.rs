@@ -17,7 +17,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// `child` that was started with arguments of its own, and whose lines are read elsewhere.
+    /// A demo from a `child` that was started with other arguments, and whose lines are read elsewhere.
     fn of(child: Child) -> Self {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Self {

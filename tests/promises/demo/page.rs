@@ -120,7 +120,7 @@ fn a_page_from_elsewhere_is_kept_out_of_the_chat() {
     assert_eq!(upgrade(&demo, "Origin: https://elsewhere.example.net\r\n").1, 403);
 }
 
-/// What the flood's sockets of `shape` have come to.
+/// The counts of the flood's sockets of this `shape`.
 fn fate(now: &Value, shape: &str) -> Value {
     let shapes = now["flood"]["shapes"].as_array().unwrap();
     shapes.iter().find(|fate| fate["shape"] == shape).unwrap().clone()
@@ -156,7 +156,7 @@ fn frame(socket: &mut TcpStream) -> (u8, Vec<u8>) {
     }
 }
 
-/// Somebody in the lobby.
+/// A chat member in the lobby.
 fn person(demo: &Demo, nick: &str) -> TcpStream {
     let (mut socket, status) = upgrade(demo, "");
     assert_eq!(status, 101);
@@ -175,7 +175,7 @@ fn person(demo: &Demo, nick: &str) -> TcpStream {
     socket
 }
 
-/// Says `text` and waits until everyone in `people` has heard it, past whatever else they hear.
+/// Sends `text` and waits until each of `people` has read it. Other messages are skipped.
 fn say(people: &mut [TcpStream], speaker: usize, text: &str) {
     send(&mut people[speaker], 0x1, json!({ "say": text }).to_string().as_bytes());
     for listener in people {
@@ -232,7 +232,7 @@ fn a_flood_is_refused_by_reason_while_two_people_go_on_chatting() {
         dialler["dialled"].as_u64().unwrap()
     );
 
-    // What the sockets heard is what the guard counted.
+    // The guard counted exactly what the sockets read.
     assert_eq!(
         now["reasons"],
         json!({"head_timeout": 30, "per_ip": 7, "per_ip_rate": too_often})
@@ -253,7 +253,7 @@ fn a_flood_is_refused_by_reason_while_two_people_go_on_chatting() {
             .sum()
     };
     assert_eq!((turned_away("per_ip"), turned_away("ghost")), (7, 35));
-    // A ping may pass between two readings.
+    // Between two readings a ping may change the numbers.
     eventually("the page shows what /metrics and /stats say", || {
         let differences = differences_from_the_admin_server(&demo);
         println!("{differences:?}");
@@ -261,7 +261,7 @@ fn a_flood_is_refused_by_reason_while_two_people_go_on_chatting() {
     });
 }
 
-/// What the page shows and /metrics or /stats say otherwise.
+/// The numbers that differ between the page and /metrics or /stats.
 fn differences_from_the_admin_server(demo: &Demo) -> Vec<String> {
     let now = numbers(demo);
     let get = |path: &str| {
