@@ -56,7 +56,7 @@ fn check_names_every_mistake_with_its_place_a_caret_and_a_hint() {
     }
     assert!(text.matches('^').count() >= 5, "carets in {text}");
     assert!(text.contains("did you mean"), "{text}");
-    assert!(!text.contains('\x1b'), "no colors where nobody looks");
+    assert!(!text.contains('\x1b'), "no colors without a terminal");
 }
 
 #[test]
@@ -156,16 +156,16 @@ fn check_warns_of_likely_mistakes_and_refuses_them_on_request() {
 fn check_notes_a_drain_longer_than_the_time_to_stop() {
     let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"2m\"\n"));
     let output = ended(&["check", "--deny-warnings", &file]);
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    let note = said.lines().find(|line| line.contains("drain_timeout"));
+    let output_text = text(&output);
+    assert_eq!(output.status.code(), Some(0), "{output_text}");
+    let note = output_text.lines().find(|line| line.contains("drain_timeout"));
     assert!(
         note.is_some_and(|note| note.starts_with("note: drain_delay and drain_timeout are 2m together")),
-        "{said}"
+        "{output_text}"
     );
     let (_dir, file) = written(&format!("{GOOD}[server]\ndrain_timeout = \"5s\"\n"));
-    let said = text(&ended(&["check", &file]));
-    assert!(!said.contains("drain"), "{said}");
+    let output_text = text(&ended(&["check", &file]));
+    assert!(!output_text.contains("drain"), "{output_text}");
 }
 
 #[test]
@@ -303,11 +303,11 @@ fn help_explains_exit_codes_signals_verdicts_and_every_default() {
             .stdout(Stdio::piped())
             .output()
             .unwrap();
-        let said = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
+        let words_shown = text(&output).split_whitespace().collect::<Vec<_>>().join(" ");
         for word in words {
-            assert!(said.contains(word), "{word} in {said}");
+            assert!(words_shown.contains(word), "{word} in {words_shown}");
         }
-        assert!(!said.contains("/secret"), "{said}");
+        assert!(!words_shown.contains("/secret"), "{words_shown}");
     }
 }
 
@@ -359,13 +359,13 @@ fn with_a_json_log_every_line_of_run_is_json() {
         let output = ended(&["run", "-c", &file]);
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         let lines = json(&output.stderr);
-        let told: Vec<&str> = lines
+        let errors: Vec<&str> = lines
             .iter()
             .filter(|line| line["event"] == event && line["level"] == "error")
             .map(|line| line["message"].as_str().unwrap())
             .collect();
         for word in words {
-            assert!(told[0].contains(word), "{word} in {told:?}");
+            assert!(errors[0].contains(word), "{word} in {errors:?}");
         }
     }
     let (_dir, file) = written(&bad);
@@ -455,7 +455,7 @@ fn run_without_a_file_can_switch_admin_off_and_names_a_wrong_address() {
     let quick = ["--listen", "127.0.0.1:0", "--upstream", &upstream, "--admin"];
     let rig = Rig::run(&[&quick[..], &["off"]].concat());
     drop(rig.open());
-    assert!(rig.told("admin").is_empty(), "nobody listens for operators");
+    assert!(rig.messages("admin").is_empty(), "there is no admin server");
     for wrong in ["9191", "localhost:9191"] {
         let says = format!("{wrong}\\\" is not an address and port");
         let output = ended(&[&["run"], &quick[..], &[wrong]].concat());

@@ -170,7 +170,7 @@ impl Case {
 
 fn serve(guest: &mut Guest, cases: &[Case], over: &AtomicBool) {
     guest.open();
-    let head = String::from_utf8(guest.hear_head()).unwrap();
+    let head = String::from_utf8(guest.read_head()).unwrap();
     let path = head.split(' ').nth(1).unwrap();
     let nth: usize = path.rsplit('/').next().unwrap().parse().unwrap();
     let case = &cases[nth];

@@ -97,10 +97,7 @@ fn corpus() -> Vec<Case> {
             "messages back to back",
             (0..200).map(|n| text(WHOLE, &"x".repeat(n))).collect(),
         ),
-        case(
-            "pongs that nobody asked for",
-            vec![control(PONG, b""), control(PONG, &[7; 125])],
-        ),
+        case("unsolicited pongs", vec![control(PONG, b""), control(PONG, &[7; 125])]),
         case("a pong as long as ours", vec![control(PONG, b"wsguard-12345678")]),
         case("a close without a code", vec![text(WHOLE, "bye"), control(CLOSE, b"")]),
         case("a close with a reason", vec![control(CLOSE, b"\x03\xe8all is said")]),
@@ -181,12 +178,12 @@ fn what_the_rfc_allows_passes_limits_as_it_passes_without_them_and_without_wsgua
     let backend = Backend::start(move |guest| {
         // The extension is unknown to wsguard, so its frames may use all reserved bits.
         let reply = String::from_utf8(guest.switching()).unwrap();
-        guest.say(
+        guest.send(
             reply
                 .replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-all-bits\r\n\r\n")
                 .as_bytes(),
         );
-        let head = String::from_utf8(guest.hear_head()).unwrap();
+        let head = String::from_utf8(guest.read_head()).unwrap();
         let nth: usize = head.split(['/', ' ']).nth(2).unwrap().parse().unwrap();
         let case = &cases[nth];
         let mut stream = guest.stream.try_clone().unwrap();
@@ -195,7 +192,7 @@ fn what_the_rfc_allows_passes_limits_as_it_passes_without_them_and_without_wsgua
                 case.write(&case.stream(frame), &mut stream);
                 stream.shutdown(std::net::Shutdown::Write).unwrap();
             });
-            guest.listen();
+            guest.read_to_end();
         });
     });
     let without = Rig::start(&backend, "");

@@ -23,13 +23,13 @@ fn the_slot_of_a_client_that_stays_is_free_two_seconds_after_its_servers_end_and
         match guest.place() {
             // The server sends a close frame and ends, ends and still reads, or is killed.
             0 => {
-                guest.say(&frame(8, &1000_u16.to_be_bytes()));
+                guest.send(&frame(8, &1000_u16.to_be_bytes()));
                 guest.fin();
-                guest.listen();
+                guest.read_to_end();
             }
             1 => {
                 guest.fin();
-                guest.listen();
+                guest.read_to_end();
             }
             _ => {}
         }
@@ -52,16 +52,16 @@ fn the_slot_of_a_client_that_stays_is_free_two_seconds_after_its_servers_end_and
 fn a_client_that_has_stopped_reading_holds_its_slot_no_longer_than_stalled_after_its_servers_end() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&vec![b'x'; 120_000]);
+        guest.send(&vec![b'x'; 120_000]);
         guest.fin();
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"1s\"");
-    let (opened, unread) = Began::with(|| hard_of_hearing(&rig));
+    let (opened, unread) = Began::with(|| client_that_reads_nothing(&rig));
     let lease = reaches(Duration::from_secs(1), || (leases(&rig, &backend) == 0).then_some(()));
     assert!(
         lease.is_some(),
-        "its lease is held for an end behind bytes that nobody takes"
+        "its lease is held for an end behind bytes that are not taken"
     );
     assert_eq!(rig.count(OPEN), 1);
     rig.quiet_within(Duration::from_secs(5));
@@ -75,12 +75,12 @@ fn a_client_that_has_stopped_reading_holds_its_slot_no_longer_than_stalled_after
 fn a_client_that_takes_the_last_bytes_one_by_one_holds_its_slot_no_longer_either() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&vec![b'x'; 120_000]);
+        guest.send(&vec![b'x'; 120_000]);
         guest.fin();
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nstalled = \"2s\"");
-    let (opened, mut slow) = Began::with(|| hard_of_hearing(&rig));
+    let (opened, mut slow) = Began::with(|| client_that_reads_nothing(&rig));
     let reading = thread::spawn(move || {
         let mut some = [0; 500];
         while std::io::Read::read(&mut slow, &mut some).is_ok_and(|read| read > 0) {
@@ -97,7 +97,7 @@ fn a_client_that_takes_the_last_bytes_one_by_one_holds_its_slot_no_longer_either
 fn messages_delayed_by_a_rate_are_delivered_for_a_bounded_time_after_the_servers_end() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(1, b"one of many").repeat(40));
+        guest.send(&frame(1, b"one of many").repeat(40));
     });
     let rig = Rig::start(
         &backend,
@@ -117,9 +117,9 @@ fn messages_delayed_by_a_rate_are_delivered_for_a_bounded_time_after_the_servers
 fn bytes_that_a_client_sends_within_two_seconds_of_its_servers_end_arrive() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(8, &1001_u16.to_be_bytes()));
+        guest.send(&frame(8, &1001_u16.to_be_bytes()));
         guest.fin();
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1ms\"");
     let mut socket = rig.open();
@@ -169,7 +169,7 @@ fn a_server_that_resets_while_its_client_is_not_read_gives_its_lease_back_and_th
     let resets = gate.clone();
     let backend = Backend::start(move |guest| {
         guest.open();
-        guest.say(&frame(1, b"one of many").repeat(40));
+        guest.send(&frame(1, b"one of many").repeat(40));
         all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
         resets.wait();
         guest.reset();
@@ -239,7 +239,7 @@ fn a_client_that_resets_behind_bytes_its_server_does_not_take_gives_its_slot_bac
 fn a_client_that_resets_after_its_end_gives_its_slot_back_at_once() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.listen();
+        guest.read_to_end();
         thread::sleep(Duration::from_secs(8));
     });
     let rig = Rig::start(&backend, "");
@@ -253,7 +253,7 @@ fn a_client_that_resets_after_its_end_gives_its_slot_back_at_once() {
 }
 
 /// Opens a WebSocket for a client with a small receive buffer. The client reads nothing more after the 101.
-fn hard_of_hearing(rig: &Rig) -> Socket {
+fn client_that_reads_nothing(rig: &Rig) -> Socket {
     let mut socket = Socket::connect_with(ip(1), rig.front(), |socket| socket.set_recv_buffer_size(4096).unwrap());
     socket.send(Request::to("/ws").as_ref());
     assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));

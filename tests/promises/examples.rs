@@ -91,14 +91,14 @@ fn etherpad_has_100_sockets_an_address_and_5_messages_a_second_for_all_of_them_a
 #[test]
 fn etherpad_may_send_500_messages_a_second_to_an_address_and_a_mebibyte_a_second_to_each_connection() {
     let (small, large) = (frame(TEXT, b"x"), frame(2, &vec![b'x'; 64 << 10]));
-    let said = [small.repeat(1000), large.repeat(48)];
+    let sent = [small.repeat(1000), large.repeat(48)];
     let backend = {
-        let said = said.clone();
+        let sent = sent.clone();
         Backend::start(move |guest| {
             guest.open();
-            let said = &said[guest.place()];
-            guest.say(said);
-            guest.listen();
+            let sent = &sent[guest.place()];
+            guest.send(sent);
+            guest.read_to_end();
         })
     };
     let rig = started(&text_of("c-etherpad"), &backend);
@@ -106,8 +106,8 @@ fn etherpad_may_send_500_messages_a_second_to_an_address_and_a_mebibyte_a_second
     let mut sockets = addresses.map(|address| Began::with(|| rig.try_open(ip(1), &client("/", address)).ok().unwrap()));
     // 500 messages pass at once, and 500 more in the next second. One mebibyte passes at once, and two more in two
     // seconds.
-    for ((began, socket), (said, seconds)) in sockets.iter_mut().zip(said.iter().zip([1, 2])) {
-        assert!(socket.read_exactly(said.len()) == *said);
+    for ((began, socket), (sent, seconds)) in sockets.iter_mut().zip(sent.iter().zip([1, 2])) {
+        assert!(socket.read_exactly(sent.len()) == *sent);
         let due = Duration::from_secs(seconds);
         began.assert_took(due * 9 / 10..due + Duration::from_secs(3));
     }
@@ -149,7 +149,7 @@ fn against_exhaustion_there_are_20_an_address_and_5_seconds_for_a_head() {
     let rig = started(&text_of("e-exhaustion"), &backend);
     let mut half = rig.send("GET / HTTP/1.1\r\n");
     let start = Instant::now();
-    so_many_and_no_more(&rig, 20);
+    assert_connection_limit(&rig, 20);
     assert_eq!(half.answer().status(), 408);
     let took = start.elapsed();
     assert!(
@@ -181,7 +181,7 @@ fn against_exhaustion_an_address_that_has_spent_20_attempts_has_5_a_second() {
 #[test]
 fn behind_nginx_the_forwarded_address_counts() {
     let backend = Backend::listening();
-    so_many_and_no_more(&started(&text_of("behind-nginx"), &backend), 50);
+    assert_connection_limit(&started(&text_of("behind-nginx"), &backend), 50);
 }
 
 #[test]
@@ -312,20 +312,20 @@ fn a_misspelt_key_in_any_example_is_reported_with_its_place_and_the_right_key() 
         let file = dir.path().join("wsguard.toml");
         fs::write(&file, text.replacen(&format!("\n{key} ="), &format!("\n{short} ="), 1)).unwrap();
         let output = wsguard().arg("check").arg(&file).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(3), "{example}: {said}");
+        let output_text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{example}: {output_text}");
         for part in [
             &format!("{}:{line}:1", file.display()),
             "did you mean",
             &format!("`{key}`"),
         ] {
-            assert!(said.contains(part), "{part} for {example}: {said}");
+            assert!(output_text.contains(part), "{part} for {example}: {output_text}");
         }
     }
 }
 
 /// Checks that exactly `limit` connections of one address are admitted, while another address still gets in.
-fn so_many_and_no_more(rig: &Rig, limit: usize) {
+fn assert_connection_limit(rig: &Rig, limit: usize) {
     let ask = |address: &str| rig.try_open(ip(1), &client("/", address));
     let open: Vec<Socket> = (0..limit).map(|_| ask("203.0.113.1").ok().unwrap()).collect();
     refused_by(ask("8.8.8.8, 203.0.113.1")).assert_refusal("429 Too Many Requests", "per_ip", TOO_MANY);

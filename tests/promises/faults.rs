@@ -27,7 +27,7 @@ fn before_a_tunnel_it_ends_one_handshake() {
         let mut bystander = opened(&rig, 2);
         let (heard, _) = rig.send(request(3)).read_to_end();
         assert!(heard.is_empty(), "{stage}: {heard:?}");
-        left_no_trace(&rig, counted, &mut bystander);
+        assert_no_trace(&rig, counted, &mut bystander);
     }
 }
 
@@ -47,7 +47,7 @@ fn in_a_pending_socket_it_ends_that_one_and_others_are_served() {
         "{}",
         String::from_utf8_lossy(&answer)
     );
-    left_no_trace(&rig, REJECTED, &mut bystander);
+    assert_no_trace(&rig, REJECTED, &mut bystander);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn in_a_tunnel_it_ends_that_one_in_whichever_direction() {
         let (heard, _) = victim.read_to_end();
         assert!(heard.is_empty(), "{direction}: {heard:?}");
         until("the server is let go", || backend.visit(1).end());
-        left_no_trace(&rig, CLOSED, &mut bystander);
+        assert_no_trace(&rig, CLOSED, &mut bystander);
     }
 }
 
@@ -75,7 +75,7 @@ fn with_a_lent_pipe_it_ends_that_one_and_the_pipe_is_closed() {
     victim.send(&masked(2, &vec![b'x'; 1 << 20])[..600_000]);
     let (heard, _) = victim.read_to_end();
     assert!(heard.len() < 600_000, "{} bytes came back", heard.len());
-    left_no_trace(&rig, CLOSED, &mut bystander);
+    assert_no_trace(&rig, CLOSED, &mut bystander);
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn during_parking_or_resuming_it_ends_that_one() {
         let (heard, _) = victim.read_to_end();
         assert!(heard.is_empty(), "{stage}: {heard:?}");
         until("the server is let go", || backend.visit(0).end());
-        left_no_trace(&rig, CLOSED, &mut bystander);
+        assert_no_trace(&rig, CLOSED, &mut bystander);
     }
 }
 
@@ -112,7 +112,7 @@ fn during_a_close_it_ends_that_one_all_the_same() {
     });
     let (heard, _) = victim.read_to_end();
     assert!(heard.is_empty(), "no close frame: {heard:?}");
-    left_no_trace(&rig, CLOSED, &mut bystander);
+    assert_no_trace(&rig, CLOSED, &mut bystander);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn while_a_refusal_is_delivered_its_seat_comes_back() {
         .send([announced(3), b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec()].concat())
         .read_to_end();
     assert!(heard.is_empty(), "{heard:?}");
-    left_no_trace(&rig, REJECTED, &mut bystander);
+    assert_no_trace(&rig, REJECTED, &mut bystander);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_sweep_continues_after_one_and_still_closes_idle_connections() {
         metrics.count(r#"wsguard_closes_total{zone="default",reason="idle"}"#),
         3
     );
-    told(&rig);
+    assert_one_log_line(&rig);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn deadlines_hold_after_one_in_their_queue() {
     let answer = dawdler.answer();
     assert_eq!((answer.status(), answer.end), (408, End::Fin), "{answer}");
     rig.settled_within(PATIENCE);
-    told(&rig);
+    assert_one_log_line(&rig);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn echoes(socket: &mut Socket) {
 
 /// Asserts that the panic was counted once and logged once, that nothing is held for it, that an open connection
 /// continues, and that the next one is served.
-fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
+fn assert_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
     rig.expect(counted, 1);
     echoes(bystander);
     let mut next = opened(rig, 4);
@@ -253,7 +253,7 @@ fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
         of.map(|(_, number)| number.parse::<i64>().unwrap()).sum()
     };
     assert_eq!(panics(&rig.metrics()), 1, "as {counted} and as nothing else");
-    told(rig);
+    assert_one_log_line(rig);
     let line = rig.access("panic");
     assert_eq!(line["level"], "error", "{line}");
     echoes(&mut next);
@@ -268,7 +268,7 @@ fn left_no_trace(rig: &Rig, counted: &str, bystander: &mut Socket) {
 }
 
 /// Asserts that one line of the log says where the panic was, and that the log has only lines of JSON.
-fn told(rig: &Rig) {
+fn assert_one_log_line(rig: &Rig) {
     let line = rig.line("a line about the panic", |line| line["event"] == "panic");
     assert_eq!(line["level"], "error");
     let message = line["message"].as_str().unwrap();

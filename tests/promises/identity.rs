@@ -346,12 +346,12 @@ fn the_server_gets_the_headers_that_send_says() {
             format!("send = {send:?}\n")
         };
         let rig = Rig::start(&backend, &format!("{TRUSTED}{send}[limits]\nper_ip = 1"));
-        for (nth, (peer, told)) in [(proxy, of_proxy), (ip(1), of_anyone)].into_iter().enumerate() {
+        for (nth, (peer, expected)) in [(proxy, of_proxy), (ip(1), of_anyone)].into_iter().enumerate() {
             let open = rig.try_open(peer, &request).ok().unwrap();
             let mut lines = head_lines(&backend.visit(nth).head());
             lines.retain(|line| !OF_EVERY_UPGRADE.iter().any(|other| line.starts_with(other)));
             lines.sort_unstable();
-            assert_eq!(lines, told, "{send}, from {peer}");
+            assert_eq!(lines, expected, "{send}, from {peer}");
             assert_eq!(rig.ask_from(peer, &request).status(), 429, "and it is counted as ever");
             drop(open);
         }
@@ -380,19 +380,19 @@ fn a_reload_changes_the_headers_of_later_connections() {
         let socket = rig.try_open("127.0.1.1".parse().unwrap(), &request).ok().unwrap();
         (socket, backend.visit(n).header("X-Forwarded-For"))
     };
-    let (first, told) = open(0);
-    assert_eq!(told, ["203.0.113.7, 127.0.1.1"]);
+    let (first, received) = open(0);
+    assert_eq!(received, ["203.0.113.7, 127.0.1.1"]);
     assert_eq!(rig.reload(&text("client")), Ok(()));
-    let (second, told) = open(1);
-    assert_eq!(told, ["203.0.113.7"]);
+    let (second, received) = open(1);
+    assert_eq!(received, ["203.0.113.7"]);
     assert_eq!(rig.reload(&text("none")), Ok(()));
-    let (third, told) = open(2);
-    assert_eq!(told, [""; 0]);
+    let (third, received) = open(2);
+    assert_eq!(received, [""; 0]);
     rig.line("the log says what changed", |line| {
         line["event"] == "reloaded"
             && line["message"]
                 .as_str()
-                .is_some_and(|said| said.contains("client_ip changed"))
+                .is_some_and(|message| message.contains("client_ip changed"))
     });
     drop((first, second, third));
     rig.quiet();
@@ -517,7 +517,7 @@ fn clients_behind_a_translator_of_one_s_own_count_by_the_ipv4_inside_and_by_noth
     rig.quiet();
     // Routes and the server get the original address.
     assert_eq!(backend.visit(0).header("X-Real-IP"), ["2001:db8:64::cb00:7107"]);
-    let line = rig.line("it is told as it came", |line| {
+    let line = rig.line("the line has the address as it came", |line| {
         line["client"] == "2001:db8:64::cb00:7107"
     });
     assert_eq!((&line["key"], &line["route"]), (&"203.0.113.7".into(), &"rest".into()));

@@ -18,7 +18,7 @@ fn both_sides_can_still_send_after_parking() {
             guest.open();
             if guest.place() == 1 {
                 speaks.wait();
-                guest.say(&frame(1, b"the server first"));
+                guest.send(&frame(1, b"the server first"));
             }
             guest.echo();
         })
@@ -69,7 +69,7 @@ fn the_end_of_a_parked_side_reaches_the_other_and_frees_the_slot() {
                         guest.reset();
                     }
                 }
-                _ => guest.listen(),
+                _ => guest.read_to_end(),
             }
         })
     };
@@ -156,8 +156,8 @@ fn a_connection_with_unacknowledged_bytes_is_parked_once_they_are_acknowledged()
         Backend::start(move |guest| {
             guest.open();
             speaks.wait();
-            guest.say(&frame(1, b"to a phone in a tunnel"));
-            guest.listen();
+            guest.send(&frame(1, b"to a phone in a tunnel"));
+            guest.read_to_end();
         })
     };
     let rig = Rig::start(&backend, "");

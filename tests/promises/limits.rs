@@ -19,7 +19,7 @@ fn the_sixth_connection_of_an_address_gets_429_to_the_byte_and_never_reaches_the
         answer.assert_refusal("429 Too Many Requests", "per_ip", TOO_MANY);
         jitter.insert(answer.retry_after());
     }
-    assert!(jitter.len() > 1, "everyone told to come back at once: {jitter:?}");
+    assert!(jitter.len() > 1, "all have the same Retry-After: {jitter:?}");
 
     let other = rig.open_from(ip(2));
     assert_eq!(

@@ -27,9 +27,9 @@ fn a_second_guard_on_the_same_port_fails_with_a_clear_line_and_takes_nothing_fro
         .output()
         .unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let told = String::from_utf8(second.stderr).unwrap();
+    let output_text = String::from_utf8(second.stderr).unwrap();
     let names_it = |line: &str| line.contains(&rig.front().to_string()) && line.contains("in use");
-    assert!(told.lines().any(names_it), "{told}");
+    assert!(output_text.lines().any(names_it), "{output_text}");
     for _ in 0..20 {
         rig.open().reset();
     }

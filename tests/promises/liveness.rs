@@ -12,8 +12,8 @@ fn a_silent_client_is_pinged_and_its_pong_is_not_passed_on() {
     let backend = Backend::start(|guest| {
         guest.open();
         // The pong to a ping of the server's own goes to the server.
-        guest.say(&frame(9, b"the server's own"));
-        guest.listen();
+        guest.send(&frame(9, b"the server's own"));
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
     let mut socket = rig.open();
@@ -106,10 +106,10 @@ fn a_ping_waits_for_the_end_of_the_servers_frame() {
         let message = message.clone();
         move |guest| {
             guest.open();
-            guest.say(&message[..600]);
+            guest.send(&message[..600]);
             thread::sleep(Duration::from_millis(2500));
-            guest.say(&message[600..]);
-            guest.listen();
+            guest.send(&message[600..]);
+            guest.read_to_end();
         }
     });
     let rig = Rig::start(&backend, "[limits.messages]\nping = \"1s\"\npong_timeout = \"1s\"");
@@ -139,7 +139,7 @@ fn a_client_without_a_first_message_is_pinged_and_closed_with_1008() {
     rig.expect(r#"wsguard_connections{zone="default"}"#, 2);
     assert!(
         speaks.is_silent() && listens.is_silent(),
-        "nobody else is asked, where ping is off"
+        "no other client is pinged where ping is off"
     );
     drop((silent, listens, speaks));
     rig.quiet();
@@ -273,8 +273,8 @@ fn a_listener_on_a_thin_line_that_always_has_something_on_its_way_is_alive() {
     let backend = Backend::start(|guest| {
         guest.open();
         let message = frame(2, &[b'm'; 10_000]);
-        guest.say(&message.repeat(10));
-        while guest.try_say(&message) {
+        guest.send(&message.repeat(10));
+        while guest.try_send(&message) {
             thread::sleep(Duration::from_millis(50));
         }
     });
@@ -369,7 +369,7 @@ fn a_client_that_is_not_read_because_the_server_takes_nothing_is_neither_a_ghost
         Backend::start(move |guest| {
             guest.open();
             listens.wait();
-            guest.listen();
+            guest.read_to_end();
         })
     };
     let rig = Rig::start(
@@ -427,7 +427,7 @@ fn a_client_that_does_not_read_and_whose_host_answers_keeps_its_slot() {
     let backend = Backend::start(|guest| {
         guest.open();
         let message = frame(2, &[b'm'; 10_000]);
-        guest.say(&message.repeat(6));
+        guest.send(&message.repeat(6));
         guest.echo();
     });
     let rig = Rig::start(
@@ -460,7 +460,7 @@ fn a_client_that_did_not_read_and_then_vanished_makes_room() {
     let backend = Backend::start(|guest| {
         guest.open();
         if guest.place() == 0 {
-            guest.say(&frame(2, &[b'm'; 10_000]).repeat(6));
+            guest.send(&frame(2, &[b'm'; 10_000]).repeat(6));
         }
         guest.echo();
     });

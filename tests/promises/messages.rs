@@ -201,7 +201,7 @@ fn each_fault_of_the_protocol_ends_the_connection_with_1002_and_reaches_nobody()
 fn extensions_are_left_alone_by_strict_frames() {
     let backend = Backend::start(|guest| {
         let reply = String::from_utf8(guest.switching()).unwrap();
-        guest.say(
+        guest.send(
             reply
                 .replace("\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-all-bits\r\n\r\n")
                 .as_bytes(),
@@ -308,12 +308,12 @@ fn a_message_that_the_server_has_begun_is_completed_before_the_close() {
         move |guest| {
             guest.open();
             let message = frame(2, &[b'm'; 1000]);
-            guest.say(&message[..400]);
+            guest.send(&message[..400]);
             gate.open();
             goes_on.wait();
-            guest.say(&message[400..]);
-            guest.say(&frame(2, b"behind"));
-            guest.listen();
+            guest.send(&message[400..]);
+            guest.send(&frame(2, b"behind"));
+            guest.read_to_end();
         }
     });
     let rig = Rig::start(&backend, "[limits.messages]\nrate = \"1/s\"");
@@ -345,10 +345,10 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
         let (first, last, goes_on) = (first.clone(), last.clone(), goes_on.clone());
         move |guest| {
             guest.open();
-            guest.say(&first);
+            guest.send(&first);
             goes_on.wait();
-            guest.say(&last);
-            guest.listen();
+            guest.send(&last);
+            guest.read_to_end();
         }
     });
     let limits = |on_exceed| {
@@ -376,8 +376,8 @@ fn a_notice_is_never_put_between_the_fragments_of_a_message() {
         let first = first.clone();
         move |guest| {
             guest.open();
-            guest.say(&first);
-            guest.listen();
+            guest.send(&first);
+            guest.read_to_end();
         }
     });
     let rig = Rig::start(&backend, &limits("close"));
@@ -419,8 +419,8 @@ fn messages_that_the_server_sends_too_fast_wait_there_and_arrive_complete() {
     let backend = Backend::start(|guest| {
         guest.open();
         let messages: Vec<u8> = (0..13_u8).flat_map(|n| frame(2, &[n; 100])).collect();
-        guest.say(&messages);
-        guest.listen();
+        guest.send(&messages);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.messages]\nout_rate = \"10/s\"\nout_burst = 3");
     let start = Instant::now();
@@ -441,8 +441,8 @@ fn messages_that_the_server_sends_too_fast_wait_there_and_arrive_complete() {
 fn a_client_that_loses_delayed_messages_gets_a_reset_and_no_orderly_end() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(2, b"one of many").repeat(20));
-        guest.listen();
+        guest.send(&frame(2, b"one of many").repeat(20));
+        guest.read_to_end();
     });
     let rig = Rig::start(
         &backend,
@@ -462,8 +462,8 @@ fn a_client_that_loses_delayed_messages_gets_a_reset_and_no_orderly_end() {
 fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(2, &vec![b'x'; 50_000]).repeat(4));
-        guest.listen();
+        guest.send(&frame(2, &vec![b'x'; 50_000]).repeat(4));
+        guest.read_to_end();
     });
     let rig = Rig::start(
         &backend,
@@ -485,8 +485,8 @@ fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
 
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(2, b"tick").repeat(5));
-        guest.listen();
+        guest.send(&frame(2, b"tick").repeat(5));
+        guest.read_to_end();
     });
     let rig = Rig::start(
         &backend,
@@ -508,8 +508,8 @@ fn bytes_to_a_client_are_paced_and_those_to_all_sockets_of_a_client_together() {
 fn a_rate_of_a_client_key_that_a_reload_raises_holds_at_once() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(2, b"tick").repeat(100));
-        guest.listen();
+        guest.send(&frame(2, b"tick").repeat(100));
+        guest.read_to_end();
     });
     let rate = |rate: &str| format!("[limits.messages]\nout_per_ip_rate = \"{rate}\"\nout_per_ip_burst = 2");
     let setup = |rate: &str| Rig::before(&backend).config(&["[server]\nwatch_config = false\n", rate].concat());
@@ -607,8 +607,8 @@ fn split_at(mut bytes: Vec<u8>, at: usize) -> (Vec<u8>, Vec<u8>) {
 fn many_connections_that_wait_for_a_shared_bucket_are_served_in_turn_at_the_cost_of_one() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(2, b"tick").repeat(10_000));
-        guest.listen();
+        guest.send(&frame(2, b"tick").repeat(10_000));
+        guest.read_to_end();
     });
     let measure = |crowd: usize| {
         let rig = Rig::start(

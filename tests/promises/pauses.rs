@@ -156,16 +156,16 @@ impl Crowd {
 /// A server that echoes. On some paths it waits until the pause has begun.
 fn server(paused: Gate) -> Backend {
     Backend::start(move |guest| {
-        let head = guest.hear_head();
+        let head = guest.read_head();
         let reply = guest.switching();
         if head.starts_with(b"GET /dialled ") {
             paused.wait();
         }
-        guest.say(&reply);
+        guest.send(&reply);
         if head.starts_with(b"GET /leaving ") {
-            guest.listen();
+            guest.read_to_end();
             paused.wait();
-            guest.say(&frame(1, b"last words"));
+            guest.send(&frame(1, b"last words"));
             return;
         }
         guest.echo();

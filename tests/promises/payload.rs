@@ -59,7 +59,7 @@ fn a_servers_frame_of_any_length_reaches_the_client_at_the_rate_of_bytes() {
     ] {
         let backend = Backend::start(|guest| {
             guest.open();
-            guest.say(b"\x82\x7f\0\0\0\0\x03\0\0\0");
+            guest.send(b"\x82\x7f\0\0\0\0\x03\0\0\0");
             pour(&guest.stream, Duration::from_secs(4));
         });
         let limits = format!("out_bytes_rate = \"{rate}B/s\"\nout_bytes_burst = \"{burst}B\"");
@@ -89,8 +89,8 @@ fn a_large_frame_that_is_paced_arrives_whole() {
             let message = message.clone();
             move |guest| {
                 guest.open();
-                guest.say(&[frame(BINARY, &message), frame(TEXT, b"behind")].concat());
-                guest.listen();
+                guest.send(&[frame(BINARY, &message), frame(TEXT, b"behind")].concat());
+                guest.read_to_end();
             }
         });
         let limits = "bytes_rate = \"500KiB/s\"\nbytes_burst = \"100KiB\"\non_exceed = \"delay\"\n\
@@ -162,14 +162,14 @@ fn after_its_close_frame_a_client_may_send_only_the_pong_that_it_owes() {
         let backend = Backend::listening();
         let rig = Rig::start(&backend, "");
         let mut socket = rig.open();
-        let said = [goodbye.clone(), masked(PONG, b"asked before")].concat();
-        socket.send(&[said.as_slice(), &more.repeat(1000)].concat());
+        let sent = [goodbye.clone(), masked(PONG, b"asked before")].concat();
+        socket.send(&[sent.as_slice(), &more.repeat(1000)].concat());
         let (heard, _) = socket.read_to_end();
         assert_eq!(close_code(&heard), Some(1002));
         assert!(heard.ends_with(b"frame behind a close frame"));
         let visit = backend.visit(0);
         visit.ended();
-        assert_eq!(visit.tail(), said, "and no second close of ours");
+        assert_eq!(visit.tail(), sent, "and no second close of ours");
         drop(socket);
         rig.quiet();
         rig.expect(r#"wsguard_closes_total{zone="default",reason="protocol"}"#, 1);
@@ -304,15 +304,15 @@ fn reserved_bits_pass_where_the_101_agrees_on_an_extension_that_has_them() {
 
 #[test]
 fn frames_of_a_server_are_not_checked() {
-    let said: &[u8] = b"\xf1\x02hi\x88\x02\x03\xe8\x81\x05again\x83\x00 and no frame at all";
+    let sent: &[u8] = b"\xf1\x02hi\x88\x02\x03\xe8\x81\x05again\x83\x00 and no frame at all";
     let backend = Backend::start(move |guest| {
         guest.open();
-        guest.say(said);
-        guest.listen();
+        guest.send(sent);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "");
     let mut socket = rig.open();
-    assert_eq!(socket.read_exactly(said.len()), said);
+    assert_eq!(socket.read_exactly(sent.len()), sent);
     drop(socket);
     rig.quiet();
 }
@@ -356,7 +356,7 @@ fn neither_a_byte_nor_half_a_header_is_a_first_message() {
         if is_one {
             thread::sleep(Duration::from_millis(1800));
             rig.expect(r#"wsguard_connections{zone="default"}"#, 1);
-            assert!(socket.is_silent(), "nobody asks who has spoken");
+            assert!(socket.is_silent(), "a client that has sent a message is not pinged");
         } else {
             let (heard, _) = socket.read_to_end();
             assert!(heard.ends_with(b"no message in time"), "{bytes:?}: {heard:?}");
@@ -389,7 +389,7 @@ fn pour(mut stream: &TcpStream, time: Duration) {
 
 fn open_with(guest: &mut Guest, line: &str) {
     let reply = String::from_utf8(guest.switching()).unwrap();
-    guest.say(
+    guest.send(
         reply
             .replace("Upgrade: websocket\r\n", &format!("Upgrade: websocket\r\n{line}"))
             .as_bytes(),

@@ -211,9 +211,9 @@ fn a_check_that_only_connects_leaves_no_line_and_is_counted_apart() {
         .start();
     rig.expect(SILENT, 0);
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    for nobody in [&b""[..], local, b"PROXY UNKNOWN\r\n"] {
-        drop(rig.send(nobody));
-        let reset = rig.send(nobody);
+    for unnamed in [&b""[..], local, b"PROXY UNKNOWN\r\n"] {
+        drop(rig.send(unnamed));
+        let reset = rig.send(unnamed);
         all_read([&reset]);
         reset.reset();
     }
@@ -386,7 +386,7 @@ fn thousands_of_pending_sockets_delay_nobody_and_each_is_served_in_the_end() {
         socket.send(b"GET / HTTP/1.1\r\n");
     }
     served_at_once("while all begin to speak");
-    assert!(crowd.iter().all(Socket::is_silent), "nobody was sent away");
+    assert!(crowd.iter().all(Socket::is_silent), "no socket was refused");
     rig.expect(PENDING, 3000);
     for socket in &mut crowd {
         socket.send(b"Host: a\r\n\r\n");

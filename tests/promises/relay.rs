@@ -45,7 +45,7 @@ fn sixty_four_mebibytes_of_anything_both_ways_in_any_chunks_arrive_intact() {
             scope.spawn(|| write_noise(writing, 2, 64 * MIB));
             assert_noise(&mut guest.stream, 1, 64 * MIB);
         });
-        guest.say(b"all of it");
+        guest.send(b"all of it");
     });
     let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
@@ -147,8 +147,8 @@ fn a_stream_that_is_not_websocket_passes_too() {
 fn a_client_that_has_ended_its_side_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.listen();
-        guest.say(&vec![b'x'; 3 * MIB]);
+        guest.read_to_end();
+        guest.send(&vec![b'x'; 3 * MIB]);
     });
     let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
@@ -169,9 +169,9 @@ fn a_client_that_has_ended_its_side_still_receives_everything() {
 fn a_server_that_has_ended_its_side_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(b"done");
+        guest.send(b"done");
         guest.fin();
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, ANY_BYTES);
     let mut socket = rig.open();
@@ -202,7 +202,7 @@ fn a_reset_of_the_client_is_a_reset_at_the_server_behind_all_it_had_sent() {
 fn a_reset_of_the_server_is_a_reset_at_the_client_behind_all_it_had_sent() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&[b'x'; 5000]);
+        guest.send(&[b'x'; 5000]);
         all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
         guest.reset();
     });
@@ -222,7 +222,7 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
         guest.open();
-        guest.say(&vec![b'x'; 60_000]);
+        guest.send(&vec![b'x'; 60_000]);
         all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
         door.wait();
     });
@@ -250,7 +250,7 @@ fn a_reset_is_noticed_even_behind_bytes_that_nobody_reads() {
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
         guest.open();
-        if guest.hear_head().starts_with(b"GET /deaf ") {
+        if guest.read_head().starts_with(b"GET /deaf ") {
             door.wait();
         } else {
             guest
@@ -304,17 +304,17 @@ fn small_messages_are_not_held_back() {
 fn many_ways_to_end_leave_every_count_at_zero() {
     let backend = Backend::start(|guest| {
         guest.open();
-        let head = guest.hear_head();
+        let head = guest.read_head();
         let has = |path: &str| head.starts_with(format!("GET {path} ").as_bytes());
         if has("/server-fin") {
             guest.fin();
-            guest.listen();
+            guest.read_to_end();
         } else if has("/server-drop") {
         } else if has("/server-reset") {
             guest.reset();
         } else if has("/server-close-frame") {
-            guest.say(&frame(8, &1001_u16.to_be_bytes()));
-            guest.listen();
+            guest.send(&frame(8, &1001_u16.to_be_bytes()));
+            guest.read_to_end();
         } else {
             guest.echo_frames();
         }
@@ -374,7 +374,7 @@ fn a_frozen_and_thawed_server_keeps_its_connections() {
     }
     all_read(&sockets);
     thread::sleep(Duration::from_secs(2));
-    assert!(sockets.iter().all(Socket::is_silent), "nobody was told anything");
+    assert!(sockets.iter().all(Socket::is_silent), "no client was sent anything");
     assert_eq!(rig.count(r#"wsguard_connections{zone="default"}"#), 5);
     server.carry_on();
     for socket in &mut sockets {
@@ -433,7 +433,7 @@ fn a_reader_that_pauses_holds_up_the_sender_and_misses_nothing() {
     let backend = Backend::start(|guest| {
         guest.open();
         write_noise(guest.stream.try_clone().unwrap(), 3, 24 * MIB);
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "");
     let mut socket = rig.open();

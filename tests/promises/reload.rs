@@ -250,14 +250,14 @@ fn the_log_says_what_changed() {
     ];
     for (n, (config, change)) in changed.into_iter().enumerate() {
         assert_eq!(rig.reload(&unwatched(&backend, config)), Ok(()), "{config}");
-        let told = until("the log says so", || {
-            let mut told = rig.told("reloaded").into_iter();
-            told.nth(n)
+        let logged = until("the log says so", || {
+            let mut lines = rig.messages("reloaded").into_iter();
+            lines.nth(n)
         });
-        assert!(told.contains(change), "{config}: {told:?}");
+        assert!(logged.contains(change), "{config}: {logged:?}");
     }
-    assert_eq!(rig.told("reloaded").len(), changed.len());
-    assert!(rig.told("reload_refused").is_empty());
+    assert_eq!(rig.messages("reloaded").len(), changed.len());
+    assert!(rig.messages("reload_refused").is_empty());
 }
 
 #[test]
@@ -270,19 +270,19 @@ fn the_log_says_every_mistake_with_its_place() {
     );
     let first = text.lines().position(|line| line == "per_ip = \"many\"").unwrap() + 1;
     assert!(rig.reload(&text).is_err());
-    let told = until("three lines", || {
-        Some(rig.told("reload_refused")).filter(|told| told.len() >= 3)
+    let logged = until("three lines", || {
+        Some(rig.messages("reload_refused")).filter(|logged| logged.len() >= 3)
     });
     for line in first..first + 3 {
         let place = format!("wsguard.toml:{line}:");
         assert_eq!(
-            told.iter().filter(|told| told.contains(&place)).count(),
+            logged.iter().filter(|logged| logged.contains(&place)).count(),
             1,
-            "{place} {told:?}"
+            "{place} {logged:?}"
         );
     }
-    assert_eq!(told.len(), 3);
-    assert!(rig.told("reloaded").is_empty());
+    assert_eq!(logged.len(), 3);
+    assert!(rig.messages("reloaded").is_empty());
 }
 
 #[test]
@@ -323,7 +323,9 @@ fn a_removed_zone_lives_until_it_is_empty_and_has_its_counts_if_it_returns() {
     assert_eq!(rig.reload(&unwatched(&backend, "")), Ok(()));
     open.into_iter().for_each(Socket::reset);
     let is_gone = || !rig.metrics().has(special);
-    until("nobody is in it, and nobody can come in", || is_gone().then_some(()));
+    until("no connection is in it, and none can come in", || {
+        is_gone().then_some(())
+    });
     assert_eq!(rig.reload(&unwatched(&backend, "[limits]\nper_ip = 9")), Ok(()));
     assert!(is_gone());
     assert_eq!(rig.count("wsguard_counter_drift"), 0);
@@ -340,15 +342,15 @@ fn limits_lowered_by_the_descriptor_limit_are_logged_at_the_start_and_on_a_chang
         unwatched(&backend, &format!("{listener}\nmax_pending = {max_pending}\n"))
     };
     let rig = start(&listening(10_000_000));
-    let said = || rig.told("lowered").len();
-    until("it is said", || (said() == 1).then_some(()));
-    assert!(rig.told("lowered")[0].starts_with("max_pending lowered from 10000000 to "));
+    let lowered_lines = || rig.messages("lowered").len();
+    until("it is logged", || (lowered_lines() == 1).then_some(()));
+    assert!(rig.messages("lowered")[0].starts_with("max_pending lowered from 10000000 to "));
     for _ in 0..2 {
         assert_eq!(rig.hup(), Ok(()));
     }
     assert_eq!(rig.reload(&listening(9_999_999)), Ok(()));
-    until("what is new is said", || (said() == 2).then_some(()));
-    assert!(rig.told("lowered")[1].contains(" 9999999 "));
+    until("the new value is logged", || (lowered_lines() == 2).then_some(()));
+    assert!(rig.messages("lowered")[1].contains(" 9999999 "));
 }
 
 #[test]
@@ -406,7 +408,7 @@ fn a_zone_that_is_gone_is_shown_until_its_last_end_was_scraped_and_comes_back_at
         }
         (!is_there).then_some(())
     });
-    assert_eq!(shown.last(), Some(&1), "the last end was told: {shown:?}");
+    assert_eq!(shown.last(), Some(&1), "the last end was logged: {shown:?}");
     let metrics = rig.metrics();
     let left: Vec<_> = metrics.starting_with("");
     assert!(
@@ -570,7 +572,7 @@ fn a_listener_that_goes_resets_none_of_a_hundred_that_are_queued_on_it_and_its_c
                 "round {round}, number {n}: {head:?}"
             );
         }
-        until("nobody listens there any more", || {
+        until("the address has no listener any more", || {
             TcpStream::connect(second).is_err().then_some(())
         });
         assert_eq!(rig.count("wsguard_process_connections"), 101);
@@ -877,7 +879,7 @@ fn many_hups_are_handled_one_after_the_other_and_the_last_file_wins() {
         rig.expect("wsguard_process_connections", 1);
         (let_in == 1).then_some(())
     });
-    assert!(rig.told("reload_refused").is_empty());
+    assert!(rig.messages("reload_refused").is_empty());
     let second = rig.open();
     assert_eq!(refusal(&rig, ip(1)), 429);
     assert_all_open(&rig, &[open, second], 2);
@@ -910,7 +912,7 @@ fn a_slow_writer_is_waited_for_until_it_closes() {
     let _more = [rig.open(), rig.open()];
     assert_eq!(refusal(&rig, ip(1)), 429);
     assert!(open.is_silent());
-    assert!(rig.told("reload_refused").is_empty());
+    assert!(rig.messages("reload_refused").is_empty());
 }
 
 #[test]
@@ -960,7 +962,7 @@ fn a_folder_that_is_swapped_is_noticed_and_what_is_written_in_the_new_one_too() 
     let _more: Vec<Socket> = (0..4).map(|_| rig.open()).collect();
     assert_eq!(refusal(&rig, ip(1)), 429);
     assert!(open.is_silent());
-    assert!(rig.told("reload_refused").is_empty());
+    assert!(rig.messages("reload_refused").is_empty());
 }
 
 #[test]
@@ -970,15 +972,20 @@ fn a_missing_file_is_logged_once_and_noticed_when_it_is_back() {
     let open = rig.open();
     let away = rig.file().parent().unwrap().with_extension("away");
     fs::rename(rig.file().parent().unwrap(), &away).unwrap();
-    let gone = |rig: &Rig| rig.told("watch").iter().filter(|line| line.contains("is gone")).count();
-    until("it is told to be gone", || (gone(&rig) > 0).then_some(()));
+    let gone = |rig: &Rig| {
+        rig.messages("watch")
+            .iter()
+            .filter(|line| line.contains("is gone"))
+            .count()
+    };
+    until("its absence is logged", || (gone(&rig) > 0).then_some(()));
     assert!(open.is_silent());
     assert_eq!(rig.attempts(), 0, "what is gone is not changed");
     fs::write(away.join("wsguard.toml"), watched(&backend, "[limits]\nper_ip = 2")).unwrap();
     fs::rename(&away, rig.file().parent().unwrap()).unwrap();
     assert_eq!(rig.attempt(1), Ok(()));
-    until("it is told to be watched", || {
-        rig.told("watch")
+    until("its return is logged", || {
+        rig.messages("watch")
             .iter()
             .any(|line| line.contains("is watched again"))
             .then_some(())
@@ -1002,7 +1009,7 @@ fn a_writer_may_pause_for_longer_than_two_looks_are_apart() {
     file.write_all(rest).unwrap();
     drop(file);
     assert_eq!(rig.attempt(1), Ok(()));
-    assert!(rig.told("reload_refused").is_empty());
+    assert!(rig.messages("reload_refused").is_empty());
 }
 
 #[test]
@@ -1020,18 +1027,18 @@ fn an_unreadable_file_is_logged_once_and_applied_when_it_can_be_read() {
     let before = limit(Some(0));
     rig.put(&watched(&backend, "[limits]\nper_ip = 2"));
     until("it is refused", || {
-        (!rig.told("reload_refused").is_empty()).then_some(())
+        (!rig.messages("reload_refused").is_empty()).then_some(())
     });
     // In the meantime the guard tries to read it again.
     thread::sleep(Duration::from_secs(9));
-    let refused = rig.told("reload_refused");
+    let refused = rig.messages("reload_refused");
     assert!(
         refused.len() == 1 && refused[0].contains("Too many open files"),
         "{refused:?}"
     );
     limit(before);
     assert_eq!(rig.attempt(2), Ok(()));
-    assert_eq!(rig.told("reloaded"), ["zone default changed"]);
+    assert_eq!(rig.messages("reloaded"), ["zone default changed"]);
 }
 
 #[test]
@@ -1145,7 +1152,7 @@ fn a_mounted_config_map_is_applied_when_its_data_link_is_swapped() {
     let _more: Vec<Socket> = (0..3).map(|_| rig.open()).collect();
     assert_eq!(refusal(&rig, ip(1)), 429);
     assert!(open.is_silent());
-    assert!(rig.told("reload_refused").is_empty());
+    assert!(rig.messages("reload_refused").is_empty());
 }
 
 #[test]
@@ -1163,9 +1170,9 @@ fn without_watch_config_only_a_hup_applies_the_file() {
     rig.put(&unwatched(&backend, "[limits]\nper_ip = 4"));
     until("the watched file is in force", || {
         let switched = rig
-            .told("reloaded")
+            .messages("reloaded")
             .into_iter()
-            .filter(|told| told.contains("server changed"));
+            .filter(|logged| logged.contains("server changed"));
         (switched.count() == 2).then_some(())
     });
     let _more = [rig.open(), rig.open(), rig.open()];
@@ -1244,9 +1251,12 @@ fn one_address_may_take_the_place_of_another_that_covers_it_and_no_connection_is
                 .stderr(Stdio::piped())
                 .output()
                 .unwrap();
-            let told = String::from_utf8(second.stderr).unwrap();
-            assert_eq!(second.status.code(), Some(1), "{told}");
-            assert!(told.contains("in use") && !told.contains("own listener"), "{told}");
+            let logged = String::from_utf8(second.stderr).unwrap();
+            assert_eq!(second.status.code(), Some(1), "{logged}");
+            assert!(
+                logged.contains("in use") && !logged.contains("own listener"),
+                "{logged}"
+            );
         }
     }
     over.store(true, Relaxed);
@@ -1372,7 +1382,7 @@ fn keeping() -> (Backend, Arc<Mutex<Vec<TcpStream>>>) {
     let kept: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let keeps = Arc::clone(&kept);
     let backend = Backend::start(move |guest| {
-        let head = guest.hear_head();
+        let head = guest.read_head();
         let is_echo = head.starts_with(b"GET /echo ");
         // The connection is kept before the client gets its 101, so that a test can close all of them at its end.
         if !is_echo {
@@ -1441,7 +1451,7 @@ fn remove(path: &Path) {
 fn assert_all_open(rig: &Rig, open: &[Socket], count: i64) {
     assert!(
         open.iter().all(Socket::is_silent),
-        "nobody is ended, and nobody is told anything"
+        "no connection is closed or sent anything"
     );
     let metrics = rig.metrics();
     assert_eq!(metrics.count("wsguard_process_connections"), count);

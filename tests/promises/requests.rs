@@ -11,7 +11,7 @@ use crate::rig::{Answer, Backend, End, Gate, Request, Rig, Socket, all_read, fra
 #[test]
 fn the_upgrade_headers_of_a_broken_request_are_named() {
     let ws = || Request::to("/ws");
-    hear_400(&[
+    assert_400(&[
         ("no key", bytes(ws().without(KEY)), KEY),
         ("a short key", bytes(ws().set(KEY, "dGhlIHNhbXBsZSBub25jZQ=")), KEY),
         ("a long key", bytes(ws().set(KEY, "dGhlIHNhbXBsZSBub25jZQQQ==")), KEY),
@@ -46,7 +46,7 @@ fn the_upgrade_headers_of_a_broken_request_are_named() {
 #[test]
 fn a_body_on_an_upgrade_is_refused() {
     let ws = || Request::to("/ws");
-    hear_400(&[
+    assert_400(&[
         ("a body", bytes(ws().add("Content-Length", "5")), "body"),
         (
             "two lengths",
@@ -68,7 +68,7 @@ fn a_body_on_an_upgrade_is_refused() {
 #[test]
 fn a_head_that_two_parsers_could_read_differently_is_refused() {
     let ws = || Request::to("/ws");
-    hear_400(&[
+    assert_400(&[
         (
             "bare LF after the line",
             b"GET /ws HTTP/1.1\nHost: a\r\n\r\n".into(),
@@ -113,7 +113,7 @@ fn a_head_that_two_parsers_could_read_differently_is_refused() {
 #[test]
 fn a_host_that_is_not_an_authority_is_refused() {
     let ws = || Request::to("/ws");
-    hear_400(&[
+    assert_400(&[
         ("no Host", bytes(ws().without("Host")), "Host"),
         ("two Hosts", bytes(ws().add("Host", "chat.example.org")), "Host"),
         ("a Host with a path", bytes(ws().set("Host", "a/b")), "Host"),
@@ -129,7 +129,7 @@ fn a_host_that_is_not_an_authority_is_refused() {
 #[test]
 fn a_target_that_is_not_a_path_is_refused() {
     let ws = || Request::to("/ws");
-    hear_400(&[
+    assert_400(&[
         ("a blank in the target", bytes(ws().line("GET /w s HTTP/1.1")), ""),
         ("a tab in the target", bytes(ws().line("GET /w\ts HTTP/1.1")), ""),
         (
@@ -373,9 +373,9 @@ fn bytes_in_the_101s_own_segment_arrive_once_and_in_order() {
     let more = greeting.clone();
     let backend = Backend::start(move |guest| {
         let whole = [guest.switching(), more.clone()].concat();
-        guest.say(&whole);
-        guest.say(&frame(1, b"later"));
-        guest.listen();
+        guest.send(&whole);
+        guest.send(&frame(1, b"later"));
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "");
     let mut socket = rig.open();
@@ -394,10 +394,10 @@ fn a_101_may_be_cut_anywhere() {
         let cut = 1 + guest.place() * 3;
         let cut = cut.min(whole.len() - 1);
         guest.stream.set_nodelay(true).unwrap();
-        guest.say(&whole[..cut]);
+        guest.send(&whole[..cut]);
         thread::sleep(Duration::from_millis(5));
-        guest.say(&whole[cut..]);
-        guest.listen();
+        guest.send(&whole[cut..]);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, UNLIMITED);
     let mut sockets: Vec<Socket> = (0..50).map(|_| rig.send(Request::to("/ws"))).collect();
@@ -412,7 +412,7 @@ fn a_101_may_be_cut_anywhere() {
 
 #[test]
 fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
-    let (gate, (told, early)) = (Gate::default(), mpsc::channel());
+    let (gate, (report, early)) = (Gate::default(), mpsc::channel());
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
         let reply = guest.switching();
@@ -420,9 +420,10 @@ fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
         guest.stream.set_nonblocking(true).unwrap();
         let early = guest.stream.peek(&mut [0]);
         guest.stream.set_nonblocking(false).unwrap();
-        told.send(early.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
+        report
+            .send(early.is_err_and(|error| error.kind() == ErrorKind::WouldBlock))
             .unwrap();
-        guest.say(&reply);
+        guest.send(&reply);
         guest.echo();
     });
     let rig = Rig::start(&backend, "[limits.messages]\nstrict_frames = false");
@@ -430,7 +431,7 @@ fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
     backend.visit(0).head();
 
     // The guard does not read on, so the client can't send more: the waiting bytes are bounded.
-    let stuffing = stuff(&mut socket);
+    let sent = send_until_full(&mut socket);
     assert_eq!(backend.visit(0).tail(), b"");
     gate.open();
     assert_eq!(
@@ -439,7 +440,7 @@ fn no_byte_behind_the_head_reaches_the_server_before_its_101() {
         "nothing had come before the 101"
     );
     assert!(socket.read_head().starts_with(b"HTTP/1.1 101 "));
-    let all = [b"early".to_vec(), vec![b'x'; stuffing]].concat();
+    let all = [b"early".to_vec(), vec![b'x'; sent]].concat();
     assert!(
         socket.read_exactly(all.len()) == all,
         "all of it arrives, once and in order"
@@ -581,7 +582,7 @@ fn without_a_health_path_there_is_none() {
 }
 
 /// Asserts that each of these requests gets 400 with the rule that it broke, and that no server is dialled.
-fn hear_400(broken: &[(&str, Vec<u8>, &str)]) {
+fn assert_400(broken: &[(&str, Vec<u8>, &str)]) {
     let backend = Backend::listening();
     let rig = Rig::start(&backend, "");
     for (what, request, rule) in broken {
@@ -604,7 +605,7 @@ fn hear_400(broken: &[(&str, Vec<u8>, &str)]) {
 }
 
 /// Sends until the guard takes no more. Returns how many bytes it took.
-fn stuff(socket: &mut Socket) -> usize {
+fn send_until_full(socket: &mut Socket) -> usize {
     let mut stream = socket.stream();
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut sent = 0;

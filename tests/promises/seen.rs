@@ -392,8 +392,8 @@ fn the_admin_holds_32_connections_and_idle_ones_give_way_to_a_health_check() {
 fn a_connection_leaves_one_line_with_everything_about_it() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&frame(1, b"welcome"));
-        guest.listen();
+        guest.send(&frame(1, b"welcome"));
+        guest.read_to_end();
     });
     let config =
         "[[route]]\nname = \"chat\"\npaths = [\"/ws\"]\nzone = \"games\"\n[zone.games]\n[[route]]\nname = \"rest\"";
@@ -599,14 +599,14 @@ fn a_flood_of_equal_lines_is_summed_and_names_the_busiest() {
     let lines = rig.lines();
     let sums: Vec<&Value> = lines.iter().filter(|line| line["event"] == "summed").collect();
     for sum in &sums {
-        let told = format!(
+        let ending = format!(
             ": per_ip, top client {} with {}",
             sum["top_client"].as_str().unwrap(),
             sum["top_count"]
         );
         let message = sum["message"].as_str().unwrap();
         assert!(
-            message.starts_with(&format!("{} refusals in ", sum["count"])) && message.ends_with(&told),
+            message.starts_with(&format!("{} refusals in ", sum["count"])) && message.ends_with(&ending),
             "{sum}"
         );
         for (field, value) in [("reason", "per_ip"), ("outcome", "rejected"), ("zone", "default")] {
@@ -654,13 +654,13 @@ fn advice_names_a_proxy_that_is_not_trusted() {
     }
     let advice = "every client looks like 127.0.0.1: set [client_ip] trusted_proxies";
     let word = "untrusted_proxy: every client";
-    let told = |line: &&Value| line.to_string().contains(advice);
-    rig.line("the advice", |line| told(&line));
+    let has_advice = |line: &&Value| line.to_string().contains(advice);
+    rig.line("the advice", |line| has_advice(&line));
     rig.expect(
         r#"wsguard_handshakes_total{zone="default",outcome="rejected",reason="per_ip"}"#,
         4,
     );
-    assert_eq!(rig.lines().iter().filter(told).count(), 1, "once a minute");
+    assert_eq!(rig.lines().iter().filter(has_advice).count(), 1, "once a minute");
     let given = rig.stats()["advice"].to_string();
     assert!(given.contains(advice) && given.contains(word), "{given}");
     drop(open);
@@ -706,9 +706,11 @@ fn advice_names_a_zone_full_of_silent_clients_until_they_send() {
     let backend = Backend::echo();
     let rig = Rig::start(&backend, "[limits]\nconnections = 5");
     let mut open: Vec<Socket> = (0..5).map(|n| rig.open_from(nth_ip(n))).collect();
-    let told = "silent_clients: 5 of 5 are open in zone default, and 5 of them have sent nothing: \
+    let expected_advice = "silent_clients: 5 of 5 are open in zone default, and 5 of them have sent nothing: \
                 set `first_message` and `ping` for it";
-    until("the advice", || (rig.stats()["advice"][0] == told).then_some(()));
+    until("the advice", || {
+        (rig.stats()["advice"][0] == expected_advice).then_some(())
+    });
     let hello = masked(1, b"hello");
     for socket in &mut open {
         socket.send(&hello);

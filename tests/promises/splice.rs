@@ -26,7 +26,7 @@ fn frames_of_random_sizes_arrive_intact_both_ways_through_stalls() {
                 scope.spawn(|| write_in_pieces(writing, &frames(2, frame), 2));
                 read_in_pieces(&mut guest.stream, &frames(1, masked), 3);
             });
-            guest.say(b"\x8a\x00");
+            guest.send(b"\x8a\x00");
         });
         let rig = Rig::start(
             &backend,
@@ -69,8 +69,8 @@ fn when_every_pipe_is_in_use_the_rest_is_copied_and_nothing_is_lost() {
         guest.open();
         let bytes = large(MIB, u64::try_from(guest.place()).unwrap());
         door.wait();
-        guest.say(&bytes);
-        guest.listen();
+        guest.send(&bytes);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[server]\nworkers = 1");
     let before = pipes(&rig);
@@ -87,7 +87,7 @@ fn when_every_pipe_is_in_use_the_rest_is_copied_and_nothing_is_lost() {
     until("every pipe is in use", || {
         (pipes(&rig) == before + 2 * PIPES && pipes_with_bytes(&rig) > 0).then_some(())
     });
-    until("they are given up although nobody takes a byte", || {
+    until("the pipes are given up although no client takes a byte", || {
         (pipes_with_bytes(&rig) == 0).then_some(())
     });
     for (n, socket) in open.iter_mut().enumerate() {
@@ -105,7 +105,7 @@ fn an_end_amid_a_large_frame_is_passed_on_behind_all_that_came() {
         let backend = Backend::start(move |guest| {
             guest.open();
             let half = &large(MIB, 7)[..MIB / 2];
-            guest.say(half);
+            guest.send(half);
             if end == End::Reset {
                 all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
                 guest.reset();
@@ -127,13 +127,13 @@ fn an_end_amid_a_large_frame_is_passed_on_behind_all_that_came() {
 fn a_reset_behind_large_frames_is_a_reset_and_gives_the_slot_back_at_once() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.hear();
-        guest.say(&large(MIB, 5).repeat(4));
+        guest.read();
+        guest.send(&large(MIB, 5).repeat(4));
         if guest.place() == 0 {
             all_acknowledged(guest.stream.local_addr().unwrap(), guest.stream.peer_addr().unwrap());
             guest.reset();
         } else {
-            guest.listen();
+            guest.read_to_end();
         }
     });
     let rig = Rig::start(&backend, "");
@@ -219,8 +219,8 @@ fn urgent_data_amid_a_large_frame_holds_up_nothing() {
 fn a_client_that_ends_amid_a_large_frame_still_receives_everything() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.listen();
-        guest.say(&large(MIB, 9));
+        guest.read_to_end();
+        guest.send(&large(MIB, 9));
     });
     let rig = Rig::start(&backend, "");
     let mut socket = rig.open();

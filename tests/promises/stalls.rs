@@ -52,7 +52,7 @@ fn when_descriptors_run_out_new_clients_are_refused_and_open_connections_stay() 
     // No descriptor is free. Each worker's spare now refuses one socket at a time.
     let whole = limit(&rig, lowest_free_descriptor(&rig));
     let knocking: Vec<Socket> = (100..140).map(|n| rig.connect_from(nth_ip(n))).collect();
-    until("some are told", || {
+    until("some lines are there", || {
         (knocking.iter().filter(|socket| !socket.is_silent()).count() >= 10).then_some(())
     });
     drop(knocking);
@@ -123,7 +123,7 @@ fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
         }
         rigs[1].count("wsguard_log_lines_dropped_total") > 0
     });
-    assert!(stalls, "20 000 lines that nobody reads were kept");
+    assert!(stalls, "20 000 lines without a reader were kept");
     assert_not_felt(&rigs);
     rigs[1].quiet();
     assert!(rigs[1].count("wsguard_log_lines_dropped_total") >= i64::try_from(SAMPLES).unwrap());

@@ -32,12 +32,12 @@ fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_
 
     let start = Instant::now();
     rig.signal(Signal::TERM);
-    let looks = seen_off(open, start);
+    let looks = closed_by_look(open, start);
     assert_eq!(rig.ended().code(), Some(0));
     let took = start.elapsed();
     assert!(took < Duration::from_millis(6500), "exit after {took:?}");
 
-    let times: Vec<Duration> = looks.iter().flat_map(|(at, told)| vec![*at; told.len()]).collect();
+    let times: Vec<Duration> = looks.iter().flat_map(|(at, closed)| vec![*at; closed.len()]).collect();
     for at in &times {
         assert!(
             (Duration::from_millis(2950)..Duration::from_millis(6500)).contains(at),
@@ -54,10 +54,10 @@ fn a_drain_closes_two_hundred_with_1012_over_its_second_half_the_longest_silent_
         assert!((10..=100).contains(&gone), "{gone} from {from:?} on: {times:?}");
     }
     let has_talked = |number: &usize| *number < 100;
-    let first_of_the_talkers = looks.iter().position(|(_, told)| told.iter().any(has_talked));
+    let first_of_the_talkers = looks.iter().position(|(_, closed)| closed.iter().any(has_talked));
     let after_it = looks[first_of_the_talkers.unwrap() + 1..]
         .iter()
-        .flat_map(|(_, told)| told)
+        .flat_map(|(_, closed)| closed)
         .filter(|number| !has_talked(number))
         .count();
     assert!(
@@ -88,13 +88,13 @@ fn a_drain_waits_for_the_end_of_a_frame_and_cuts_without_a_close_frame_if_it_nev
     let backend = Backend::start(move |guest| {
         guest.open();
         if guest.place() < 2 {
-            guest.say(&says[..9]);
+            guest.send(&says[..9]);
         }
         if guest.place() == 0 {
             door.wait();
-            guest.say(&says[9..]);
+            guest.send(&says[9..]);
         }
-        guest.listen();
+        guest.read_to_end();
     });
     let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"6s\"");
     let mut finishes = rig.open();
@@ -130,8 +130,8 @@ fn a_drain_waits_for_the_end_of_a_frame_and_cuts_without_a_close_frame_if_it_nev
 #[test]
 fn a_client_whose_server_has_not_answered_by_the_end_of_the_drain_leaves_a_line() {
     let backend = Backend::start(|guest| {
-        guest.hear_head();
-        guest.listen();
+        guest.read_head();
+        guest.read_to_end();
     });
     let mut rig = Rig::start(&backend, "[server]\ndrain_timeout = \"1s\"");
     let mut client = rig.send(Request::to("/ws").into_bytes());
@@ -177,7 +177,7 @@ fn a_second_signal_ends_it_at_once_with_1() {
         let mut open = rig.open();
         rig.signal(first);
         refuses(&rig);
-        assert!(open.is_silent(), "the first one ends nobody yet");
+        assert!(open.is_silent(), "the first signal ends no connection yet");
         let start = Instant::now();
         rig.signal(second);
         assert_eq!(rig.ended().code(), Some(1));
@@ -191,7 +191,7 @@ fn signals_that_other_servers_use_end_no_connection_and_are_logged() {
     let backend = Backend::echo();
     let mut rig = Rig::start(&backend, "");
     let mut open = rig.open();
-    let told = [
+    let warned = [
         (Signal::USR1, "SIGUSR1", "no file to reopen"),
         (Signal::USR2, "SIGUSR2", "no new program"),
         (Signal::ALARM, "SIGALRM", "is ignored"),
@@ -203,7 +203,7 @@ fn signals_that_other_servers_use_end_no_connection_and_are_logged() {
         (Signal::VTALARM, "SIGVTALRM", "is ignored"),
         (Signal::XCPU, "SIGXCPU", "is ignored"),
     ];
-    for (signal, name, why) in told {
+    for (signal, name, why) in warned {
         rig.signal(signal);
         let line = rig.line(name, |line| {
             let message = line["message"].as_str().unwrap_or_default();
@@ -219,16 +219,16 @@ fn signals_that_other_servers_use_end_no_connection_and_are_logged() {
     assert_eq!(open.read_exactly(still.len()), still);
     assert_eq!(rig.get("/readyz").status(), 200, "nothing drains");
     assert_eq!(
-        rig.told("signal").len(),
-        told.len(),
-        "each once, and none of the others"
+        rig.messages("signal").len(),
+        warned.len(),
+        "each signal once, and none of the others"
     );
     // An ignored signal does not even disturb a drain.
     rig.signal(Signal::TERM);
     refuses(&rig);
     rig.signal(Signal::USR1);
-    until("it is told again", || {
-        (rig.told("signal").len() == told.len() + 1).then_some(())
+    until("the signal is logged again", || {
+        (rig.messages("signal").len() == warned.len() + 1).then_some(())
     });
     rig.lives();
     open.fin();
@@ -247,9 +247,9 @@ fn during_a_drain_new_clients_are_refused_within_a_second_and_open_ones_and_oper
     refuses(&rig);
     assert!(start.elapsed() < Duration::from_millis(1500), "{:?}", start.elapsed());
     for n in 0..5_u8 {
-        let said = masked(1, &[n; 40]);
-        open.send(&said);
-        assert_eq!(open.read_exactly(said.len()), said);
+        let sent = masked(1, &[n; 40]);
+        open.send(&sent);
+        assert_eq!(open.read_exactly(sent.len()), sent);
         assert_eq!(rig.get("/readyz").status(), 503);
         assert_eq!(rig.get("/healthz").status(), 200);
         assert_eq!(rig.stats()["connections"], 1);
@@ -259,7 +259,10 @@ fn during_a_drain_new_clients_are_refused_within_a_second_and_open_ones_and_oper
     open.fin();
     open.read_to_end();
     assert_eq!(rig.ended().code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(6), "it does not wait for nobody");
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "it does not wait when no connection is open"
+    );
     assert_eq!(backend.dials(), 1);
 }
 
@@ -341,9 +344,7 @@ fn during_drain_delay_new_clients_are_still_served() {
     assert_eq!((rig.ask(up).status(), rig.get("/readyz").status()), (200, 200));
     let start = Instant::now();
     rig.signal(Signal::TERM);
-    until("load balancers are told", || {
-        (rig.get("/readyz").status() == 503).then_some(())
-    });
+    until("/readyz is 503", || (rig.get("/readyz").status() == 503).then_some(()));
     assert_eq!(rig.ask(up).status(), 503);
     let mut open = rig.open();
     open.send(&masked(1, b"welcome"));
@@ -398,7 +399,7 @@ const CLOSED: [u8; 2] = 1012_u16.to_be_bytes();
 
 /// Which of these were closed with 1012, by look, and the time of each look after `start`. Connections that one look
 /// finds have no known order, but those found by an earlier look were closed earlier.
-fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
+fn closed_by_look(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
     let mut open: Vec<(usize, Socket)> = open.into_iter().enumerate().collect();
     let mut looks = Vec::new();
     while !open.is_empty() {
@@ -408,19 +409,19 @@ fn seen_off(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
             .collect();
         let found = poll(&mut watched, Some(&PATIENCE.try_into().unwrap())).unwrap();
         let at = start.elapsed();
-        assert!(found > 0, "{} were never told", open.len());
-        let is_told: Vec<bool> = watched.iter().map(|socket| !socket.revents().is_empty()).collect();
-        let mut told = Vec::new();
-        let mut is_told = is_told.into_iter();
-        for (number, mut socket) in open.extract_if(.., |_| is_told.next().unwrap()) {
+        assert!(found > 0, "{} got no close frame", open.len());
+        let is_closing: Vec<bool> = watched.iter().map(|socket| !socket.revents().is_empty()).collect();
+        let mut closed = Vec::new();
+        let mut is_closing = is_closing.into_iter();
+        for (number, mut socket) in open.extract_if(.., |_| is_closing.next().unwrap()) {
             let heard = socket.read_exactly(frame(8, &CLOSED).len());
             assert_eq!(heard, frame(8, &CLOSED));
             // A client that answers the close frame is closed at once.
             socket.send(&masked(8, &CLOSED));
             assert_eq!(socket.read_to_end(), (Vec::new(), End::Fin));
-            told.push(number);
+            closed.push(number);
         }
-        looks.push((at, told));
+        looks.push((at, closed));
     }
     looks
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use sd_notify::NotifyState;
 
-use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, keepalive_in, masked, said, until};
+use crate::rig::{Backend, PATIENCE, Request, Rig, Socket, Systemd, ip, keepalive_in, masked, until, value_of};
 
 #[test]
 fn sockets_are_matched_by_name_and_nothing_else_is_bound() {
@@ -102,16 +102,19 @@ fn a_socket_that_no_listener_takes_is_a_clear_error() {
             .command(vec![("web", copy(&front)), (name, socket)])
             .output()
             .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
+        let output_text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output_text}");
         for part in expected {
-            assert!(said.contains(part), "{part:?} is not in: {said}");
+            assert!(output_text.contains(part), "{part:?} is not in: {output_text}");
         }
-        let is_named = index == 3 || said.contains(&address(&stray).to_string());
-        assert!(is_named && said.contains("systemd"), "{said}");
-        assert!(!said.contains("ready") && !said.contains("panicked"), "{said}");
+        let is_named = index == 3 || output_text.contains(&address(&stray).to_string());
+        assert!(is_named && output_text.contains("systemd"), "{output_text}");
+        assert!(
+            !output_text.contains("ready") && !output_text.contains("panicked"),
+            "{output_text}"
+        );
     }
-    assert!(systemd.heard().is_empty(), "nobody hears that it is ready");
+    assert!(systemd.received().is_empty(), "it sends no READY");
 }
 
 #[test]
@@ -129,7 +132,7 @@ fn sockets_meant_for_another_process_are_left_alone() {
     }
     command = other;
     let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
-    systemd.hears("ready", |message| said(message, "READY") == Some("1"));
+    systemd.receives("ready", |message| value_of(message, "READY") == Some("1"));
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -153,7 +156,7 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
     let local_too = format!("[[listener]]\nname = \"local\"\nbind = [\"unix:{}\"]\n", path.display());
     systemd.configure(&with(&local_too));
     let rig = systemd.start(vec![("web", copy(&web)), ("local", local.try_clone().unwrap().into())]);
-    systemd.hears("ready", |message| said(message, "READY") == Some("1"));
+    systemd.receives("ready", |message| value_of(message, "READY") == Some("1"));
     let mut open = open_at(1, address(&web));
 
     // The test has bound `extra`. A listener that asks for it is refused as a whole.
@@ -179,7 +182,7 @@ fn a_reload_keeps_the_sockets_and_one_that_goes_is_given_back() {
     // Our descriptors are closed. The file and the queue belong to systemd, which would start us again for the next
     // client.
     assert!(path.exists());
-    until("the local socket is nobody's but ours", || {
+    until("only the test has the local socket", || {
         local.set_nonblocking(true).unwrap();
         let _waiting = UnixStream::connect(&path).unwrap();
         std::thread::sleep(Duration::from_millis(20));
@@ -208,9 +211,9 @@ fn clients_that_come_during_a_restart_are_served_by_the_next_process() {
     let mut first = systemd.start(vec![("web", copy(&web))]);
     let mut open = open_at(1, address(&web));
     first.signal(Signal::TERM);
-    systemd.hears("stopping", |message| said(message, "STOPPING") == Some("1"));
-    let (said, _) = open.read_to_end();
-    assert_eq!(crate::rig::close_code(&said), Some(1012));
+    systemd.receives("stopping", |message| value_of(message, "STOPPING") == Some("1"));
+    let (last, _) = open.read_to_end();
+    assert_eq!(crate::rig::close_code(&last), Some(1012));
     // No process accepts any more, but no client is refused.
     let mut queued: Vec<Socket> = (1..=10).map(|n| asking_at(n, address(&web))).collect();
     assert_eq!(first.ended().code(), Some(0));
@@ -257,16 +260,16 @@ fn systemd_is_notified_of_everything_in_order() {
     };
     let systemd = Systemd::new(&config(""));
     let mut rig = systemd.start_watched(Duration::from_secs(2));
-    let ready = until("the first message", || systemd.heard().first().cloned());
+    let ready = until("the first message", || systemd.received().first().cloned());
     assert_eq!(ready, "READY=1\nSTATUS=0 of 70 connections open, generation 1\n");
-    systemd.hears("ready", |message| message == ready);
+    systemd.receives("ready", |message| message == ready);
 
     let open = [open_at(1, rig.front()), open_at(2, rig.front())];
-    systemd.hears("two are open", |message| {
-        said(message, "STATUS").is_some_and(|status| status.starts_with("2 of 70 "))
+    systemd.receives("two are open", |message| {
+        value_of(message, "STATUS").is_some_and(|status| status.starts_with("2 of 70 "))
     });
     for _ in 0..3 {
-        systemd.hears("a ping", |message| message == "WATCHDOG=1\n");
+        systemd.receives("a ping", |message| message == "WATCHDOG=1\n");
     }
 
     // The notifications come around every reload, even around a refused one.
@@ -284,16 +287,16 @@ fn systemd_is_notified_of_everything_in_order() {
         systemd.configure(&file);
         let before = monotonic_usec();
         let ready = reload_from(&rig, &systemd, before);
-        let heard = said(&ready, "STATUS").unwrap();
+        let heard = value_of(&ready, "STATUS").unwrap();
         assert!(heard.starts_with(status), "{heard}");
         assert_eq!(heard.contains("refused"), heard.contains("per_pi"), "{heard}");
     }
 
     rig.signal(Signal::TERM);
-    let stopping = systemd.hears("stopping", |message| said(message, "STOPPING") == Some("1"));
-    assert_eq!(said(&stopping, "STATUS"), Some("stopping, 2 connections open"));
+    let stopping = systemd.receives("stopping", |message| value_of(message, "STOPPING") == Some("1"));
+    assert_eq!(value_of(&stopping, "STATUS"), Some("stopping, 2 connections open"));
     assert_eq!(rig.ended().code(), Some(0));
-    let rest = systemd.heard();
+    let rest = systemd.received();
     assert!(rest.iter().all(|message| !message.contains("READY")), "{rest:?}");
     drop(open);
 }
@@ -305,15 +308,15 @@ fn reload(rig: &Rig, systemd: &Systemd) {
 
 fn reload_from(rig: &Rig, systemd: &Systemd, before: u64) -> String {
     rig.signal(Signal::HUP);
-    let begin = systemd.hears("reloading", |message| said(message, "RELOADING") == Some("1"));
-    let at: u64 = said(&begin, "MONOTONIC_USEC").unwrap().parse().unwrap();
+    let begin = systemd.receives("reloading", |message| value_of(message, "RELOADING") == Some("1"));
+    let at: u64 = value_of(&begin, "MONOTONIC_USEC").unwrap().parse().unwrap();
     assert!((before..=monotonic_usec()).contains(&at), "{before} {at}");
-    systemd.hears("ready again", |message| said(message, "READY") == Some("1"))
+    systemd.receives("ready again", |message| value_of(message, "READY") == Some("1"))
 }
 
 fn monotonic_usec() -> u64 {
     let now = NotifyState::monotonic_usec_now().unwrap().to_string();
-    said(&now, "MONOTONIC_USEC").unwrap().parse().unwrap()
+    value_of(&now, "MONOTONIC_USEC").unwrap().parse().unwrap()
 }
 
 fn bound() -> TcpListener {

@@ -30,9 +30,9 @@ fn a_byte_either_way_keeps_an_idle_clock_from_running_out() {
         guest.open();
         for _ in 0..8 {
             thread::sleep(Duration::from_millis(300));
-            guest.say(&frame(9, b""));
+            guest.send(&frame(9, b""));
         }
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
     let mut hearing = rig.open();
@@ -59,8 +59,8 @@ fn a_close_is_never_inserted_in_a_frame() {
     let sent = half.clone();
     let backend = Backend::start(move |guest| {
         guest.open();
-        guest.say(&sent);
-        guest.listen();
+        guest.send(&sent);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
     let mut socket = rig.open();
@@ -74,8 +74,8 @@ fn a_close_is_never_inserted_in_a_frame() {
 fn nothing_is_inserted_into_a_stream_that_is_not_websocket() {
     let backend = Backend::start(|guest| {
         guest.open();
-        guest.say(&[0xff; 100]);
-        guest.listen();
+        guest.send(&[0xff; 100]);
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nidle = \"1s\"");
     let mut socket = rig.open();
@@ -126,8 +126,8 @@ fn after_its_clients_end_a_server_has_half_close_to_finish() {
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
         guest.open();
-        guest.listen();
-        guest.say(b"still talking");
+        guest.read_to_end();
+        guest.send(b"still talking");
         door.wait();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nhalf_close = \"1s\"");

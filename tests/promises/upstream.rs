@@ -13,7 +13,10 @@ use crate::rig::{
 
 #[test]
 fn if_every_server_refuses_the_client_gets_502_and_the_slot_is_free() {
-    let rig = Setup::default().server(nobody()).server(nobody()).start();
+    let rig = Setup::default()
+        .server(refusing_address())
+        .server(refusing_address())
+        .start();
     for _ in 0..3 {
         rig.ask(Request::to("/ws"))
             .assert_refusal("502 Bad Gateway", "upstream_refused", "Bad gateway");
@@ -59,7 +62,7 @@ fn a_failed_dial_goes_to_the_next_server() {
     let backend = Backend::listening();
     let (stuck, _held) = full_queue();
     let rig = Setup::default()
-        .server(nobody())
+        .server(refusing_address())
         .server(stuck)
         .server(backend.address())
         .config("[limits.timeouts]\ndial = \"300ms\"")
@@ -74,7 +77,7 @@ fn a_failed_dial_goes_to_the_next_server() {
 fn nothing_is_tried_again_once_the_request_was_written() {
     let broken = || {
         Backend::start(|guest| {
-            guest.hear_head();
+            guest.read_head();
         })
     };
     let (one, other) = (broken(), broken());
@@ -88,8 +91,8 @@ fn nothing_is_tried_again_once_the_request_was_written() {
 #[test]
 fn a_server_that_does_not_answer_is_closed_and_the_client_gets_504() {
     let backend = Backend::start(|guest| {
-        guest.hear_head();
-        guest.listen();
+        guest.read_head();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"300ms\"");
     rig.ask(Request::to("/ws"))
@@ -103,10 +106,10 @@ fn a_server_that_does_not_answer_is_closed_and_the_client_gets_504() {
 fn a_server_that_drips_its_reply_is_late_too() {
     let backend = Backend::start(|guest| {
         for byte in guest.switching() {
-            guest.say(&[byte]);
+            guest.send(&[byte]);
             thread::sleep(Duration::from_millis(20));
         }
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"500ms\"");
     let start = Instant::now();
@@ -167,11 +170,11 @@ fn an_invalid_reply_to_an_upgrade_makes_502_and_opens_no_tunnel() {
 
 #[test]
 fn a_server_that_ends_instead_of_answering_makes_502() {
-    for (what, said) in [("nothing", ""), ("half a head", "HTTP/1.1 101 Switch")] {
+    for (what, reply_bytes) in [("nothing", ""), ("half a head", "HTTP/1.1 101 Switch")] {
         for end in [End::Fin, End::Reset] {
             let backend = Backend::start(move |guest| {
-                guest.hear_head();
-                guest.say(said.as_bytes());
+                guest.read_head();
+                guest.send(reply_bytes.as_bytes());
                 if end == End::Reset {
                     guest.reset();
                 }
@@ -268,8 +271,8 @@ fn an_honest_refusal_of_the_server_is_passed_on_with_its_body_and_closed() {
 #[test]
 fn a_body_until_the_end_of_the_connection_is_passed_on_too() {
     let backend = Backend::start(|guest| {
-        guest.hear_head();
-        guest.say(b"HTTP/1.1 403 Forbidden\r\n\r\nnot you");
+        guest.read_head();
+        guest.send(b"HTTP/1.1 403 Forbidden\r\n\r\nnot you");
     });
     let rig = Rig::start(&backend, "");
     let answer = rig.ask(Request::to("/ws"));
@@ -286,11 +289,11 @@ fn a_body_until_the_end_of_the_connection_is_passed_on_too() {
 #[test]
 fn the_servers_own_426_says_what_to_upgrade_to() {
     for connection in ["", "Connection: Upgrade\r\n", "Connection: upgrade, keep-alive\r\n"] {
-        let said = format!(
+        let reply_bytes = format!(
             "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n{connection}Sec-WebSocket-Version: 13, 8\r\n\
              Content-Length: 3\r\n\r\nnot"
         );
-        let (rig, answer) = reply(said.as_bytes(), Ends::Never);
+        let (rig, answer) = reply(reply_bytes.as_bytes(), Ends::Never);
         assert_eq!(
             String::from_utf8_lossy(&answer.bytes),
             "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13, 8\r\n\
@@ -320,11 +323,11 @@ enum Ends {
 }
 
 /// A guard before a server that sends this reply and ends in this way, and the answer that a client gets.
-fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
-    let said = said.to_vec();
+fn reply(reply_bytes: &[u8], ends: Ends) -> (Rig, Answer) {
+    let reply_bytes = reply_bytes.to_vec();
     let backend = Backend::start(move |guest| {
-        guest.hear_head();
-        guest.try_say(&said);
+        guest.read_head();
+        guest.try_send(&reply_bytes);
         match ends {
             Ends::Fin => {}
             // The reply must be on its way before the reset.
@@ -332,7 +335,7 @@ fn reply(said: &[u8], ends: Ends) -> (Rig, Answer) {
                 thread::sleep(Duration::from_millis(200));
                 guest.reset();
             }
-            Ends::Never => guest.listen(),
+            Ends::Never => guest.read_to_end(),
         }
     });
     let rig = Rig::start(&backend, "[limits.timeouts]\nupgrade = \"1s\"");
@@ -407,10 +410,10 @@ fn an_incomplete_reply_never_looks_complete() {
             b"9\r\nnine byte\r\n".to_vec(),
         ),
     ];
-    for (what, said, all_ends, framing, body) in cases {
+    for (what, reply_bytes, all_ends, framing, body) in cases {
         for ends in all_ends {
             let case = format!("{what}, {ends:?}");
-            let (rig, answer) = reply(&[b"HTTP/1.1 404 Not Found\r\n", &said[..]].concat(), *ends);
+            let (rig, answer) = reply(&[b"HTTP/1.1 404 Not Found\r\n", &reply_bytes[..]].concat(), *ends);
             assert_eq!((answer.status(), answer.end), (404, End::Fin), "{case}");
             let (name, value) = framing.split_once(": ").unwrap();
             for header in ["Content-Length", "Transfer-Encoding"] {
@@ -436,7 +439,7 @@ fn an_incomplete_reply_never_looks_complete() {
 #[test]
 fn a_reply_of_64_kib_is_whole() {
     let text = "x".repeat(64 * 1024);
-    for (said, length) in [
+    for (reply_bytes, length) in [
         (format!("Content-Length: 65536\r\n\r\n{text}"), &["65536"][..]),
         (
             format!("Transfer-Encoding: chunked\r\n\r\n10000\r\n{text}\r\n0\r\n\r\n"),
@@ -444,7 +447,10 @@ fn a_reply_of_64_kib_is_whole() {
         ),
         (format!("A: b\r\n\r\n{text}"), &[]),
     ] {
-        let (rig, answer) = reply(&[b"HTTP/1.1 404 Not Found\r\n", said.as_bytes()].concat(), Ends::Fin);
+        let (rig, answer) = reply(
+            &[b"HTTP/1.1 404 Not Found\r\n", reply_bytes.as_bytes()].concat(),
+            Ends::Fin,
+        );
         assert_eq!((answer.status(), answer.end), (404, End::Fin));
         assert_eq!(answer.values("Content-Length"), length);
         assert_eq!(answer.values("Transfer-Encoding"), [""; 0]);
@@ -456,8 +462,8 @@ fn a_reply_of_64_kib_is_whole() {
 
 #[test]
 fn a_304_has_no_body_whatever_its_length_would_say() {
-    let said = b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n";
-    let (rig, answer) = reply(said, Ends::Never);
+    let reply_bytes = b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n";
+    let (rig, answer) = reply(reply_bytes, Ends::Never);
     assert_eq!(
         String::from_utf8_lossy(&answer.bytes),
         "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nConnection: close\r\n\r\n"
@@ -470,11 +476,11 @@ fn interim_replies_are_neither_final_nor_restart_the_clock() {
     let backend = Backend::start(|guest| {
         let switching = guest.switching();
         for _ in 0..4 {
-            guest.say(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
+            guest.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n");
         }
-        guest.say(&switching);
-        guest.say(&frame(1, b"hello"));
-        guest.listen();
+        guest.send(&switching);
+        guest.send(&frame(1, b"hello"));
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "");
     let mut open = rig.open();
@@ -483,12 +489,12 @@ fn interim_replies_are_neither_final_nor_restart_the_clock() {
     rig.quiet();
 
     let dripping = Backend::start(|guest| {
-        guest.hear_head();
+        guest.read_head();
         for _ in 0..8 {
-            guest.say(b"HTTP/1.1 102 Processing\r\n\r\n");
+            guest.send(b"HTTP/1.1 102 Processing\r\n\r\n");
             thread::sleep(Duration::from_millis(150));
         }
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&dripping, "[limits.timeouts]\nupgrade = \"500ms\"");
     let start = Instant::now();
@@ -504,13 +510,13 @@ fn interim_replies_are_neither_final_nor_restart_the_clock() {
 #[test]
 fn the_servers_101_reaches_the_client_as_the_server_wrote_it() {
     let backend = Backend::start(|guest| {
-        guest.hear_head();
-        guest.say(
+        guest.read_head();
+        guest.send(
             b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nupgrade: WebSocket\r\nCONNECTION: upgrade\r\n\
               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Protocol: chat\r\n\
               Sec-WebSocket-Extensions: permessage-deflate\r\nSet-Cookie: a=b\r\nServer: x\r\n\r\n",
         );
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "");
     let offers = Request::to("/ws")
@@ -540,8 +546,8 @@ fn the_servers_101_reaches_the_client_as_the_server_wrote_it() {
 fn a_client_that_leaves_before_the_101_ends_the_wait_at_once() {
     for end in [End::Fin, End::Reset] {
         let backend = Backend::start(|guest| {
-            guest.hear_head();
-            guest.listen();
+            guest.read_head();
+            guest.read_to_end();
         });
         let rig = Rig::start(&backend, "");
         let socket = rig.send(Request::to("/ws"));
@@ -605,8 +611,8 @@ fn a_client_that_leaves_while_it_is_dialled_for_ends_the_dial_at_once() {
 fn a_client_that_sent_more_and_then_left_ends_the_wait_too() {
     for (len, end) in [(1000, End::Fin), (50_000, End::Fin), (50_000, End::Reset)] {
         let backend = Backend::start(|guest| {
-            guest.hear_head();
-            guest.listen();
+            guest.read_head();
+            guest.read_to_end();
         });
         let rig = Rig::start(&backend, "");
         let socket = rig.send(Request::to("/ws").followed_by(vec![b'x'; len]));
@@ -694,7 +700,7 @@ fn a_server_may_be_a_unix_socket() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("chat.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let (told, seen) = mpsc::channel();
+    let (sender, seen) = mpsc::channel();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut head = Vec::new();
@@ -703,7 +709,7 @@ fn a_server_may_be_a_unix_socket() {
             stream.read_exact(&mut byte).unwrap();
             head.extend(byte);
         }
-        told.send(head).unwrap();
+        sender.send(head).unwrap();
         let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
         let reply = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\nhello"
@@ -768,7 +774,7 @@ fn an_upstream_that_is_down_can_be_reported_by_close_frame_too() {
 
     let rig = Setup::default()
         .config("[limits]\nreject_with = \"drop\"")
-        .server(nobody())
+        .server(refusing_address())
         .start();
     let answer = rig.ask(Request::to("/ws"));
     answer.assert_refusal("502 Bad Gateway", "upstream_refused", "Bad gateway");
@@ -781,10 +787,10 @@ fn a_client_that_waits_for_the_server_holds_a_slot() {
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::start(move |guest| {
-        guest.hear_head();
+        guest.read_head();
         door.wait();
         guest.open();
-        guest.listen();
+        guest.read_to_end();
     });
     let rig = Rig::start(&backend, "[limits]\nper_ip = 1");
     let mut waiting = rig.send(Request::to("/ws"));
@@ -816,7 +822,7 @@ fn is_at(backend: &Backend, socket: &Socket) -> bool {
 }
 
 /// An address where every dial is refused.
-fn nobody() -> SocketAddr {
+fn refusing_address() -> SocketAddr {
     let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 77, 1)), 0);
     TcpListener::bind(any).unwrap().local_addr().unwrap()
 }

@@ -96,7 +96,7 @@ impl Backend {
     pub fn listening() -> Self {
         Self::start(|guest| {
             guest.open();
-            guest.listen();
+            guest.read_to_end();
         })
     }
 
@@ -104,9 +104,9 @@ impl Backend {
     pub fn answering(reply: impl AsRef<[u8]>) -> Self {
         let reply = reply.as_ref().to_vec();
         Self::start(move |guest| {
-            guest.hear_head();
-            guest.say(&reply);
-            guest.listen();
+            guest.read_head();
+            guest.send(&reply);
+            guest.read_to_end();
         })
     }
 
@@ -195,13 +195,13 @@ impl Guest {
     }
 
     /// Reads up to the blank line. Bytes that come after it are recorded too.
-    pub fn hear_head(&mut self) -> Vec<u8> {
+    pub fn read_head(&mut self) -> Vec<u8> {
         loop {
             let bytes = self.visit.bytes();
             if let Some(len) = head_len(&bytes) {
                 return bytes[..len].to_vec();
             }
-            if self.hear().is_none() {
+            if self.read().is_none() {
                 return bytes;
             }
         }
@@ -209,7 +209,7 @@ impl Guest {
 
     /// The 101 that answers this request.
     pub fn switching(&mut self) -> Vec<u8> {
-        let head = self.hear_head();
+        let head = self.read_head();
         let key = header_values(&head, "Sec-WebSocket-Key").concat();
         let accept = accept_for(key);
         format!(
@@ -222,21 +222,21 @@ impl Guest {
     /// Reads the head and accepts the WebSocket.
     pub fn open(&mut self) {
         let reply = self.switching();
-        self.say(&reply);
+        self.send(&reply);
     }
 
     /// Sends these bytes. It is not an error if the guard is gone.
-    pub fn say(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes);
     }
 
     /// The same; returns whether the guard was still there.
-    pub fn try_say(&mut self, bytes: &[u8]) -> bool {
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).is_ok()
     }
 
     /// Reads once and records the bytes. An empty read is the end.
-    pub fn hear(&mut self) -> Option<Vec<u8>> {
+    pub fn read(&mut self) -> Option<Vec<u8>> {
         let mut buffer = vec![0; 64 * 1024];
         let end = match self.stream.read(&mut buffer) {
             Ok(0) => End::Fin,
@@ -253,15 +253,15 @@ impl Guest {
     }
 
     /// Reads and records everything until the guard ends.
-    pub fn listen(&mut self) {
-        while self.hear().is_some() {}
+    pub fn read_to_end(&mut self) {
+        while self.read().is_some() {}
     }
 
     /// Sends every byte back, then the end.
     pub fn echo(&mut self) {
-        self.say(&self.visit.tail());
-        while let Some(bytes) = self.hear() {
-            self.say(&bytes);
+        self.send(&self.visit.tail());
+        while let Some(bytes) = self.read() {
+            self.send(&bytes);
         }
         self.fin();
     }
@@ -271,14 +271,14 @@ impl Guest {
         let mut waiting = self.visit.tail();
         loop {
             while let Some((used, opcode, payload)) = first_masked(&waiting) {
-                self.say(&frame(opcode, &payload));
+                self.send(&frame(opcode, &payload));
                 waiting.drain(..used);
                 if opcode == 8 {
                     self.fin();
-                    return self.listen();
+                    return self.read_to_end();
                 }
             }
-            let Some(bytes) = self.hear() else { return };
+            let Some(bytes) = self.read() else { return };
             waiting.extend(bytes);
         }
     }

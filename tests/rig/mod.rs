@@ -19,7 +19,7 @@ pub use metrics::Metrics;
 pub use queues::{all_acknowledged, all_read, keepalive_in, keepalive_to};
 pub use request::{Request, accept_for};
 pub use socket::{Answer, End, Socket};
-pub use systemd::{Systemd, said};
+pub use systemd::{Systemd, value_of};
 pub use wait::{Began, PATIENCE, reaches, side_by_side, until};
 
 use std::io::{BufRead, BufReader, Write};

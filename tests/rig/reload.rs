@@ -54,7 +54,7 @@ impl Rig {
     }
 
     /// The messages of all lines with this event, in order.
-    pub fn told(&self, event: &str) -> Vec<String> {
+    pub fn messages(&self, event: &str) -> Vec<String> {
         let lines = self.lines().into_iter().filter(|line| line["event"] == event);
         lines
             .map(|line| line["message"].as_str().unwrap_or_default().to_owned())

@@ -17,7 +17,7 @@ use super::{Rig, binary, until};
 pub struct Systemd {
     dir: TempDir,
     notify: UnixDatagram,
-    heard: RefCell<Vec<String>>,
+    received: RefCell<Vec<String>>,
 }
 
 impl Systemd {
@@ -29,7 +29,7 @@ impl Systemd {
         let manager = Self {
             dir,
             notify,
-            heard: RefCell::default(),
+            received: RefCell::default(),
         };
         manager.configure(config);
         manager
@@ -89,27 +89,27 @@ impl Systemd {
     }
 
     /// Every message so far, in order.
-    pub fn heard(&self) -> Vec<String> {
-        let mut heard = self.heard.borrow_mut();
+    pub fn received(&self) -> Vec<String> {
+        let mut received = self.received.borrow_mut();
         let mut buffer = [0; 4096];
         loop {
             match self.notify.recv(&mut buffer) {
-                Ok(len) => heard.push(String::from_utf8(buffer[..len].to_vec()).unwrap()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return heard.clone(),
+                Ok(len) => received.push(String::from_utf8(buffer[..len].to_vec()).unwrap()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return received.clone(),
                 Err(error) => panic!("{error}"),
             }
         }
     }
 
     /// Waits for a message, and drops all that came before it.
-    pub fn hears(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
-        let place = until(what, || self.heard().iter().position(|message| is_it(message)));
-        self.heard.borrow_mut().drain(..=place).next_back().unwrap()
+    pub fn receives(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        let place = until(what, || self.received().iter().position(|message| is_it(message)));
+        self.received.borrow_mut().drain(..=place).next_back().unwrap()
     }
 }
 
 /// The value of a variable in a message.
-pub fn said<'a>(message: &'a str, variable: &str) -> Option<&'a str> {
+pub fn value_of<'a>(message: &'a str, variable: &str) -> Option<&'a str> {
     let mut lines = message.lines();
     lines.find_map(|line| line.strip_prefix(variable)?.strip_prefix('='))
 }

@@ -157,7 +157,7 @@ fn frame(socket: &mut TcpStream) -> (u8, Vec<u8>) {
 }
 
 /// A chat member in the lobby.
-fn person(demo: &Demo, nick: &str) -> TcpStream {
+fn chat_member(demo: &Demo, nick: &str) -> TcpStream {
     let (mut socket, status) = upgrade(demo, "");
     assert_eq!(status, 101);
     let mut head = Vec::new();
@@ -176,7 +176,7 @@ fn person(demo: &Demo, nick: &str) -> TcpStream {
 }
 
 /// Sends `text` and waits until each of `people` has read it. Other messages are skipped.
-fn say(people: &mut [TcpStream], speaker: usize, text: &str) {
+fn send_and_await(people: &mut [TcpStream], speaker: usize, text: &str) {
     send(&mut people[speaker], 0x1, json!({ "say": text }).to_string().as_bytes());
     for listener in people {
         while !String::from_utf8(frame(listener).1).unwrap().contains(text) {}
@@ -186,19 +186,19 @@ fn say(people: &mut [TcpStream], speaker: usize, text: &str) {
 #[test]
 fn a_flood_is_refused_by_reason_while_two_people_go_on_chatting() {
     let demo = Demo::start();
-    let mut people = [person(&demo, "ada"), person(&demo, "bob")];
+    let mut people = [chat_member(&demo, "ada"), chat_member(&demo, "bob")];
     let own_page = format!("Origin: http://{}\r\nSec-Fetch-Site: same-origin\r\n", demo.page);
     let start = Instant::now();
     assert_eq!(status(&post_flood(&demo, &own_page)), 202);
     assert_eq!(status(&post_flood(&demo, &own_page)), 409, "one at a time");
-    let mut said = 0;
+    let mut lines_sent = 0;
     while numbers(&demo)["flood"]["left_ms"] != 0 {
         assert!(start.elapsed() < Duration::from_secs(20), "it is bounded in time");
-        say(&mut people, said % 2, &format!("line {said}"));
-        said += 1;
+        send_and_await(&mut people, lines_sent % 2, &format!("line {lines_sent}"));
+        lines_sent += 1;
         thread::sleep(Duration::from_millis(600));
     }
-    assert!(said >= 10, "{said}");
+    assert!(lines_sent >= 10, "{lines_sent}");
     eventually("the flood's places are free", || {
         numbers(&demo)["connections"]["open"] == 2
     });
@@ -318,14 +318,14 @@ fn differences_from_the_admin_server(demo: &Demo) -> Vec<String> {
     let zone = &stats["zones"]["default"];
     let mut rejected = stats["rejected"].clone();
     rejected.as_object_mut().unwrap().retain(|_, count| *count != 0);
-    for (shown, said) in [
+    for (shown, expected) in [
         (&now["limit_hits"], &zone["limit_hits"]),
         (&now["ghosts"], &zone["ghosts"]),
         (&now["heartbeats"], &zone["suspected_heartbeats"]),
         (&now["reasons"], &rejected),
     ] {
-        if shown != said {
-            differences.push(format!("{said}: {shown}"));
+        if shown != expected {
+            differences.push(format!("{expected}: {shown}"));
         }
     }
     differences
@@ -334,7 +334,7 @@ fn differences_from_the_admin_server(demo: &Demo) -> Vec<String> {
 #[test]
 fn a_person_who_types_too_fast_gets_a_notice_and_may_come_back() {
     let demo = Demo::start();
-    let mut hasty = person(&demo, "hasty");
+    let mut hasty = chat_member(&demo, "hasty");
     for n in 0..8 {
         send(&mut hasty, 0x1, json!({ "say": n.to_string() }).to_string().as_bytes());
     }
@@ -347,7 +347,7 @@ fn a_person_who_types_too_fast_gets_a_notice_and_may_come_back() {
     eventually("it is counted", || {
         numbers(&demo)["ended"] == json!({"message_rate": 1})
     });
-    person(&demo, "hasty");
+    chat_member(&demo, "hasty");
 }
 
 #[test]
@@ -356,16 +356,21 @@ fn with_flood_it_floods_once_and_prints_the_result() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut told = Vec::new();
+    let mut printed = Vec::new();
     for line in lines.map_while(Result::ok) {
-        told.push(line);
-        if told.last().unwrap().starts_with("flood over") {
+        printed.push(line);
+        if printed.last().unwrap().starts_with("flood over") {
             break;
         }
     }
     let mut demo = Demo::of(child);
-    assert!(told[0].starts_with("page http://"), "{told:?}");
-    let about = |begin: &str| told.iter().filter(|line| line.starts_with(begin)).collect::<Vec<_>>();
+    assert!(printed[0].starts_with("page http://"), "{printed:?}");
+    let about = |begin: &str| {
+        printed
+            .iter()
+            .filter(|line| line.starts_with(begin))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(about("flood begins").len(), 1);
     assert_eq!(
         about("flood burst"),
@@ -401,7 +406,7 @@ fn only_the_page_itself_may_flood() {
     assert_eq!(
         (&now["admitted"], &now["flood"]["left_ms"]),
         (&json!(0), &json!(0)),
-        "nobody came"
+        "no visitor came"
     );
 }
 
@@ -421,10 +426,10 @@ fn a_written_address_must_be_free() {
     for flag in ["--page", "--listen"] {
         let output = command(&[flag, &address]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
-        let said = String::from_utf8(output.stderr).unwrap();
+        let output_text = String::from_utf8(output.stderr).unwrap();
         assert!(
-            said.contains(&format!("{flag} {address}")) && said.contains("in use"),
-            "{said}"
+            output_text.contains(&format!("{flag} {address}")) && output_text.contains("in use"),
+            "{output_text}"
         );
     }
 }
