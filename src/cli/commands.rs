@@ -75,6 +75,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use clap::CommandFactory;
+    use toml::de::DeTable;
 
     use super::*;
 
@@ -97,9 +98,16 @@ mod tests {
 
     #[test]
     fn every_feature_of_the_manifest_is_in_the_version() {
-        let manifest: toml::Table = include_str!("../../Cargo.toml").parse().expect("a manifest");
-        let features = manifest["features"].as_table().expect("a table").keys();
-        let features: BTreeSet<_> = features.map(String::as_str).filter(|name| *name != "default").collect();
+        let manifest = DeTable::parse(include_str!("../../Cargo.toml")).expect("a manifest");
+        let features = manifest.get_ref()["features"]
+            .get_ref()
+            .as_table()
+            .expect("a table")
+            .keys();
+        let features: BTreeSet<_> = features
+            .map(|name| &**name.get_ref())
+            .filter(|name| *name != "default")
+            .collect();
         assert_eq!(features, FEATURES.iter().map(|(name, _)| *name).collect());
     }
 }
