@@ -291,7 +291,7 @@ pub fn stamp(time: SystemTime) -> String {
 }
 
 const READINGS: usize = 20;
-/// The line that gives this gauge its type; it is removed. `promtool check metrics` takes a gauge with the label `le` for a
-/// broken histogram, but does not complain about a metric without a type. The series stay the same, and so do queries on
+/// A line that is removed from the text. `promtool check metrics` takes a gauge with the label `le` for a broken histogram.
+/// Without this line, the metric has no type, and promtool does not complain. The series stay the same, and so do queries on
 /// them.
 const TYPED: &str = "# TYPE wsguard_clients_by_connections gauge\n";

@@ -89,7 +89,8 @@ fn said(name: &str) -> String {
     format!("SIG{name} is ignored{why}; HUP reloads, TERM, INT and QUIT stop wsguard")
 }
 
-/// All signals that end a process by default, except those that report a fault in it and those that can't be caught.
+/// The signals that end a process by default. Not listed are signals that report a fault in the process, and signals that
+/// can't be caught.
 const SENT: &[(&str, i32)] = &[
     ("USR1", libc::SIGUSR1),
     ("USR2", libc::SIGUSR2),

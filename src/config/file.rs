@@ -78,20 +78,20 @@ impl Reader {
 /// Whether the file may be a pipe. A pipe can be read once: by `check`, not by a guard that reloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pipes {
-    /// Only regular files.
+    /// Only regular files are read.
     Refused,
-    /// Pipes too, and "-" is standard input.
+    /// Pipes are read too, and "-" is standard input.
     Allowed,
 }
 
 /// Why a file was not read.
 #[derive(Debug)]
 pub enum ReadError {
-    /// It can't be opened or read.
+    /// The file can't be opened or read.
     Io(io::Error),
-    /// It is not a regular file, but this kind of file.
+    /// The file is not a regular file, but of this kind.
     NotRegular(&'static str),
-    /// It is larger than 1 MiB.
+    /// The file is larger than 1 MiB.
     TooLarge,
     /// Reading took longer than this.
     Timeout(Duration),

@@ -101,7 +101,7 @@ pub struct IdentityPolicy {
 /// `[upstream.*]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamPolicy {
-    /// Its servers, and how one of them is chosen.
+    /// The upstream's servers, and how one of them is chosen.
     pub rules: UpstreamRules,
     /// How bytes are moved.
     pub relay: RelayMode,
@@ -179,12 +179,12 @@ pub struct AdminPolicy {
 /// `admin.clients`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ShowClients {
-    /// In full.
+    /// Addresses are shown in full.
     #[default]
     Show,
-    /// Cut to /24 or /48.
+    /// Addresses are cut to /24 or /48.
     Prefix,
-    /// Left out.
+    /// Addresses are left out.
     Hide,
 }
 

@@ -14,7 +14,7 @@ pub enum ShareError {
     /// The socket could not be duplicated.
     #[error("the socket {socket} from systemd can't be shared by the workers: {error}")]
     Duplicate {
-        /// Its name and address.
+        /// The name and the address of the socket.
         socket: String,
         /// The error of the operating system.
         error: io::Error,
@@ -25,9 +25,9 @@ pub enum ShareError {
          {address}; there are {listeners}"
     )]
     Stray {
-        /// Its name and address.
+        /// The name and the address of the socket.
         socket: String,
-        /// Its address.
+        /// The address of the socket.
         address: Bind,
         /// The names of the listeners in the policy.
         listeners: String,
@@ -37,7 +37,7 @@ pub enum ShareError {
     WhichBind {
         /// The listener.
         listener: Arc<str>,
-        /// Its name and address.
+        /// The name and the address of the socket.
         socket: String,
     },
 }

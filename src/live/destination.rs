@@ -11,11 +11,11 @@ use super::zone::Zone;
 /// reload may put another policy with other lists in force at any time.
 #[derive(Debug)]
 pub struct Destination {
-    /// Its route's name.
+    /// The name of the route.
     pub route: Arc<str>,
-    /// Its zone, under the policy that routed it.
+    /// The zone, under the policy that routed the request.
     pub zone: Arc<Zone>,
-    /// Its upstream.
+    /// The upstream.
     pub upstream: Arc<Upstream>,
     /// How connections to that upstream are relayed.
     pub relay: RelayMode,

@@ -32,7 +32,7 @@ pub struct InForce {
     pub zones: Vec<Arc<Zone>>,
     /// The upstreams, in the order of `policy.upstreams`.
     pub upstreams: Vec<Arc<Upstream>>,
-    /// In the order of `policy.routes`.
+    /// The destinations, in the order of `policy.routes`.
     destinations: Vec<Arc<Destination>>,
     /// The listeners, in the order of `policy.listeners`.
     pub listeners: Vec<Arc<Listener>>,

@@ -1,11 +1,11 @@
 //! A value for which a word such as "off" or "auto" may be written instead.
 
-/// The written value of such a key.
+/// What the file says for a key that takes a value or a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Setting<T> {
     /// The key is not written, or its value is a mistake.
     Unwritten,
-    /// The word is written.
+    /// The word is written: "off" or "auto", for example.
     Off,
     /// A value is written.
     Value(T),

@@ -31,7 +31,7 @@ fn by_line(text: &str, first: &Error) -> Vec<Finding> {
             break;
         };
         let Some(span) = error.span() else {
-            // It may be about any line.
+            // The error has no place: it may be about any line.
             found.push(as_parsed(&error));
             break;
         };

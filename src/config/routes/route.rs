@@ -12,9 +12,9 @@ use super::origin::Origin;
 /// `[[route]]` with its names resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its position among the routes.
+    /// The route's position among all routes.
     pub nth: usize,
-    /// Its name.
+    /// The route's name.
     pub name: Arc<str>,
     /// Index into [`crate::config::policy::Policy::zones`].
     pub zone: usize,

@@ -133,7 +133,7 @@ impl Gauges {
 }
 
 impl Gauges {
-    /// All metrics that were set.
+    /// All gauges that have a series.
     pub(crate) fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
