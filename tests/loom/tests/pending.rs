@@ -55,11 +55,11 @@ fn an_end_is_never_missed() {
                 let (rig, waits) = &**shared;
                 if thread == 0 {
                     let seat = waits.lock().expect("no holder has panicked").take().expect("its own");
-                    let wakes = Arc::new(WakeCount::default());
-                    let waker = Waker::from(Arc::clone(&wakes));
+                    let wake_count = Arc::new(WakeCount::default());
+                    let waker = Waker::from(Arc::clone(&wake_count));
                     seat.is_silent();
                     let looked = seat.poll_ended(&mut Context::from_waker(&waker));
-                    return (Some(seat), Some((looked, wakes)));
+                    return (Some(seat), Some((looked, wake_count)));
                 }
                 if by_newcomer {
                     return (rig.enter(1), None);
@@ -69,10 +69,14 @@ fn an_end_is_never_missed() {
             });
             let (seat, looked) = newcomers.swap_remove(0);
             let how = if by_newcomer { Ended::GaveWay } else { Ended::Late };
-            let (looked, wakes) = looked.expect("it has looked");
+            let (looked, wake_count) = looked.expect("it has looked");
             assert_eq!(seat.as_ref().and_then(Pending::ended), Some(how));
-            let times = wakes.0.load(Ordering::Relaxed);
-            assert_eq!(times, u32::from(looked == Poll::Pending), "woken once, or the end seen by its own look");
+            let times = wake_count.0.load(Ordering::Relaxed);
+            assert_eq!(
+                times,
+                u32::from(looked == Poll::Pending),
+                "woken once, or the end seen by its own look"
+            );
             drop((seat, newcomers));
             rig.is_empty(1);
         });

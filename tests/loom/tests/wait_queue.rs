@@ -27,16 +27,20 @@ fn a_turn_is_never_lost() {
                 drop(place);
                 return None;
             }
-            let wakes = Arc::new(WakeCount::default());
-            let waker = Waker::from(Arc::clone(&wakes));
+            let wake_count = Arc::new(WakeCount::default());
+            let waker = Waker::from(Arc::clone(&wake_count));
             let place = place.expect("its own");
             let looked = place.poll_first(&mut Context::from_waker(&waker));
-            Some((place, looked, wakes))
+            Some((place, looked, wake_count))
         });
-        let (place, looked, wakes) = left.swap_remove(2).expect("it has looked");
-        let times = wakes.0.load(Ordering::Relaxed);
-        assert_eq!(times, u32::from(looked == Poll::Pending), "woken once, or first by its own look");
-        let waker = Waker::from(wakes);
+        let (place, looked, wake_count) = left.swap_remove(2).expect("it has looked");
+        let times = wake_count.0.load(Ordering::Relaxed);
+        assert_eq!(
+            times,
+            u32::from(looked == Poll::Pending),
+            "woken once, or first by its own look"
+        );
+        let waker = Waker::from(wake_count);
         assert_eq!(place.poll_first(&mut Context::from_waker(&waker)), Poll::Ready(()));
         drop(place);
         assert!(shared.0.is_empty(price()));
