@@ -93,7 +93,7 @@ impl Bulk {
         for lane in self.lanes {
             reset(lane.stream);
         }
-        // The other side has to see the reset before it is at rest.
+        // The proxy has to handle these resets before its CPU time is read.
         std::thread::sleep(Duration::from_millis(10));
         Ok(moved)
     }

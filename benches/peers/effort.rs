@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
     pub rounds: usize,
-    /// The rounds of figures that hardly differ between rounds: memory.
+    /// The rounds for memory, whose figures hardly differ from round to round.
     pub steady_rounds: usize,
     /// The length of one measurement.
     pub lasts: Duration,

@@ -1,4 +1,4 @@
-//! A server behind the guard. It is a child process, so that it can be killed and stopped like any other.
+//! A server behind the guard. It is a child process, so that it can be killed and stopped as a whole.
 
 use std::io;
 use std::net::SocketAddr;

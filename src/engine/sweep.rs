@@ -67,7 +67,8 @@ pub(crate) async fn sweep(cx: Arc<Context>, last: Arc<LastSweep>) {
 pub(crate) async fn expire(cx: Arc<Context>) {
     loop {
         let in_force = cx.live.in_force();
-        // Reading the clock at regular times shows it that the process is running.
+        // The clock has to be read at regular times: otherwise it takes the time between two readings for a pause of
+        // the process.
         let now = in_force.process.clock.now();
         let next = survive(|| expire_due(&in_force, now)).unwrap_or(now + EVERY);
         let next = in_force.process.clock.monotonic(next);

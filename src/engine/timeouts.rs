@@ -181,7 +181,7 @@ impl ConnTimers {
         let Some(ping) = liveness.ping else {
             return Suspicion::AliveFor(Duration::MAX);
         };
-        // A client that is not read can't be heard.
+        // wsguard can't notice activity of a client that it does not read.
         if is_unread || activity != self.activity {
             return Suspicion::AliveFor(ping);
         }
@@ -217,7 +217,7 @@ impl ConnTimers {
         actions: &mut Actions,
         now: Tick,
     ) -> Option<CloseReason> {
-        // A client that is not read can't be heard.
+        // wsguard can't notice activity of a client that it does not read.
         if seen.activity != self.activity || seen.is_client_unread {
             (self.activity, self.active_at, self.ping) = (seen.activity, now, PingState::None);
         }

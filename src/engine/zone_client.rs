@@ -13,7 +13,7 @@ impl ZoneClient {
 
     /// Its shard, out of this many.
     pub(super) fn shard(self, shards: usize) -> usize {
-        // The remainder is less than `shards`.
+        // The conversion can't fail: the remainder is less than `shards`.
         usize::try_from(self.0 % shards as u64).unwrap_or_default()
     }
 }

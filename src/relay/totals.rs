@@ -19,7 +19,7 @@ pub struct Totals {
     pub limit_hits: u32,
     /// The last limit that was hit.
     pub last_limit: Option<MessageLimit>,
-    /// Messages from the client that looked like heartbeats, where its messages are policed.
+    /// Messages from the client that looked like heartbeats. They are counted only if its messages are policed.
     pub heartbeats: u32,
     /// Why it was closed.
     pub reason: CloseReason,

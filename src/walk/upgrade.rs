@@ -45,7 +45,7 @@ enum Answer {
         size: usize,
         extensions: Extensions,
     },
-    /// Something else, which the client gets. Its body is not read yet.
+    /// Another reply, which is passed on to the client. Its body is not read yet.
     Other(Other),
 }
 

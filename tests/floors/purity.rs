@@ -48,8 +48,8 @@ fn what_is_said_to_be_pure_is_pure() {
     }
 }
 
-/// The numbers of that source can't be guessed, and a test can set its seed. A hasher of the standard library promises
-/// neither.
+/// All random numbers come from `net::random`: they can't be guessed, and a test can set the seed. A hasher of the
+/// standard library promises neither.
 #[test]
 fn random_numbers_come_from_one_source() {
     let hasher_as_source = ["RandomState", ":", ":", "new", "(", ")", ".", "hash_one"];

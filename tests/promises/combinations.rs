@@ -293,8 +293,8 @@ impl<'t> Side<'t> {
     }
 }
 
-/// Reads the metrics again and again until each connection has its line in the log. Returns these lines, without those
-/// that are far too late.
+/// Reads the metrics again and again until each connection has its line in the log, or until it is far too late.
+/// Returns the lines, and `None` for each connection without one.
 fn watch(rig: &Rig, backend: &Backend, cases: &[Case]) -> Vec<Option<Value>> {
     let begin = Instant::now();
     loop {

@@ -106,7 +106,7 @@ fn a_large_frame_that_is_paced_arrives_whole() {
             assert_eq!(socket.read_frame(), (0x81, b"behind".to_vec()));
         });
         assert!(backend.visit(0).tail_of(sent.len()) == sent, "{relay}");
-        // This is 700 000 bytes less the burst of 102 400, at 512 000 a second.
+        // The burst of 102 400 bytes passes at once, and the rest of the 700 000 at 512 000 a second.
         assert!(begin.elapsed() >= Duration::from_millis(1160), "{:?}", begin.elapsed());
         drop((socket, writer));
         rig.quiet();

@@ -358,7 +358,7 @@ fn many_silent_sockets_do_not_delay_an_honest_client() {
 /// Thousands of sockets wait, then all begin a request at once, then all complete it. None is forgotten, and a client
 /// that comes in the meantime need not wait for them.
 #[test]
-fn thousands_of_pending_sockets_delay_nobody_and_each_is_served_in_the_end() {
+fn thousands_of_pending_sockets_delay_no_other_client_and_each_is_served_in_the_end() {
     raise_descriptors();
     let backend = Backend::listening();
     let rig = Rig::before(&backend)

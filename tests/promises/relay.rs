@@ -245,7 +245,7 @@ fn an_end_of_the_server_with_unread_bytes_loses_none_of_its_own() {
 
 /// Neither side is read any more, so reading can't find an end.
 #[test]
-fn a_reset_is_noticed_even_behind_bytes_that_nobody_reads() {
+fn a_reset_is_noticed_even_behind_unread_bytes() {
     let gate = Gate::default();
     let door = gate.clone();
     let backend = Backend::start(move |guest| {

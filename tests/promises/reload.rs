@@ -635,7 +635,7 @@ fn a_silent_socket_that_was_queued_on_a_listener_that_goes_is_ended_in_time() {
 /// Every client that connects is answered, unless the kernel has refused it before. A removed listener never resets a
 /// connection that it has accepted.
 #[test]
-fn during_a_storm_of_connects_a_removed_listener_closes_at_once_and_resets_nobody() {
+fn during_a_storm_of_connects_a_removed_listener_closes_at_once_and_resets_no_client() {
     let backend = Backend::listening();
     let without = unwatched(&backend, "");
     let with =
@@ -924,7 +924,8 @@ fn a_mere_modification_does_nothing() {
     let mut file = fs::OpenOptions::new().write(true).open(rig.file()).unwrap();
     file.write_all(text.as_bytes()).unwrap();
     file.set_len(text.len() as u64).unwrap();
-    // This is four times as long as two equal reads take, and longer than the time between two looks.
+    // The guard trusts a file after two equal reads. This is four times as long as these take, and longer than the time
+    // between two looks at the file.
     thread::sleep(Duration::from_secs(5));
     assert_eq!(rig.attempts(), 0);
     assert_eq!(refusal(&rig, ip(1)), 429);

@@ -323,7 +323,7 @@ fn read_in_pieces(stream: &mut impl Read, expected: &[u8], seed: u64) {
         stream.read_exact(&mut came).unwrap();
         assert!(came == now, "within {} bytes, {} before the end", now.len(), rest.len());
         rest = later;
-        // Sometimes the pause is longer than a pipe is lent to a sink that takes nothing.
+        // Sometimes the pause is longer than the guard leaves a pipe to a sink that takes nothing.
         let pause = if dice.one_in(32) { 1500 } else { dice.next() % 4 };
         thread::sleep(Duration::from_millis(pause));
     }

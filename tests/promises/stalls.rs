@@ -112,7 +112,7 @@ fn a_dial_without_descriptors_is_refused_as_process_full_and_blames_no_server() 
 }
 
 #[test]
-fn a_log_that_nobody_reads_costs_lines_and_nothing_else() {
+fn a_log_without_a_reader_costs_lines_and_nothing_else() {
     let backend = Backend::echo();
     let mut rigs = [Rig::start(&backend, UNLIMITED), Rig::start(&backend, UNLIMITED)];
     rigs[1].stop_reading();
@@ -183,7 +183,7 @@ fn without_a_reader_of_standard_error_it_serves_and_stops_as_usual() {
 }
 
 #[test]
-fn admin_clients_that_never_finish_disturb_nobody_and_are_closed_in_time() {
+fn admin_clients_that_never_finish_disturb_no_other_client_and_are_closed_in_time() {
     let backend = Backend::echo();
     let rigs = [Rig::start(&backend, UNLIMITED), Rig::start(&backend, UNLIMITED)];
     let admin = rigs[1].admin();

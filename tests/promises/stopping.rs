@@ -397,8 +397,8 @@ fn refuses(rig: &Rig) {
 /// The status code of a process that is about to end.
 const CLOSED: [u8; 2] = 1012_u16.to_be_bytes();
 
-/// Which of these were closed with 1012, by look, and the time of each look after `start`. Connections that one look
-/// finds have no known order, but those found by an earlier look were closed earlier.
+/// Which of these connections were closed with 1012: for each look, the time after `start` and the connections that it
+/// found closed. Within one look the order is not known, but a connection found by an earlier look was closed earlier.
 fn closed_by_look(open: Vec<Socket>, start: Instant) -> Vec<(Duration, Vec<usize>)> {
     let mut open: Vec<(usize, Socket)> = open.into_iter().enumerate().collect();
     let mut looks = Vec::new();

@@ -302,7 +302,7 @@ fn the_servers_own_426_says_what_to_upgrade_to() {
         assert_eq!(answer.end, End::Fin);
         rig.quiet();
     }
-    // What another refusal says about the server's connection does not concern the client.
+    // Another refusal may describe the server's connection. That does not concern the client.
     let (_rig, answer) = reply(
         b"HTTP/1.1 401 Who\r\nUpgrade: h2c\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n",
         Ends::Never,

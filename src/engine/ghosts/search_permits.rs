@@ -62,8 +62,8 @@ impl SearchPermits {
         })
     }
 
-    /// Notes that another connection of a client opens `now`. A pause after a search that found nothing does not apply
-    /// to it.
+    /// Notes that another connection of a client opens `now`. A longer pause, which was set because the client's older
+    /// connections can't be dead yet, is shortened to a second.
     pub fn opened(&self, client: ZoneClient, now: Instant) {
         if let Some(Search::NotBefore(at)) = self.shard(client).lock().get_mut(&client) {
             *at = (*at).min(now + AGAIN);
@@ -87,7 +87,7 @@ impl SearchPermit {
         self.client
     }
 
-    /// The search is still under way `now`: the next one may begin a second after that at the earliest.
+    /// Notes that the search is still under way `now`: the next one may begin a second after that at the earliest.
     pub fn renew(&mut self, now: Instant) {
         self.again_at = now + AGAIN;
     }

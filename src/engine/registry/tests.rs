@@ -229,7 +229,7 @@ fn memory_follows_the_number_of_connections_up_and_down() {
         open.push(fixture.open(1, 0));
         assert!(fixture.room() <= most(nth + 1), "{} for {nth}", fixture.room());
     }
-    // The last of many stay, the first, and some of all.
+    // Only the last of many connections stay, then only the first, then a few from everywhere, then none.
     for keep in [
         |nth: usize| nth >= 1000,
         |nth| nth < 3000,

@@ -448,7 +448,7 @@ fn a_client_that_can_not_be_heard_is_not_suspected() {
 }
 
 #[test]
-fn where_no_pings_are_sent_nobody_is_suspected() {
+fn no_client_is_suspected_where_no_pings_are_sent() {
     let mut conn = Conn::new(NO_TIMEOUTS, NO_PINGS);
     conn.is_left_alone_until(600_000);
     assert_eq!(conn.suspicion(), Suspicion::AliveFor(Duration::MAX));

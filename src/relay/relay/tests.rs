@@ -214,7 +214,7 @@ async fn what_a_dead_client_sent_has_150_ms_to_be_taken() {
 }
 
 #[tokio::test]
-async fn a_close_handshake_that_nobody_answers_closes_after_half_a_second() {
+async fn a_close_handshake_without_an_answer_closes_after_half_a_second() {
     let mut rig = Rig::new(&MessageRules::OFF);
     rig.handle.send(Command::Close(CloseReason::Idle));
     let reason = rig.closes_after(Duration::from_millis(500)).await;
@@ -274,7 +274,7 @@ async fn a_cut_ends_it_within_a_frame_and_without_a_close_frame() {
 }
 
 #[tokio::test]
-async fn a_delayed_message_passes_when_its_token_is_there_and_the_client_is_told_once() {
+async fn a_delayed_message_passes_when_its_token_is_there_and_the_client_gets_one_notice() {
     let mut rig = Rig::new(&one_a_second(OnExceed::Delay));
     rig.client.write_all(&text(b"x").repeat(3)).unwrap();
     assert_eq!(rig.settle().await, None);

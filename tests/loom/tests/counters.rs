@@ -258,7 +258,7 @@ mod admission {
         });
     }
 
-    /// Newcomers evict idle clients beyond the table's size: exactly as many as are too many, in any race.
+    /// Newcomers evict idle clients beyond the table's size, and in no race do they evict too many or too few.
     #[test]
     fn the_table_counts_its_clients_exactly() {
         model(Some(2), || {

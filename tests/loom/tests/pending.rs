@@ -27,9 +27,9 @@ fn a_key_never_has_more_seats_than_it_may() {
     }
 }
 
-/// As many seats are ended as are too many, and never the last one to come.
+/// Each newcomer to the full room ends one seat. The last one to come never loses its seat.
 #[test]
-fn whoever_finds_the_room_full_has_one_give_way() {
+fn a_newcomer_to_a_full_room_makes_one_seat_give_way() {
     for threads in [2, 3] {
         model(Some(3), move || {
             let rig = Rig::of(1, None);

@@ -777,7 +777,7 @@ proptest! {
     }
 }
 
-/// The other connections of the worker wait while one turn lasts.
+/// While a turn lasts, the other connections of the worker wait. So a turn must not be long.
 #[test]
 fn a_turn_ends_after_so_many_frames_however_small_they_are() {
     let rules = MessageRules {
@@ -799,7 +799,7 @@ fn a_turn_ends_after_so_many_frames_however_small_they_are() {
 }
 
 #[test]
-fn nobody_overtakes_those_that_wait_in_line_for_a_shared_bucket() {
+fn no_message_overtakes_the_queue_for_a_shared_bucket() {
     let shares = Arc::<Shares>::default();
     let rules = MessageRules {
         out_per_ip_rate: Some(a_second(1, 1)),
