@@ -18,7 +18,11 @@ fuzz_target!(|data: &[u8]| {
     let mut dice = Dice::of(data);
     for caps in [USUAL, narrow(&mut dice)] {
         let whole = HeadScan::default().parse(data, caps);
-        assert_eq!(in_pieces(data, caps), whole, "the outcome depends on how it was split: {caps:?}");
+        assert_eq!(
+            in_pieces(data, caps),
+            whole,
+            "the outcome depends on how it was split: {caps:?}"
+        );
         if let Ok(Step::Done { value: head, used }) = whole.clone() {
             assert!(used <= data.len() && used <= caps.max_size && head.headers.len() <= caps.max_headers);
             // Bytes behind the head have no influence, and no shorter head is complete.
@@ -111,7 +115,11 @@ fn composes(head: &Head<'_>, upgrade: Option<Upgrade<'_>>) {
         assert_eq!((composed.method, composed.target), (head.method, &*origin_form));
         assert_eq!((composed.authority, composed.path()), (head.authority, head.path()));
         assert_eq!((composed.version, composed.absolute_form), (Version::Http11, false));
-        assert_eq!(others(&composed), others(head), "headers that do not name the client pass unchanged");
+        assert_eq!(
+            others(&composed),
+            others(head),
+            "headers that do not name the client pass unchanged"
+        );
         if let Some(upgrade) = upgrade {
             assert_eq!(check_upgrade(&composed), Ok(upgrade));
         }

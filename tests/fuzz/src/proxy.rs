@@ -18,7 +18,11 @@ fuzz_target!(|data: &[u8]| {
     let dripped = ends
         .map(|end| parse_proxy(&data[..end]))
         .find(|read| *read != Ok(Step::More));
-    assert_eq!(dripped.unwrap_or(Ok(Step::More)), whole, "the outcome depends on how it was split");
+    assert_eq!(
+        dripped.unwrap_or(Ok(Step::More)),
+        whole,
+        "the outcome depends on how it was split"
+    );
     match (announces(data), whole) {
         (Announces::No, Err(ProxyFault::Missing)) | (Announces::Maybe, Ok(Step::More)) => {}
         (Announces::Yes, read) => assert_ne!(read, Err(ProxyFault::Missing)),

@@ -109,8 +109,16 @@ fn bodies(data: &[u8]) {
 /// Checks that a body reads alike in one piece, in many, and byte by byte.
 fn read_alike(body: &BodyRead, data: &[u8], max: usize) {
     let whole = read(body, [data], max);
-    assert_eq!(read(body, pieces(data), max), whole, "the outcome depends on how it was split");
-    assert_eq!(read(body, data.chunks(1), max), whole, "the outcome depends on how it was split");
+    assert_eq!(
+        read(body, pieces(data), max),
+        whole,
+        "the outcome depends on how it was split"
+    );
+    assert_eq!(
+        read(body, data.chunks(1), max),
+        whole,
+        "the outcome depends on how it was split"
+    );
     if let Ok((text, state, is_whole)) = whole {
         assert!(text.len() <= max);
         assert!(state == BodyState::Done || text.len() < max);
