@@ -13,7 +13,7 @@ CALLS_AN_ECHO = 6
 ECHOES = 40
 CONNECTIONS = 4000
 BYTES_A_CONNECTION = 2048
-BYTES_AT_REST = 1024
+BYTES_AT_REST = 768
 # A wait of the worker's that ended without an event.
 TIMER = "a timer"
 
