@@ -70,6 +70,7 @@ pub(crate) struct Row {
 
 impl ConnId {
     pub(super) const MIN: Self = Self(0);
+    pub(super) const MAX: Self = Self(u64::MAX);
 
     /// The id of the `nth` connection of a worker, counted from 0. Ids of different workers differ without any
     /// coordination.
