@@ -168,7 +168,7 @@ impl PendingRoom {
         u64::from(self.taken()) * 2 >= self.rules.max.load(Ordering::Relaxed)
     }
 
-    /// Counts a new seat, which has been added, and ends the seat that gives way to it, if the room is full.
+    /// Counts a new seat, which the caller has already added. If the room is full, a seat gives way and is ended.
     fn make_room(&self, now: u64) {
         let max = self.rules.max.load(Ordering::Relaxed).max(1);
         let counted = |waiting: u64| (waiting.cast_signed() < max.cast_signed()).then(|| waiting.wrapping_add(1));

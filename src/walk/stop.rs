@@ -20,7 +20,7 @@ pub struct Offer {
     pub key: Vec<u8>,
     /// The first offered subprotocol.
     pub protocol: Option<Vec<u8>>,
-    /// It is a Socket.IO client's.
+    /// Whether the upgrade is a Socket.IO client's.
     pub is_engine_io: bool,
 }
 

@@ -56,8 +56,8 @@ impl Flow {
         (flow, passed)
     }
 
-    /// How many of `bytes` the sink's socket has taken, where `bytes` is the number of bytes that have passed. The
-    /// result may be too low by the bytes that were buffered before the tunnel opened.
+    /// How many bytes the sink's socket has taken, if `bytes` have passed. The result may be too low by the bytes that
+    /// were buffered before the tunnel opened.
     pub(in crate::relay) fn written_of(&self, bytes: u64) -> u64 {
         bytes.saturating_sub(self.outlet.buffered() as u64)
     }

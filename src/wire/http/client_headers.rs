@@ -66,7 +66,8 @@ const fn letter(byte: u8) -> usize {
     (byte & 0x1f) as usize
 }
 
-/// `lengths` with those of `names` added, under their first letter or their last.
+/// `lengths`, with the length of each of `names` added: under the first letter of the name if `by_first`, otherwise
+/// under its last.
 const fn lengths_of(names: &[&str], mut lengths: Lengths, by_first: bool) -> Lengths {
     let mut nth = 0;
     while nth < names.len() {

@@ -30,7 +30,7 @@ pub struct FrameScanner {
     /// The first byte of the last data frame.
     data: u8,
     saw_close: bool,
-    /// Frames are checked against RFC 6455, with these extensions.
+    /// `Some` if frames are checked against RFC 6455: the extensions that the connection agreed on.
     strict: Option<Extensions>,
 }
 
