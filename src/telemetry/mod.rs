@@ -2,7 +2,7 @@
 
 pub mod advice;
 pub mod class;
-pub mod connection_facts;
+pub mod connection_line;
 pub mod log;
 pub mod metrics;
 pub mod panics;

@@ -12,7 +12,7 @@ use crate::reason::reject::RejectReason;
 use crate::wire::http::head::HeadCaps;
 use crate::wire::proxy::Source;
 
-use crate::telemetry::connection_facts::Exceeded;
+use crate::telemetry::connection_line::Exceeded;
 use crate::walk::identify::Hop;
 use crate::walk::preread::Preread;
 use crate::walk::stop::Stop;

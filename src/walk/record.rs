@@ -22,7 +22,7 @@ use crate::relay::counters::MessageLimit;
 use crate::relay::totals::Totals;
 use crate::telemetry::advice::{Forwarded, Hint, Identified};
 use crate::telemetry::class::Class;
-use crate::telemetry::connection_facts::{ConnectionFacts, Exceeded, RequestTarget};
+use crate::telemetry::connection_line::{ConnectionFacts, Exceeded, RequestTarget};
 use crate::telemetry::log::Line;
 use crate::telemetry::metrics::seconds;
 use crate::upstream::server::Server;

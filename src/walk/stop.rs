@@ -9,7 +9,7 @@ use crate::wire::http::head::Head;
 
 use crate::live::destination::Destination;
 use crate::reason::reject::RejectReason;
-use crate::telemetry::connection_facts::{Exceeded, RequestTarget};
+use crate::telemetry::connection_line::{Exceeded, RequestTarget};
 use crate::telemetry::log::escaped;
 use crate::walk::identify::Client;
 

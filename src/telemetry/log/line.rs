@@ -1,4 +1,4 @@
-//! The fields of a line.
+//! The fields that any log line can have, in their order. A connection's line is made in `connection_line.rs`.
 
 use std::sync::Arc;
 

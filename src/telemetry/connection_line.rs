@@ -1,4 +1,4 @@
-//! The facts about a connection. Its counters and its log line are made from them.
+//! The log line of a connection, and the facts that the line and the counters are made from.
 
 use std::net::IpAddr;
 use std::sync::Arc;
