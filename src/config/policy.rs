@@ -7,7 +7,7 @@ use crate::limit::key::{Prefixes, TranslationPrefixes};
 use crate::limit::network::{NetworkMap, NetworkSet};
 use crate::limit::rules::{ClientRules, Rate, ZoneRules};
 use crate::net::address::Bind;
-use crate::relay::mode::RelayMode;
+use crate::relay::rules::RelayMode;
 use crate::relay::rules::{MessageRules, Timeouts};
 use crate::upstream::rules::UpstreamRules;
 use crate::wire::hops::ForwardHeader;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::relay::mode::RelayMode;
+use crate::relay::rules::RelayMode;
 use crate::upstream::group::Upstream;
 
 use super::zone::Zone;

@@ -11,9 +11,9 @@ use super::flow::ends::StreamEnd;
 use super::flow::flow::Flow;
 use super::flow::progress::Progress;
 use super::legs::Legs;
-use super::mode::RelayMode;
 use super::params::EarlyBytes;
 use super::police::policer::FramePolicer;
+use super::rules::RelayMode;
 use super::totals::Totals;
 use super::traffic::Traffic;
 

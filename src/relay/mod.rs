@@ -17,7 +17,6 @@ mod flows;
 pub(crate) mod handle;
 mod inject;
 pub mod legs;
-pub mod mode;
 pub mod params;
 mod police;
 #[allow(clippy::module_inception)]

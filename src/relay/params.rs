@@ -8,7 +8,7 @@ use crate::wire::ws::extensions::Extensions;
 use super::conn_limits::ConnLimits;
 use super::counters::RelayCounters;
 use super::handle::ConnHandle;
-use super::mode::RelayMode;
+use super::rules::RelayMode;
 
 /// The bytes that were read from both legs before the tunnel opened.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! The timeouts of an open connection and the limits on its messages, as configured. `None` is "off" throughout.
+//! What the configuration says about an open connection: how it is relayed, its timeouts and the limits on its messages.
+//! `None` is "off" throughout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,4 +98,15 @@ impl MessageRules {
         replace_ghosts: true,
         first_message: None,
     };
+}
+
+/// How bytes get from one leg to the other: the `relay` setting of an upstream. `flow/splice.rs` decides which frames are
+/// spliced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RelayMode {
+    /// The payload of large frames is spliced through a pipe, without a copy into this process; everything else is copied.
+    #[default]
+    Auto,
+    /// Everything is copied.
+    Copy,
 }

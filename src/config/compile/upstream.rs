@@ -8,7 +8,7 @@ use crate::config::findings::{Finding, Findings};
 use crate::config::notation::addresses;
 use crate::config::policy::UpstreamPolicy;
 use crate::net::address::Target;
-use crate::relay::mode::RelayMode;
+use crate::relay::rules::RelayMode;
 use crate::upstream::rules::{Balance, UpstreamRules};
 
 use super::names;

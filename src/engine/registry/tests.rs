@@ -11,9 +11,9 @@ use crate::limit::key::Prefixes;
 use crate::live::capacity::Capacity;
 use crate::live::in_force::InForce;
 use crate::live::process::ProcessState;
-use crate::relay::mode::RelayMode;
 use crate::relay::params::{EarlyBytes, RelayParams};
 use crate::relay::relay::Relay;
+use crate::relay::rules::RelayMode;
 use crate::telemetry::log::Log;
 
 /// A registry under a false clock, which a sweep moves on by a quarter of a second.

@@ -6,8 +6,8 @@ use crate::net::transport::Transport;
 use crate::wire::ws::scanner::FrameScanner;
 
 use super::super::env::RelayEnv;
-use super::super::mode::RelayMode;
 use super::super::police::policer::FramePolicer;
+use super::super::rules::RelayMode;
 use super::buffer::with_buffer;
 use super::ends::FlowEnds;
 use super::gate::{Gate, Policed};

@@ -8,7 +8,7 @@ use crate::net::transport::{Transport, is_transient};
 use crate::wire::ws::header::LONGEST_HEADER;
 use crate::wire::ws::scanner::FrameScanner;
 
-use super::super::mode::RelayMode;
+use super::super::rules::RelayMode;
 use super::buffer::BUFFER_SIZE;
 
 /// Decides which bytes are spliced, and remembers the header that it has peeked at.

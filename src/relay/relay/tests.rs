@@ -9,7 +9,7 @@ use crate::limit::rules::Rate;
 use crate::net::clock::Clock;
 use crate::net::random::Random;
 use crate::relay::conn_limits::ConnLimits;
-use crate::relay::mode::RelayMode;
+use crate::relay::rules::RelayMode;
 use crate::relay::rules::{MessageRules, OnExceed, Timeouts};
 use crate::wire::ws::extensions::Extensions;
 use crate::wire::ws::frame::{close_frame, server_frame};
