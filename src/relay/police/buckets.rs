@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::limit::bucket::{Bucket, ByteMeter, Charge, Moment, SharedBucket};
 use crate::limit::shares::charge_both;
 use crate::limit::wait_queue::WaitQueue;
-use crate::wire::ws::header::{FrameHeader, FrameKind, Sender};
+use crate::wire::ws::header::{FrameHeader, Sender};
 
 use super::super::conn_limits::DirectionLimits;
 use super::super::counters::MessageLimit;
@@ -136,7 +136,7 @@ impl RateBuckets {
         now: Moment,
     ) -> Result<bool, (MessageLimit, Duration)> {
         let limits = self.limits(env);
-        let for_message = |charge: Option<Charge>| charge.filter(|_| begins_message(header));
+        let for_message = |charge: Option<Charge>| charge.filter(|_| header.kind.begins_message());
         let (rate, shared_rate, bytes_rate) = self.limit_names();
         let defers = self.defers(env);
         self.lacks_shared = false;
@@ -207,11 +207,6 @@ impl RateBuckets {
             ),
         }
     }
-}
-
-/// Whether a data message begins with this frame.
-pub(super) fn begins_message(header: FrameHeader) -> bool {
-    matches!(header.kind, FrameKind::Text | FrameKind::Binary)
 }
 
 fn take_shared(

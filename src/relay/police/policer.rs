@@ -17,7 +17,7 @@ use crate::wire::ws::sequence::MessageSequence;
 
 use super::super::counters::{LimitAction, MessageLimit};
 use super::super::env::RelayEnv;
-use super::buckets::{RateBuckets, begins_message};
+use super::buckets::RateBuckets;
 use super::heartbeat::HeartbeatDetector;
 use super::pong::ExpectedPong;
 use super::verdict::{Remainder, Verdict, Violation};
@@ -254,7 +254,7 @@ impl FramePolicer {
             Err((limit, _)) if self.observes(limit, env) => true,
             Err((limit, wait)) => return FrameVerdict::Reject(Violation::Rate(limit, wait)),
         };
-        if begins_message(header) && self.is_of_client() && env.limits.polices_client() {
+        if header.kind.begins_message() && self.is_of_client() && env.limits.polices_client() {
             let heartbeats = self.heartbeats.get_or_insert_default();
             let suspected = heartbeats.message(header.payload, now);
             env.counters.heartbeats.add(suspected.into());

@@ -140,6 +140,11 @@ impl FrameHeader {
 }
 
 impl FrameKind {
+    /// Whether a data message begins with it, so that a message of several fragments counts once (RFC 6455, 5.4).
+    pub fn begins_message(self) -> bool {
+        matches!(self, Self::Text | Self::Binary)
+    }
+
     /// Whether it may come between the fragments of a message (RFC 6455, 5.5).
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)

@@ -1,5 +1,5 @@
 //! Finds where WebSocket frames begin and end (RFC 6455, 5.2). Only the 2 to 14 header bytes of a frame are looked at;
-//! payload is skipped, and never unmasked or kept.
+//! payload is skipped, and never unmasked or kept. A message counts once, at the header of its first frame.
 
 use super::bits::{BINARY, CLOSE, CONTROL, FIN, LENGTH_16, LENGTH_64, MASKED, OPCODE, PONG, TEXT};
 use super::extensions::Extensions;

@@ -1,4 +1,4 @@
-//! How frames make up messages (RFC 6455, section 5.4).
+//! How frames make up messages: their order and their size (RFC 6455, section 5.4).
 
 use std::num::NonZeroU64;
 

@@ -694,7 +694,7 @@ impl Watch {
                     panic!("half a header passes");
                 };
                 self.frames.iter_mut().for_each(|bucket| bucket.take(1, ms));
-                if begins_message(value) {
+                if value.kind.begins_message() {
                     self.messages.iter_mut().for_each(|bucket| bucket.take(1, ms));
                 }
                 self.scanner.scan(&new[..used]);
