@@ -203,21 +203,28 @@ mod tests {
     }
 
     #[test]
-    fn only_a_dial_that_failed_counts_as_one() {
+    fn each_outcome_is_counted_apart_and_an_attempt_without_one_counts_nothing() {
         let upstream = upstream(Balance::LeastConn, &[1]);
         drop(upstream.attempts(client(0)).next());
-        assert_eq!(upstream.servers()[0].dial_failures(), 0);
-        let lease = upstream.attempts(client(0)).next().unwrap();
-        for outcome in [
+        let outcomes = [
+            Outcome::DialFailed,
             Outcome::TimedOut,
             Outcome::BadReply,
-            Outcome::Answered(500),
+            Outcome::of_status(500),
+            Outcome::of_status(499),
             Outcome::Switched,
-        ] {
-            lease.report(outcome);
+        ];
+        let server = &upstream.servers()[0];
+        let counts = || outcomes.map(|outcome| server.count(outcome));
+        assert_eq!(counts(), [0; 6]);
+        for (nth, outcome) in outcomes.into_iter().enumerate() {
+            upstream.attempts(client(0)).next().unwrap().report(outcome);
+            assert_eq!(
+                counts(),
+                std::array::from_fn(|other| u64::from(other <= nth)),
+                "{outcome:?}"
+            );
         }
-        assert_eq!(upstream.servers()[0].dial_failures(), 0);
-        lease.report(Outcome::DialFailed);
-        assert_eq!(upstream.servers()[0].dial_failures(), 1);
+        assert_eq!(server.dial_failures(), 1);
     }
 }

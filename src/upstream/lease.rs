@@ -21,7 +21,7 @@ impl Lease {
         &self.0
     }
 
-    /// Reports what came of the attempt. Each attempt has one outcome at most.
+    /// Reports what came of the attempt: at most once.
     pub fn report(&self, outcome: Outcome) {
         self.0.record(outcome);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use enum_map::EnumMap;
 
 use super::outcome::Outcome;
 use crate::net::address::Target;
@@ -17,7 +18,7 @@ pub struct Server {
     /// Empty while a name has no address: the server is down then.
     addresses: ArcSwap<Vec<SocketAddr>>,
     pub(super) open: AtomicU32,
-    dial_failures: AtomicU64,
+    outcomes: EnumMap<Outcome, AtomicU64>,
 }
 
 impl Server {
@@ -34,7 +35,7 @@ impl Server {
             label,
             addresses,
             open: AtomicU32::new(0),
-            dial_failures: AtomicU64::new(0),
+            outcomes: EnumMap::default(),
         }
     }
 
@@ -69,13 +70,7 @@ impl Server {
 
     /// Counts what came of an attempt.
     pub(super) fn record(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::DialFailed => {
-                self.dial_failures.fetch_add(1, Relaxed);
-            }
-            // Only failed dials are counted. The difference between these outcomes is for a judge of the server.
-            Outcome::TimedOut | Outcome::BadReply | Outcome::Answered(_) | Outcome::Switched => {}
-        }
+        self.outcomes[outcome].fetch_add(1, Relaxed);
     }
 
     /// Connections that hold a lease on it, including dials under way.
@@ -83,8 +78,13 @@ impl Server {
         self.open.load(Relaxed)
     }
 
+    /// Attempts with this outcome since the start.
+    pub(crate) fn count(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome].load(Relaxed)
+    }
+
     /// Dials that failed since the start.
     pub fn dial_failures(&self) -> u64 {
-        self.dial_failures.load(Relaxed)
+        self.count(Outcome::DialFailed)
     }
 }

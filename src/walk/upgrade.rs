@@ -88,7 +88,7 @@ async fn upgrade_in_time(handshake: &Handshake, dials: &mut Dials<'_>) -> Result
     lease.report(match &answered {
         None => Outcome::TimedOut,
         Some(Err(_)) => Outcome::BadReply,
-        Some(Ok(Answer::Other(other))) => Outcome::Answered(other.status),
+        Some(Ok(Answer::Other(other))) => Outcome::of_status(other.status),
         Some(Ok(Answer::Switched { .. })) => Outcome::Switched,
     });
     match answered {
