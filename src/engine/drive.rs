@@ -106,13 +106,19 @@ fn connect_and_open(
                 let now = Instant::now();
                 let server = Arc::clone(upgraded.lease.server());
                 let (open, handle) = open(&handshake, upgraded, client, record, cx.index(), now);
+                let process = cx.live.process();
+                debug_assert_eq!(
+                    process.key(handshake.client.address),
+                    handshake.client.key,
+                    "the registry and the limits know the client by the same key"
+                );
                 let conn = NewConn {
                     handle,
                     address: handshake.client.address,
                     destination: handshake.destination,
                     server,
                 };
-                let zone_client = cx.registry.insert(conn, cx.index(), now, &cx.live.process().random);
+                let zone_client = cx.registry.insert(conn, cx.index(), now, &process.random);
                 cx.search_permits.opened(zone_client, now);
                 tunnel::spawn(open, &cx);
             }
