@@ -10,13 +10,13 @@
 //! | 11 | `cli/` | one file a command; `probe/` tries a guard from outside | demo admin control engine live telemetry config relay upstream net limit wire |
 //! | 10 | `demo/` | a chat server, its page and a flood | admin control live telemetry config reason net limit wire |
 //! | 9 | `admin/` | the admin server: health checks, the text of `/metrics` and of `/stats` | control live telemetry config relay upstream reason net limit wire |
-//! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors, names | engine walk live telemetry config relay upstream reason net limit |
-//! | 7 | `engine/` | what runs connections: workers, listening sockets, the task of an open connection (`tunnel`, which parks it when idle), parked connections, timeouts, ghosts | walk live telemetry config relay upstream reason net limit |
+//! | 8 | `control/` | operating the process: start, reload, drain, systemd, descriptors (and what is set aside for exempt zones), names | engine walk live telemetry config relay upstream reason net limit |
+//! | 7 | `engine/` | what runs connections: workers, listening sockets, the task of an open connection (`tunnel`, which parks it when idle), parked connections, timeouts, ghosts (`suspects` decides which old connection is dead) | walk live telemetry config relay upstream reason net limit |
 //! | 6 | `walk/` | the life of a connection: preread, identify (which hop is trusted), decide, upgrade (the handshake with a server), refuse (Retry-After), record | live telemetry config relay upstream reason net limit wire |
 //! | 5 | `live/` | what is in force: the policy with its zones, listeners and servers, and what outlives a reload | telemetry config relay upstream reason net limit wire |
-//! | 4 | `telemetry/` | what is counted and logged of each connection: metrics, log lines, samples; advice | config relay upstream reason net limit wire |
+//! | 4 | `telemetry/` | what is counted and logged of each connection: metrics, log lines (`connection_line` makes a connection's), samples; advice | config relay upstream reason net limit wire |
 //! | 3 | `config/` | text to `Policy`; route matching | relay upstream net limit wire |
-//! | 2 | `relay/` | two sockets in, totals out: flow (copy or splice), police (message limits, pongs), close | reason net limit wire |
+//! | 2 | `relay/` | two sockets in, totals out: flow (`splice` decides between copy and splice), police (message limits, pongs), close | reason net limit wire |
 //! | 2 | `upstream/` | the choice among an upstream's servers, and the dial | net limit wire |
 //! | 1 | `net/` | sockets: listen, client io with bytes read ahead, dial, the clock of timeouts, sys (the only unsafe code); random numbers | |
 //! | 1 | `limit/` | who may come in: client key, networks, token bucket, budgets, client table, admission. No I/O, no clock | |

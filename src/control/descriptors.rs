@@ -1,4 +1,4 @@
-//! How many open and pending connections this machine has room for.
+//! How many open and pending connections this machine has room for, and how many are set aside for exempt zones.
 
 use std::fmt;
 use std::sync::Arc;

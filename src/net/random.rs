@@ -19,6 +19,7 @@ pub struct Random {
 
 impl Random {
     /// A source with a key from the operating system. Early at boot this waits until the system has enough entropy.
+    /// Copies of the process's memory, such as clones of a virtual machine that runs, draw the same numbers.
     ///
     /// # Errors
     /// The operating system gives none.
