@@ -268,8 +268,8 @@ pub fn sum(all: &[Arc<RelayCounters>], count: fn(&RelayCounters) -> &Counter) ->
     all.iter().map(|counters| count(counters).value()).sum()
 }
 
-/// Raises a counter to a total that is counted elsewhere. A total never shrinks. So a smaller total belongs to a new part
-/// with the same name, which began at 0.
+/// Raises a counter to a total that is counted elsewhere. A total never shrinks. So a total below the counter is that
+/// of a new zone or server with the same name, which began at 0.
 fn catch_up(counter: &IntCounter, total: u64) {
     if total < counter.get() {
         counter.reset();

@@ -338,8 +338,8 @@ fn puts_in_place(kind: EventKind, path: &Path) -> bool {
 const EVERY: Duration = Duration::from_secs(2);
 /// How many further polls must find the same new view before the file is read. Then no program is writing to it.
 const STILL: u32 = 1;
-/// The same number for a file whose creation was reported but not its close. It is finite, because a file that was
-/// hard-linked to the path is never closed.
+/// [`STILL`] for a file that was reported as created, and not yet as closed by its writer. The wait has to end at some
+/// time, because a file that was hard-linked to the path is never closed.
 const STILL_WRITTEN: u32 = 15;
 /// How long a file system may take to answer.
 const ANSWERS: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ impl ClientIndex {
         self.shard(client).lock().remove(&(client, id));
     }
 
-    /// The ids of the client's connections, in the order in which each worker opened them.
+    /// The ids of the client's connections, sorted. So those of one worker are in the order in which they were opened.
     pub(super) fn of(&self, client: ZoneClient) -> Vec<ConnId> {
         let shard = self.shard(client).lock();
         let of_client = shard.range((client, ConnId::MIN)..=(client, ConnId::MAX));

@@ -285,7 +285,8 @@ impl Record {
         }
     }
 
-    /// The hint for a refusal by client key of a peer that seems to be a proxy, while no proxy is trusted.
+    /// The hint that a proxy is missing from `trusted_proxies`. It is due if no proxy is trusted, the peer seems to be
+    /// one, and the reason of the refusal depends on the client key.
     fn hint(&self, class: Class) -> Option<Hint> {
         let (Class::Rejected(reason), Peer::Client { seems_forwarded, .. }) = (class, self.known.peer) else {
             return None;

@@ -115,7 +115,7 @@ impl RoutePath {
         }
     }
 
-    /// Whether a plain request path can match. Only plain paths lead into exempt zones.
+    /// Whether some plain request path ([`PathReading::plain`]) matches it. Only plain paths lead into exempt zones.
     pub fn is_plain(&self) -> bool {
         PathReading::of(&self.as_written, false).plain
     }

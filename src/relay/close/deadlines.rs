@@ -13,7 +13,7 @@ pub(in crate::relay) enum CloseStage {
     /// The client has ended, and the server may finish. This and the next stage are over `half_close` after the
     /// client's end.
     Finish,
-    /// The server has ended, and the client has `stalled` to take what the server sent.
+    /// The server has ended, and the client has the time of the key `stalled` to take what the server sent.
     Delivery,
     /// The client has taken everything from the server, and has [`ANSWER`] to reply.
     Answer,
