@@ -1,5 +1,5 @@
-//! Counts the sockets of one listener that are not admitted yet, and bounds their number, in all and by client. When the room is full, the
-//! socket that has waited longest gives its seat to the new one.
+//! Counts the sockets of one listener that are not admitted yet, and bounds their number, in all and by client. When the
+//! room is full, the socket that has waited longest gives its seat to the new one.
 
 mod shard;
 

@@ -1,4 +1,5 @@
-//! Decides which frames may pass.
+//! Decides which frames may pass: `policer` gives the verdict (strict frames, the size of messages), `buckets` holds the
+//! rates, `pong` knows the answers to our pings, and `heartbeat` only counts.
 
 mod buckets;
 mod heartbeat;
