@@ -1,5 +1,6 @@
 //! The task of an open connection. When neither side sends for a while, the task parks its connection and ends (`timeouts`
-//! decides when); a new task is started once a side sends again. A task and two registered sockets take a kibibyte, mostly in the runtime.
+//! decides when); a new task is started once a side sends again. A task and two registered sockets take a kibibyte, mostly
+//! in the runtime.
 
 use std::io;
 use std::pin::Pin;
