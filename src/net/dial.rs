@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -61,11 +62,21 @@ pub fn is_out_of_room(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
 }
 
-/// Connects to a Unix socket.
+/// Connects to a Unix socket. While its queue is full this tries again every few milliseconds, as the kernel does not
+/// report when there is a place (`EAGAIN`, unix(7)).
 pub async fn unix(path: &Path) -> io::Result<Dialled> {
-    let stream = UnixStream::connect(path).await?;
-    Ok(Dialled {
-        transport: stream.into(),
-        sent: 0,
-    })
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_FULL).await,
+            connected => {
+                return Ok(Dialled {
+                    transport: connected?.into(),
+                    sent: 0,
+                });
+            }
+        }
+    }
 }
+
+/// The wait for a place in a full queue.
+const QUEUE_FULL: Duration = Duration::from_millis(3);

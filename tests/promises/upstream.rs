@@ -727,6 +727,53 @@ fn a_server_may_be_a_unix_socket() {
     rig.quiet();
 }
 
+/// A Unix socket refuses a connection that its queue has no place for; TCP lets it wait.
+#[test]
+fn the_full_queue_of_a_unix_socket_is_tried_until_it_has_a_place() {
+    use std::io::{Read, Write};
+
+    const CLIENTS: u16 = 20;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("chat.sock");
+    let listener = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    listener.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    listener.listen(5).unwrap();
+    let server = thread::spawn(move || {
+        let serve = |_| {
+            thread::sleep(Duration::from_millis(20));
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
+            let reply = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            stream.write_all(reply.as_bytes()).unwrap();
+            stream
+        };
+        (0..CLIENTS).map(serve).collect::<Vec<_>>()
+    });
+    let rig = Setup::default()
+        .config(&format!("[upstream.chat]\nservers = [\"unix:{}\"]", path.display()))
+        .start();
+    let mut clients: Vec<Socket> = (0..CLIENTS)
+        .map(|n| rig.send_from(nth_ip(n), Request::to("/ws")))
+        .collect();
+    for client in &mut clients {
+        let head = client.read_head();
+        assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&head));
+    }
+    let failures = rig.metrics();
+    let failures = failures.starting_with("wsguard_upstream_dial_failures_total{");
+    assert!(failures.iter().all(|(_, number)| *number == "0"), "{failures:?}");
+    drop((clients, server.join().unwrap()));
+    rig.quiet();
+}
+
 #[test]
 fn a_server_may_have_a_name() {
     let backend = Backend::listening();
