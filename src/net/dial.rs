@@ -62,6 +62,11 @@ pub fn is_out_of_room(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| wants.contains(&errno))
 }
 
+/// Whether a dial failed because no local port is free for this address: the server is not at fault.
+pub fn lacks_local_port(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::ADDRNOTAVAIL)
+}
+
 /// Connects to a Unix socket. While its queue is full this tries again every few milliseconds, as the kernel does not
 /// report when there is a place (`EAGAIN`, unix(7)).
 pub async fn unix(path: &Path) -> io::Result<Dialled> {

@@ -3,6 +3,7 @@
 //! A server that can't be reached was sent nothing, so the next one is tried. What the server answers is not looked at
 //! here: the lease goes to the caller, which reports on it.
 
+use std::fmt;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -61,14 +62,37 @@ pub enum ConnectError {
     #[error("no server is up")]
     NoneUp,
     /// Every server that was dialled failed at once.
-    #[error("no server could be reached")]
-    Unreachable,
+    #[error("{0}")]
+    Unreachable(Causes),
     /// At least one server did not answer in time, and none took the connection.
-    #[error("no server answered in time")]
-    TimedOut,
+    #[error("{0}")]
+    TimedOut(Causes),
+    /// This machine has no local port that is free for any of the servers (`EADDRNOTAVAIL`, connect(2)).
+    #[error("no free local port; more of them: sysctl net.ipv4.ip_local_port_range, or more addresses of the server")]
+    NoLocalPort,
     /// This process or machine has no room for another socket, so no server can be dialled.
     #[error(transparent)]
     OutOfRoom(io::Error),
+}
+
+/// Each server that was dialled, and why it did not take the connection, in the system's words.
+#[derive(Debug, Default)]
+pub struct Causes(Vec<(Arc<str>, String)>);
+
+impl Causes {
+    fn add(&mut self, server: &Server, cause: String) {
+        self.0.push((Arc::clone(server.label()), cause));
+    }
+}
+
+impl fmt::Display for Causes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, (server, cause)) in self.0.iter().enumerate() {
+            let separator = if nth > 0 { "; " } else { "" };
+            write!(f, "{separator}{server}: {cause}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Dials the servers of `upstream`, each once, best first, until one takes the connection. Passes each event to
@@ -82,7 +106,7 @@ pub async fn connect(
     clock: &Clock,
     mut observe: impl FnMut(&Arc<Server>, DialEvent<'_>),
 ) -> Result<Connection, ConnectError> {
-    let mut failure = ConnectError::NoneUp;
+    let (mut causes, mut has_timed_out, mut lacks_port) = (Causes::default(), false, false);
     for lease in upstream.attempts(demand.client) {
         observe(lease.server(), DialEvent::Began);
         let deadline = demand.dial.map(|limit| clock.now() + limit);
@@ -97,20 +121,32 @@ pub async fn connect(
                 return Ok(Connection { transport, sent, lease });
             }
             Some(Err(error)) if dial::is_out_of_room(&error) => return Err(ConnectError::OutOfRoom(error)),
+            // Local ports are counted for each address of a server, so another one may be in reach.
+            Some(Err(error)) if dial::lacks_local_port(&error) => {
+                lacks_port = true;
+                continue;
+            }
             Some(Err(error)) => {
                 observe(lease.server(), DialEvent::Failed(&error));
-                if !matches!(failure, ConnectError::TimedOut) {
-                    failure = ConnectError::Unreachable;
-                }
+                causes.add(lease.server(), error.to_string());
             }
             None => {
                 observe(lease.server(), DialEvent::TimedOut);
-                failure = ConnectError::TimedOut;
+                causes.add(lease.server(), "no answer within `dial`".to_owned());
+                has_timed_out = true;
             }
         }
         lease.report(Outcome::DialFailed);
     }
-    Err(failure)
+    Err(if has_timed_out {
+        ConnectError::TimedOut(causes)
+    } else if !causes.0.is_empty() {
+        ConnectError::Unreachable(causes)
+    } else if lacks_port {
+        ConnectError::NoLocalPort
+    } else {
+        ConnectError::NoneUp
+    })
 }
 
 /// One attempt at one server. Its addresses are tried in turn, since a name may have addresses where nothing listens.
@@ -118,7 +154,7 @@ async fn dial(server: &Server, request: &[u8]) -> io::Result<Dialled> {
     if let Target::Unix(path) = server.target() {
         return dial::unix(path).await;
     }
-    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    let mut last = io::ErrorKind::NotFound.into();
     for address in server.addresses().iter() {
         match dial::tcp(*address, request).await {
             Ok(dialled) => return Ok(dialled),
@@ -234,11 +270,14 @@ mod tests {
         let only = upstream(&[refuses]);
         assert!(matches!(
             connect_to(&only, LONG).await.0,
-            Err(ConnectError::Unreachable)
+            Err(ConnectError::Unreachable(_))
         ));
         for servers in [[is_silent, refuses], [refuses, is_silent]] {
             let both = upstream(&servers);
-            assert!(matches!(connect_to(&both, SHORT).await.0, Err(ConnectError::TimedOut)));
+            assert!(matches!(
+                connect_to(&both, SHORT).await.0,
+                Err(ConnectError::TimedOut(_))
+            ));
             assert_eq!((open(&both), failures(&both)), (vec![0, 0], vec![1, 1]));
         }
         let rules = UpstreamRules {

@@ -122,9 +122,11 @@ async fn dial(handshake: &Handshake, dials: &mut Dials<'_>) -> Result<Connection
     });
     connected.await.map_err(|error| match error {
         ConnectError::NoneUp => Stop::new(RejectReason::UpstreamDown),
-        ConnectError::Unreachable => Stop::new(RejectReason::UpstreamRefused),
-        ConnectError::TimedOut => Stop::new(RejectReason::UpstreamTimeout),
-        ConnectError::OutOfRoom(error) => Stop::because(RejectReason::ProcessFull, error.to_string()),
+        ConnectError::Unreachable(causes) => Stop::because(RejectReason::UpstreamRefused, causes.to_string()),
+        ConnectError::TimedOut(causes) => Stop::because(RejectReason::UpstreamTimeout, causes.to_string()),
+        ConnectError::NoLocalPort | ConnectError::OutOfRoom(_) => {
+            Stop::because(RejectReason::ProcessFull, error.to_string())
+        }
     })
 }
 

@@ -1,5 +1,6 @@
 """Where the kernel has no room for one more watch (ENOSPC, as at fs.epoll.max_user_watches): a connection that can't rest
-goes on as before, and one that can't come back from a rest is ended, counted and told of.
+goes on as before, and one that can't come back from a rest is ended, counted and told of. Where it has no local port for a
+dial (EADDRNOTAVAIL), another server is dialled, and no server is blamed.
 
 strace refuses the worker's calls of epoll_ctl. By their order: to rest, it adds the two sockets to the watch of its own, and
 takes them from the runtime's; to come back it takes them from the watch, and adds them to the runtime's."""
@@ -11,9 +12,10 @@ import signal
 import tempfile
 import unittest
 
-from rig import Backend, Guard, Program, echo, event, is_traced, until, upgrade
+from rig import REQUEST, Backend, Guard, Program, connect, echo, event, is_traced, until, upgrade
 
 SERVER = 'workers = 1\ndrain_delay = "0s"\ndrain_timeout = "4s"'
+NO_PORT = ("connect", "EADDRNOTAVAIL")
 
 
 class NoRoom(unittest.TestCase):
@@ -48,12 +50,37 @@ class NoRoom(unittest.TestCase):
                 guard.settle()
 
 
+    def test_without_a_local_port_no_server_is_blamed(self):
+        failures = 'wsguard_upstream_dial_failures_total{server="127.0.0.1:%d",upstream="backend"}'
+        with Backend() as backend, Guard(backend.port, server=SERVER) as guard:
+            with refusing(guard, 1, *NO_PORT), connect(guard.port) as client:
+                client.sendall(REQUEST)
+                self.assertIn(b"X-Wsguard-Reason: process_full", client.recv(4096))
+            line = guard.find(lambda line: event(line, "failed"), "the client's line")
+            self.assertIn("net.ipv4.ip_local_port_range", line["message"])
+            self.assertEqual(guard.metric(failures % backend.port), 0)
+            with refusing(guard, 2, *NO_PORT), upgrade(guard.port) as client:
+                echo(client, b"there is a port again")
+            guard.settle()
+
+    def test_without_a_local_port_for_one_server_another_is_dialled(self):
+        with Backend() as first, Backend() as second:
+            both = f'127.0.0.1:{first.port}", "127.0.0.1:{second.port}'
+            with Guard(first.port, server=SERVER) as guard:
+                guard.file.write_text(guard.file.read_text().replace(f"127.0.0.1:{first.port}", both))
+                os.kill(guard.pid, signal.SIGHUP)
+                guard.find(lambda line: event(line, "reloaded"), "the reload")
+                with refusing(guard, 1, *NO_PORT), upgrade(guard.port) as client:
+                    echo(client, b"by the other one")
+                guard.settle()
+
+
 @contextlib.contextmanager
-def refusing(guard, nth):
-    """Has the guard's worker refused its nth epoll_ctl from here on; what is traced of them all."""
+def refusing(guard, nth, call="epoll_ctl", error="ENOSPC"):
+    """Has the guard's worker refused its nth call of this kind from here on; what is traced of them all."""
     with tempfile.TemporaryDirectory(prefix="wsguard-clients-") as folder:
         file = pathlib.Path(folder) / "trace"
-        calls = ("-e", "trace=epoll_ctl", "-e", f"inject=epoll_ctl:error=ENOSPC:when={nth}")
+        calls = ("-e", f"trace={call}", "-e", f"inject={call}:error={error}:when={nth}")
         with Program("strace", "-f", "-qq", *calls, "-o", file, "-p", guard.pid):
             until("strace has every thread", lambda: is_traced(guard.pid))
             last = [""]

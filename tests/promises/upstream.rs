@@ -727,6 +727,47 @@ fn a_server_may_be_a_unix_socket() {
     rig.quiet();
 }
 
+/// Each server that was tried, in the order of the dials, with the error of the system.
+#[test]
+fn the_line_of_a_failed_connection_names_each_server_and_why_it_failed() {
+    let refusing = refusing_address();
+    let (silent, _held) = full_queue();
+    let folder = tempfile::tempdir().unwrap();
+    let (missing, file) = (folder.path().join("missing.sock"), folder.path().join("file"));
+    std::fs::write(&file, "").unwrap();
+    for (servers, reason, causes) in [
+        (
+            format!("\"{refusing}\", \"unix:{}\"", missing.display()),
+            "upstream_refused",
+            vec![
+                format!("{refusing}: Connection refused (os error 111)"),
+                format!("unix:{}: No such file or directory (os error 2)", missing.display()),
+            ],
+        ),
+        (
+            format!("\"unix:{}\", \"{silent}\"", file.display()),
+            "upstream_timeout",
+            vec![
+                format!("unix:{}: Connection refused (os error 111)", file.display()),
+                format!("{silent}: no answer within `dial`"),
+            ],
+        ),
+    ] {
+        let rig = Setup::default()
+            .config(&format!(
+                "[upstream.chat]\nbalance = \"round-robin\"\nservers = [{servers}]\n[limits.timeouts]\ndial = \"100ms\""
+            ))
+            .start();
+        let status = rig.ask(Request::to("/ws")).status();
+        assert_eq!(status, if reason == "upstream_refused" { 502 } else { 504 });
+        let line = rig.line("the connection's line", |line| {
+            line["reason"] == reason && line["event"] != "dial_failed"
+        });
+        assert_eq!(line["message"], causes.join("; "));
+        rig.quiet();
+    }
+}
+
 /// A Unix socket refuses a connection that its queue has no place for; TCP lets it wait.
 #[test]
 fn the_full_queue_of_a_unix_socket_is_tried_until_it_has_a_place() {
