@@ -2,6 +2,7 @@
 //! leaves.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::thread;
@@ -692,9 +693,24 @@ fn hash_ip_keeps_an_address_at_its_server_and_spreads_the_addresses() {
     rig.quiet();
 }
 
+/// Reads a request, which is returned, and answers it with 101.
+fn switch_protocols(stream: &mut (impl Read + Write)) -> Vec<u8> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
+    let reply = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(reply.as_bytes()).unwrap();
+    head
+}
+
 #[test]
 fn a_server_may_be_a_unix_socket() {
-    use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
 
     let dir = tempfile::tempdir().unwrap();
@@ -703,18 +719,8 @@ fn a_server_may_be_a_unix_socket() {
     let (sender, seen) = mpsc::channel();
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            head.extend(byte);
-        }
-        sender.send(head).unwrap();
-        let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
-        let reply = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\nhello"
-        );
-        stream.write_all(reply.as_bytes()).unwrap();
+        sender.send(switch_protocols(&mut stream)).unwrap();
+        stream.write_all(b"hello").unwrap();
         let _ = stream.read(&mut [0]);
     });
     let rig = Setup::default()
@@ -771,8 +777,6 @@ fn the_line_of_a_failed_connection_names_each_server_and_why_it_failed() {
 /// A Unix socket refuses a connection that its queue has no place for; TCP lets it wait.
 #[test]
 fn the_full_queue_of_a_unix_socket_is_tried_until_it_has_a_place() {
-    use std::io::{Read, Write};
-
     const CLIENTS: u16 = 20;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("chat.sock");
@@ -783,17 +787,7 @@ fn the_full_queue_of_a_unix_socket_is_tried_until_it_has_a_place() {
         let serve = |_| {
             thread::sleep(Duration::from_millis(20));
             let (mut stream, _) = listener.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.extend(byte);
-            }
-            let accept = crate::rig::accept_for("dGhlIHNhbXBsZSBub25jZQ==");
-            let reply = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
-            );
-            stream.write_all(reply.as_bytes()).unwrap();
+            switch_protocols(&mut stream);
             stream
         };
         (0..CLIENTS).map(serve).collect::<Vec<_>>()
@@ -810,7 +804,7 @@ fn the_full_queue_of_a_unix_socket_is_tried_until_it_has_a_place() {
     }
     let failures = rig.metrics();
     let failures = failures.starting_with("wsguard_upstream_dial_failures_total{");
-    assert!(failures.iter().all(|(_, number)| *number == "0"), "{failures:?}");
+    assert_eq!(failures.iter().map(|(_, number)| *number).collect::<Vec<_>>(), ["0"]);
     drop((clients, server.join().unwrap()));
     rig.quiet();
 }
