@@ -259,3 +259,23 @@ fn server(known: &mut Vec<Arc<Server>>, target: &Target) -> Arc<Server> {
     known.push(Arc::new(Server::new(target.clone())));
     Arc::clone(&known[known.len() - 1])
 }
+
+#[cfg(test)]
+impl InForce {
+    /// A policy with one listener, one upstream and these tables of limits, in a process with this many workers.
+    pub(crate) fn with_limits(limits: &str, workers: usize) -> Self {
+        let text =
+            format!("[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n{limits}\n");
+        let policy = crate::config::compile(&text, "test").expect("it compiles").policy;
+        let capacity = Capacity {
+            process_connections: 1000,
+            common_connections: 1000,
+            zone_connections: vec![None; policy.zones.len()],
+            max_pending: vec![100; policy.listeners.len()],
+        };
+        let log = Log::start(policy.log.clone()).expect("a thread");
+        let random = crate::net::random::Random::seeded([7; 16]);
+        let process = Arc::new(ProcessState::begin(&policy, &capacity, workers, 1000, log, random));
+        Self::build(policy, process, &capacity, None)
+    }
+}

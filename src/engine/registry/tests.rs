@@ -5,16 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Wake, Waker};
 
 use super::*;
-use crate::config::policy::Policy;
 use crate::engine::rows::CHUNK;
 use crate::limit::key::Prefixes;
-use crate::live::capacity::Capacity;
 use crate::live::in_force::InForce;
-use crate::live::process::ProcessState;
 use crate::relay::params::{EarlyBytes, RelayParams};
 use crate::relay::relay::Relay;
 use crate::relay::rules::RelayMode;
-use crate::telemetry::log::Log;
 
 /// A registry under a false clock, which a sweep moves on by a quarter of a second.
 struct Fixture {
@@ -34,28 +30,11 @@ impl Fixture {
 
     /// A fixture with these tables of limits.
     fn limiting(limits: &str) -> Self {
-        let text =
-            format!("[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n{limits}");
-        let policy: Policy = crate::config::compile(&text, "test").expect("it compiles").policy;
-        let capacity = Capacity {
-            process_connections: 1000,
-            common_connections: 1000,
-            zone_connections: vec![None; policy.zones.len()],
-            max_pending: vec![100; policy.listeners.len()],
-        };
-        let log = Log::start(policy.log.clone()).expect("a thread");
-        let process = Arc::new(ProcessState::begin(
-            &policy,
-            &capacity,
-            WORKERS,
-            1000,
-            log,
-            Random::seeded([7; 16]),
-        ));
+        let in_force = InForce::with_limits(limits, WORKERS);
         let now = Instant::now();
         Self {
-            registry: Registry::new(Arc::clone(&process), now),
-            in_force: InForce::build(policy, process, &capacity, None),
+            registry: Registry::new(Arc::clone(&in_force.process), now),
+            in_force,
             now,
             random: Random::seeded([7; 16]),
         }

@@ -1,28 +1,12 @@
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::*;
-use crate::live::capacity::Capacity;
 use crate::live::in_force::InForce;
-use crate::live::process::ProcessState;
-use crate::telemetry::log::Log;
 use crate::walk::stop::Offer;
 
 /// A request that is refused at its client's cap, in a zone with these `limits`.
 fn stop(limits: &str) -> Stop {
-    let text = format!(
-        "[[listener]]\nbind = [\"127.0.0.1:1\"]\n[upstream.chat]\nservers = [\"127.0.0.1:2\"]\n[limits]\n{limits}\n"
-    );
-    let policy = crate::config::compile(&text, "test").expect("it compiles").policy;
-    let capacity = Capacity {
-        process_connections: 1000,
-        common_connections: 1000,
-        zone_connections: vec![None; policy.zones.len()],
-        max_pending: vec![100; policy.listeners.len()],
-    };
-    let log = Log::start(policy.log.clone()).expect("a thread");
-    let process = Arc::new(ProcessState::begin(&policy, &capacity, 1, 1000, log, seeded()));
-    let in_force = InForce::build(policy, process, &capacity, None);
+    let in_force = InForce::with_limits(&format!("[limits]\n{limits}"), 1);
     let route = in_force.policy.routes.iter().next().expect("a route");
     let destination = in_force.destination(route);
     let offer = Offer {
